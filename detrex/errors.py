@@ -1,0 +1,50 @@
+"""Errors that a user of the package can provoke, and the hint that names the likely cure.
+
+    DetrexError
+    |-- BackboneError (ValueError)       a backbone cannot be built or used as asked
+    |-- ConfigError (ValueError)         a config cannot be loaded, or its parts do not fit together
+    |-- CheckpointError (ValueError)     a weights file cannot be read, or does not fit the model
+    `-- NonFiniteLossError (ArithmeticError)   training met a loss that is NaN or infinite
+
+Every message is one sentence that says what was wrong, what was given, what was expected and how to
+mend it.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class DetrexError(Exception):
+    """Base class of all errors that the package raises on purpose."""
+
+
+class BackboneError(DetrexError, ValueError):
+    """A backbone cannot be built or used as asked: an unknown name, index, node or size."""
+
+
+class ConfigError(DetrexError, ValueError):
+    """A config cannot be found or loaded, or its parts do not fit together."""
+
+
+class CheckpointError(DetrexError, ValueError):
+    """A weights file cannot be read, or too little of it fits the model."""
+
+
+class NonFiniteLossError(DetrexError, ArithmeticError):
+    """A training step gave a loss that is NaN or infinite."""
+
+
+def did_you_mean(name: str, choices: Iterable[str], limit: int = 3) -> str:
+    """Suggest the choices that are spelt most like ``name``.
+
+    Args:
+        name: what the user wrote.
+        choices: the names that exist.
+        limit: the most names to suggest.
+
+    Returns:
+        A sentence with a leading space, such as ``" Did you mean 'resnet50' or 'resnet50d'?"``, or an
+        empty string where nothing is near.
+    """
+    near = difflib.get_close_matches(str(name), [str(choice) for choice in choices], limit, 0.6)
+    return f" Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""

@@ -1,0 +1,18 @@
+"""What every test shares: one thread per process, a fixed seed, and a clean global state afterwards."""
+
+import builtins
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    """Seed before each test; restore what a config that fails to load may leave behind."""
+    torch.manual_seed(0)
+    original_import = builtins.__import__
+    yield
+    builtins.__import__ = original_import
+    assert torch.get_default_dtype() == torch.float32
