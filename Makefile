@@ -1,0 +1,64 @@
+# Every target sets up what it needs, says so, and starts at once the second time.
+#
+#   PYTHON  the Python that makes the virtual environment
+#   VENV    the environment to use; one of your own may be named, and what it holds is kept
+#   D2      where detectron2 comes from when VENV has none: any pip requirement
+PYTHON ?= python3
+VENV ?= .venv
+D2 ?= ./third_party/detectron2
+
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip --quiet --disable-pip-version-check
+RECIPE := $(wildcard setup.py pyproject.toml third_party/detectron2/*)
+export OMP_NUM_THREADS ?= 1
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help install demo test check docs clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 20
+	@echo "Variables: PYTHON=$(PYTHON) VENV=$(VENV) D2=$(D2)"
+
+install: $(VENV)/.detrex-test  ## set up $(VENV): torch, torchvision, detectron2, detrex, pytest
+
+demo: $(VENV)/.detrex-test  ## train two small detectors and draw what they find (15 minutes)
+	@echo "== demo: two acts of training on this machine; pictures go to output/demo/"
+	@$(PY) demo/run.py
+
+test: $(VENV)/.detrex-test  ## run the tests (10 minutes)
+	@echo "== test: two processes; slow and gpu tests are left out"
+	@$(PY) -m pytest -n 2 -q -m "not slow and not gpu"
+
+check: $(VENV)/.detrex-test $(VENV)/.detrex-dev  ## lint, format and types
+	@echo "== check: ruff, mypy"
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy
+
+docs: $(VENV)/.detrex-test $(VENV)/.detrex-docs  ## build docs/_build/html; a warning is an error
+	@echo "== docs: sphinx"
+	@$(PY) -m sphinx -q -W --keep-going -b html docs docs/_build/html
+	@echo "== docs: open docs/_build/html/index.html"
+
+clean:  ## remove what was built and the demo's output; $(VENV) and your runs stay
+	rm -rf build dist output/demo docs/_build *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+# One stamp for each extra of pyproject.toml that is installed; a changed recipe installs again.
+$(VENV)/.detrex-%: $(RECIPE) | $(PY)
+	@echo "== set-up: detrex with its $* extra into $(VENV) (the first time brings torch: minutes, 6 GB)"
+	@$(PY) -m pip --version >/dev/null 2>&1 || $(PY) -m ensurepip >/dev/null
+	@$(PIP) install --editable ".[$*]"
+	@if $(PY) -c 'import importlib.util as u, sys; sys.exit(u.find_spec("detectron2") is None)'; then \
+		echo "== set-up: detectron2 is there and stays as it is"; \
+	else \
+		echo "== set-up: detectron2 from $(D2)"; \
+		$(PIP) install --no-build-isolation "$(D2)"; \
+	fi
+	@touch $@
+
+$(PY):
+	@echo "== set-up: virtual environment $(VENV)"
+	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 10) or sys.exit(f"detrex needs Python 3.10 or later, this is {v.major}.{v.minor}: make PYTHON=python3.12")'
+	@$(PYTHON) -m venv "$(VENV)"
