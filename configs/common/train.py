@@ -1,0 +1,33 @@
+"""What every training run needs besides its model, data and optimizer; `detrex.engine` reads it.
+
+Override any of it on the command line, e.g. `train.output_dir=/tmp/run train.device=cpu`: whatever
+depends on a value refers to it here.
+"""
+
+import torch
+
+train = dict(
+    output_dir="./output",
+    # A detector's checkpoint or a bare backbone's file; empty starts from the initial weights.
+    init_checkpoint="",
+    max_iter=90000,
+    amp=dict(enabled=False, dtype="float16"),
+    # Optimizer steps every so many iterations, on the mean of their gradients.
+    accumulate_steps=1,
+    ddp=dict(broadcast_buffers=False, find_unused_parameters=False, fp16_compression=False),
+    clip_grad=dict(enabled=False, params=dict(max_norm=0.1, norm_type=2)),
+    # Negative draws a seed, which the checkpoint then keeps.
+    seed=-1,
+    # 20 iterations with an evaluation after 10, to see whether everything fits together.
+    fast_dev_run=dict(enabled=False),
+    checkpointer=dict(period=5000, max_to_keep=100),
+    eval_period=5000,
+    log_period=20,
+    wandb=dict(
+        enabled=False,
+        params=dict(dir="./wandb_output", project="detrex", name="detrex_experiment"),
+    ),
+    # An empty device keeps the averaged weights where the model is.
+    model_ema=dict(enabled=False, decay=0.999, device="", use_ema_weights_for_eval_only=False),
+    device="cuda" if torch.cuda.is_available() else "cpu",
+)

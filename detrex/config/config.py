@@ -1,0 +1,122 @@
+"""Loading detectron2's lazy configs so that a failure names its cause and leaves nothing behind."""
+
+import builtins
+import os
+import re
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from detectron2.config import LazyConfig
+from omegaconf import DictConfig, OmegaConf
+
+from detrex.errors import ConfigError, did_you_mean
+
+_ABSENT_FILE = re.compile(r": (.+\.py) does not exist")
+
+
+def configs_root() -> Path:
+    """Where the package's own configs lie.
+
+    Returns:
+        ``detrex/config/configs`` of an installed wheel, else ``configs/`` beside the package in a
+        checkout.
+
+    Raises:
+        ConfigError: if neither folder exists.
+    """
+    packaged = Path(str(resources.files("detrex.config"))) / "configs"
+    checkout = Path(str(resources.files("detrex"))).parent / "configs"
+    for folder in (packaged, checkout):
+        if (folder / "common").is_dir():
+            return folder
+    raise ConfigError(
+        f"The configs of detrex are neither at {packaged} nor at {checkout}: "
+        "reinstall the package with `pip install .` from its checkout."
+    )
+
+
+def load_config(path: str | os.PathLike[str]) -> DictConfig:
+    """Load a lazy config file, as ``LazyConfig.load`` does.
+
+    A config that fails inside detectron2's loader leaves Python's ``import`` patched for the rest of
+    the process; here it is restored whatever happens.
+
+    Args:
+        path: a ``.py`` file, or a ``.yaml`` one that ``LazyConfig.save`` wrote.
+
+    Returns:
+        The config objects that the file defines, by name.
+
+    Raises:
+        ConfigError: if the file, or one that it imports, does not exist or fails to run; the cause is
+            chained.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ConfigError(_absent(path))
+    original_import = builtins.__import__
+    try:
+        return LazyConfig.load(str(path))
+    except ConfigError:
+        raise
+    except Exception as error:
+        absent = _ABSENT_FILE.search(str(error))
+        reason = _absent(Path(absent.group(1))) if absent else f"{type(error).__name__}: {error}"
+        raise ConfigError(f"Config {path} cannot be loaded. {reason}") from error
+    finally:
+        builtins.__import__ = original_import
+
+
+def get_config(config_path: str) -> DictConfig:
+    """Load one of the configs that come with the package, from wherever it is installed.
+
+    Args:
+        config_path: relative to the configs' root, such as ``"common/train.py"``.
+
+    Returns:
+        A fresh copy of the config, yours to edit.
+
+    Raises:
+        ConfigError: if there is no such config, with the names that are near, or if it fails to load.
+
+    Example:
+        >>> get_config("common/train.py").train.max_iter
+        90000
+    """
+    root = configs_root()
+    path = root / config_path
+    if not path.is_file():
+        available = [found.relative_to(root).as_posix() for found in sorted(root.rglob("*.py"))]
+        raise ConfigError(
+            f"{config_path!r} is not available in detrex configs."
+            f"{did_you_mean(config_path, available) or ' There are ' + ', '.join(available) + '.'}"
+        )
+    return load_config(path)
+
+
+def try_get_key(cfg: Any, *keys: str, default: Any = None) -> Any:
+    """Look a value up under the first of several dotted names that the config has.
+
+    Args:
+        cfg: a config or a part of one.
+        keys: dotted names, e.g. ``"train.output_dir"``, tried in turn.
+        default: what to return where none of them is there.
+
+    Returns:
+        The value, which is None where the config says None.
+    """
+    absent = object()
+    for key in keys:
+        value = OmegaConf.select(cfg, key, default=absent)
+        if value is not absent:
+            return value
+    return default
+
+
+def _absent(path: Path) -> str:
+    """One sentence on a config file that is not there, with the names nearby that are."""
+    if not path.parent.is_dir():
+        return f"Config file {path} does not exist, nor does its folder."
+    names = [found.name for found in path.parent.glob("*.[py]*") if found.is_file()]
+    return f"Config file {path} does not exist.{did_you_mean(path.name, names)}"

@@ -1,0 +1,94 @@
+"""From a data set's record of an image to what a DETR-like model takes."""
+
+import copy
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.data import detection_utils as utils
+from detectron2.data import transforms as T
+
+logger = logging.getLogger(__name__)
+
+
+class DetrDatasetMapper:
+    """Reads an image, augments it with its objects, and packs both for the model.
+
+    The augmentation is that of DETR (arXiv 2005.12872): half of the training images take
+    ``augmentation_with_crop``, the others ``augmentation``. The choice, like all of detectron2's
+    augmentations, draws from numpy's global random state.
+
+    Args:
+        augmentation: detectron2 augmentations, applied in order.
+        augmentation_with_crop: the other half's, which crop; None to use ``augmentation`` for all.
+        is_train: whether to keep the objects; if not, only ``augmentation`` is applied.
+        mask_on: whether to keep the objects' masks beside their boxes.
+        img_format: the order of the channels, ``"RGB"`` or ``"BGR"``, as ``PIL`` or detectron2 name it.
+    """
+
+    def __init__(
+        self,
+        augmentation: Sequence[T.Augmentation],
+        augmentation_with_crop: Sequence[T.Augmentation] | None,
+        is_train: bool = True,
+        mask_on: bool = False,
+        img_format: str = "RGB",
+    ) -> None:
+        self.augmentation = list(augmentation)
+        self.augmentation_with_crop = (
+            None if augmentation_with_crop is None else list(augmentation_with_crop)
+        )
+        self.is_train = is_train
+        self.mask_on = mask_on
+        self.img_format = img_format
+        logger.info(
+            "Full TransformGens used in %s: %s, crop: %s",
+            "training" if is_train else "inference",
+            self.augmentation,
+            self.augmentation_with_crop,
+        )
+
+    def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
+        """Map one record; the record itself is left as it is.
+
+        Args:
+            dataset_dict: one image in detectron2's standard format.
+
+        Returns:
+            The record with ``image``, a uint8 tensor ``(3, H, W)`` after augmentation; in training
+            also ``instances`` (boxes xyxy in pixels of that image, classes, masks with ``mask_on``),
+            without crowds and objects that augmentation left empty, and with no ``annotations``.
+        """
+        record = copy.deepcopy(dataset_dict)
+        image = utils.read_image(record["file_name"], format=self.img_format)
+        utils.check_image_size(record, image)
+        image, transforms = T.apply_transform_gens(self._draw_augmentation(), image)
+        record["image"] = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+
+        annotations = record.pop("annotations", None)
+        if self.is_train and annotations is not None:
+            record["instances"] = self._instances(annotations, transforms, image.shape[:2])
+        return record
+
+    def _draw_augmentation(self) -> list[T.Augmentation]:
+        if not self.is_train or self.augmentation_with_crop is None or np.random.rand() > 0.5:
+            return self.augmentation
+        return self.augmentation_with_crop
+
+    def _instances(
+        self, annotations: list[dict[str, Any]], transforms: T.TransformList, size: tuple[int, int]
+    ) -> Any:
+        """The objects, after the image's transforms, within an image of ``size`` (H, W)."""
+        unused = {"keypoints"} if self.mask_on else {"keypoints", "segmentation"}
+        kept = [
+            utils.transform_instance_annotations(
+                {key: value for key, value in annotation.items() if key not in unused},
+                transforms,
+                size,
+            )
+            for annotation in annotations
+            if annotation.get("iscrowd", 0) == 0
+        ]
+        return utils.filter_empty_instances(utils.annotations_to_instances(kept, size))
