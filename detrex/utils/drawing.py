@@ -1,0 +1,305 @@
+"""Pictures for people: boxes on images, truth beside predictions, and the curves of a training run.
+
+Images are ``uint8`` arrays of shape ``(height, width, 3)`` in RGB order; boxes are absolute
+``(x0, y0, x1, y1)`` in pixels of the image they belong to. Boxes are drawn by detectron2's
+``Visualizer``, which needs OpenCV; curves by matplotlib's Agg canvas, which needs no display.
+"""
+
+import json
+import logging
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from detectron2.structures import BoxMode, Instances
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from PIL import Image, ImageDraw, ImageFont
+
+if TYPE_CHECKING:
+    from detectron2.data import Metadata
+
+logger = logging.getLogger(__name__)
+
+_TITLE_HEIGHT = 28
+_GAP = 8
+_LAYER_TERM = re.compile(r"_\d+$")
+_AP_NAMES = ("AP", "AP50")
+_PALETTE = ("#ffe119", "#42d4f4", "#f032e6", "#3cff4b", "#ff8c1a", "#ff5050", "#aab4ff", "#ffffff")
+
+
+def draw_boxes(
+    image_rgb: np.ndarray,
+    boxes_xyxy_abs: np.ndarray,
+    classes: Sequence[int],
+    scores: Sequence[float] | None = None,
+    *,
+    metadata: "Metadata | None" = None,
+    min_side: int = 480,
+) -> np.ndarray:
+    """Draw boxes with their class names and scores, one fixed colour per class.
+
+    A small image is enlarged first, so that lines and letters stay thin beside the objects.
+
+    Args:
+        image_rgb: ``(h, w, 3)``, 0 to 255.
+        boxes_xyxy_abs: ``(n, 4)``, in pixels of ``image_rgb``.
+        classes: ``n`` contiguous class indices from 0.
+        scores: ``n`` numbers from 0 to 1, or None for boxes that are the truth.
+        metadata: of the dataset; ``thing_classes`` gives the names and ``thing_colors`` (0 to 255)
+            the colours where they are set. The name is left out where a dataset has one class only.
+        min_side: the least length in pixels of the picture's shorter side.
+
+    Returns:
+        The picture, ``(h * f, w * f, 3)`` with ``f = max(1, min_side / min(h, w))``.
+
+    Raises:
+        ImportError: when OpenCV, which detectron2's visualizer needs, is not installed.
+    """
+    try:
+        from detectron2.utils.visualizer import Visualizer
+    except ImportError as error:
+        raise ImportError(
+            "Drawing boxes uses detectron2's visualizer, which needs OpenCV; "
+            f"install it by `pip install opencv-python-headless` ({error})."
+        ) from error
+
+    canvas_rgb, factor = _enlarge(image_rgb, min_side)
+    boxes_xyxy_abs = np.asarray(boxes_xyxy_abs, dtype=np.float64).reshape(-1, 4) * factor
+    visualizer = Visualizer(canvas_rgb, metadata)
+    visualizer.overlay_instances(
+        boxes=boxes_xyxy_abs,
+        labels=_labels(classes, scores, visualizer.metadata.get("thing_classes", None)),
+        assigned_colors=_colours(classes, visualizer.metadata.get("thing_colors", None)),
+    )
+    return visualizer.get_output().get_image()
+
+
+def draw_record(
+    image_rgb: np.ndarray, record: Mapping[str, Any], metadata: "Metadata | None" = None
+) -> np.ndarray:
+    """Draw the annotations of a detectron2 dataset record; crowd regions are left out.
+
+    Args:
+        image_rgb: the record's image, ``(h, w, 3)``.
+        record: a dict with ``annotations``, each with ``bbox``, ``bbox_mode`` and ``category_id``.
+        metadata: of the dataset.
+
+    Returns:
+        The picture, enlarged as `draw_boxes` says.
+    """
+    objects = [a for a in record.get("annotations", ()) if not a.get("iscrowd", 0)]
+    boxes = [BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) for a in objects]
+    classes = [a["category_id"] for a in objects]
+    return draw_boxes(image_rgb, np.array(boxes), classes, metadata=metadata)
+
+
+def draw_instances(
+    image_rgb: np.ndarray,
+    instances: Instances,
+    metadata: "Metadata | None" = None,
+    score_threshold: float = 0.0,
+) -> np.ndarray:
+    """Draw predictions (``pred_boxes``) or training targets (``gt_boxes``) of one image.
+
+    Args:
+        image_rgb: ``(h, w, 3)``.
+        instances: with ``pred_boxes, pred_classes, scores`` or with ``gt_boxes, gt_classes``.
+        metadata: of the dataset.
+        score_threshold: predictions that score less are left out.
+
+    Returns:
+        The picture, enlarged as `draw_boxes` says.
+    """
+    instances = instances.to("cpu")
+    if instances.has("gt_boxes"):
+        boxes, classes = instances.gt_boxes.tensor.numpy(), instances.gt_classes.tolist()
+        return draw_boxes(image_rgb, boxes, classes, metadata=metadata)
+    instances = instances[instances.scores >= score_threshold]
+    boxes, classes = instances.pred_boxes.tensor.numpy(), instances.pred_classes.tolist()
+    return draw_boxes(image_rgb, boxes, classes, instances.scores.tolist(), metadata=metadata)
+
+
+def draw_truth_beside_predictions(
+    record: Mapping[str, Any],
+    predictions: Instances,
+    metadata: "Metadata | None" = None,
+    score_threshold: float = 0.3,
+) -> np.ndarray:
+    """Show what is in an image on the left, and what a detector finds in it on the right.
+
+    Args:
+        record: a detectron2 dataset record with ``file_name`` and ``annotations``.
+        predictions: of that image, with ``pred_boxes, pred_classes, scores``.
+        metadata: of the dataset.
+        score_threshold: predictions that score less are left out.
+
+    Returns:
+        One picture with a title line over each half.
+    """
+    with Image.open(record["file_name"]) as file:
+        image_rgb = np.asarray(file.convert("RGB"))
+    return beside(
+        {
+            "truth": draw_record(image_rgb, record, metadata),
+            f"predictions (score from {score_threshold:g})": draw_instances(
+                image_rgb, predictions, metadata, score_threshold
+            ),
+        }
+    )
+
+
+def beside(pictures: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Set pictures in a row, each under its title.
+
+    Args:
+        pictures: from title to picture, left to right.
+
+    Returns:
+        One picture as high as the highest of them and a title line.
+    """
+    height = _TITLE_HEIGHT + max(picture.shape[0] for picture in pictures.values())
+    width = sum(picture.shape[1] + _GAP for picture in pictures.values()) - _GAP
+    sheet = Image.new("RGB", (width, height), "white")
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=16)
+    x = 0
+    for title, picture in pictures.items():
+        pen.text((x + 4, 4), title, fill="black", font=font)
+        sheet.paste(Image.fromarray(picture), (x, _TITLE_HEIGHT))
+        x += picture.shape[1] + _GAP
+    return np.asarray(sheet)
+
+
+def read_metrics(metrics_json: str | Path) -> list[dict[str, float]]:
+    """Read the rows that a training run wrote, one per iteration and in their order.
+
+    Args:
+        metrics_json: the ``metrics.json`` in the run's output directory, one JSON object per line.
+
+    Returns:
+        The rows by rising ``iteration``; what a resumed run wrote anew replaces the old. A line
+        that was cut off while it was written is left out with a warning.
+    """
+    rows: dict[int, dict[str, float]] = {}
+    for number, line in enumerate(Path(metrics_json).read_text().splitlines(), start=1):
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            logger.warning("%s: line %d is no complete row (%s)", metrics_json, number, error)
+            continue
+        rows.setdefault(row["iteration"], {}).update(row)
+    return [rows[iteration] for iteration in sorted(rows)]
+
+
+def plot_losses(metrics: Sequence[Mapping[str, float]], png: str | Path, title: str = "") -> Path:
+    """Plot the total loss, and the terms of the last layer, the encoder and the denoising queries.
+
+    Args:
+        metrics: rows of `read_metrics`.
+        png: the file to write.
+        title: over the plot.
+
+    Returns:
+        The path written.
+
+    Raises:
+        ValueError: when no row holds a loss.
+    """
+    names = sorted({k for row in metrics for k in row if k == "total_loss" or _is_own_term(k)})
+    names.sort(key=lambda name: name != "total_loss")
+    return _plot(
+        metrics, names, png, title, "loss (logarithmic)", lambda axes: axes.set_yscale("log")
+    )
+
+
+def plot_ap(metrics: Sequence[Mapping[str, float]], png: str | Path, title: str = "") -> Path:
+    """Plot every AP and AP50 that the run's evaluations gave, in percent.
+
+    Args:
+        metrics: rows of `read_metrics`.
+        png: the file to write.
+        title: over the plot.
+
+    Returns:
+        The path written.
+
+    Raises:
+        ValueError: when no row holds an AP.
+    """
+    names = sorted({k for row in metrics for k in row if k.rpartition("/")[2] in _AP_NAMES})
+    return _plot(metrics, names, png, title, "percent", lambda axes: axes.set_ylim(bottom=0))
+
+
+def _plot(
+    metrics: Sequence[Mapping[str, float]],
+    names: Sequence[str],
+    png: str | Path,
+    title: str,
+    unit: str,
+    scale: Callable[[Axes], object],
+) -> Path:
+    """Draw one line per name over the iterations, and write it as PNG."""
+    if not names:
+        raise ValueError(
+            f"There is nothing to plot in {png}: none of the {len(metrics)} rows of metrics holds "
+            "such a value; train for more than train.log_period iterations and evaluate once."
+        )
+    figure = Figure(figsize=(8, 5), dpi=110, layout="constrained")
+    axes: Axes = figure.subplots()
+    for name in names:
+        points = [(row["iteration"], row[name]) for row in metrics if name in row]
+        emphasis = 2.5 if name == "total_loss" else 1.2
+        axes.plot(
+            *zip(*points, strict=True), label=name, linewidth=emphasis, marker=".", markersize=4
+        )
+    scale(axes)
+    axes.set(title=title, xlabel="iteration", ylabel=unit)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8, ncols=2)
+    png = Path(png)
+    png.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(png)
+    return png
+
+
+def _is_own_term(name: str) -> bool:
+    return name.startswith("loss_") and _LAYER_TERM.search(name) is None
+
+
+def _enlarge(image_rgb: np.ndarray, min_side: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the image with its shorter side at least ``min_side``, and the factors of ``xyxy``."""
+    height, width = image_rgb.shape[:2]
+    factor = max(1.0, min_side / min(height, width))
+    size = (round(width * factor), round(height * factor))
+    if size == (width, height):
+        return image_rgb, np.ones(4)
+    enlarged = Image.fromarray(image_rgb).resize(size, Image.Resampling.BICUBIC)
+    return np.asarray(enlarged), np.array([size[0] / width, size[1] / height] * 2)
+
+
+def _labels(
+    classes: Sequence[int], scores: Sequence[float] | None, names: Sequence[str] | None
+) -> list[str] | None:
+    """Return one text per box, or None where there is nothing to say."""
+    only_class = names is not None and len(names) == 1
+    if only_class:
+        words = [""] * len(classes)
+    elif names is None:
+        words = [str(index) for index in classes]
+    else:
+        words = [names[index] for index in classes]
+    if scores is None:
+        return None if only_class else words
+    return [f"{word} {score:.0%}".strip() for word, score in zip(words, scores, strict=True)]
+
+
+def _colours(
+    classes: Sequence[int], thing_colors: Sequence[Sequence[int]] | None
+) -> list[tuple[float, ...]]:
+    """Return one RGB colour from 0 to 1 per box: the dataset's own, else one fixed per class."""
+    if thing_colors:
+        return [tuple(value / 255 for value in thing_colors[index]) for index in classes]
+    return [to_rgb(_PALETTE[index % len(_PALETTE)]) for index in classes]

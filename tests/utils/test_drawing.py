@@ -1,0 +1,151 @@
+import builtins
+import json
+
+import numpy as np
+import pytest
+import torch
+from detectron2.data.catalog import Metadata
+from detectron2.structures import Boxes, BoxMode, Instances
+from PIL import Image
+
+from detrex.utils import drawing
+
+GREY = 90
+
+
+@pytest.fixture
+def metadata():
+    return Metadata(name="drawing_test", thing_classes=["circle", "square"])
+
+
+@pytest.fixture
+def image_rgb():
+    return np.full((31, 47, 3), GREY, np.uint8)
+
+
+def _predictions(scores=(0.9, 0.2)):
+    return Instances(
+        (31, 47),
+        pred_boxes=Boxes(torch.tensor([[3.0, 5.0, 17.0, 23.0], [19.0, 7.0, 41.0, 29.0]])),
+        pred_classes=torch.tensor([0, 1]),
+        scores=torch.tensor(scores),
+    )
+
+
+def _touched(picture):
+    """Mark the pixels that differ from the plain grey background."""
+    return np.abs(picture.astype(int) - GREY).max(axis=-1) > 20
+
+
+def test_draw_boxes__small_image_is_enlarged_and_the_box_scales_with_it(image_rgb):
+    picture = drawing.draw_boxes(image_rgb, np.array([[7, 11, 29, 23]]), [0], min_side=310)
+    assert picture.shape == (310, 470, 3)
+    rows, columns = np.nonzero(_touched(picture))
+    assert abs(rows.min() - 110) < 4
+    assert abs(columns.min() - 70) < 4
+    assert abs(columns.max() - 290) < 4
+
+
+def test_draw_boxes__large_image_keeps_its_size_and_is_not_written_to():
+    image = np.full((83, 61, 3), GREY, np.uint8)
+    assert drawing.draw_boxes(image, np.array([[3, 5, 20, 30]]), [0], min_side=61).shape == (
+        83,
+        61,
+        3,
+    )
+    assert (image == GREY).all()
+
+
+def test_draw_boxes__no_box_leaves_the_picture_alone(image_rgb, metadata):
+    picture = drawing.draw_boxes(image_rgb, np.zeros((0, 4)), [], metadata=metadata)
+    assert not _touched(picture).any()
+
+
+def test_draw_boxes__one_class_in_the_dataset_is_not_named(image_rgb):
+    only = Metadata(name="drawing_test_one", thing_classes=["tree"])
+    assert drawing._labels([0, 0], None, only.thing_classes) is None
+    assert drawing._labels([0, 0], [0.5, 1.0], only.thing_classes) == ["50%", "100%"]
+
+
+def test_draw_boxes__names_and_colours_are_the_datasets(metadata):
+    words = drawing._labels([1, 0], [0.25, 0.5], metadata.thing_classes)
+    assert words == ["square 25%", "circle 50%"]
+        "square 25%",
+        "circle 50%",
+    ]
+    assert drawing._colours([1], [[0, 0, 0], [255, 0, 51]]) == [(1.0, 0.0, 0.2)]
+    assert drawing._colours([1], None) == drawing._colours([1 + len(drawing._PALETTE)], None)
+
+
+def test_draw_boxes__without_opencv_says_what_to_install(image_rgb, monkeypatch):
+    real_import = builtins.__import__
+
+    def no_visualizer(name, *args, **kwargs):
+        if name == "detectron2.utils.visualizer":
+            raise ImportError("No module named 'cv2'")
+        return real_import(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", no_visualizer)
+    with pytest.raises(ImportError, match=r"pip install opencv-python-headless.*cv2"):
+        drawing.draw_boxes(image_rgb, np.zeros((0, 4)), [])
+
+
+def test_draw_record__leaves_crowds_out_and_reads_the_box_mode(image_rgb, metadata):
+    box = {"bbox": [7, 11, 22, 12], "bbox_mode": BoxMode.XYWH_ABS, "category_id": 1}
+    crowd = {**box, "bbox": [0, 0, 46, 30], "iscrowd": 1}
+    drawn = drawing.draw_record(image_rgb, {"annotations": [box, crowd]}, metadata)
+    expected = drawing.draw_boxes(image_rgb, np.array([[7, 11, 29, 23]]), [1], metadata=metadata)
+    np.testing.assert_array_equal(drawn, expected)
+
+
+def test_draw_instances__predictions_under_the_threshold_are_left_out(image_rgb, metadata):
+    picture = drawing.draw_instances(image_rgb, _predictions(), metadata, score_threshold=0.5)
+    assert not _touched(picture)[:, picture.shape[1] // 2 :].any()
+    assert _touched(picture).any()
+
+
+def test_draw_instances__targets_of_training(image_rgb, metadata):
+    targets = Instances((31, 47), gt_boxes=Boxes([[7.0, 11, 29, 23]]), gt_classes=torch.tensor([1]))
+    expected = drawing.draw_boxes(image_rgb, np.array([[7, 11, 29, 23]]), [1], metadata=metadata)
+    np.testing.assert_array_equal(drawing.draw_instances(image_rgb, targets, metadata), expected)
+
+
+def test_draw_truth_beside_predictions__two_halves(tmp_path, image_rgb, metadata):
+    Image.fromarray(image_rgb).save(tmp_path / "a.png")
+    record = {"file_name": str(tmp_path / "a.png"), "annotations": []}
+    picture = drawing.draw_truth_beside_predictions(record, _predictions(), metadata)
+    half = (picture.shape[1] - drawing._GAP) // 2
+    below_title = picture[drawing._TITLE_HEIGHT :]
+    assert not _touched(below_title[:, :half]).any()
+    assert _touched(below_title[:, half + drawing._GAP :]).any()
+
+
+def test_read_metrics__resumed_rows_replace_and_cut_lines_are_reported(tmp_path, caplog):
+    rows = [{"iteration": 19, "a": 1}, {"iteration": 39, "a": 2}, {"iteration": 19, "a": 3, "b": 4}]
+    text = "\n".join(json.dumps(row) for row in rows) + '\n{"iteration": 5'
+    (tmp_path / "metrics.json").write_text(text)
+    read = drawing.read_metrics(tmp_path / "metrics.json")
+    assert read == [{"iteration": 19, "a": 3, "b": 4}, {"iteration": 39, "a": 2}]
+    assert "line 4 is no complete row" in caplog.text
+
+
+@pytest.mark.parametrize("plot", [drawing.plot_losses, drawing.plot_ap])
+def test_plot__writes_a_picture(tmp_path, plot):
+    rows = [
+        {"iteration": 0, "total_loss": 3.0, "loss_class": 2.0, "loss_class_0": 1.0},
+        {"iteration": 7, "total_loss": 1.0, "loss_class": 0.5, "bbox/AP": 11.0, "bbox/AP50": 13.0},
+    ]
+    path = plot(rows, tmp_path / "new" / "plot.png", title="a run")
+    with Image.open(path) as picture:
+        assert picture.format == "PNG"
+        assert len(picture.convert("RGB").getcolors(1 << 20)) > 20
+
+
+def test_plot__says_so_when_there_is_nothing(tmp_path):
+    with pytest.raises(ValueError, match=r"nothing to plot in .*evaluate once"):
+        drawing.plot_ap([{"iteration": 0, "total_loss": 1.0}], tmp_path / "ap.png")
+
+
+def test_is_own_term__other_layers_are_left_out():
+    names = ["loss_class", "loss_bbox_dn", "loss_giou_enc", "loss_class_3", "loss_bbox_dn_0", "lr"]
+    assert [n for n in names if drawing._is_own_term(n)] == names[:3]
