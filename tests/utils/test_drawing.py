@@ -70,9 +70,6 @@ def test_draw_boxes__one_class_in_the_dataset_is_not_named(image_rgb):
 def test_draw_boxes__names_and_colours_are_the_datasets(metadata):
     words = drawing._labels([1, 0], [0.25, 0.5], metadata.thing_classes)
     assert words == ["square 25%", "circle 50%"]
-        "square 25%",
-        "circle 50%",
-    ]
     assert drawing._colours([1], [[0, 0, 0], [255, 0, 51]]) == [(1.0, 0.0, 0.2)]
     assert drawing._colours([1], None) == drawing._colours([1 + len(drawing._PALETTE)], None)
 
