@@ -8,7 +8,7 @@ VENV ?= .venv
 D2 ?= ./third_party/detectron2
 
 PY := $(VENV)/bin/python
-PIP := $(PY) -m pip --quiet --disable-pip-version-check
+PIP := $(PY) -m pip -qq --disable-pip-version-check
 RECIPE := $(wildcard setup.py pyproject.toml third_party/detectron2/*)
 export OMP_NUM_THREADS ?= 1
 

@@ -1,0 +1,131 @@
+"""The names of each public module, frozen: people's configs and programs import them."""
+
+import importlib
+
+import pytest
+
+BACKBONES = """
+    BasicBlock BasicStem BottleneckBlock DeformBottleneckBlock ResNet ResNetBlockBase SimpleFeaturePyramid
+    TimmBackbone TorchvisionBackbone get_vit_lr_decay_rate make_stage
+"""
+LOSSES = """
+    CrossEntropyLoss DiceLoss FocalLoss GIoULoss L1Loss cross_entropy dice_loss giou_loss l1_loss
+    reduce_loss sigmoid_focal_loss smooth_l1_loss weight_reduce_loss
+"""
+MODULES = {
+    "detrex": "__version__",
+    "detrex.errors": "BackboneError CheckpointError ConfigError DetrexError NonFiniteLossError",
+    "detrex.layers": """
+        BaseTransformerLayer ConditionalCrossAttention ConditionalSelfAttention ConvNorm ConvNormAct FFN
+        GenerateDNQueries LayerNorm MLP MultiScaleDeformableAttention MultiheadAttention
+        PositionEmbeddingLearned PositionEmbeddingSine ShapeSpec TransformerLayerSequence
+        apply_box_noise apply_label_noise box_cxcywh_to_xyxy box_iou box_xyxy_to_cxcywh
+        generalized_box_iou get_sine_pos_embed masks_to_boxes multi_scale_deformable_attn_pytorch
+    """,
+    "detrex.modeling": LOSSES
+    + """
+        BaseCriterion BasicBlock BasicStem BottleneckBlock ChannelMapper HungarianMatcher ResNet
+        ResNetBlockBase SetCriterion TimmBackbone make_stage
+    """,
+    "detrex.modeling.backbone": BACKBONES,
+    "detrex.modeling.criterion": "BaseCriterion SetCriterion",
+    "detrex.modeling.criterion.criterion": "SetCriterion sigmoid_focal_loss",
+    "detrex.modeling.dino": """
+        DINO DINOCriterion DINOTransformer DINOTransformerDecoder DINOTransformerEncoder
+    """,
+    "detrex.modeling.ema": """
+        EMAHook EMAState EMAUpdater apply_model_ema apply_model_ema_and_restore get_model_ema_state
+        may_build_model_ema may_get_ema_checkpointer
+    """,
+    "detrex.modeling.losses": LOSSES,
+    "detrex.modeling.matcher": """
+        CrossEntropyCost FocalLossCost GIoUCost HungarianMatcher L1Cost ModifedMatcher
+    """,
+    "detrex.modeling.neck": "ChannelMapper",
+    "detrex.utils": """
+        WandbWriter get_rank get_world_size interpolate inverse_sigmoid is_dist_avail_and_initialized
+    """,
+    "detrex.utils.dist": "setup_for_distributed slurm_init_distributed_mode",
+    "detrex.config": "get_config try_get_key",
+    "detrex.checkpoint.detection_checkpoint": "DetectionCheckpointer",
+    "detrex.data": """
+        COCOInstanceNewBaselineDatasetMapper ColorAugSSDTransform DetrDatasetMapper datasets
+    """,
+    "detrex.data.dataset_mappers": """
+        COCOInstanceNewBaselineDatasetMapper coco_instance_transform_gen
+    """,
+    "detrex.engine": "Trainer argument_parser do_test do_train launch main",
+}
+
+# Modules that hold one concern each and are imported from by path, besides those above.
+PATHS = """
+    detrex.layers.attention:MultiheadAttention
+    detrex.layers.box_ops:box_cxcywh_to_xyxy
+    detrex.layers.conv:ConvNormAct
+    detrex.layers.denoising:GenerateCDNQueries
+    detrex.layers.layer_norm:LayerNorm
+    detrex.layers.mlp:MLP
+    detrex.layers.multi_scale_deform_attn:MultiScaleDeformableAttention
+    detrex.layers.position_embedding:PositionEmbeddingSine
+    detrex.layers.shape_spec:ShapeSpec
+    detrex.layers.transformer:BaseTransformerLayer
+    detrex.modeling.backbone.eva:SimpleFeaturePyramid
+    detrex.modeling.backbone.eva:get_vit_lr_decay_rate
+    detrex.modeling.backbone.resnet:ResNet
+    detrex.modeling.backbone.timm_backbone:TimmBackbone
+    detrex.modeling.backbone.torchvision_backbone:TorchvisionBackbone
+    detrex.modeling.backbone.torchvision_resnet:TorchvisionResNet
+    detrex.modeling.criterion.base_criterion:BaseCriterion
+    detrex.modeling.losses.cross_entropy_loss:CrossEntropyLoss
+    detrex.modeling.losses.dice_loss:DiceLoss
+    detrex.modeling.losses.focal_loss:FocalLoss
+    detrex.modeling.losses.giou_loss:GIoULoss
+    detrex.modeling.losses.smooth_l1_loss:L1Loss
+    detrex.modeling.losses.utils:weight_reduce_loss
+    detrex.modeling.matcher.match_cost:FocalLossCost
+    detrex.modeling.matcher.matcher:HungarianMatcher
+    detrex.modeling.matcher.modified_matcher:ModifedMatcher
+    detrex.modeling.neck.channel_mapper:ChannelMapper
+    detrex.utils.events:WandbWriter
+    detrex.utils.misc:inverse_sigmoid
+    detrex.config.config:get_config
+    detrex.data.detr_dataset_mapper:DetrDatasetMapper
+    detrex.data.dataset_mappers.coco_instance_new_baseline_dataset_mapper:coco_instance_transform_gen
+    detrex.data.transforms.color_augmentation:ColorAugSSDTransform
+"""
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_module__has_its_names(module):
+    imported = importlib.import_module(module)
+    missing = [name for name in MODULES[module].split() if not hasattr(imported, name)]
+    assert not missing
+
+
+@pytest.mark.parametrize("path", PATHS.split())
+def test_path__is_importable(path):
+    module, name = path.split(":")
+    assert hasattr(importlib.import_module(module), name)
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if m.count(".") and m != "detrex.errors"])
+def test_all__lists_what_is_frozen(module):
+    """A package's ``__all__``, where it has one, tells of every frozen name and of none it lacks."""
+    imported = importlib.import_module(module)
+    names = getattr(imported, "__all__", None)
+    if names is None or not hasattr(imported, "__path__"):
+        pytest.skip("no package, or no __all__")
+    assert set(MODULES[module].split()) <= set(names)
+    assert all(hasattr(imported, name) for name in names)
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("name", BACKBONES.split())
+def test_backbone__same_object_at_both_paths(name):
+    """What `detrex.modeling` offers again is the very object of its home."""
+    modeling = importlib.import_module("detrex.modeling")
+    if name not in MODULES["detrex.modeling"].split():
+        pytest.skip("offered by detrex.modeling.backbone only")
+    assert getattr(modeling, name) is getattr(
+        importlib.import_module("detrex.modeling.backbone"), name
+    )
