@@ -5,8 +5,8 @@ import importlib
 import pytest
 
 BACKBONES = """
-    BasicBlock BasicStem BottleneckBlock DeformBottleneckBlock ResNet ResNetBlockBase SimpleFeaturePyramid
-    TimmBackbone TorchvisionBackbone get_vit_lr_decay_rate make_stage
+    BasicBlock BasicStem BottleneckBlock DeformBottleneckBlock ResNet ResNetBlockBase
+    SimpleFeaturePyramid TimmBackbone TorchvisionBackbone get_vit_lr_decay_rate make_stage
 """
 LOSSES = """
     CrossEntropyLoss DiceLoss FocalLoss GIoULoss L1Loss cross_entropy dice_loss giou_loss l1_loss
@@ -16,7 +16,8 @@ MODULES = {
     "detrex": "__version__",
     "detrex.errors": "BackboneError CheckpointError ConfigError DetrexError NonFiniteLossError",
     "detrex.layers": """
-        BaseTransformerLayer ConditionalCrossAttention ConditionalSelfAttention ConvNorm ConvNormAct FFN
+        BaseTransformerLayer ConditionalCrossAttention ConditionalSelfAttention ConvNorm ConvNormAct
+        FFN
         GenerateDNQueries LayerNorm MLP MultiScaleDeformableAttention MultiheadAttention
         PositionEmbeddingLearned PositionEmbeddingSine ShapeSpec TransformerLayerSequence
         apply_box_noise apply_label_noise box_cxcywh_to_xyxy box_iou box_xyxy_to_cxcywh
@@ -43,7 +44,8 @@ MODULES = {
     """,
     "detrex.modeling.neck": "ChannelMapper",
     "detrex.utils": """
-        WandbWriter get_rank get_world_size interpolate inverse_sigmoid is_dist_avail_and_initialized
+        WandbWriter get_rank get_world_size interpolate inverse_sigmoid
+        is_dist_avail_and_initialized
     """,
     "detrex.utils.dist": "setup_for_distributed slurm_init_distributed_mode",
     "detrex.config": "get_config try_get_key",
@@ -110,7 +112,7 @@ def test_path__is_importable(path):
 
 @pytest.mark.parametrize("module", [m for m in MODULES if m.count(".") and m != "detrex.errors"])
 def test_all__lists_what_is_frozen(module):
-    """A package's ``__all__``, where it has one, tells of every frozen name and of none it lacks."""
+    """A package's ``__all__``, where it has one, holds every frozen name and none it lacks."""
     imported = importlib.import_module(module)
     names = getattr(imported, "__all__", None)
     if names is None or not hasattr(imported, "__path__"):

@@ -103,7 +103,10 @@ def test_function__is_annotated():
     ("what", "pattern"),
     [
         ("a device is moved to by name", r"\.cuda\("),
-        ("a device literal", r"""device\(\s*["']cuda|\.to\(\s*["']cuda|device\s*=\s*["']cuda"""),
+        (
+            "a device literal",
+            r"""device\(\s*["']cuda["']\s*\)|\.to\(\s*["']cuda|device\s*=\s*["']cuda""",
+        ),
         ("the process is ended", r"(?<![\w.])(?:sys\.|os\._?)?exit\("),
         ("output is printed", r"(?<![\w.])print\("),
         ("an error is swallowed", r"except\s*:|except\s+(?:Base)?Exception\s*:\s*(?:pass\s*)?$"),

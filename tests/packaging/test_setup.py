@@ -16,9 +16,9 @@ def build_lib(tmp_path_factory):
     stale = directory / "lib" / "detrex" / "deleted_long_ago.py"
     stale.parent.mkdir(parents=True)
     stale.touch()
+    command = f"egg_info --egg-base {directory} build_py --build-lib {directory / 'lib'}"
     run = subprocess.run(
-        [sys.executable, "setup.py", "-q", "egg_info", "--egg-base", str(directory)]
-        + ["build_py", "--build-lib", str(directory / "lib")],
+        [sys.executable, "setup.py", "-q", *command.split()],
         cwd=ROOT,
         capture_output=True,
         text=True,
