@@ -30,7 +30,7 @@ print(json.dumps([modules, handlers, len(logging.root.handlers), datasets, regis
 
 
 def probe(statement):
-    """Return modules, handlers by logger, root handlers, datasets, registries after ``statement``."""
+    """Modules, handlers by logger, root handlers, datasets, registries after ``statement``."""
     run = subprocess.run(
         [sys.executable, "-W", "error:::detrex", "-c", PROBE.format(statement=statement)],
         capture_output=True,
