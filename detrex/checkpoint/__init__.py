@@ -1,0 +1,35 @@
+"""Weights files of every common kind, and checkpoints of training runs.
+
+reading               file -> tensors by name, never running code of the file's
+key_families          how torchvision, timm, detectron2 and Caffe2 name the same weights
+matching              tensors by name -> module, with a report
+detection_checkpoint  save, resume and load whole training runs
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from detrex.checkpoint.matching import fit_state_dict, load_init_checkpoint, load_weights
+from detrex.checkpoint.reading import read_checkpoint, read_state_dict
+from detrex.checkpoint.report import LoadReport
+
+if TYPE_CHECKING:
+    from detrex.checkpoint.detection_checkpoint import DetectionCheckpointer
+
+__all__ = [
+    "DetectionCheckpointer",
+    "LoadReport",
+    "fit_state_dict",
+    "load_init_checkpoint",
+    "load_weights",
+    "read_checkpoint",
+    "read_state_dict",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the checkpointer when it is asked for: reading weights needs no training library."""
+    if name == "DetectionCheckpointer":
+        from detrex.checkpoint.detection_checkpoint import DetectionCheckpointer
+
+        return DetectionCheckpointer
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

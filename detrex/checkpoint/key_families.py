@@ -1,0 +1,100 @@
+"""How different libraries name the same weights.
+
+Each function turns one tensor's name from one family into another and leaves alone what it does not
+know, so that a name may stand behind any prefix (``backbone.body.layer1...``). Which family and
+which prefix a file has is not asked of the user: `detrex.checkpoint.matching` tries them.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+
+import torch
+from torch import Tensor
+
+_TORCHVISION_BLOCK = re.compile(r"(^|\.)layer([1-4])\.(\d+)\.(.+)$")
+_DETECTRON2_BLOCK = re.compile(r"(^|\.)res([2-5])\.(\d+)\.(.+)$")
+
+# The separators only: timm's feature networks name the parts of a sequence `stages_0`, and its
+# classifiers `stages.0`.
+_SEPARATORS = str.maketrans(".", "_")
+
+_FROZEN_NORM_EPS = 1e-5
+
+
+def same(name: str) -> str:
+    """Keep a name as it is."""
+    return name
+
+
+def torchvision_to_detectron2(name: str) -> str:
+    """Rename a tensor of a torchvision or timm ResNet as detectron2's ResNet has it.
+
+    ``layer1.0.bn2.weight`` becomes ``res2.0.conv2.norm.weight``, ``layer1.0.downsample.0.weight``
+    ``res2.0.shortcut.weight``, ``bn1.bias`` ``stem.conv1.norm.bias``.
+    """
+    if block := _TORCHVISION_BLOCK.search(name):
+        start, stage, index, rest = block.groups()
+        rest = re.sub(r"^bn(\d)\.", r"conv\1.norm.", rest)
+        rest = re.sub(r"^downsample\.0\.", "shortcut.", rest)
+        rest = re.sub(r"^downsample\.1\.", "shortcut.norm.", rest)
+        return f"{name[: block.start()]}{start}res{int(stage) + 1}.{index}.{rest}"
+    name = re.sub(r"(^|\.)conv1\.(weight|bias)$", r"\1stem.conv1.\2", name)
+    return re.sub(r"(^|\.)bn1\.(\w+)$", r"\1stem.conv1.norm.\2", name)
+
+
+def detectron2_to_torchvision(name: str) -> str:
+    """Rename a tensor of detectron2's ResNet as torchvision and timm have it.
+
+    The reverse of `torchvision_to_detectron2`.
+    """
+    if block := _DETECTRON2_BLOCK.search(name):
+        start, stage, index, rest = block.groups()
+        rest = re.sub(r"^conv(\d)\.norm\.", r"bn\1.", rest)
+        rest = re.sub(r"^shortcut\.norm\.", "downsample.1.", rest)
+        rest = re.sub(r"^shortcut\.(weight|bias)$", r"downsample.0.\1", rest)
+        return f"{name[: block.start()]}{start}layer{int(stage) - 1}.{index}.{rest}"
+    name = re.sub(r"(^|\.)stem\.conv1\.norm\.(\w+)$", r"\1bn1.\2", name)
+    return re.sub(r"(^|\.)stem\.conv1\.(weight|bias)$", r"\1conv1.\2", name)
+
+
+FAMILIES: Mapping[str, Callable[[str], str]] = {
+    "same names": same,
+    "torchvision to detectron2 ResNet names": torchvision_to_detectron2,
+    "detectron2 to torchvision ResNet names": detectron2_to_torchvision,
+}
+
+
+def flat(name: str) -> str:
+    """Write a name without the difference between ``stages.0.`` and ``stages_0.``."""
+    return name.translate(_SEPARATORS)
+
+
+def is_caffe2(names: Iterable[str]) -> bool:
+    """Tell Detectron's Caffe2 names (``res2_0_branch2a_w``), which have no dots."""
+    names = list(names)
+    ends = re.compile(r"_(w|b|s|rm|riv)$")
+    return not any("." in name for name in names) and any(ends.search(name) for name in names)
+
+
+def from_caffe2(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename Detectron's Caffe2 weights as detectron2 does.
+
+    Args:
+        tensors: weights with names such as ``res2_0_branch2a_w`` and ``res2_0_branch2a_bn_s``.
+
+    Returns:
+        The weights under detectron2's names, momenta left out. Such files hold batch norms folded
+        to a scale and a shift; they get the statistics of the identity (mean 0, variance
+        1 - 1e-5), which give the same numbers with detectron2's frozen batch norm.
+    """
+    from detectron2.checkpoint.c2_model_loading import convert_c2_detectron_names
+
+    kept = {name: value for name, value in tensors.items() if not name.endswith("_momentum")}
+    renamed, origins = convert_c2_detectron_names(kept)
+    result = dict(renamed)
+    for name, value in renamed.items():
+        if origins[name].endswith("_bn_s"):
+            stem = name.removesuffix("weight")
+            result.setdefault(f"{stem}running_mean", torch.zeros_like(value))
+            result.setdefault(f"{stem}running_var", torch.full_like(value, 1 - _FROZEN_NORM_EPS))
+    return result

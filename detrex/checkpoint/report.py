@@ -1,0 +1,78 @@
+"""What became of the tensors when weights were loaded into a module."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+_MOST_EXAMPLES = 4
+
+
+def examples(names: tuple[str, ...] | list[str]) -> str:
+    """Write out a few names, and how many more there are."""
+    shown = ", ".join(repr(name) for name in names[:_MOST_EXAMPLES])
+    rest = len(names) - _MOST_EXAMPLES
+    return f"{shown} and {rest} more" if rest > 0 else shown or "none"
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What became of every tensor of a module and of a weights file.
+
+    Counters of batches (``num_batches_tracked``) are no weights: they are copied where both sides
+    have them, and otherwise counted nowhere.
+
+    Attributes:
+        source: the file, as the user named it.
+        matched: the module's tensors that got a value.
+        missing: the module's tensors for which the file has nothing.
+        unexpected: the file's tensors that the module has no place for, such as a classifier.
+        mismatched: the module's tensors whose namesake in the file has another shape; they are
+            left as they were.
+        shapes: for each of ``mismatched``, the shape in the file and in the module.
+        names: by which translation of names the two were brought together.
+    """
+
+    source: str
+    matched: tuple[str, ...]
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    mismatched: tuple[str, ...]
+    shapes: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...] = ()
+    names: str = "same names"
+
+    @property
+    def total(self) -> int:
+        """The number of the module's tensors."""
+        return len(self.matched) + len(self.missing) + len(self.mismatched)
+
+    @property
+    def share(self) -> float:
+        """The share of the module's tensors that got a value, from 0 to 1."""
+        return len(self.matched) / self.total if self.total else 0.0
+
+    def summary(self) -> str:
+        """Say in one line how much was loaded and how the names were brought together."""
+        return (
+            f"{self.source}: {len(self.matched)} of {self.total} tensors loaded by {self.names}; "
+            f"missing {len(self.missing)}, of another shape {len(self.mismatched)}, "
+            f"unused in the file {len(self.unexpected)}"
+        )
+
+    def table(self) -> str:
+        """Count the tensors of each part of the module, one line a part.
+
+        Returns:
+            A table with the columns part, matched, missing, mismatched; parts are named by the
+            names' first component, or first two where there is one first component only.
+        """
+        kinds = (self.matched, self.missing, self.mismatched)
+        heads = {name.split(".")[0] for kind in kinds for name in kind}
+        depth = 1 if len(heads) > 1 else 2
+        counts = [Counter(".".join(n.split(".")[:depth]) for n in kind) for kind in kinds]
+        parts = list(dict.fromkeys(part for count in counts for part in count))
+        rows = [["part", "matched", "missing", "mismatched"]]
+        rows += [[part, *(str(count[part]) for count in counts)] for part in parts]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        return "\n".join(
+            "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])])
+            for row in rows
+        )
