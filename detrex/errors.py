@@ -4,6 +4,7 @@
     |-- BackboneError (ValueError)       a backbone cannot be built or used as asked
     |-- ConfigError (ValueError)         a config cannot be loaded, or its parts do not fit together
     |-- CheckpointError (ValueError)     a weights file cannot be read, or does not fit the model
+    |-- DownloadError (OSError)          a file cannot be fetched, or is not the right one
     `-- NonFiniteLossError (ArithmeticError)   training met a loss that is NaN or infinite
 
 Every message is one sentence that says what was wrong, what was given, what was expected and how to
@@ -30,6 +31,10 @@ class CheckpointError(DetrexError, ValueError):
     """A weights file cannot be read, or too little of it fits the model."""
 
 
+class DownloadError(DetrexError, OSError):
+    """A file cannot be fetched, or what arrived is not the file that was asked for."""
+
+
 class NonFiniteLossError(DetrexError, ArithmeticError):
     """A training step gave a loss that is NaN or infinite."""
 
@@ -43,8 +48,8 @@ def did_you_mean(name: str, choices: Iterable[str], limit: int = 3) -> str:
         limit: the most names to suggest.
 
     Returns:
-        A sentence with a leading space, such as ``" Did you mean 'resnet50' or 'resnet50d'?"``, or an
-        empty string where nothing is near.
+        A sentence with a leading space, such as ``" Did you mean 'resnet50' or 'resnet50d'?"``, or
+        an empty string where nothing is near.
     """
     near = difflib.get_close_matches(str(name), [str(choice) for choice in choices], limit, 0.6)
     return f" Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""

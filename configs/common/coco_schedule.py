@@ -1,7 +1,7 @@
 """Learning-rate multipliers for COCO at 16 images a batch, where an epoch is 7500 iterations.
 
-The milestones are shares of the run, so a schedule fits any `train.max_iter`: with another batch size
-only `train.max_iter` changes, to `epochs * 7500 * 16 / batch`.
+The milestones are shares of the run, so a schedule fits any `train.max_iter`: with another batch
+size only `train.max_iter` changes, to `epochs * 7500 * 16 / batch`.
 """
 
 from detectron2.config import LazyCall as L
@@ -22,7 +22,7 @@ def _with_linear_warmup(values, milestones, warmup_length):
 
 
 def default_X_scheduler(num_X):  # noqa: N802
-    """The `num_X` times 90000 iterations of Detectron: two drops by ten, 1000 iterations of warm-up.
+    """Detectron's `num_X` times 90000 iterations: two drops by ten, 1000 iterations of warm-up.
 
     Up to 2x the drops stay at 2/3 and 8/9 of the run; in longer runs they come 60000 and 20000
     iterations before its end (arXiv 1811.08883).

@@ -39,8 +39,8 @@ def configs_root() -> Path:
 def load_config(path: str | os.PathLike[str]) -> DictConfig:
     """Load a lazy config file, as ``LazyConfig.load`` does.
 
-    A config that fails inside detectron2's loader leaves Python's ``import`` patched for the rest of
-    the process; here it is restored whatever happens.
+    A config that fails inside detectron2's loader leaves Python's ``import`` patched for the rest
+    of the process; here it is restored whatever happens.
 
     Args:
         path: a ``.py`` file, or a ``.yaml`` one that ``LazyConfig.save`` wrote.
@@ -49,8 +49,8 @@ def load_config(path: str | os.PathLike[str]) -> DictConfig:
         The config objects that the file defines, by name.
 
     Raises:
-        ConfigError: if the file, or one that it imports, does not exist or fails to run; the cause is
-            chained.
+        ConfigError: if the file, or one that it imports, does not exist or fails to run; the cause
+            is chained.
     """
     path = Path(path)
     if not path.is_file():
@@ -78,7 +78,7 @@ def get_config(config_path: str) -> DictConfig:
         A fresh copy of the config, yours to edit.
 
     Raises:
-        ConfigError: if there is no such config, with the names that are near, or if it fails to load.
+        ConfigError: if there is no such config, with near names, or if it fails to load.
 
     Example:
         >>> get_config("common/train.py").train.max_iter

@@ -1,4 +1,4 @@
-"""Learning-rate factors by parameter name, as named functions, so that a saved config loads again."""
+"""Learning-rate factors by parameter name, as named functions, so that saved configs load again."""
 
 
 def backbone_lr_factor(name: str, factor: float = 0.1) -> float:
@@ -12,7 +12,7 @@ def backbone_lr_factor(name: str, factor: float = 0.1) -> float:
         ``factor`` where the name contains ``"backbone"``, else 1.
 
     Example:
-        >>> backbone_lr_factor("backbone.stem.conv1.weight"), backbone_lr_factor("class_embed.0.bias")
-        (0.1, 1.0)
+        >>> backbone_lr_factor("backbone.stem.conv1.weight")
+        0.1
     """
     return factor if "backbone" in name else 1.0

@@ -40,8 +40,8 @@ class CocoJson:
         classes = MetadataCatalog.get(self.name).thing_classes
         if self.num_classes is not None and len(classes) != self.num_classes:
             raise ConfigError(
-                f"Data set {self.name!r} has {len(classes)} categories ({_listed(classes)}), but the "
-                f"model is for {self.num_classes}: set model.num_classes={len(classes)}."
+                f"Data set {self.name!r} has {len(classes)} categories ({_listed(classes)}), but "
+                f"the model is for {self.num_classes}: set model.num_classes={len(classes)}."
             )
         return records
 
@@ -97,9 +97,9 @@ def register_coco_json(
 def _existing_path(name: str, role: str, path: str | os.PathLike[str] | None) -> str:
     if not path:
         raise ConfigError(
-            f"{role} of data set {name!r} is not set: give its path in the config, on the command line "
-            f"(dataloader.train.dataset.names.{role}=...), or in the environment variable that the "
-            f"config reads it from."
+            f"{role} of data set {name!r} is not set: give its path in the config, on the command "
+            f"line (dataloader.train.dataset.names.{role}=...), or in the environment variable "
+            f"that the config reads it from."
         )
     if not Path(path).exists():
         raise ConfigError(

@@ -25,7 +25,7 @@ class DetrDatasetMapper:
         augmentation_with_crop: the other half's, which crop; None to use ``augmentation`` for all.
         is_train: whether to keep the objects; if not, only ``augmentation`` is applied.
         mask_on: whether to keep the objects' masks beside their boxes.
-        img_format: the order of the channels, ``"RGB"`` or ``"BGR"``, as ``PIL`` or detectron2 name it.
+        img_format: the order of the channels, such as ``"RGB"`` or ``"BGR"``.
     """
 
     def __init__(
@@ -58,8 +58,9 @@ class DetrDatasetMapper:
 
         Returns:
             The record with ``image``, a uint8 tensor ``(3, H, W)`` after augmentation; in training
-            also ``instances`` (boxes xyxy in pixels of that image, classes, masks with ``mask_on``),
-            without crowds and objects that augmentation left empty, and with no ``annotations``.
+            also ``instances`` (boxes xyxy in pixels of that image, classes, masks with
+            ``mask_on``), without crowds and objects that augmentation left empty, and with no
+            ``annotations``.
         """
         record = copy.deepcopy(dataset_dict)
         image = utils.read_image(record["file_name"], format=self.img_format)

@@ -1,7 +1,8 @@
 """A detection data set to learn without a download: coloured shapes on textured grounds.
 
-``python -m detrex.data.shapes OUT`` writes ``OUT/train`` and ``OUT/val``, each with its pictures under
-``images/`` and ``annotations.json`` in COCO's format. The same arguments give the same pictures.
+``python -m detrex.data.shapes OUT`` writes ``OUT/train`` and ``OUT/val``, each with its pictures
+under ``images/`` and ``annotations.json`` in COCO's format. The same arguments give the same
+pictures.
 
 Shapes never cover each other, so each box is tight around all of its shape; boxes may overlap.
 """
@@ -205,11 +206,13 @@ def _check_arguments(
         )
     if len(image_size) != 2 or min(image_size) < 16:
         raise ValueError(
-            f"image_size must be a height and a width of at least 16 pixels, got {tuple(image_size)}."
+            f"image_size must be a height and a width of at least 16 pixels, "
+            f"got {tuple(image_size)}."
         )
     if not 0 < size_range[0] <= size_range[1] <= 1:
         raise ValueError(
-            f"size_range must be a least and a greatest share within (0, 1], got {tuple(size_range)}."
+            f"size_range must be a least and a greatest share within (0, 1], "
+            f"got {tuple(size_range)}."
         )
 
 

@@ -1,7 +1,7 @@
 """COCO 2017 with the augmentation of DETR (arXiv 2005.12872, section A.4).
 
-Training: a flip, then either a resize of the shorter side to 480-800 (longer at most 1333), or, half
-of the time, the same after a random crop. Testing: the shorter side 800, the longer at most 1333.
+Training: a flip, then a resize of the shorter side to 480-800 (longer at most 1333); half of the
+time, a random crop comes between. Testing: the shorter side 800, the longer at most 1333.
 detectron2 looks for the pictures under the environment variable `DETECTRON2_DATASETS`.
 """
 
