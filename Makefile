@@ -17,10 +17,11 @@ export OMP_NUM_THREADS ?= 1
 .PHONY: help install demo test check docs clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 20
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/; s#\$$\(VENV\)#$(VENV)#' | expand -t 20
 	@echo "Variables: PYTHON=$(PYTHON) VENV=$(VENV) D2=$(D2)"
 
 install: $(VENV)/.detrex-test  ## set up $(VENV): torch, torchvision, detectron2, detrex, pytest
+	@echo "== set-up: $(VENV) is ready"
 
 demo: $(VENV)/.detrex-test  ## train two small detectors and draw what they find (15 minutes)
 	@echo "== demo: two acts of training on this machine; pictures go to output/demo/"
