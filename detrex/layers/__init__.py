@@ -1,0 +1,54 @@
+"""Leaves of the library: tensors in, tensors out."""
+
+from .attention import (
+    ConditionalCrossAttention,
+    ConditionalSelfAttention,
+    MultiheadAttention,
+)
+from .box_ops import (
+    box_cxcywh_to_xyxy,
+    box_iou,
+    box_xyxy_to_cxcywh,
+    generalized_box_iou,
+    masks_to_boxes,
+    paired_generalized_box_iou,
+)
+from .conv import ConvNorm, ConvNormAct
+from .layer_norm import LayerNorm
+from .mlp import FFN, MLP
+from .multi_scale_deform_attn import (
+    MultiScaleDeformableAttention,
+    multi_scale_deformable_attn_pytorch,
+)
+from .position_embedding import (
+    PositionEmbeddingLearned,
+    PositionEmbeddingSine,
+    get_sine_pos_embed,
+)
+from .shape_spec import ShapeSpec
+from .transformer import BaseTransformerLayer, TransformerLayerSequence
+
+__all__ = [
+    "FFN",
+    "MLP",
+    "BaseTransformerLayer",
+    "ConditionalCrossAttention",
+    "ConditionalSelfAttention",
+    "ConvNorm",
+    "ConvNormAct",
+    "LayerNorm",
+    "MultiScaleDeformableAttention",
+    "MultiheadAttention",
+    "PositionEmbeddingLearned",
+    "PositionEmbeddingSine",
+    "ShapeSpec",
+    "TransformerLayerSequence",
+    "box_cxcywh_to_xyxy",
+    "box_iou",
+    "box_xyxy_to_cxcywh",
+    "generalized_box_iou",
+    "get_sine_pos_embed",
+    "masks_to_boxes",
+    "multi_scale_deformable_attn_pytorch",
+    "paired_generalized_box_iou",
+]
