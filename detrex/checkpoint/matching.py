@@ -81,6 +81,7 @@ def load_init_checkpoint(
     source: str | os.PathLike[str] | Mapping[str, Any],
     *,
     min_share: float = 0.5,
+    name: str = "the state dict",
 ) -> LoadReport:
     """Start a detector from a checkpoint of a detector, or from the weights of its backbone alone.
 
@@ -93,6 +94,7 @@ def load_init_checkpoint(
         source: as in `load_weights`.
         min_share: the share of the detector's, or else of the backbone's, tensors that must get a
             value, from 0 to 1.
+        name: what to call ``source`` in the report where it is a state dict.
 
     Returns:
         The report for the detector, or for the backbone with the backbone's own names.
@@ -102,7 +104,7 @@ def load_init_checkpoint(
         ValueError: ``min_share`` is not from 0 to 1.
     """
     model = _unwrap(model)
-    tensors, name = _tensors_and_name(source)
+    tensors, name = _tensors_and_name(source, name)
     fitted = fit_state_dict(model, tensors, source=name)
     backbone = getattr(model, "backbone", None)
     if isinstance(backbone, nn.Module):
@@ -240,10 +242,10 @@ def _unwrap(module: nn.Module) -> nn.Module:
 
 
 def _tensors_and_name(
-    source: str | os.PathLike[str] | Mapping[str, Any],
+    source: str | os.PathLike[str] | Mapping[str, Any], name: str = "the state dict"
 ) -> tuple[dict[str, Tensor], str]:
     if isinstance(source, Mapping):
-        return tensors_of(source, "the state dict"), "the state dict"
+        return tensors_of(source, name), name
     return read_state_dict(source), os.fspath(source)
 
 
