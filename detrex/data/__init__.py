@@ -4,6 +4,13 @@ Importing registers no data set; `detrex.data.datasets.register_coco_json` does,
 """
 
 from detrex.data import datasets
+from detrex.data.dataset_mappers import COCOInstanceNewBaselineDatasetMapper
 from detrex.data.detr_dataset_mapper import DetrDatasetMapper
+from detrex.data.transforms import ColorAugSSDTransform
 
-__all__ = ["DetrDatasetMapper", "datasets"]
+__all__ = [
+    "COCOInstanceNewBaselineDatasetMapper",
+    "ColorAugSSDTransform",
+    "DetrDatasetMapper",
+    "datasets",
+]

