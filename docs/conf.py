@@ -1,5 +1,8 @@
 """Sphinx settings; `make docs` builds."""
 
+from docutils import nodes
+from docutils.parsers.rst import roles
+
 import detrex
 
 project = "detrex"
@@ -16,7 +19,8 @@ extensions = [
 source_suffix = {".md": "markdown"}
 exclude_patterns = ["_build"]
 default_role = "literal"  # docstrings put code in single backticks, too
-nitpicky = False
+# detectron2's docstrings, which its re-exported classes bring, name papers by a role of its own.
+roles.register_generic_role("paper", nodes.emphasis)
 
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
