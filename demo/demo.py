@@ -1,0 +1,250 @@
+r"""Run a detector on images, folders of images or video, and draw what it finds.
+
+    python demo/demo.py --config-file CONFIG --input a.jpg 'more/*.png' a_folder --output found \
+        --opts train.init_checkpoint=model_final.pth
+    python demo/demo.py --config-file CONFIG --video-input a.mp4 --output found.mp4 \
+        --opts train.init_checkpoint=model_final.pth
+
+Without --output the pictures are shown one by one.
+"""
+
+import argparse
+import glob
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import detectron2.data.transforms as T
+import numpy as np
+import torch
+from detectron2.config import instantiate
+from detectron2.data import Metadata, MetadataCatalog
+from detectron2.data.detection_utils import read_image
+from detectron2.structures import Instances
+from omegaconf import DictConfig
+from PIL import Image
+from torch import nn
+from tqdm import tqdm
+
+from detrex.checkpoint import load_init_checkpoint
+from detrex.config import load_config, try_get_key
+from detrex.engine.overrides import apply_overrides
+from detrex.utils.drawing import draw_instances
+
+logger = logging.getLogger("demo")
+
+IMAGE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+
+
+class Predictor:
+    """Detect objects in one picture after another.
+
+    Args:
+        model: a detector that takes detectron2's list of dicts, on its device.
+        min_size: of the picture's shorter side in pixels, as the detector is given it.
+        max_size: the most of its longer side.
+        img_format: "RGB" or "BGR", as the detector was trained.
+    """
+
+    def __init__(self, model: nn.Module, min_size: int, max_size: int, img_format: str) -> None:
+        self.model = model.eval()
+        self.resize = T.ResizeShortestEdge(min_size, max_size)
+        self.img_format = img_format
+
+    @torch.inference_mode()
+    def __call__(self, image_rgb: np.ndarray) -> Instances:
+        """Return what is found in ``(height, width, 3)``, in pixels of it and on the CPU."""
+        height, width = image_rgb.shape[:2]
+        image = image_rgb if self.img_format == "RGB" else image_rgb[:, :, ::-1]
+        image = self.resize.get_transform(image).apply_image(image)
+        tensor = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+        sample = {"image": tensor, "height": height, "width": width}
+        return self.model([sample])[0]["instances"].to("cpu")
+
+
+def build_predictor(cfg: DictConfig, args: argparse.Namespace) -> Predictor:
+    """Build the config's model and load ``train.init_checkpoint`` into it."""
+    model = instantiate(cfg.model).to(try_get_key(cfg, "train.device", default="cpu"))
+    checkpoint = try_get_key(cfg, "train.init_checkpoint", default="")
+    if checkpoint:
+        load_init_checkpoint(model, checkpoint)
+    else:
+        logger.warning("No train.init_checkpoint is given: the detector's weights are random.")
+    return Predictor(model, args.min_size_test, args.max_size_test, args.img_format)
+
+
+def image_files(inputs: Sequence[str]) -> list[Path]:
+    """Find the pictures that files, patterns and folders name.
+
+    Args:
+        inputs: paths of files, glob patterns, and folders (whose pictures are taken, not deeper).
+
+    Returns:
+        The files in the order of ``inputs``, those of a folder or pattern sorted.
+
+    Raises:
+        FileNotFoundError: when one of the inputs names no picture.
+    """
+    files: list[Path] = []
+    for name in inputs:
+        if Path(name).is_dir():
+            found = [p for p in sorted(Path(name).iterdir()) if p.suffix.lower() in IMAGE_SUFFIXES]
+        elif Path(name).is_file():
+            found = [Path(name)]
+        else:
+            found = [Path(match) for match in sorted(glob.glob(name, recursive=True))]
+        if not found:
+            raise FileNotFoundError(
+                f"--input {name} names no picture: expected a file, a pattern in quotes, or a "
+                f"folder that holds {', '.join(sorted(IMAGE_SUFFIXES))} files."
+            )
+        files += found
+    return files
+
+
+def run_on_images(predictor: Predictor, metadata: Metadata, args: argparse.Namespace) -> None:
+    """Draw the predictions on every picture of ``--input``."""
+    files = image_files(args.input)
+    output = Path(args.output) if args.output else None
+    into_file = output is not None and output.suffix.lower() in IMAGE_SUFFIXES
+    if into_file and len(files) > 1:
+        raise ValueError(
+            f"--output {output} is one file, but --input names {len(files)} pictures: name "
+            "a folder."
+        )
+    for path in tqdm(files, unit="picture"):
+        image_rgb = read_image(str(path), format="RGB")
+        found = predictor(image_rgb)
+        picture = Image.fromarray(
+            draw_instances(image_rgb, found, metadata, args.confidence_threshold)
+        )
+        if output is None:
+            picture.show(title=path.name)
+            continue
+        target = output if into_file else output / path.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        picture.save(target)
+        count = int((found.scores >= args.confidence_threshold).sum())
+        tqdm.write(f"{path}: {count} objects -> {target}")
+
+
+def run_on_video(predictor: Predictor, metadata: Metadata, args: argparse.Namespace) -> None:
+    """Draw the predictions on every frame of ``--video-input`` or of the webcam."""
+    cv2 = require_opencv()
+    source = 0 if args.webcam else args.video_input
+    video = cv2.VideoCapture(source)
+    if not video.isOpened():
+        raise FileNotFoundError(
+            f"OpenCV cannot open the video {source!r}: name a file that it can read."
+        )
+    frames_per_second = video.get(cv2.CAP_PROP_FPS) or 25.0
+    total = None if args.webcam else int(video.get(cv2.CAP_PROP_FRAME_COUNT)) or None
+    writer = None
+    try:
+        for frame_rgb in tqdm(_frames(cv2, video), total=total, unit="frame"):
+            picture = draw_instances(
+                frame_rgb, predictor(frame_rgb), metadata, args.confidence_threshold
+            )
+            picture_bgr = np.ascontiguousarray(picture[:, :, ::-1])
+            if args.output and writer is None:
+                writer = _video_writer(cv2, args, frames_per_second, picture.shape)
+            if writer is not None:
+                writer.write(picture_bgr)
+            else:
+                cv2.imshow("demo", picture_bgr)
+                if cv2.waitKey(1) == 27:
+                    break
+    finally:
+        video.release()
+        if writer is not None:
+            writer.release()
+
+
+def require_opencv() -> ModuleType:
+    """Import OpenCV, or say what needs it."""
+    try:
+        import cv2
+    except ImportError as error:
+        raise ImportError(
+            "--video-input and --webcam read video through OpenCV, which is not installed: "
+            "`pip install opencv-python` (or opencv-python-headless where there is no screen)."
+        ) from error
+    return cv2
+
+
+def _frames(cv2: ModuleType, video: Any) -> Iterator[np.ndarray]:
+    while True:
+        read, frame_bgr = video.read()
+        if not read:
+            return
+        yield cv2.cvtColor(frame_bgr, cv2.COLOR_BGR2RGB)
+
+
+def _video_writer(
+    cv2: ModuleType,
+    args: argparse.Namespace,
+    frames_per_second: float,
+    shape: tuple[int, ...],
+) -> Any:
+    """Open ``--output``: a file, or a folder for ``<name of the video>.mp4``."""
+    path = Path(args.output)
+    if not path.suffix:
+        stem = "webcam" if args.webcam else Path(args.video_input).stem
+        path = path / f"{stem}.mp4"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    codec = cv2.VideoWriter_fourcc(*("mp4v" if path.suffix == ".mp4" else "MJPG"))
+    writer = cv2.VideoWriter(str(path), codec, frames_per_second, (shape[1], shape[0]))
+    if not writer.isOpened():
+        raise OSError(f"OpenCV cannot write video to {path}: try a name that ends in .mp4 or .avi.")
+    return writer
+
+
+def argument_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--config-file",
+        default="configs/dino/dino_r50_4scale_12ep.py",
+        metavar="FILE",
+        help="a lazy config (%(default)s)",
+    )
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--input", nargs="+", help="files, patterns in quotes, or folders")
+    source.add_argument("--video-input", metavar="FILE", help="a video")
+    source.add_argument("--webcam", action="store_true", help="the first camera of this machine")
+    parser.add_argument("--output", help="a folder or file for the pictures or the video")
+    parser.add_argument("--min_size_test", type=int, default=800, help="shorter side (%(default)s)")
+    parser.add_argument("--max_size_test", type=int, default=1333, help="longer side (%(default)s)")
+    parser.add_argument("--img_format", choices=("RGB", "BGR"), default="RGB")
+    parser.add_argument(
+        "--metadata_dataset", default="coco_2017_val", help="whose class names to use (%(default)s)"
+    )
+    parser.add_argument(
+        "--confidence-threshold", type=float, default=0.5, help="least score drawn (%(default)s)"
+    )
+    parser.add_argument(
+        "--opts",
+        nargs=argparse.REMAINDER,
+        default=[],
+        help="config overrides: key=value ...",
+    )
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run on images or on video, as the arguments say."""
+    args = argument_parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    cfg = apply_overrides(load_config(args.config_file), args.opts)
+    predictor = build_predictor(cfg, args)
+    metadata = MetadataCatalog.get(args.metadata_dataset)
+    run = run_on_images if args.input else run_on_video
+    run(predictor, metadata, args)
+
+
+if __name__ == "__main__":
+    main()

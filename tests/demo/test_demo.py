@@ -1,0 +1,142 @@
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from detectron2.structures import Boxes, Instances
+from PIL import Image
+from torch import nn
+
+from demo import demo
+
+CONFIG = """
+from detectron2.config import LazyCall as L
+from tests.demo.test_demo import StandIn
+model = L(StandIn)(scale=1.0)
+train = dict(device="cpu", init_checkpoint="")
+"""
+
+
+class StandIn(nn.Module):
+    """A detector that finds one object, whose box is the left half of the picture."""
+
+    def __init__(self, scale):
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((3,), scale))
+        self.seen = []
+
+    def forward(self, batch):
+        (sample,) = batch
+        self.seen.append(sample)
+        size = (sample["height"], sample["width"])
+        boxes = Boxes(torch.tensor([[0.0, 0.0, size[1] / 2, size[0]]]))
+        found = Instances(
+            size, pred_boxes=boxes, scores=torch.tensor([0.9]), pred_classes=torch.tensor([0])
+        )
+        return [{"instances": found}]
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in ("b.png", "a.jpg"):
+        Image.fromarray(np.full((31, 47, 3), 90, np.uint8)).save(folder / name)
+    (folder / "notes.txt").write_text("no picture")
+    return folder
+
+
+@pytest.fixture
+def config(tmp_path):
+    path = tmp_path / "config.py"
+    path.write_text(CONFIG)
+    return str(path)
+
+
+def test_predictor__resizes_and_gives_boxes_of_the_original_size():
+    model = StandIn(1.0)
+    predictor = demo.Predictor(model, min_size=62, max_size=1000, img_format="BGR")
+    image_rgb = np.zeros((31, 47, 3), np.uint8)
+    image_rgb[..., 0] = 200
+    found = predictor(image_rgb)
+    assert not model.training
+    assert model.seen[0]["image"].shape == (3, 62, 94)
+    assert model.seen[0]["image"].dtype == torch.uint8
+    assert model.seen[0]["image"][:, 0, 0].tolist() == [0, 0, 200]
+    assert found.image_size == (31, 47)
+
+
+def test_image_files__folders_patterns_and_files_in_order(pictures):
+    names = [str(pictures), str(pictures / "*.png"), str(pictures / "a.jpg")]
+    assert [path.name for path in demo.image_files(names)] == ["a.jpg", "b.png", "b.png", "a.jpg"]
+
+
+@pytest.mark.parametrize("name", ["absent.png", "*.gif"])
+def test_image_files__nothing_there_is_said(pictures, name):
+    with pytest.raises(FileNotFoundError, match="names no picture: expected a file"):
+        demo.image_files([str(pictures / name)])
+
+
+def test_main__draws_every_picture_of_a_folder(pictures, config, tmp_path):
+    output = tmp_path / "out"
+    demo.main(["--config-file", config, "--input", str(pictures), "--output", str(output)])
+    assert sorted(path.name for path in output.iterdir()) == ["a.jpg", "b.png"]
+    picture = np.asarray(Image.open(output / "b.png")).astype(int)
+    touched = np.abs(picture - 90).max(axis=-1) > 20
+    assert touched.any(axis=0)[: picture.shape[1] // 2 - 20].any()
+    assert not touched[:, picture.shape[1] // 2 + 20 :].any()
+
+
+def test_main__one_picture_into_a_file_with_weights_given(pictures, config, tmp_path):
+    weights, output = tmp_path / "model.pth", tmp_path / "found.png"
+    torch.save({"model": {"weight": torch.zeros(3)}}, weights)
+    files = ["--input", str(pictures / "a.jpg"), "--output", str(output)]
+    options = ["--confidence-threshold", "0.95", "--opts", f"train.init_checkpoint={weights}"]
+    demo.main(["--config-file", config, *files, *options])
+    assert np.abs(np.asarray(Image.open(output)).astype(int) - 90).max() <= 3
+
+
+def test_main__many_pictures_into_one_file_is_refused(pictures, config, tmp_path):
+    arguments = ["--config-file", config, "--input", str(pictures)]
+    with pytest.raises(ValueError, match=r"one file, but --input names 2 pictures"):
+        demo.main([*arguments, "--output", str(tmp_path / "found.png")])
+
+
+def test_main__without_weights_warns(pictures, config, tmp_path, caplog):
+    arguments = ["--config-file", config, "--input", str(pictures / "a.jpg")]
+    demo.main([*arguments, "--output", str(tmp_path / "out")])
+    assert "weights are random" in caplog.text
+
+
+def test_main__video_in_and_out(config, tmp_path):
+    cv2 = pytest.importorskip("cv2")
+    source, target = str(tmp_path / "in.avi"), tmp_path / "out.avi"
+    writer = cv2.VideoWriter(source, cv2.VideoWriter_fourcc(*"MJPG"), 5.0, (48, 32))
+    for _ in range(3):
+        writer.write(np.full((32, 48, 3), 90, np.uint8))
+    writer.release()
+    demo.main(["--config-file", config, "--video-input", source, "--output", str(target)])
+    video = cv2.VideoCapture(str(target))
+    assert video.get(cv2.CAP_PROP_FRAME_COUNT) == 3
+    assert video.get(cv2.CAP_PROP_FPS) == pytest.approx(5.0)
+
+
+def test_main__unreadable_video_is_said(config, tmp_path):
+    pytest.importorskip("cv2")
+    with pytest.raises(FileNotFoundError, match="cannot open the video"):
+        demo.main(["--config-file", config, "--video-input", str(tmp_path / "absent.mp4")])
+
+
+def test_require_opencv__says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    with pytest.raises(ImportError, match=r"pip install opencv-python"):
+        demo.require_opencv()
+
+
+def test_video_writer__unwritable_format_is_said(tmp_path):
+    closed = SimpleNamespace(isOpened=lambda: False)
+    cv2 = SimpleNamespace(VideoWriter=lambda *_: closed, VideoWriter_fourcc=lambda *_: 0)
+    args = SimpleNamespace(output=str(tmp_path / "out.xyz"), webcam=False, video_input="in.mp4")
+    with pytest.raises(OSError, match=r"cannot write video .*ends in \.mp4"):
+        demo._video_writer(cv2, args, 5.0, (32, 48, 3))

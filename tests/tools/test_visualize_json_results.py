@@ -1,0 +1,95 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from detectron2.data.catalog import Metadata
+from PIL import Image
+
+from detrex.data.datasets import register_coco_json
+from detrex.data.shapes import write_shapes_dataset
+from detrex.errors import ConfigError
+from tools import visualize_json_results
+
+CONFIG = """
+from detectron2.config import LazyCall as L
+from detectron2.data import get_detection_dataset_dicts
+from detrex.data.datasets import register_coco_json
+dataloader = dict(
+    test=dict(
+        dataset=L(get_detection_dataset_dicts)(
+            names=L(register_coco_json)(
+                name="{name}", json_file="{json_file}", image_root="{image_root}"
+            ),
+            filter_empty=False,
+        )
+    )
+)
+"""
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    """Paths of a dataset of three pictures, its name, and a results file for it."""
+    json_file, image_root = write_shapes_dataset(tmp_path / "data", 3, image_size=(32, 32))
+    found = [
+        {"image_id": 2, "category_id": 3, "bbox": [4, 4, 20, 20], "score": 0.8},
+        {"image_id": 2, "category_id": 1, "bbox": [1, 1, 9, 9], "score": 0.1},
+    ]
+    (tmp_path / "results.json").write_text(json.dumps(found))
+    return {
+        "name": f"visualize_json_{tmp_path.name}",
+        "json_file": str(json_file),
+        "image_root": str(image_root),
+    }
+
+
+def _run(tmp_path, *options):
+    output = tmp_path / "out"
+    arguments = ["--input", str(tmp_path / "results.json"), "--output", str(output)]
+    visualize_json_results.main([*arguments, *options])
+    return sorted(output.iterdir())
+
+
+def test_main__registered_dataset(dataset, tmp_path):
+    register_coco_json(**dataset)
+    files = _run(tmp_path, "--dataset", dataset["name"])
+    assert [file.name for file in files] == ["000000.png", "000001.png", "000002.png"]
+    assert Image.open(files[0]).size == (480 * 2 + 8, 480 + 28)
+
+
+def test_main__dataset_of_a_config_and_threshold(dataset, tmp_path):
+    config = tmp_path / "config.py"
+    config.write_text(CONFIG.format(**dataset))
+    pictures = {}
+    for threshold in ("0.5", "0.9"):
+        options = ["--config-file", str(config), "--conf-threshold", threshold, "-n", "2"]
+        files = _run(tmp_path, *options)
+        assert len(files) == 2
+        pictures[threshold] = [np.asarray(Image.open(file))[28:] for file in files]
+    np.testing.assert_array_equal(pictures["0.5"][0], pictures["0.9"][0])
+    assert (pictures["0.5"][1] != pictures["0.9"][1]).any()
+
+
+def test_main__unknown_dataset_names_the_remedy(dataset, tmp_path):
+    register_coco_json(**dataset)
+    near = dataset["name"] + "x"
+    with pytest.raises(ConfigError, match=rf"{near} is not registered .*{dataset['name']}"):
+        _run(tmp_path, "--dataset", near)
+
+
+def test_create_instances__categories_become_contiguous_and_boxes_corners():
+    metadata = Metadata(
+        name="create_instances_test", thing_dataset_id_to_contiguous_id={7: 0, 9: 1}
+    )
+    rows = [{"category_id": 9, "bbox": [3, 5, 7, 11], "score": 0.5}]
+    found = visualize_json_results.create_instances(rows, (31, 47), metadata)
+    assert found.image_size == (31, 47)
+    assert found.pred_classes.tolist() == [1]
+    torch.testing.assert_close(found.pred_boxes.tensor, torch.tensor([[3.0, 5.0, 10.0, 16.0]]))
+
+
+def test_create_instances__nothing_found():
+    found = visualize_json_results.create_instances([], (31, 47), Metadata(name="none"))
+    assert len(found) == 0
+    assert found.pred_boxes.tensor.shape == (0, 4)

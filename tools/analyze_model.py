@@ -1,0 +1,159 @@
+"""Count a configured model's FLOPs, activations and parameters, or print its structure.
+
+    python tools/analyze_model.py --tasks parameter structure --config-file CONFIG
+    python tools/analyze_model.py --tasks flop activation --input-size 800 1333 --config-file CONFIG
+
+FLOPs (a multiplication and its addition count as one) and activations are means over pictures of
+`dataloader.test`, or of random pictures where `--input-size` is given, which needs no dataset.
+"""
+
+import argparse
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from detectron2.config import instantiate
+from detectron2.utils.analysis import (
+    FlopCountAnalysis,
+    activation_count_operators,
+    parameter_count_table,
+)
+from fvcore.nn import flop_count_table
+from omegaconf import DictConfig
+from torch import nn
+from tqdm import tqdm
+
+from detrex.config import load_config, try_get_key
+from detrex.engine.overrides import apply_overrides
+from detrex.errors import ConfigError
+
+Batch = list[dict[str, Any]]
+
+
+def build_model(cfg: DictConfig) -> nn.Module:
+    """Build ``cfg.model`` in evaluation mode on ``cfg.train.device``, with its initial weights."""
+    if "model" not in cfg:
+        raise ConfigError(f"The config has no `model`, only {sorted(cfg)}: name one that has.")
+    device = try_get_key(cfg, "train.device", default="cpu")
+    return instantiate(cfg.model).to(device).eval()
+
+
+def input_batches(cfg: DictConfig, args: argparse.Namespace) -> Iterator[Batch]:
+    """Yield batches of one picture: random of ``--input-size``, else from ``dataloader.test``."""
+    if args.input_size:
+        generator = torch.Generator().manual_seed(0)
+        for _ in range(args.num_inputs):
+            image = torch.randint(256, (3, *args.input_size), generator=generator)
+            yield [{"image": image.to(torch.uint8)}]
+        return
+    remedy = "count on random pictures by `--input-size HEIGHT WIDTH`."
+    if try_get_key(cfg, "dataloader.test") is None:
+        raise ConfigError(f"The config has no dataloader.test to read pictures from: {remedy}")
+    try:
+        loader = instantiate(cfg.dataloader.test)
+    except (OSError, ConfigError) as error:
+        raise ConfigError(
+            f"The pictures of dataloader.test cannot be read ({error}): mend the dataset, or {remedy}"
+        ) from error
+    for batch in itertools.islice(loader, args.num_inputs):
+        yield [{"image": batch[0]["image"]}]
+
+
+def do_flop(cfg: DictConfig, args: argparse.Namespace) -> None:
+    """Print the FLOPs of the model's parts for the first picture, and the mean over all."""
+    model, totals, table = build_model(cfg), [], ""
+    operators: Counter[str] = Counter()
+    for batch in _with_progress(cfg, args, "flop"):
+        flops = FlopCountAnalysis(model, batch)
+        if not table:
+            flops.unsupported_ops_warnings(True)
+            table = flop_count_table(flops, max_depth=3)
+        totals.append(flops.total())
+        operators.update(flops.by_operator())
+    print(table)
+    _print_operators("GFLOPs", operators, len(totals), 1e9)
+    _print_mean("GFLOPs", totals, 1e9)
+
+
+def do_activation(cfg: DictConfig, args: argparse.Namespace) -> None:
+    """Print the number of activations by operator, and their mean over all pictures."""
+    model, totals = build_model(cfg), []
+    operators: Counter[str] = Counter()
+    for batch in _with_progress(cfg, args, "activation"):
+        count = activation_count_operators(model, batch)
+        operators.update(count)
+        totals.append(sum(count.values()))
+    _print_operators("million activations", operators, len(totals), 1)
+    _print_mean("million activations", totals, 1)
+
+
+def do_parameter(cfg: DictConfig, args: argparse.Namespace) -> None:
+    """Print the number of parameters by module, and how many of them train."""
+    model = build_model(cfg)
+    print(parameter_count_table(model, max_depth=5))
+    total = sum(p.numel() for p in model.parameters())
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    print(f"Parameters: {total / 1e6:.3f} M, of which {trained / 1e6:.3f} M are trained")
+
+
+def do_structure(cfg: DictConfig, args: argparse.Namespace) -> None:
+    """Print the tree of the model's modules."""
+    print(build_model(cfg))
+
+
+TASKS: dict[str, Callable[[DictConfig, argparse.Namespace], None]] = {
+    "flop": do_flop,
+    "activation": do_activation,
+    "parameter": do_parameter,
+    "structure": do_structure,
+}
+
+
+def argument_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config-file", required=True, metavar="FILE", help="a lazy config")
+    parser.add_argument("--tasks", required=True, choices=TASKS, nargs="+", help="what to count")
+    parser.add_argument(
+        "-n", "--num-inputs", default=100, type=int, help="pictures to take the mean over (100)"
+    )
+    parser.add_argument(
+        "--input-size",
+        nargs=2,
+        type=int,
+        metavar=("HEIGHT", "WIDTH"),
+        help="count on random pictures of this size; no dataset is read",
+    )
+    parser.add_argument("opts", nargs="*", default=[], help="overrides such as model.num_classes=3")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the tasks in the order given."""
+    args = argument_parser().parse_intermixed_args(arguments)
+    cfg = apply_overrides(load_config(args.config_file), args.opts)
+    for task in args.tasks:
+        TASKS[task](cfg, args)
+
+
+def _with_progress(cfg: DictConfig, args: argparse.Namespace, task: str) -> Iterator[Batch]:
+    return iter(tqdm(input_batches(cfg, args), desc=task, total=args.num_inputs, unit="picture"))
+
+
+def _print_operators(unit: str, operators: Counter[str], count: int, divisor: float) -> None:
+    for name, value in operators.most_common():
+        print(f"{value / count / divisor:12.3f} {unit}  {name}")
+
+
+def _print_mean(unit: str, totals: Sequence[float], divisor: float) -> None:
+    values = torch.tensor(totals, dtype=torch.float64) / divisor
+    spread = values.std(correction=0)
+    print(f"Mean of {len(totals)} pictures: {values.mean():.3f} +- {spread:.3f} {unit}")
+
+
+if __name__ == "__main__":
+    main()
