@@ -55,7 +55,7 @@ def input_batches(cfg: DictConfig, args: argparse.Namespace) -> Iterator[Batch]:
         loader = instantiate(cfg.dataloader.test)
     except (OSError, ConfigError) as error:
         raise ConfigError(
-            f"The pictures of dataloader.test cannot be read ({error}): mend the dataset, or {remedy}"
+            f"The pictures of dataloader.test cannot be read ({error}): mend it, or {remedy}"
         ) from error
     for batch in itertools.islice(loader, args.num_inputs):
         yield [{"image": batch[0]["image"]}]
