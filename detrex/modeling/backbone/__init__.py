@@ -1,0 +1,40 @@
+"""Backbones: images ``(N, 3, H, W)`` to maps ``{name: (N, C, H / stride, W / stride)}``.
+
+    resnet.py                detectron2's ResNet, with stages by depth (deform_block.py: a block)
+    timm_backbone.py         any network of timm          (imported when first built)
+    torchvision_backbone.py  any classifier of torchvision, tapped at named nodes of its graph
+    torchvision_resnet.py    torchvision's ResNet as the DETR family uses it
+    eva.py                   a feature pyramid over a plain vision transformer
+
+They share features.py (the table of what a network offers), probing.py (a look at a network without
+running it on data), frozen_norm.py, freezing.py and building.py (messages for misspelt keywords).
+"""
+
+from .eva import SimpleFeaturePyramid, get_vit_lr_decay_rate
+from .resnet import (
+    BasicBlock,
+    BasicStem,
+    BottleneckBlock,
+    DeformBottleneckBlock,
+    ResNet,
+    ResNetBlockBase,
+    make_stage,
+)
+from .timm_backbone import TimmBackbone
+from .torchvision_backbone import TorchvisionBackbone
+from .torchvision_resnet import TorchvisionResNet
+
+__all__ = [
+    "BasicBlock",
+    "BasicStem",
+    "BottleneckBlock",
+    "DeformBottleneckBlock",
+    "ResNet",
+    "ResNetBlockBase",
+    "SimpleFeaturePyramid",
+    "TimmBackbone",
+    "TorchvisionBackbone",
+    "TorchvisionResNet",
+    "get_vit_lr_decay_rate",
+    "make_stage",
+]

@@ -1,0 +1,65 @@
+"""Building a network of another library, with its complaints turned into one helpful sentence."""
+
+import inspect
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from torch import nn
+
+from detrex.errors import BackboneError, did_you_mean
+
+_UNEXPECTED = re.compile(r"(\w+)(?:\.__init__)?\(\) got an unexpected keyword argument '(\w+)'")
+
+
+def build_network(
+    who: str,
+    builder: Callable[..., nn.Module],
+    keywords: Mapping[str, Any],
+    home: Callable[..., Any],
+    also: Iterable[str] = (),
+) -> nn.Module:
+    """Call a builder, and explain a keyword that the network does not take.
+
+    Args:
+        who: name of the network.
+        builder: called with `keywords`.
+        keywords: what to build with, the user's own keywords among them.
+        home: a function of the module that defines the network's class.
+        also: keywords that are taken by the builder itself.
+
+    Returns:
+        The network.
+
+    Raises:
+        TypeError: one of `keywords` is not known to the network; the message names near ones.
+        BackboneError: the network could not be put together from what was given.
+    """
+    try:
+        return builder(**keywords)
+    except TypeError as error:
+        found = _UNEXPECTED.search(str(error))
+        if found is None:
+            raise
+        owner, keyword = found.groups()
+        if keyword not in keywords:
+            raise BackboneError(
+                f"{who} could not be built with {_shown(keywords)}: {error}."
+            ) from error
+        known = [*also, *_parameters(owner, home)]
+        hint = did_you_mean(keyword, known) or f" It takes {', '.join(sorted(set(known)))}."
+        raise TypeError(f"{who} takes no keyword {keyword!r}.{hint}") from error
+
+
+def _parameters(owner: str, home: Callable[..., Any]) -> list[str]:
+    """Names of the parameters of a class or function in the module that defines `home`."""
+    function = getattr(sys.modules[inspect.unwrap(home).__module__], owner, None)
+    if function is None:
+        return []
+    parameters = inspect.signature(function).parameters.values()
+    return [p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+
+
+def _shown(keywords: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value!r}" for name, value in keywords.items())

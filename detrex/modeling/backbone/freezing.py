@@ -1,0 +1,239 @@
+"""Freezing the first stages of any network, and keeping them frozen.
+
+The order in which a network's modules run, and the strides of what they give, tell its stages
+apart; no list of names is needed. ``freeze_at`` counts as it does for detectron2's ResNet: 1 is the
+stem, 2 the stem and the stage of stride 4, 3 that of stride 8 as well, and so on. A network that
+keeps one stride throughout, such as a plain vision transformer, has as its stem the patch
+embedding, and as its four stages the quarters of its blocks.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from detrex.errors import BackboneError
+
+from .features import map_layout
+from .probing import Look
+
+MAX_FREEZE_AT = 5
+
+T = TypeVar("T", bound="KeepsFrozen")
+
+
+class KeepsFrozen(nn.Module):
+    """Module whose frozen parts stay in evaluation mode when the rest is set to training."""
+
+    frozen_modules: tuple[str, ...] = ()
+    """Names of the submodules that are frozen, set by the class that inherits."""
+
+    def train(self: T, mode: bool = True) -> T:
+        """Set training mode, except for the frozen parts.
+
+        Args:
+            mode: True for training, False for evaluation.
+
+        Returns:
+            The module itself.
+        """
+        super().train(mode)
+        modules = dict(self.named_modules())
+        for name in self.frozen_modules:
+            modules[name].eval()
+        return self
+
+
+@dataclass(frozen=True)
+class FreezePlan:
+    """What to freeze of a network.
+
+    Attributes:
+        modules: names of modules that are frozen with everything inside.
+        parameters: names of single parameters, such as position embeddings.
+    """
+
+    modules: tuple[str, ...] = ()
+    parameters: tuple[str, ...] = ()
+
+    def apply(self, network: nn.Module) -> tuple[str, ...]:
+        """Stop the gradients of what is frozen, and set it to evaluation mode.
+
+        Args:
+            network: a network with the names of the one that the plan was made for; parts that it
+                does not have are passed over.
+
+        Returns:
+            Names of the frozen modules that the network has.
+        """
+        modules, parameters = dict(network.named_modules()), dict(network.named_parameters())
+        present = tuple(name for name in self.modules if name in modules)
+        for name in present:
+            modules[name].eval().requires_grad_(False)
+        for name in self.parameters:
+            if name in parameters:
+                parameters[name].requires_grad_(False)
+        return present
+
+
+@dataclass(frozen=True)
+class _Call:
+    """The first call of a module: when it began and ended, and log2 of the stride of its output."""
+
+    entered: int
+    left: int
+    level: int | None
+
+
+def plan_freezing(
+    look: Look, freeze_at: int, run: Callable[[nn.Module, torch.Tensor], Any] | None = None
+) -> FreezePlan:
+    """Find what the first `freeze_at` stages of a network are.
+
+    Args:
+        look: a twin of the network and an image that it takes.
+        freeze_at: number of stages, the stem being the first: -1 or 0 (nothing) to 5.
+        run: how to call the network with an image; default ``network(image)``.
+
+    Returns:
+        The names to freeze.
+
+    Raises:
+        BackboneError: `freeze_at` is out of range.
+    """
+    if type(freeze_at) is not int or not -1 <= freeze_at <= MAX_FREEZE_AT:
+        raise BackboneError(
+            f"freeze_at must be an integer from 0 (nothing) to {MAX_FREEZE_AT} (all stages), got "
+            f"{freeze_at!r}: 1 freezes the stem, 2 the stem and the first stage."
+        )
+    if freeze_at <= 0:
+        return FreezePlan()
+    calls = _record_calls(look, run)
+    end = _end_of_stage(look.twin, calls, freeze_at)
+    modules: list[str] = []
+    parameters: list[str] = []
+    _collect(look.twin, "", calls, end, modules, parameters)
+    return FreezePlan(tuple(modules), tuple(parameters))
+
+
+def _record_calls(
+    look: Look, run: Callable[[nn.Module, torch.Tensor], Any] | None
+) -> dict[str, _Call]:
+    """Run the twin once and write down the first call of each module, the root being ``""``."""
+    entered: dict[str, int] = {}
+    calls: dict[str, _Call] = {}
+    clock = iter(range(2**31))
+
+    def watch(name: str, module: nn.Module) -> list[Any]:
+        def before(*_: Any) -> None:
+            entered.setdefault(name, next(clock))
+
+        def after(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            if name not in calls:
+                level = _level(output, look.image_size)
+                calls[name] = _Call(entered[name], next(clock), level)
+
+        return [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
+
+    handles = [h for name, module in look.twin.named_modules() if name for h in watch(name, module)]
+    with torch.no_grad():
+        _ = look.twin(look.image) if run is None else run(look.twin, look.image)
+    for handle in handles:
+        handle.remove()
+    calls[""] = _Call(-1, next(clock), None)
+    return calls
+
+
+def _level(output: Any, image_size: tuple[int, int]) -> int | None:
+    """Log2 of the stride of a module's output, None where it is no feature of the image."""
+    while isinstance(output, tuple | list) and output:
+        output = output[0]
+    if not isinstance(output, torch.Tensor) or output.dim() not in (3, 4):
+        return None
+    if output.dim() == 3:
+        pixels = output.shape[1]
+    else:
+        first = 2 if map_layout(output.shape, image_size) == "NCHW" else 1
+        pixels = output.shape[first] * output.shape[first + 1]
+    return round(math.log2(image_size[0] * image_size[1] / pixels) / 2) if pixels else None
+
+
+def _end_of_stage(twin: nn.Module, calls: dict[str, _Call], freeze_at: int) -> int:
+    """Time at which the last module of the frozen stages has been left."""
+    units = [(name, call) for name, call in _units(twin, "", calls) if call.level is not None]
+    units.sort(key=lambda unit: unit[1].entered)
+    modules = dict(twin.named_modules())
+    holding = [(n, c) for n, c in units if any(True for _ in modules[n].parameters())]
+    if len({call.level for _, call in holding}) <= 1:
+        return _end_of_quarter(twin, calls, freeze_at)
+    within = [
+        call.left for _, call in holding if call.level is not None and call.level <= freeze_at
+    ]
+    if within:
+        return max(within)
+    return _end_of_patch_stem(modules, units)
+
+
+def _units(module: nn.Module, name: str, calls: dict[str, _Call]) -> Iterator[tuple[str, _Call]]:
+    """The outermost modules that keep one stride: stages, or blocks where stages are none."""
+    for child_name, child in module.named_children():
+        path = f"{name}.{child_name}" if name else child_name
+        call = calls.get(path)
+        inner = list(_units(child, path, calls)) if call is None or _is_chain(child) else []
+        if call is None or len({c.level for _, c in inner} | {call.level}) > 1:
+            yield from inner
+        else:
+            yield path, call
+
+
+def _is_chain(module: nn.Module) -> bool:
+    return isinstance(module, nn.Sequential | nn.ModuleList)
+
+
+def _end_of_patch_stem(modules: dict[str, nn.Module], units: list[tuple[str, _Call]]) -> int:
+    """End of a stem that goes to the first stage's stride at once: its convolution and its norm."""
+    end = units[0][1].left
+    for name, call in units[1:]:
+        if next(modules[name].children(), None) is not None:
+            break
+        end = call.left
+    return end
+
+
+def _end_of_quarter(twin: nn.Module, calls: dict[str, _Call], freeze_at: int) -> int:
+    """End of the patch embedding, or of a quarter of the blocks, of a network of one stride."""
+    chains = [
+        [calls[path] for child in chain._modules if (path := f"{name}.{child}") in calls]
+        for name, chain in twin.named_modules()
+        if _is_chain(chain) and name
+    ]
+    blocks = max(chains, key=len, default=[])
+    if not blocks:
+        return calls[""].left
+    if freeze_at == 1:
+        return blocks[0].entered
+    return blocks[math.ceil(len(blocks) * (freeze_at - 1) / 4) - 1].left
+
+
+def _collect(
+    module: nn.Module,
+    name: str,
+    calls: dict[str, _Call],
+    end: int,
+    modules: list[str],
+    parameters: list[str],
+) -> None:
+    """Gather modules that were left by `end`, and parameters of those that were only entered."""
+    call = calls.get(name)
+    if call is not None and call.left <= end:
+        modules.append(name)
+        return
+    if call is not None and call.entered < end:
+        own = module.named_parameters(prefix=name, recurse=False)
+        parameters.extend(parameter for parameter, _ in own)
+    for child_name, child in module.named_children():
+        path = f"{name}.{child_name}" if name else child_name
+        _collect(child, path, calls, end, modules, parameters)

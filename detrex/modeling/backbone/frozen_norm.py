@@ -1,0 +1,168 @@
+"""Batch norms with frozen statistics, converted exactly.
+
+detectron2's own conversion replaces every subclass of `nn.BatchNorm2d` by a plain norm, which drops
+the activation that timm fuses into some of them. Here the drop and activation layers are kept, and
+1d and 3d norms are converted too. The names of the parameters and statistics do not change, so a
+checkpoint fits before and after.
+"""
+
+import functools
+import logging
+from typing import Any
+
+import torch
+import torchvision
+from detectron2.layers import FrozenBatchNorm2d
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from detrex.errors import BackboneError
+
+logger = logging.getLogger(__name__)
+
+_FROZEN_CLASSES = (FrozenBatchNorm2d, torchvision.ops.FrozenBatchNorm2d)
+_PLAIN_2D = (nn.BatchNorm2d, nn.SyncBatchNorm)
+
+
+class FrozenBatchNormAct(FrozenBatchNorm2d):
+    """Batch norm of ``(N, C, ...)`` with frozen statistics, then a drop layer and an activation.
+
+    Args:
+        num_features: number of channels C.
+        eps: added to the variance.
+        drop: layer applied after the norm, e.g. drop block.
+        act: activation applied last.
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        drop: nn.Module | None = None,
+        act: nn.Module | None = None,
+    ) -> None:
+        super().__init__(num_features, eps)
+        self.drop = drop if drop is not None else nn.Identity()
+        self.act = act if act is not None else nn.Identity()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Normalise, drop and activate ``(N, C, ...)``; the shape does not change."""
+        broadcast = (1, -1) + (1,) * (x.dim() - 2)
+        scale = self.weight * (self.running_var + self.eps).rsqrt()
+        shift = self.bias - self.running_mean * scale
+        x = x * scale.to(x.dtype).view(broadcast) + shift.to(x.dtype).view(broadcast)
+        return self.act(self.drop(x))
+
+
+def frozen_norm_class(norm_layer: Any) -> type[nn.Module] | None:
+    """Recognise a request for frozen batch norms.
+
+    Args:
+        norm_layer: what a user gave as norm: a class, a partial of one, ``"FrozenBN"``, or None.
+
+    Returns:
+        The frozen class that is meant, or None where the norm is not a frozen one.
+    """
+    if norm_layer == "FrozenBN":
+        return FrozenBatchNorm2d
+    if isinstance(norm_layer, functools.partial):
+        norm_layer = norm_layer.func
+    if isinstance(norm_layer, type) and issubclass(norm_layer, _FROZEN_CLASSES):
+        return norm_layer
+    return None
+
+
+def convert_frozen_norm(
+    module: nn.Module, frozen_class: type[nn.Module] = FrozenBatchNorm2d
+) -> nn.Module:
+    """Replace every batch norm in a module by one with the same statistics, frozen.
+
+    The result computes what the module computes in evaluation mode, in either mode.
+
+    Args:
+        module: any module; changed in place, unless it is itself a batch norm.
+        frozen_class: class for plain 2d norms, detectron2's or torchvision's. Norms over other
+            numbers of axes, and those with a fused activation, become `FrozenBatchNormAct`.
+
+    Returns:
+        The module, or the norm that stands for it.
+
+    Raises:
+        BackboneError: a norm without running statistics, or of a class whose arithmetic is unknown.
+    """
+    return _convert(module, frozen_class, {})
+
+
+def freeze_norms(network: nn.Module, frozen_class: type[nn.Module], who: str) -> None:
+    """Convert the batch norms of a network, and say how many there were.
+
+    Args:
+        network: changed in place.
+        frozen_class: as for `convert_frozen_norm`.
+        who: name of the network, for the log.
+
+    Raises:
+        BackboneError: see `convert_frozen_norm`.
+    """
+    live = sum(isinstance(module, _BatchNorm) for module in network.modules())
+    convert_frozen_norm(network, frozen_class)
+    if live:
+        logger.info("%s: froze the statistics of %d batch norms", who, live)
+    else:
+        logger.warning("%s has no batch norm, so a frozen norm_layer changes nothing", who)
+
+
+def _convert(
+    module: nn.Module, frozen_class: type[nn.Module], done: dict[int, nn.Module]
+) -> nn.Module:
+    if id(module) in done:
+        return done[id(module)]
+    if isinstance(module, _BatchNorm):
+        done[id(module)] = _frozen(module, frozen_class)
+        return done[id(module)]
+    done[id(module)] = module
+    for name, child in module._modules.items():
+        if child is not None:
+            module._modules[name] = _convert(child, frozen_class, done)
+    return module
+
+
+def _frozen(norm: _BatchNorm, frozen_class: type[nn.Module]) -> nn.Module:
+    """Build the frozen norm that equals one batch norm."""
+    if norm.running_mean is None or norm.running_var is None:
+        raise BackboneError(
+            f"{type(norm).__name__} has no running statistics to freeze "
+            "(track_running_stats=False): build the network with them, or leave norm_layer out."
+        )
+    fused = hasattr(norm, "act") and hasattr(norm, "drop")
+    if not fused and type(norm).forward not in _known_forwards():
+        raise BackboneError(
+            f"{type(norm).__module__}.{type(norm).__name__} is a batch norm with a forward of its "
+            "own and cannot be frozen exactly: leave norm_layer out for this network."
+        )
+    frozen: nn.Module
+    if type(norm) in _PLAIN_2D:
+        frozen = frozen_class(norm.num_features, eps=norm.eps)
+    else:
+        drop, act = (norm.drop, norm.act) if fused else (None, None)
+        frozen = FrozenBatchNormAct(norm.num_features, norm.eps, drop, act)  # type: ignore[arg-type]
+    frozen.to(device=norm.running_mean.device, dtype=norm.running_mean.dtype)
+    with torch.no_grad():
+        frozen.running_mean.copy_(norm.running_mean)  # type: ignore[operator]
+        frozen.running_var.copy_(norm.running_var)  # type: ignore[operator]
+        if norm.affine:
+            frozen.weight.copy_(norm.weight)  # type: ignore[operator]
+            frozen.bias.copy_(norm.bias)  # type: ignore[operator]
+    if isinstance(frozen, FrozenBatchNorm2d):
+        frozen.num_batches_tracked = norm.num_batches_tracked
+    return frozen.train(norm.training)
+
+
+@functools.cache
+def _known_forwards() -> frozenset[Any]:
+    """Forwards that compute a batch norm and nothing else in evaluation mode."""
+    from detectron2.layers import NaiveSyncBatchNorm
+
+    return frozenset(
+        {_BatchNorm.forward, nn.SyncBatchNorm.forward, NaiveSyncBatchNorm.forward},
+    )

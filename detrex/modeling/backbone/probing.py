@@ -1,0 +1,128 @@
+"""A look at a network without data: a twin on the ``meta`` device, its outputs, its unused parts.
+
+The twin shares the modules' code but none of their memory, so looking costs no weights and changes
+nothing in the network, its mode, or the random state.
+"""
+
+import copy
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from detrex.errors import BackboneError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Look:
+    """What was seen of a network.
+
+    Attributes:
+        twin: the copy that was run, in evaluation mode.
+        image: the input it was given, ``(2, C, H, W)``.
+        outputs: what its forward gave.
+    """
+
+    twin: nn.Module
+    image: torch.Tensor
+    outputs: Any
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of the input in pixels."""
+        return self.image.shape[-2], self.image.shape[-1]
+
+
+def meta_twin(network: nn.Module) -> nn.Module:
+    """Copy a network with every parameter and buffer replaced by one on the ``meta`` device.
+
+    Args:
+        network: any module, on any device.
+
+    Returns:
+        A copy of equal structure that holds shapes and no data.
+    """
+    memo: dict[int, Any] = {}
+    for parameter in network.parameters():
+        blank = torch.empty_like(parameter, device="meta")
+        memo[id(parameter)] = nn.Parameter(blank, parameter.requires_grad)
+    for buffer in network.buffers():
+        memo[id(buffer)] = torch.empty_like(buffer, device="meta")
+    return copy.deepcopy(network, memo)
+
+
+def look_at(
+    network: nn.Module,
+    image_sizes: Iterable[tuple[int, int]],
+    in_channels: int = 3,
+    run: Callable[[nn.Module, torch.Tensor], Any] | None = None,
+) -> Look:
+    """Run a copy of a network on an empty image of the first size that it takes.
+
+    The few networks whose forward reads values, which ``meta`` tensors lack, are run on zeros.
+
+    Args:
+        network: the network to look at; it is not changed.
+        image_sizes: heights and widths to try, in this order.
+        in_channels: channels of the image.
+        run: how to call the network with an image; default ``network(image)``.
+
+    Returns:
+        The copy, its input, and its outputs, which carry gradients.
+
+    Raises:
+        BackboneError: the network takes none of the sizes.
+    """
+    sizes = list(dict.fromkeys(image_sizes))
+    reasons: list[str] = []
+    for device in ("meta", "cpu"):
+        twin = meta_twin(network) if device == "meta" else copy.deepcopy(network).to(device)
+        twin.eval()
+        dtype = next((p.dtype for p in twin.parameters()), torch.float32)
+        for size in sizes:
+            image = torch.zeros(2, in_channels, *size, dtype=dtype, device=device)
+            try:
+                with torch.enable_grad():
+                    outputs = twin(image) if run is None else run(twin, image)
+            except Exception as error:  # any forward may refuse a size in its own way
+                reasons.append(f"{size}: {type(error).__name__} {str(error).splitlines()[:1]}")
+            else:
+                return Look(twin, image, outputs)
+        if _is_meta(network):
+            break
+    raise BackboneError(
+        f"{type(network).__name__} could not be run on an image of any of the sizes {sizes}: "
+        f"{'; '.join(reasons)}."
+    )
+
+
+def unused_parameters(twin: nn.Module, outputs: Sequence[torch.Tensor]) -> list[str]:
+    """Name the trainable parameters that no output depends on.
+
+    Args:
+        twin: the network that gave `outputs`.
+        outputs: its outputs, with gradients.
+
+    Returns:
+        Names of parameters, in their order in the network.
+    """
+    named = [(name, p) for name, p in twin.named_parameters() if p.requires_grad]
+    differentiable = [output for output in outputs if output.requires_grad]
+    if not named or not differentiable:
+        return [name for name, _ in named]
+    gradients = torch.autograd.grad(
+        differentiable,
+        [parameter for _, parameter in named],
+        [torch.ones_like(output) for output in differentiable],
+        allow_unused=True,
+    )
+    return [name for (name, _), gradient in zip(named, gradients, strict=True) if gradient is None]
+
+
+def _is_meta(network: nn.Module) -> bool:
+    return any(parameter.is_meta for parameter in network.parameters())

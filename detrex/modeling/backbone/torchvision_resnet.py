@@ -1,0 +1,114 @@
+"""torchvision's ResNet with frozen batch norms, as the DETR family (arXiv:2005.12872) uses it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from detectron2.modeling.backbone import Backbone
+from torchvision.models._utils import IntermediateLayerGetter
+from torchvision.ops import FrozenBatchNorm2d
+
+from detrex.errors import BackboneError, did_you_mean
+
+from .freezing import KeepsFrozen
+from .torchvision_classifier import create_classifier
+
+__all__ = ["FrozenBatchNorm2d", "TorchvisionResNet"]
+
+_STRIDES = {"conv1": 2, "bn1": 2, "relu": 2, "maxpool": 4} | {
+    f"layer{i}": 2 ** (i + 1) for i in range(1, 5)
+}
+_TRAINED = ("layer2", "layer3", "layer4")
+
+
+class TorchvisionResNet(KeepsFrozen, Backbone):
+    """torchvision ResNet whose batch norms, stem and first stage are frozen.
+
+    Weights are those of ``body.*``, with torchvision's names.
+
+    Args:
+        name: a ResNet of torchvision, such as ``"resnet50"``.
+        train_backbone: train ``layer2`` to ``layer4``; False freezes everything.
+        return_layers: layer of the network to name of the output; outputs come in the order of the
+            network.
+        dilation: dilate ``layer4`` instead of striding (DC5): its stride is 16.
+        pretrained: load torchvision's ImageNet weights.
+        weights: weights to load instead: a torchvision enum, its name, or a file.
+
+    Raises:
+        BackboneError: an unknown network or layer, or a dilation that the network cannot have.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        train_backbone: bool,
+        return_layers: Mapping[str, str] = MappingProxyType({"layer4": "res5"}),
+        dilation: bool = False,
+        *,
+        pretrained: bool = False,
+        weights: Any | str | Path | None = None,
+    ) -> None:
+        super().__init__()
+        if not name.startswith(("resnet", "resnext", "wide_resnet")):
+            raise BackboneError(
+                f"TorchvisionResNet takes a ResNet of torchvision such as 'resnet50', got {name!r}: "
+                "use TorchvisionBackbone for other networks."
+            )
+        shallow = name in ("resnet18", "resnet34")
+        if dilation and shallow:
+            raise BackboneError(
+                f"{name} has basic blocks, which cannot be dilated: use dilation=False or resnet50."
+            )
+        network, file = create_classifier(
+            name,
+            pretrained,
+            weights,
+            norm_layer=FrozenBatchNorm2d,
+            replace_stride_with_dilation=[False, False, dilation],
+        )
+        layers = _check_layers(return_layers)
+        self.body = IntermediateLayerGetter(network, layers)
+        if file is not None:
+            from detrex.checkpoint.matching import load_weights
+
+            load_weights(self.body, file)
+        self.num_channels = 512 if shallow else 2048
+        strides = _STRIDES | ({"layer4": 16} if dilation else {})
+        ordered = {layer: layers[layer] for layer in self.body if layer in layers}
+        self._out_features = list(ordered.values())
+        self._out_feature_strides = {out: strides[layer] for layer, out in ordered.items()}
+        self._out_feature_channels = {
+            out: self._channels(layer, self.num_channels) for layer, out in ordered.items()
+        }
+        self._freeze(train_backbone)
+
+    @staticmethod
+    def _channels(layer: str, num_channels: int) -> int:
+        return num_channels // 2 ** (4 - int(layer[-1])) if layer.startswith("layer") else 64
+
+    def _freeze(self, train_backbone: bool) -> None:
+        trained = _TRAINED if train_backbone else ()
+        frozen = [name for name, _ in self.body.named_children() if name not in trained]
+        self.frozen_modules = tuple(f"body.{name}" for name in frozen)
+        for name in frozen:
+            self.body[name].eval().requires_grad_(False)
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Map images ``(N, 3, H, W)`` to ``{name: (N, C, H / stride, W / stride)}``."""
+        return dict(self.body(x))
+
+
+def _check_layers(return_layers: Mapping[str, str]) -> dict[str, str]:
+    layers = dict(return_layers)
+    for layer in layers:
+        if layer not in _STRIDES:
+            raise BackboneError(
+                f"torchvision's ResNet has the layers {', '.join(_STRIDES)}, got {layer!r} in "
+                f"return_layers.{did_you_mean(layer, _STRIDES)}"
+            )
+    if not layers:
+        raise BackboneError("return_layers is empty: name at least one layer, such as 'layer4'.")
+    return layers
