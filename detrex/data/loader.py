@@ -1,0 +1,210 @@
+"""Training batches that can be resumed: batch ``b`` is a function of ``(seed, rank, b)``.
+
+    dataset --shuffle per epoch--> one endless stream of positions --rank takes every n-th--> group
+    by aspect ratio --> batch of (position, index) --worker: seed by position, map--> list of dicts
+
+Only indices flow up to the last step, so that jumping to any batch costs microseconds per image.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import count, islice
+from typing import Any
+
+import numpy as np
+import torch.utils.data
+from detectron2.data import DatasetFromList
+from detectron2.utils import comm
+from detectron2.utils.serialize import PicklableWrapper
+
+from detrex.errors import ConfigError
+from detrex.utils.seeding import seeded
+
+Sample = dict[str, Any]
+SampleKey = tuple[int, int]
+"""``(position in the endless stream, index into the dataset)``."""
+
+_MAX_REDRAWS = 100
+
+
+class TrainLoader:
+    """An endless iterable over batches of mapped dataset dicts.
+
+    Two loaders with the same dataset, mapper, batch size and number of ranks give equal batches for
+    the same ``seek``, whatever ``num_workers`` is. Each epoch is a permutation of the dataset and
+    is shared out between the ranks without overlap.
+
+    Args:
+        dataset: the dataset dicts, in detectron2's format.
+        mapper: turns a copy of a dataset dict into a sample, or into None to have another one
+            drawn.
+        batch_size: samples per batch **of this process**.
+        num_workers: processes that map; 0 maps in the caller's process and leaves its generators as
+            they were.
+        aspect_ratio_grouping: put landscape and portrait images into different batches, so that
+            they need less padding.
+        rank: this process among ``world_size``.
+        world_size: number of processes that share the dataset.
+    """
+
+    def __init__(
+        self,
+        dataset: Sequence[Mapping[str, Any]],
+        mapper: Callable[[Sample], Sample | None],
+        *,
+        batch_size: int,
+        num_workers: int = 0,
+        aspect_ratio_grouping: bool = True,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.rank = rank
+        self.world_size = world_size
+        self.num_samples = len(dataset)
+        self._groups = _aspect_groups(dataset) if aspect_ratio_grouping else None
+        self._samples = DatasetFromList([dict(sample) for sample in dataset], copy=False)
+        self._mapper = PicklableWrapper(mapper)
+        self._batch, self._seed = 0, 0
+
+    def seek(self, batch: int, seed: int) -> None:
+        """Make the next ``iter()`` start at a batch; iterators that are under way are not touched.
+
+        Args:
+            batch: number of batches to pass over, at least 0.
+            seed: the run's seed, at least 0, equal on all ranks.
+
+        Raises:
+            ValueError: one of them is negative.
+        """
+        if batch < 0 or seed < 0:
+            raise ValueError(
+                f"seek takes a batch and a seed of at least 0, got batch={batch} and seed={seed}."
+            )
+        self._batch, self._seed = int(batch), int(seed)
+
+    def __iter__(self) -> Iterator[list[Sample]]:
+        """Yield batches from where :meth:`seek` pointed; never ends."""
+        loader = torch.utils.data.DataLoader(
+            _MappedSamples(self._samples, self._mapper, self._seed),
+            batch_sampler=_Resumed(self, self._batch, self._seed),
+            num_workers=self.num_workers,
+            collate_fn=list,
+        )
+        return iter(loader)
+
+    def sample_keys(self, seed: int) -> Iterator[list[SampleKey]]:
+        """Yield the keys of every batch of this rank from the first on, without mapping anything.
+
+        Args:
+            seed: the run's seed.
+
+        Yields:
+            ``batch_size`` keys ``(position, index)``.
+        """
+        buckets: dict[int, list[SampleKey]] = {}
+        for position, index in islice(self._stream(seed), self.rank, None, self.world_size):
+            group = 0 if self._groups is None else int(self._groups[index])
+            bucket = buckets.setdefault(group, [])
+            bucket.append((position, index))
+            if len(bucket) == self.batch_size:
+                yield buckets.pop(group)
+
+    def _stream(self, seed: int) -> Iterator[SampleKey]:
+        """Yield every position with its index: one permutation of the dataset after another."""
+        for epoch in count():
+            order = np.random.default_rng([seed, epoch]).permutation(self.num_samples)
+            yield from enumerate(order.tolist(), start=epoch * self.num_samples)
+
+
+class _Resumed:
+    """The batch sampler: a loader's keys from one batch on."""
+
+    def __init__(self, loader: TrainLoader, batch: int, seed: int) -> None:
+        self.loader, self.batch, self.seed = loader, batch, seed
+
+    def __iter__(self) -> Iterator[list[SampleKey]]:
+        return islice(self.loader.sample_keys(self.seed), self.batch, None)
+
+
+class _MappedSamples(torch.utils.data.Dataset):
+    """The mapped sample of a key, with randomness that depends on the key's position alone."""
+
+    def __init__(self, samples: DatasetFromList, mapper: Callable, seed: int) -> None:
+        self.samples, self.mapper, self.seed = samples, mapper, seed
+
+    def __getitem__(self, key: SampleKey) -> Sample:
+        position, index = key
+        with seeded(self.seed, position):
+            for _ in range(_MAX_REDRAWS):
+                sample = self.mapper(self.samples[index])
+                if sample is not None:
+                    return sample
+                index = np.random.randint(len(self.samples))
+        raise ConfigError(
+            f"dataloader.train.mapper returned None for {_MAX_REDRAWS} dataset dicts in a row, "
+            "expected a sample for most: check the dataset's images and annotations."
+        )
+
+
+def build_train_loader(
+    dataset: Sequence[Mapping[str, Any]],
+    mapper: Callable[[Sample], Sample | None],
+    *,
+    total_batch_size: int,
+    num_workers: int = 0,
+    aspect_ratio_grouping: bool = True,
+) -> TrainLoader:
+    """Build the resumable training loader of this process.
+
+    The keywords mean what they mean in ``detectron2.data.build_detection_train_loader``. What is
+    different: batches depend on ``(seed, rank, batch number)`` only, so that ``seek(batch, seed)``
+    continues an interrupted run exactly.
+
+    Args:
+        dataset: a list of dicts in detectron2's dataset format.
+        mapper: a callable such as :class:`detrex.data.DetrDatasetMapper`; where it returns None,
+            another dict is drawn.
+        total_batch_size: images per iteration over all processes; a multiple of their number.
+        num_workers: processes per training process that read and map images.
+        aspect_ratio_grouping: put landscape and portrait images into different batches; the
+            dicts then need ``width`` and ``height``.
+
+    Returns:
+        An endless iterable over lists of ``total_batch_size / world_size`` mapped dicts.
+
+    Raises:
+        ConfigError: the dataset is empty, the batch does not divide among the processes, or
+            grouping is asked for and a dict has no size.
+    """
+    world_size = comm.get_world_size()
+    if len(dataset) == 0:
+        raise ConfigError(
+            "dataloader.train.dataset is empty, expected at least one image: check its annotations "
+            "(images without objects are left out unless filter_empty=False)."
+        )
+    if total_batch_size < 1 or total_batch_size % world_size:
+        raise ConfigError(
+            f"dataloader.train.total_batch_size={total_batch_size} cannot be shared by "
+            f"{world_size} process(es): choose a positive multiple of {world_size}."
+        )
+    return TrainLoader(
+        dataset,
+        mapper,
+        batch_size=total_batch_size // world_size,
+        num_workers=num_workers,
+        aspect_ratio_grouping=aspect_ratio_grouping,
+        rank=comm.get_rank(),
+        world_size=world_size,
+    )
+
+
+def _aspect_groups(dataset: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    """1 for images that are wider than high, else 0; one byte per image."""
+    try:
+        return np.array([sample["width"] > sample["height"] for sample in dataset], dtype=np.uint8)
+    except KeyError as error:
+        raise ConfigError(
+            "dataloader.train.aspect_ratio_grouping=True needs width and height in every dataset "
+            f"dict, but one has no {error}: add it or set aspect_ratio_grouping=False."
+        ) from None

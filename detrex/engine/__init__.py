@@ -1,0 +1,32 @@
+"""Training and evaluation: everything that ``tools/train_net.py`` does, importable.
+
+cli          command line -> config -> processes
+overrides    key=value onto a config
+launch       one process or many
+train        config -> parts -> the run
+trainer      one optimizer step
+evaluation   metrics of a model, and of its EMA
+distributed  devices, DDP, agreement between ranks
+"""
+
+from detrex.engine.cli import argument_parser, load_run_config, main, run
+from detrex.engine.evaluation import do_test
+from detrex.engine.launch import launch
+from detrex.engine.overrides import apply_overrides
+from detrex.engine.train import build_model, build_optimizer, do_train, evaluate_only
+from detrex.engine.trainer import Trainer
+
+__all__ = [
+    "Trainer",
+    "apply_overrides",
+    "argument_parser",
+    "build_model",
+    "build_optimizer",
+    "do_test",
+    "do_train",
+    "evaluate_only",
+    "launch",
+    "load_run_config",
+    "main",
+    "run",
+]

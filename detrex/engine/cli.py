@@ -1,0 +1,153 @@
+"""The command line of ``tools/train_net.py``: arguments to a run.
+
+argv -> argument_parser -> load_run_config (in the parent: mistakes end the run before it starts)
+-> launch -> main (in each process) -> do_train or evaluate_only
+"""
+
+import argparse
+import logging
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from detectron2.engine import default_argument_parser, default_setup
+from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
+from omegaconf import DictConfig
+
+from detrex.config import load_config, try_get_key
+from detrex.engine.distributed import resolve_device
+from detrex.engine.launch import launch
+from detrex.engine.overrides import apply_overrides
+from detrex.engine.train import apply_fast_dev_run, do_train, evaluate_only, require_keys
+from detrex.errors import ConfigError, DetrexError
+
+_EPILOG = """
+examples:
+  one process        train_net.py --config-file configs/dino/dino_r50_4scale_12ep.py
+  eight GPUs         train_net.py --config-file CONFIG --num-gpus 8
+  two CPU processes  train_net.py --config-file CONFIG --num-gpus 2 train.device=cpu
+  torchrun           torchrun --nproc-per-node 8 tools/train_net.py --config-file CONFIG
+  two machines       train_net.py --config-file CONFIG --num-gpus 8 --num-machines 2
+                         --machine-rank 0 --dist-url tcp://10.0.0.1:29500
+  continue           train_net.py --config-file CONFIG --resume
+  evaluate           train_net.py --config-file CONFIG --eval-only train.init_checkpoint=model.pth
+  change the config  train_net.py --config-file CONFIG train.max_iter=100 train.device=cpu
+
+A key=value whose key the config does not have is refused as a misspelling; +key=value adds it.
+"""
+
+
+def argument_parser() -> argparse.ArgumentParser:
+    """Build the parser: detectron2's options, and ``key=value`` overrides after them.
+
+    Returns:
+        A parser of ``--config-file --resume --eval-only --num-gpus --num-machines --machine-rank
+        --dist-url`` and ``opts``. ``--dist-url`` finds a free port by default.
+    """
+    parser = default_argument_parser(epilog=_EPILOG)
+    parser.set_defaults(dist_url="auto")
+    return parser
+
+
+def run(argv: Sequence[str] | None = None) -> Any:
+    """Run a command line from end to end.
+
+    Args:
+        argv: the arguments, ``sys.argv[1:]`` by default.
+
+    Returns:
+        What :func:`main` returned; None where it ran in processes of its own.
+
+    Raises:
+        SystemExit: status 1 with a message of one sentence, for a mistake that the user can mend;
+            status 2 for arguments that do not parse.
+    """
+    args = argument_parser().parse_args(argv)
+    try:
+        cfg = load_run_config(args)
+        return launch(
+            main,
+            args.num_gpus,
+            args.num_machines,
+            args.machine_rank,
+            args.dist_url,
+            (args,),
+            device=str(cfg.train.device),
+        )
+    except DetrexError as error:
+        raise SystemExit(f"{type(error).__name__}: {error}") from None
+
+
+def main(args: argparse.Namespace) -> dict[str, Any]:
+    """Train or evaluate in this process.
+
+    Args:
+        args: from :func:`argument_parser`.
+
+    Returns:
+        The metrics of the last evaluation, as :func:`detrex.engine.do_test` gives them.
+
+    Raises:
+        DetrexError: for every mistake that the user can mend; see :func:`load_run_config` and
+            :func:`detrex.engine.do_train`.
+    """
+    cfg = load_run_config(args)
+    start_run(cfg, args)
+    return evaluate_only(args, cfg) if args.eval_only else do_train(args, cfg)
+
+
+def load_run_config(args: argparse.Namespace) -> DictConfig:
+    """Load the config of a command line and check what can be checked without building anything.
+
+    Args:
+        args: with ``config_file`` and ``opts``.
+
+    Returns:
+        The config with its overrides, and with ``train.fast_dev_run`` applied.
+
+    Raises:
+        ConfigError: the file is missing or fails to load, an override's key does not exist, a part
+            that every run needs is missing, or the device is not there.
+    """
+    if not args.config_file:
+        raise ConfigError(
+            "--config-file is missing: name a config, e.g. configs/dino/dino_r50_4scale_12ep.py."
+        )
+    cfg = apply_overrides(load_config(args.config_file), args.opts or [])
+    require_keys(cfg, "model", "train.device", "train.output_dir")
+    if comm.get_world_size() == 1:
+        resolve_device(cfg.train.device)
+    apply_fast_dev_run(cfg)
+    return cfg
+
+
+def start_run(cfg: DictConfig, args: argparse.Namespace) -> None:
+    """Make the output directory, set up logging to it, and write down config and environment.
+
+    Args:
+        cfg: the config; ``train.output_dir`` gets ``log.txt`` and ``config.yaml``.
+        args: the command line, which is logged.
+
+    Raises:
+        ConfigError: the output directory cannot be made or written to.
+    """
+    output_dir = str(cfg.train.output_dir)
+    try:
+        Path(output_dir).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=output_dir):
+            pass
+    except OSError as error:
+        raise ConfigError(
+            f"train.output_dir={output_dir} cannot be written to ({error.strerror}): choose "
+            "another."
+        ) from error
+    setup_logger(output_dir, distributed_rank=comm.get_rank(), name="detrex")
+    default_setup(cfg, args)
+    if try_get_key(cfg, "train.fast_dev_run.enabled", default=False):
+        logging.getLogger(__name__).info(
+            "train.fast_dev_run: %d iterations, an evaluation after every %d.",
+            cfg.train.max_iter,
+            cfg.train.eval_period,
+        )

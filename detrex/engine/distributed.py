@@ -1,0 +1,98 @@
+"""What differs between one process and many: devices, DDP, and values all ranks agree on."""
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from detectron2.engine import create_ddp_model
+from detectron2.utils import comm
+from torch import nn
+
+from detrex.errors import ConfigError
+
+T = TypeVar("T")
+
+
+def resolve_device(name: str | torch.device) -> torch.device:
+    """Check that a device can be used here, and give each process of a machine its own.
+
+    Args:
+        name: ``train.device`` of the config: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``, ...
+
+    Returns:
+        The device; of a GPU in a distributed run, that of the process's local rank.
+
+    Raises:
+        ConfigError: PyTorch does not know the device or does not see one on this machine.
+    """
+    try:
+        device = torch.device(name)
+    except (RuntimeError, TypeError) as error:
+        raise ConfigError(
+            f"train.device={name!s} is no device that PyTorch knows: "
+            "use cpu, cuda, cuda:<n> or mps."
+        ) from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(
+            f"train.device={name} asks for a GPU, but PyTorch sees no CUDA device here: pass "
+            "train.device=cpu, or install a CUDA build of PyTorch."
+        )
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise ConfigError(
+            f"train.device={name} asks for Apple's GPU, which PyTorch cannot use here: pass "
+            "train.device=cpu."
+        )
+    if device.type != "cuda":
+        return device
+    distributed = comm.get_world_size() > 1
+    index = comm.get_local_rank() if distributed else (device.index or 0)
+    if index >= torch.cuda.device_count():
+        raise ConfigError(
+            f"train.device={name} means GPU {index}, but this machine has "
+            f"{torch.cuda.device_count()}: count from 0, or lower --num-gpus."
+        )
+    if not distributed:
+        return device
+    return torch.device("cuda", index)
+
+
+def wrap_ddp(model: nn.Module, device: torch.device, options: Mapping[str, Any]) -> nn.Module:
+    """Wrap a model in DistributedDataParallel where there is more than one process.
+
+    Args:
+        model: a model that is on ``device`` already.
+        device: this process's device.
+        options: ``train.ddp`` of the config: keywords of ``DistributedDataParallel`` and
+            ``fp16_compression``.
+
+    Returns:
+        The wrapped model, or the model itself in a single process.
+    """
+    device_ids = [device.index] if device.type == "cuda" else None
+    return create_ddp_model(model, device_ids=device_ids, **options)
+
+
+def unwrap_ddp(model: nn.Module) -> nn.Module:
+    """Return the model inside DistributedDataParallel, or the model itself."""
+    return model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
+
+
+def broadcast_from_main(value: T) -> T:
+    """Return the main process's value on every rank.
+
+    Args:
+        value: anything that can be pickled; looked at on rank 0 only.
+    """
+    if comm.get_world_size() == 1:
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0, device=_object_device())
+    return box[0]
+
+
+def _object_device() -> torch.device:
+    """Where pickled objects travel: NCCL moves device memory only."""
+    if dist.get_backend() == "nccl":
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")

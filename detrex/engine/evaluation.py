@@ -1,0 +1,185 @@
+"""Evaluate a detector on the config's test set, with its own weights and with the EMA's."""
+
+import contextlib
+import logging
+import sys
+from collections.abc import Iterable, Iterator, Sized
+from typing import Any
+
+import torch
+from detectron2.config import instantiate
+from detectron2.evaluation import DatasetEvaluator, inference_on_dataset, print_csv_format
+from detectron2.utils import comm
+from omegaconf import DictConfig
+from torch import nn
+
+from detrex.config import try_get_key
+from detrex.engine.distributed import unwrap_ddp
+from detrex.engine.trainer import AMP_DTYPES
+from detrex.errors import ConfigError, did_you_mean
+
+Metrics = dict[str, Any]
+
+EMA_PREFIX = "ema/"
+"""What the tasks of the EMA's metrics are prefixed with: ``bbox`` and ``ema/bbox``."""
+
+
+def do_test(cfg: DictConfig, model: nn.Module, eval_only: bool = False) -> Metrics:
+    """Evaluate a model as its config says.
+
+    Reads ``dataloader.test``, ``dataloader.evaluator``, ``train.amp``, ``train.model_ema.enabled``
+    and ``train.model_ema.use_ema_weights_for_eval_only``. The model comes back in the mode
+    (training or evaluation, module by module) that it had.
+
+    Args:
+        cfg: the config.
+        model: the detector on its device, with or without DDP; with EMA on, it carries an
+            ``ema_state``.
+        eval_only: whether this is all the run does. Then an evaluator must be there, and one
+            evaluation is made: of the EMA weights if ``use_ema_weights_for_eval_only``, else of the
+            model's own.
+
+    Returns:
+        ``{task: {metric: number}}`` on the main process, e.g. ``{"bbox": {"AP": 49.0, ...}}``, and
+        an empty dict on the others. In training with EMA on, its metrics stand beside the plain
+        ones as ``{"ema/bbox": {...}}``. Empty too where the config has no evaluator.
+
+    Raises:
+        ConfigError: ``eval_only`` without an evaluator, or a dataset that is not registered.
+    """
+    if try_get_key(cfg, "dataloader.evaluator") is None:
+        if eval_only:
+            raise ConfigError(
+                "--eval-only needs dataloader.evaluator in the config, got none: add for example "
+                "dataloader.evaluator = L(COCOEvaluator)(dataset_name=...)."
+            )
+        return {}
+    return Evaluation(cfg)(model, eval_only)
+
+
+class Evaluation:
+    """The test loader and evaluator of a config, built once for any number of evaluations.
+
+    Args:
+        cfg: a config that has ``dataloader.test`` and ``dataloader.evaluator``; see
+            :func:`do_test`.
+
+    Raises:
+        ConfigError: a dataset is not registered, or ``train.amp.dtype`` is unknown.
+    """
+
+    def __init__(self, cfg: DictConfig) -> None:
+        require_datasets(cfg.dataloader.test, "dataloader.test")
+        self.loader = instantiate(cfg.dataloader.test)
+        self.evaluator: DatasetEvaluator = instantiate(cfg.dataloader.evaluator)
+        self.amp = bool(try_get_key(cfg, "train.amp.enabled", default=False))
+        self.amp_dtype = amp_dtype(cfg)
+        self.ema = bool(try_get_key(cfg, "train.model_ema.enabled", default=False))
+        self.only_ema = bool(
+            try_get_key(cfg, "train.model_ema.use_ema_weights_for_eval_only", default=False)
+        )
+
+    def __call__(self, model: nn.Module, eval_only: bool = False) -> Metrics:
+        """Evaluate; see :func:`do_test` for arguments and result."""
+        if not self.ema or (eval_only and not self.only_ema):
+            return self._evaluate(model)
+        if eval_only:
+            return self._evaluate_ema(model)
+        metrics = self._evaluate(model)
+        for task, values in self._evaluate_ema(model).items():
+            metrics[EMA_PREFIX + task] = values
+        return metrics
+
+    def _evaluate_ema(self, model: nn.Module) -> Metrics:
+        from detrex.modeling import ema
+
+        logging.getLogger(__name__).info("Evaluating with the EMA weights.")
+        with ema.apply_model_ema_and_restore(unwrap_ddp(model)):
+            return self._evaluate(model)
+
+    def _evaluate(self, model: nn.Module) -> Metrics:
+        model = unwrap_ddp(model)
+        device_type = next(model.parameters()).device.type
+        with (
+            evaluation_mode(model),
+            torch.amp.autocast(device_type, self.amp_dtype, enabled=self.amp),
+        ):
+            metrics = inference_on_dataset(model, progress_bar(self.loader), self.evaluator)
+        if comm.is_main_process():
+            print_csv_format(metrics)
+        return dict(metrics)
+
+
+@contextlib.contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Put a model into evaluation mode, and each of its modules back into its own mode afterwards.
+
+    Args:
+        model: any module; parts that were frozen in evaluation mode stay so.
+    """
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+def progress_bar(loader: Iterable) -> Iterable:
+    """Show a bar over a loader where somebody watches; log files keep detectron2's sparse lines.
+
+    Args:
+        loader: an iterable with a length.
+
+    Returns:
+        The loader, under a tqdm bar on the main process of a terminal.
+    """
+    watched = comm.is_main_process() and sys.stderr.isatty()
+    if not watched or not isinstance(loader, Sized):
+        return loader
+    from tqdm import tqdm
+
+    return tqdm(loader, desc="evaluation", unit="batch", leave=False, dynamic_ncols=True)
+
+
+def amp_dtype(cfg: DictConfig) -> torch.dtype:
+    """Read ``train.amp.dtype``, float16 where it is not set.
+
+    Args:
+        cfg: the config.
+
+    Raises:
+        ConfigError: it is neither float16 nor bfloat16.
+    """
+    name = str(try_get_key(cfg, "train.amp.dtype", default="float16"))
+    if name not in AMP_DTYPES:
+        raise ConfigError(
+            f"train.amp.dtype={name} is unknown: choose float16 (with loss scaling) or bfloat16."
+            + did_you_mean(name, AMP_DTYPES)
+        )
+    return AMP_DTYPES[name]
+
+
+def require_datasets(loader: DictConfig, key: str) -> None:
+    """Check the dataset names that a loader's config states, before anything is built.
+
+    Args:
+        loader: a loader's config; only names that are written out under ``dataset.names`` are
+            checked.
+        key: where it stands in the config, for the message.
+
+    Raises:
+        ConfigError: a name is not in detectron2's ``DatasetCatalog``.
+    """
+    from detectron2.data import DatasetCatalog
+
+    dataset = try_get_key(loader, "dataset")
+    names = dataset.get("names", []) if isinstance(dataset, DictConfig) else []
+    for name in [names] if isinstance(names, str) else names:
+        if isinstance(name, str) and name not in DatasetCatalog.list():
+            raise ConfigError(
+                f"{key}.dataset.names={name} is not a registered dataset: register it first, e.g. "
+                "with detrex.data.datasets.register_coco_json(name, json_file, image_root)."
+                + did_you_mean(name, DatasetCatalog.list())
+            )

@@ -1,0 +1,118 @@
+"""``key=value`` from the command line onto a config, with misspelt keys caught."""
+
+import inspect
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from detectron2.config import LazyConfig
+from detectron2.utils.registry import locate
+from omegaconf import DictConfig, ListConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from detrex.errors import ConfigError, did_you_mean
+
+
+def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    """Set keys of a config from strings, all of them or, where one is wrong, none.
+
+    A key must be there already, or be a parameter of the class or function that its part of the
+    config calls. Any other key is taken for a misspelling; ``+key=value`` (or ``++``) adds it
+    nevertheless.
+
+    Args:
+        cfg: the config, changed in place.
+        overrides: strings in Hydra's grammar, such as ``"train.max_iter=100"``,
+            ``"model.neck.in_features=[p3,p4]"`` or ``"+train.note=first"``.
+
+    Returns:
+        ``cfg``.
+
+    Raises:
+        ConfigError: a string is no override, or its key does not exist; near names are suggested.
+    """
+    for text in overrides:
+        _check(cfg, text)
+    LazyConfig.apply_overrides(cfg, [text.lstrip("+") for text in overrides])
+    return cfg
+
+
+def _check(cfg: DictConfig, text: str) -> None:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    if text.startswith("-"):
+        raise ConfigError(
+            f"{text} stands among the key=value overrides: put options such as --resume before "
+            "them."
+        )
+    try:
+        override = OverridesParser.create().parse_override(text)
+    except HydraException as error:
+        raise ConfigError(
+            f"{text!r} is not an override: expected key=value, e.g. train.max_iter=100 or "
+            f"'model.neck.in_features=[p3,p4]' ({str(error).splitlines()[0]})."
+        ) from error
+    if override.is_delete():
+        raise ConfigError(
+            f"{text!r} asks to delete a key, which is not supported: set it, e.g. {text[1:]}=null."
+        )
+    if override.is_sweep_override():
+        raise ConfigError(f"{text!r} gives several values: write a list as '{_as_list(text)}'.")
+    if not (override.is_add() or override.is_force_add()):
+        _require_key(cfg, override.key_or_group)
+
+
+def _require_key(cfg: DictConfig, key: str) -> None:
+    """Walk down a dotted key, and say where it leaves the config."""
+    node: Any = cfg
+    parts = key.split(".")
+    for depth, part in enumerate(parts):
+        place = ".".join(parts[:depth])
+        if not isinstance(node, DictConfig | ListConfig):
+            raise ConfigError(
+                f"{key} does not exist: {place} is {node!r}, which has no parts to set."
+            )
+        names = _names(node)
+        if part not in names:
+            if depth == len(parts) - 1 and _accepts(node, part):
+                return
+            where = f"{place} has" if place else "the config has"
+            hint = did_you_mean(part, names) or f" There are {', '.join(names) or 'none'}."
+            raise ConfigError(
+                f"{key} does not exist: {where} no {part!r}.{hint} (+{key}=... adds a new key.)"
+            )
+        try:
+            node = node[int(part)] if isinstance(node, ListConfig) else node[part]
+        except OmegaConfBaseException:
+            return  # a reference that only resolves once other overrides are applied
+
+
+def _names(node: DictConfig | ListConfig) -> list[str]:
+    if isinstance(node, ListConfig):
+        return [str(index) for index in range(len(node))]
+    return [str(name) for name in node]
+
+
+def _accepts(node: DictConfig | ListConfig, name: str) -> bool:
+    """Whether the callable that a node describes takes a keyword, beyond those the node states."""
+    if not isinstance(node, DictConfig) or "_target_" not in node:
+        return False
+    target = node["_target_"]
+    parameters = _parameters(locate(target) if isinstance(target, str) else target)
+    named = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    if name in named:
+        return True
+    passes_on = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    return passes_on and not did_you_mean(name, named)
+
+
+def _parameters(target: Any) -> Iterable[inspect.Parameter]:
+    try:
+        return list(inspect.signature(target).parameters.values())
+    except (TypeError, ValueError):
+        return []
+
+
+def _as_list(text: str) -> str:
+    key, _, value = text.partition("=")
+    return f"{key}=[{value}]"

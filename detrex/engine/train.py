@@ -1,0 +1,274 @@
+"""From a config to a trained model: build the parts, hang the hooks around the steps, run."""
+
+import argparse
+import copy
+import logging
+import os
+from collections.abc import Iterable
+from typing import Any
+
+from detectron2.config import instantiate
+from detectron2.engine import HookBase, hooks
+from detectron2.utils import comm
+from detectron2.utils.events import EventWriter, JSONWriter, TensorboardXWriter
+from omegaconf import DictConfig
+from torch import nn, optim
+
+from detrex.checkpoint.detection_checkpoint import DetectionCheckpointer
+from detrex.config import try_get_key
+from detrex.engine.distributed import broadcast_from_main, resolve_device, wrap_ddp
+from detrex.engine.evaluation import Evaluation, Metrics, amp_dtype, do_test, require_datasets
+from detrex.engine.trainer import Trainer
+from detrex.errors import ConfigError
+from detrex.modeling import ema
+from detrex.utils.events import ProgressWriter, WandbWriter
+from detrex.utils.seeding import draw_seed, seed_everything
+
+logger = logging.getLogger(__name__)
+
+
+def do_train(args: argparse.Namespace, cfg: DictConfig) -> Metrics:
+    """Train a detector as its config says, with periodic evaluation, checkpoints and logs.
+
+    Read from the config; the parts with a default may be left out:
+
+    * ``model``: the detector, batch in, dict of losses out (training) or list of
+      ``{"instances": ...}`` (evaluation).
+    * ``optimizer``: a torch optimizer; ``optimizer.params.model`` is filled in here.
+    * ``lr_multiplier``: a ``ParamScheduler`` of fvcore, the learning rate's factor over the run.
+    * ``dataloader.train``: an endless iterable over batches, resumed exactly if it has ``seek``.
+    * ``dataloader.test``, ``dataloader.evaluator``: test loader and detectron2 evaluator; without
+      an evaluator nothing is evaluated.
+    * ``train.output_dir``: gets checkpoints, ``metrics.json`` and TensorBoard's events.
+    * ``train.init_checkpoint``: a detector's checkpoint or a bare backbone's file; default none.
+    * ``train.max_iter``: optimizer steps of the whole run.
+    * ``train.device``: ``cpu``, ``cuda``, ``cuda:<n>`` or ``mps``.
+    * ``train.seed``: negative (default) draws one; the checkpoint keeps it, and resumes with it.
+    * ``train.amp.enabled``, ``train.amp.dtype``: mixed precision in training and evaluation, in
+      ``float16`` (default, with loss scaling) or ``bfloat16``; default off.
+    * ``train.accumulate_steps``: batches per optimizer step; default 1.
+    * ``train.clip_grad.enabled``, ``train.clip_grad.params``: clip to ``max_norm`` by
+      ``norm_type``; default off.
+    * ``train.ddp``: keywords of ``DistributedDataParallel``, and ``fp16_compression``.
+    * ``train.model_ema``: see :mod:`detrex.modeling.ema`; default off.
+    * ``train.checkpointer``: ``period`` and ``max_to_keep``.
+    * ``train.eval_period``: iterations between evaluations; 0 (default) after the last one only.
+    * ``train.log_period``: iterations between lines of log and ``metrics.json``; default 20.
+    * ``train.wandb.enabled``, ``train.wandb.params``: keywords of ``wandb.init``; default off.
+    * ``train.fast_dev_run.enabled``: see :func:`apply_fast_dev_run`; default off.
+
+    Scalars in ``metrics.json`` are medians over the ``log_period`` iterations up to theirs.
+
+    Args:
+        args: the command line; ``resume`` continues from the last complete checkpoint in
+            ``train.output_dir``, or starts afresh where there is none.
+        cfg: the config.
+
+    Returns:
+        The metrics of the last evaluation (see :func:`detrex.engine.do_test`).
+
+    Raises:
+        ConfigError: a part of the config is missing or cannot work here.
+        CheckpointError: ``train.init_checkpoint`` fits neither the detector nor its backbone.
+        NonFiniteLossError: a loss became NaN or infinite.
+    """
+    apply_fast_dev_run(cfg)
+    require_keys(cfg, "model", "optimizer", "lr_multiplier", "dataloader.train", "train.max_iter")
+    require_datasets(cfg.dataloader.train, "dataloader.train")
+    evaluation = Evaluation(cfg) if try_get_key(cfg, "dataloader.evaluator") else None
+    seed = _run_seed(cfg)
+    model = build_model(cfg, seed)
+    trainer = Trainer(
+        wrap_ddp(model, next(model.parameters()).device, try_get_key(cfg, "train.ddp", default={})),
+        instantiate(cfg.dataloader.train),
+        build_optimizer(cfg, model),
+        amp=bool(try_get_key(cfg, "train.amp.enabled", default=False)),
+        amp_dtype=amp_dtype(cfg),
+        clip_grad_params=_clip_grad_params(cfg),
+        accumulate_steps=int(try_get_key(cfg, "train.accumulate_steps", default=1)),
+        seed=seed,
+    )
+    checkpointer = _build_checkpointer(cfg, model, trainer=trainer)
+    results: Metrics = {}
+
+    def evaluate() -> Metrics:
+        results.clear()
+        results.update(evaluation(trainer.model) if evaluation else {})
+        return results
+
+    trainer.register_hooks(_build_hooks(cfg, model, trainer, checkpointer, evaluate))
+    resumes = _resumes(args, checkpointer)
+    checkpointer.resume_or_load(
+        try_get_key(cfg, "train.init_checkpoint", default=""), resume=resumes
+    )
+    start_iter = trainer.iter + 1 if resumes else 0
+    _seek(trainer, start_iter)
+    trainer.train(start_iter, int(cfg.train.max_iter))
+    return results
+
+
+def evaluate_only(args: argparse.Namespace, cfg: DictConfig) -> Metrics:
+    """Evaluate ``train.init_checkpoint``, or with ``resume`` the last checkpoint.
+
+    Args:
+        args: the command line; ``resume`` is read.
+        cfg: the config; see :func:`do_train` for ``model`` and ``train.*``, :func:`do_test` for the
+            rest.
+
+    Returns:
+        See :func:`do_test`.
+
+    Raises:
+        ConfigError: no evaluator.
+        CheckpointError: the weights do not fit, or hold no EMA where it is to be evaluated.
+    """
+    model = build_model(cfg, _run_seed(cfg))
+    checkpointer = _build_checkpointer(cfg, model)
+    path = try_get_key(cfg, "train.init_checkpoint", default="")
+    if _resumes(args, checkpointer):
+        checkpointer.resume_or_load("", resume=True)
+    elif path:
+        checkpointer.load(path)
+    else:
+        logger.warning(
+            "Evaluating initial weights: neither is train.init_checkpoint set nor does --resume "
+            "find a checkpoint in %s.",
+            cfg.train.output_dir,
+        )
+    return do_test(cfg, model, eval_only=True)
+
+
+def build_model(cfg: DictConfig, seed: int) -> nn.Module:
+    """Build the detector on its device, with the EMA's state on it where that is on.
+
+    Args:
+        cfg: ``model``, ``train.device`` and ``train.model_ema`` are read.
+        seed: for the initial weights; equal on all ranks.
+
+    Returns:
+        The model, not wrapped in DDP.
+    """
+    device = resolve_device(cfg.train.device)
+    seed_everything(seed)
+    model = instantiate(cfg.model).to(device)
+    logger.info("Model:\n%s", model)
+    ema.may_build_model_ema(cfg, model)
+    return model
+
+
+def build_optimizer(cfg: DictConfig, model: nn.Module) -> optim.Optimizer:
+    """Build the optimizer over a model's parameters; ``cfg`` itself is not changed.
+
+    Args:
+        cfg: ``optimizer``, whose ``params`` is called with ``model=``.
+        model: the model without DDP, so that names in ``lr_factor_func`` are the model's own.
+
+    Raises:
+        ConfigError: ``optimizer.params`` is no call.
+    """
+    if "_target_" not in try_get_key(cfg, "optimizer.params", default={}):
+        raise ConfigError(
+            "optimizer.params must be a call that takes the model, e.g. "
+            "L(detectron2.solver.get_default_optimizer_params)(base_lr='${..lr}')."
+        )
+    node = copy.deepcopy(cfg.optimizer)
+    node.params.model = model
+    return instantiate(node)
+
+
+def require_keys(cfg: DictConfig, *keys: str) -> None:
+    """Check that a config has the parts that a run needs.
+
+    Args:
+        cfg: the config.
+        keys: dotted names.
+
+    Raises:
+        ConfigError: naming all that are missing.
+    """
+    missing = [key for key in keys if try_get_key(cfg, key) is None]
+    if missing:
+        raise ConfigError(
+            f"The config has no {', '.join(missing)}: import it from the common configs, e.g. "
+            "train = get_config('common/train.py').train."
+        )
+
+
+def apply_fast_dev_run(cfg: DictConfig) -> None:
+    """Shorten a run to see whether everything fits, where ``train.fast_dev_run.enabled`` says so.
+
+    Args:
+        cfg: changed in place: 20 iterations, an evaluation after 10, a log line for each.
+    """
+    if try_get_key(cfg, "train.fast_dev_run.enabled", default=False):
+        cfg.train.max_iter = 20
+        cfg.train.eval_period = 10
+        cfg.train.log_period = 1
+
+
+def _run_seed(cfg: DictConfig) -> int:
+    seed = int(try_get_key(cfg, "train.seed", default=-1))
+    return broadcast_from_main(seed if seed >= 0 else draw_seed())
+
+
+def _clip_grad_params(cfg: DictConfig) -> dict[str, Any] | None:
+    if not try_get_key(cfg, "train.clip_grad.enabled", default=False):
+        return None
+    return dict(cfg.train.clip_grad.params)
+
+
+def _build_hooks(
+    cfg: DictConfig,
+    model: nn.Module,
+    trainer: Trainer,
+    checkpointer: DetectionCheckpointer,
+    evaluate: Any,
+) -> Iterable[HookBase | None]:
+    """The hooks in the order in which they run: a checkpoint holds all that precedes it."""
+    main = comm.is_main_process()
+    log_period = int(try_get_key(cfg, "train.log_period", default=20))
+    period = int(try_get_key(cfg, "train.eval_period", default=0))
+    return [
+        hooks.IterationTimer(),
+        ema.EMAHook(cfg, model) if try_get_key(cfg, "train.model_ema.enabled") else None,
+        hooks.LRScheduler(trainer.optimizer, instantiate(cfg.lr_multiplier)),
+        hooks.PeriodicCheckpointer(checkpointer, **cfg.train.checkpointer) if main else None,
+        hooks.EvalHook(period, evaluate),
+        hooks.PeriodicWriter(_build_writers(cfg, log_period), log_period) if main else None,
+    ]
+
+
+def _build_writers(cfg: DictConfig, window_size: int) -> list[EventWriter]:
+    """The writers; TensorBoard's comes last, since it clears the images that it has written."""
+    output_dir = str(cfg.train.output_dir)
+    os.makedirs(output_dir, exist_ok=True)
+    writers: list[EventWriter] = [
+        ProgressWriter(int(cfg.train.max_iter), window_size),
+        JSONWriter(os.path.join(output_dir, "metrics.json"), window_size),
+    ]
+    if try_get_key(cfg, "train.wandb.enabled", default=False):
+        writers.append(WandbWriter(cfg, window_size))
+    return [*writers, TensorboardXWriter(output_dir, window_size)]
+
+
+def _build_checkpointer(cfg: DictConfig, model: nn.Module, **parts: Any) -> DetectionCheckpointer:
+    """The checkpointer of the model, its EMA where that is on, and other parts of the run."""
+    parts |= ema.may_get_ema_checkpointer(cfg, model)
+    return DetectionCheckpointer(model, cfg.train.output_dir, **parts)
+
+
+def _resumes(args: argparse.Namespace, checkpointer: DetectionCheckpointer) -> bool:
+    """Whether there is something to resume; the main process decides for all."""
+    return broadcast_from_main(bool(args.resume and checkpointer.has_checkpoint()))
+
+
+def _seek(trainer: Trainer, start_iter: int) -> None:
+    """Point the loader at the batch that an undisturbed run would take next."""
+    seek = getattr(trainer.data_loader, "seek", None)
+    if seek is not None:
+        seek(start_iter * trainer.accumulate_steps, trainer.seed)
+    elif start_iter:
+        logger.warning(
+            "dataloader.train has no seek(batch, seed), so this resumed run sees other batches "
+            "than an undisturbed one would: detrex.data.loader.build_train_loader resumes exactly."
+        )

@@ -1,0 +1,183 @@
+"""One optimizer step: seed, forward, backward, agree on the losses, clip, step.
+
+Mixed precision, gradient accumulation and exact resumption live here; everything that happens
+around the steps (schedules, checkpoints, evaluation, logs) is a hook of detectron2.
+"""
+
+import math
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from detectron2.engine import SimpleTrainer
+from detectron2.utils import comm
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from detrex.errors import ConfigError, NonFiniteLossError
+from detrex.utils.seeding import seed_everything
+
+AMP_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+class Trainer(SimpleTrainer):
+    """A detectron2 trainer with mixed precision, clipping and accumulation, on any device.
+
+    One iteration is one optimizer step. It takes ``accumulate_steps`` batches from the loader and
+    averages their losses, so that for losses that are means over images it equals a step on one
+    batch ``accumulate_steps`` times as large. (DINO normalizes by the number of objects in a batch,
+    so there the two agree up to how evenly the objects are spread.)
+
+    With a ``seed``, every iteration seeds all generators from ``(seed, iteration, rank)``: a run
+    that is resumed from a checkpoint repeats the undisturbed run exactly.
+
+    Args:
+        model: takes a batch and returns a dict of scalar losses (or one scalar); on its device, and
+            wrapped in DDP where there are several processes.
+        dataloader: an endless iterable over batches.
+        optimizer: a torch optimizer over the model's parameters.
+        amp: run forward passes under autocast.
+        clip_grad_params: keywords of ``torch.nn.utils.clip_grad_norm_`` (``max_norm``,
+            ``norm_type``); None does not clip.
+        grad_scaler: replaces the loss scaler that float16 autocast gets by default.
+        amp_dtype: ``torch.float16`` (with loss scaling) or ``torch.bfloat16`` (without).
+        accumulate_steps: batches per iteration.
+        seed: the run's seed, at least 0; None leaves the generators alone.
+
+    Raises:
+        ConfigError: ``accumulate_steps`` is below 1.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        dataloader: Iterable,
+        optimizer: torch.optim.Optimizer,
+        amp: bool = False,
+        clip_grad_params: Mapping[str, Any] | None = None,
+        grad_scaler: torch.amp.GradScaler | None = None,
+        *,
+        amp_dtype: torch.dtype = torch.float16,
+        accumulate_steps: int = 1,
+        seed: int | None = None,
+    ) -> None:
+        if accumulate_steps < 1:
+            raise ConfigError(
+                f"train.accumulate_steps={accumulate_steps} is too small: expected at least 1."
+            )
+        super().__init__(model, dataloader, optimizer)
+        self.amp = amp
+        self.amp_dtype = amp_dtype
+        self.clip_grad_params = dict(clip_grad_params) if clip_grad_params is not None else None
+        self.accumulate_steps = accumulate_steps
+        self.seed = seed
+        self.device_type = next(model.parameters()).device.type
+        self.grad_scaler = grad_scaler or torch.amp.GradScaler(
+            self.device_type, enabled=amp and amp_dtype is torch.float16
+        )
+
+    def run_step(self) -> None:
+        """Take one optimizer step.
+
+        Raises:
+            NonFiniteLossError: a loss is NaN or infinite, on any rank; raised on all ranks, before
+                the optimizer steps.
+        """
+        if self.seed is not None:
+            seed_everything(self.seed, self.iter, comm.get_rank())
+        self.optimizer.zero_grad(set_to_none=True)
+        sums: dict[str, Tensor] = {}
+        data_seconds = 0.0
+        for step in range(self.accumulate_steps):
+            start = time.perf_counter()
+            batch = next(self._data_loader_iter)
+            data_seconds += time.perf_counter() - start
+            for name, loss in self._forward_backward(batch, step).items():
+                sums[name] = sums[name] + loss if name in sums else loss
+        self.after_backward()
+        means = {name: total.item() / self.accumulate_steps for name, total in sums.items()}
+        self._agree_and_record(means, data_seconds)
+        if self.clip_grad_params is not None:
+            self.grad_scaler.unscale_(self.optimizer)
+            self.clip_grads(self.model.parameters())
+        self.grad_scaler.step(self.optimizer)
+        self.grad_scaler.update()
+
+    def _forward_backward(self, batch: Any, step: int) -> dict[str, Tensor]:
+        """Add the gradients of one batch; ranks exchange them at the last batch only."""
+        exchange = step == self.accumulate_steps - 1
+        ddp = isinstance(self.model, DistributedDataParallel)
+        with self.model.no_sync() if ddp and not exchange else nullcontext():
+            with torch.amp.autocast(self.device_type, self.amp_dtype, enabled=self.amp):
+                losses = self.model(batch)
+            if isinstance(losses, Tensor):
+                losses = {"total_loss": losses}
+            total = torch.stack([loss.float() for loss in losses.values()]).sum()
+            self.grad_scaler.scale(total / self.accumulate_steps).backward()
+        return {name: loss.detach().float() for name, loss in losses.items()}
+
+    def _agree_and_record(self, losses: dict[str, float], data_seconds: float) -> None:
+        """Store the losses' means over the ranks; stop all ranks where one has a bad loss."""
+        by_rank = comm.all_gather(losses)
+        bad = [
+            (rank, name, value)
+            for rank, values in enumerate(by_rank)
+            for name, value in values.items()
+            if not math.isfinite(value)
+        ]
+        if bad:
+            raise NonFiniteLossError(self._describe_bad_losses(bad))
+        names = dict.fromkeys(name for values in by_rank for name in values)
+        means = {
+            name: sum(values.get(name, 0.0) for values in by_rank) / len(by_rank) for name in names
+        }
+        means["total_loss"] = sum(means.values())
+        self.storage.put_scalars(data_time=data_seconds, **means)
+
+    def _describe_bad_losses(self, bad: list[tuple[int, str, float]]) -> str:
+        rank, name, value = bad[0]
+        others = list(dict.fromkeys(other for _, other, _ in bad if other != name))
+        shown = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
+        also = f" (and {len(others)} more: {shown})" if others else ""
+        return (
+            f"Training stopped at iteration {self.iter}: the loss {name} became {value} on rank "
+            f"{rank}{also}, expected finite numbers; lower optimizer.lr, switch on "
+            "train.clip_grad.enabled, try train.amp.dtype=bfloat16 if mixed precision is on, or "
+            "look for broken boxes in the data."
+        )
+
+    def clip_grads(self, params: Iterable[nn.Parameter]) -> Tensor | None:
+        """Scale gradients down to ``clip_grad_params``.
+
+        Args:
+            params: the parameters; those without a gradient are passed over.
+
+        Returns:
+            The norm before clipping, or None where no parameter has a gradient.
+        """
+        with_grad = [p for p in params if p.requires_grad and p.grad is not None]
+        if not with_grad:
+            return None
+        return nn.utils.clip_grad_norm_(with_grad, **(self.clip_grad_params or {}))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return iteration, hooks, optimizer, loss scaler and seed: plain types and tensors."""
+        state = super().state_dict()
+        if self.grad_scaler.is_enabled():
+            state["grad_scaler"] = self.grad_scaler.state_dict()
+        if self.seed is not None:
+            state["seed"] = self.seed
+        return state
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Restore what :meth:`state_dict` returned; parts that this run does not use are left out.
+
+        Args:
+            state_dict: of this class or of the original detrex's trainer.
+        """
+        super().load_state_dict(state_dict)
+        if self.grad_scaler.is_enabled() and "grad_scaler" in state_dict:
+            self.grad_scaler.load_state_dict(state_dict["grad_scaler"])
+        self.seed = state_dict.get("seed", self.seed)

@@ -1,0 +1,12 @@
+#!/usr/bin/env python
+"""Train or evaluate a detector (``--help`` shows how); the loop itself is in ``detrex.engine``."""
+
+import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # a checkout that is not installed
+
+from detrex.engine import run
+
+if __name__ == "__main__":
+    run()
