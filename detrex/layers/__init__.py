@@ -11,7 +11,6 @@ from .box_ops import (
     box_xyxy_to_cxcywh,
     generalized_box_iou,
     masks_to_boxes,
-    paired_generalized_box_iou,
 )
 from .conv import ConvNorm, ConvNormAct
 from .layer_norm import LayerNorm
@@ -50,5 +49,4 @@ __all__ = [
     "get_sine_pos_embed",
     "masks_to_boxes",
     "multi_scale_deformable_attn_pytorch",
-    "paired_generalized_box_iou",
 ]

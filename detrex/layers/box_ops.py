@@ -32,21 +32,21 @@ def _area(boxes_xyxy: Tensor) -> Tensor:
     return width * height
 
 
-def _iou_and_union(boxes1: Tensor, boxes2: Tensor) -> tuple[Tensor, Tensor]:
+def _iou_and_union(boxes1: Tensor, boxes2: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """Overlap of ``xyxy`` boxes whose leading dimensions broadcast."""
     top_left = torch.maximum(boxes1[..., :2], boxes2[..., :2])
     bottom_right = torch.minimum(boxes1[..., 2:], boxes2[..., 2:])
     inter = _area(torch.cat([top_left, bottom_right], dim=-1))
     union = _area(boxes1) + _area(boxes2) - inter
-    return inter / (union + _EPS), union
+    return inter / (union + eps), union
 
 
-def _giou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
-    iou, union = _iou_and_union(boxes1, boxes2)
+def _giou(boxes1: Tensor, boxes2: Tensor, eps: float) -> Tensor:
+    iou, union = _iou_and_union(boxes1, boxes2, eps)
     top_left = torch.minimum(boxes1[..., :2], boxes2[..., :2])
     bottom_right = torch.maximum(boxes1[..., 2:], boxes2[..., 2:])
     hull = _area(torch.cat([top_left, bottom_right], dim=-1))
-    return iou - (hull - union) / (hull + _EPS)
+    return iou - (hull - union) / (hull + eps)
 
 
 def box_iou(boxes1: Tensor, boxes2: Tensor) -> tuple[Tensor, Tensor]:
@@ -60,7 +60,7 @@ def box_iou(boxes1: Tensor, boxes2: Tensor) -> tuple[Tensor, Tensor]:
         (..., N, M) IoU in [0, 1] with 1e-6 added to its denominator, and the (..., N, M) areas of
         the unions.
     """
-    return _iou_and_union(boxes1.unsqueeze(-2), boxes2.unsqueeze(-3))
+    return _iou_and_union(boxes1.unsqueeze(-2), boxes2.unsqueeze(-3), _EPS)
 
 
 def generalized_box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
@@ -73,20 +73,21 @@ def generalized_box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
     Returns:
         (..., N, M) values in [-1, 1]: IoU less the share of the hull that neither box covers.
     """
-    return _giou(boxes1.unsqueeze(-2), boxes2.unsqueeze(-3))
+    return _giou(boxes1.unsqueeze(-2), boxes2.unsqueeze(-3), _EPS)
 
 
-def paired_generalized_box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
+def paired_generalized_box_iou(boxes1: Tensor, boxes2: Tensor, eps: float = _EPS) -> Tensor:
     """Generalized IoU of the i-th box of one set with the i-th of another.
 
     Args:
         boxes1: (..., 4) boxes, ``xyxy``.
         boxes2: (..., 4) boxes, ``xyxy``.
+        eps: added to the areas that are divided by.
 
     Returns:
         (...,) values: the diagonal of `generalized_box_iou`, without computing the rest.
     """
-    return _giou(boxes1, boxes2)
+    return _giou(boxes1, boxes2, eps)
 
 
 def masks_to_boxes(masks: Tensor) -> Tensor:

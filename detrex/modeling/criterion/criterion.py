@@ -1,0 +1,274 @@
+"""The set criterion of DETR: match each layer's predictions with objects, score the pairs."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from detrex.errors import did_you_mean
+from detrex.layers.box_ops import box_cxcywh_to_xyxy, paired_generalized_box_iou
+from detrex.modeling.losses.focal_loss import binary_focal_loss
+from detrex.modeling.matcher.assignment import Indices
+from detrex.utils.dist import get_world_size, is_dist_avail_and_initialized
+
+Targets = Sequence[Mapping[str, Tensor]]
+Losses = dict[str, Tensor]
+
+_CLASS_LOSSES = ("focal_loss", "ce_loss")
+_DEFAULT_EOS_COEF = 0.1
+
+
+def sigmoid_focal_loss(
+    inputs: Tensor,
+    targets: Tensor,
+    num_boxes: float | Tensor,
+    alpha: float = 0.25,
+    gamma: float = 2,
+) -> Tensor:
+    """Focal loss (arXiv:1708.02002) of a batch, per object and as a mean over the queries.
+
+    Args:
+        inputs: (B, Q, C) logits.
+        targets: (B, Q, C) of 0 and 1.
+        num_boxes: number of objects to divide by.
+        alpha: weight of the positives; below 0 for no weighting.
+        gamma: exponent that weighs down easy cases.
+
+    Returns:
+        A scalar: the sum over images and classes of the means over the Q queries, by ``num_boxes``.
+    """
+    losses = F.binary_cross_entropy_with_logits(inputs, targets, reduction="none")
+    losses = binary_focal_loss(losses, inputs.sigmoid(), targets, alpha, gamma)
+    return losses.mean(1).sum() / num_boxes
+
+
+def pair_up(indices: Indices, side: int) -> tuple[Tensor, Tensor]:
+    """Flatten matches for indexing a (B, ...) tensor.
+
+    Args:
+        indices: for each image the indices of predictions and of objects.
+        side: 0 for the predictions, 1 for the objects.
+
+    Returns:
+        Image number and index of each pair, all images one after the other.
+    """
+    image = [torch.full_like(match[side], i) for i, match in enumerate(indices)]
+    return torch.cat(image), torch.cat([match[side] for match in indices])
+
+
+def matched(key: str, targets: Targets, indices: Indices) -> Tensor:
+    """Gather the ``labels`` or ``boxes`` that the matched predictions answer for, in pair order."""
+    return torch.cat(
+        [
+            target[key][index.to(target[key].device)]
+            for target, (_, index) in zip(targets, indices, strict=True)
+        ]
+    )
+
+
+def target_classes(
+    outputs: Mapping[str, Tensor], targets: Targets, indices: Indices, background: int
+) -> Tensor:
+    """Give each query of a batch the class it should predict.
+
+    Returns:
+        (B, Q) int64: the matched object's label, ``background`` for all others.
+    """
+    logits = outputs["pred_logits"]
+    classes = torch.full(logits.shape[:2], background, dtype=torch.int64, device=logits.device)
+    classes[pair_up(indices, 0)] = matched("labels", targets, indices).to(logits.device)
+    return classes
+
+
+def count_boxes(targets: Targets, device: torch.device) -> float:
+    """Count the objects of a batch, as a mean over the processes, at least 1."""
+    count = float(sum(len(target["labels"]) for target in targets))
+    if is_dist_avail_and_initialized():
+        total = torch.tensor(count, device=device)
+        torch.distributed.all_reduce(total)
+        count = total.item() / get_world_size()
+    return max(count, 1.0)
+
+
+class SetCriterion(nn.Module):
+    """Classification and box losses of matched predictions (DETR, arXiv:2005.12872, sect. 3.1).
+
+    Args:
+        num_classes: number of classes, background not counted.
+        matcher: called with outputs and targets, returns a pair of index tensors per image.
+        weight_dict: weights of the losses by name, for whoever sums them up; not applied here.
+        losses: which losses to compute: ``class``, ``boxes``.
+        eos_coef: weight of the background class in ``ce_loss``; None stands for 0.1.
+        loss_class_type: ``focal_loss`` for sigmoid outputs of ``num_classes`` logits, ``ce_loss``
+            for softmax outputs with one more for background.
+        alpha: weight of the positives in the focal loss.
+        gamma: exponent of the focal loss.
+
+    Raises:
+        ValueError: when a loss or the kind of classification loss is unknown.
+    """
+
+    empty_weight: Tensor
+
+    def __init__(
+        self,
+        num_classes: int,
+        matcher: Callable[..., Indices],
+        weight_dict: Mapping[str, float],
+        losses: Sequence[str] = ("class", "boxes"),
+        eos_coef: float | None = 0.1,
+        loss_class_type: str = "focal_loss",
+        alpha: float = 0.25,
+        gamma: float = 2.0,
+    ) -> None:
+        super().__init__()
+        if loss_class_type not in _CLASS_LOSSES:
+            raise ValueError(
+                f"loss_class_type must be {' or '.join(map(repr, _CLASS_LOSSES))}, got "
+                f"{loss_class_type!r}."
+            )
+        self.num_classes = num_classes
+        self.matcher = matcher
+        self.weight_dict = dict(weight_dict)
+        self.losses = list(losses)
+        for loss in self.losses:
+            self._loss_function(loss)
+        self.alpha = alpha
+        self.gamma = gamma
+        self.eos_coef = eos_coef
+        self.loss_class_type = loss_class_type
+        if loss_class_type == "ce_loss":
+            empty_weight = torch.ones(num_classes + 1)
+            empty_weight[-1] = _DEFAULT_EOS_COEF if eos_coef is None else eos_coef
+            self.register_buffer("empty_weight", empty_weight)
+
+    def loss_labels(
+        self,
+        outputs: Mapping[str, Tensor],
+        targets: Targets,
+        indices: Indices,
+        num_boxes: float | Tensor,
+    ) -> Losses:
+        """Compute ``loss_class`` of one layer; arguments as in `get_loss`."""
+        logits = outputs["pred_logits"]
+        classes = target_classes(outputs, targets, indices, self.num_classes)
+        if self.loss_class_type == "ce_loss":
+            weight = self.empty_weight.to(logits.dtype)
+            return {"loss_class": F.cross_entropy(logits.transpose(1, 2), classes, weight)}
+        one_hot = F.one_hot(classes, logits.shape[2] + 1)[..., :-1].to(logits.dtype)
+        loss = sigmoid_focal_loss(logits, one_hot, num_boxes, self.alpha, self.gamma)
+        return {"loss_class": loss * logits.shape[1]}
+
+    def loss_boxes(
+        self,
+        outputs: Mapping[str, Tensor],
+        targets: Targets,
+        indices: Indices,
+        num_boxes: float | Tensor,
+    ) -> Losses:
+        """Compute ``loss_bbox`` (L1) and ``loss_giou`` of one layer; arguments as in `get_loss`."""
+        boxes = outputs["pred_boxes"][pair_up(indices, 0)]
+        truth = matched("boxes", targets, indices).to(boxes)
+        giou = paired_generalized_box_iou(box_cxcywh_to_xyxy(boxes), box_cxcywh_to_xyxy(truth))
+        return {
+            "loss_bbox": F.l1_loss(boxes, truth, reduction="sum") / num_boxes,
+            "loss_giou": (1 - giou).sum() / num_boxes,
+        }
+
+    def _get_src_permutation_idx(self, indices: Indices) -> tuple[Tensor, Tensor]:
+        return pair_up(indices, 0)
+
+    def _get_tgt_permutation_idx(self, indices: Indices) -> tuple[Tensor, Tensor]:
+        return pair_up(indices, 1)
+
+    def _loss_function(self, loss: str) -> Callable[..., Losses]:
+        functions = {"class": self.loss_labels, "boxes": self.loss_boxes}
+        if loss not in functions:
+            raise ValueError(
+                f"There is no loss {loss!r}; losses must be out of "
+                f"{', '.join(map(repr, functions))}.{did_you_mean(loss, functions)}"
+            )
+        return functions[loss]
+
+    def get_loss(
+        self,
+        loss: str,
+        outputs: Mapping[str, Tensor],
+        targets: Targets,
+        indices: Indices,
+        num_boxes: float | Tensor,
+        **kwargs: Any,
+    ) -> Losses:
+        """Compute one kind of loss of one layer.
+
+        Args:
+            loss: ``class`` or ``boxes``.
+            outputs: ``pred_logits`` (B, Q, C) and ``pred_boxes`` (B, Q, 4), ``cxcywh`` as shares of
+                the image.
+            targets: ``labels`` (T,) and ``boxes`` (T, 4) of each image.
+            indices: the matcher's result.
+            num_boxes: number of objects to divide by.
+            **kwargs: passed to the loss.
+
+        Returns:
+            Scalar losses by name.
+
+        Raises:
+            ValueError: when the loss is unknown.
+        """
+        return self._loss_function(loss)(outputs, targets, indices, num_boxes, **kwargs)
+
+    def layer_losses(
+        self,
+        outputs: Mapping[str, Tensor],
+        targets: Targets,
+        indices: Indices,
+        num_boxes: float | Tensor,
+        suffix: str = "",
+    ) -> Losses:
+        """Compute all losses of one layer, ``suffix`` added to their names."""
+        losses: Losses = {}
+        for loss in self.losses:
+            terms = self.get_loss(loss, outputs, targets, indices, num_boxes)
+            losses.update({name + suffix: term for name, term in terms.items()})
+        return losses
+
+    def forward(
+        self, outputs: Mapping[str, Any], targets: Targets, return_indices: bool = False
+    ) -> Any:
+        """Match and score the last layer, then each of ``aux_outputs``.
+
+        Args:
+            outputs: ``pred_logits`` (B, Q, C), ``pred_boxes`` (B, Q, 4) and, for the layers before
+                the last, ``aux_outputs``: a list of such dicts.
+            targets: for each image ``labels`` (T,) int64 and ``boxes`` (T, 4), ``cxcywh`` as shares
+                of the image; T may be 0.
+            return_indices: whether to return the matches too.
+
+        Returns:
+            Scalar losses ``loss_class``, ``loss_bbox``, ``loss_giou``, those of layer i with suffix
+            ``_{i}``. With ``return_indices`` a pair of that and a list of matches: each auxiliary
+            layer's, then the last layer's.
+        """
+        layers = [(outputs, "")]
+        layers += [(layer, f"_{i}") for i, layer in enumerate(outputs.get("aux_outputs", ()))]
+        num_boxes = count_boxes(targets, outputs["pred_logits"].device)
+        losses: Losses = {}
+        matches = []
+        for layer, suffix in layers:
+            indices = self.matcher(layer, targets)
+            matches.append(indices)
+            losses.update(self.layer_losses(layer, targets, indices, num_boxes, suffix))
+        if return_indices:
+            return losses, [*matches[1:], matches[0]]
+        return losses
+
+    def extra_repr(self) -> str:
+        """Describe the settings; the matcher is printed as a submodule."""
+        return (
+            f"num_classes={self.num_classes}, losses={self.losses}, "
+            f"loss_class_type={self.loss_class_type!r}, alpha={self.alpha}, gamma={self.gamma}, "
+            f"eos_coef={self.eos_coef}, weight_dict={self.weight_dict}"
+        )

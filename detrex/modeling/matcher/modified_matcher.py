@@ -1,0 +1,73 @@
+"""A Hungarian matcher whose costs are given as modules."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from .assignment import Indices, assign, check_labels
+from .match_cost import FocalLossCost, GIoUCost, L1Cost
+
+
+class ModifedMatcher(nn.Module):
+    """Match predictions and objects one to one at the least sum of three given costs.
+
+    The spelling is the original's.
+
+    Args:
+        cost_class: cost of (Q, C) logits and (T,) labels; `FocalLossCost(weight=2)` by default.
+        cost_bbox: cost of (Q, 4) and (T, 4) boxes; `L1Cost(weight=5)` by default.
+        cost_giou: cost of (Q, 4) and (T, 4) boxes; `GIoUCost(weight=2)` by default.
+    """
+
+    def __init__(
+        self,
+        cost_class: nn.Module | None = None,
+        cost_bbox: nn.Module | None = None,
+        cost_giou: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.cost_class = FocalLossCost(weight=2.0) if cost_class is None else cost_class
+        self.cost_bbox = L1Cost(weight=5.0) if cost_bbox is None else cost_bbox
+        self.cost_giou = GIoUCost(weight=2.0) if cost_giou is None else cost_giou
+
+    @torch.no_grad()
+    def forward(
+        self,
+        pred_logits: Tensor,
+        pred_bboxes: Tensor,
+        gt_labels_list: Sequence[Tensor],
+        gt_bboxes_list: Sequence[Tensor],
+    ) -> Indices:
+        """Match each image of a batch.
+
+        Args:
+            pred_logits: (B, Q, C) logits.
+            pred_bboxes: (B, Q, 4) boxes, ``cxcywh`` as shares of the image.
+            gt_labels_list: (T,) int64 labels of each image; T may be 0.
+            gt_bboxes_list: (T, 4) boxes of each image, like ``pred_bboxes``.
+
+        Returns:
+            For each image two int64 tensors on the CPU: indices of predictions and of the objects
+            they answer for.
+
+        Raises:
+            NonFiniteLossError: when predictions or boxes are NaN or infinite.
+            ValueError: when a label is not below C.
+        """
+        check_labels(torch.cat(list(gt_labels_list)), pred_logits.shape[-1])
+        indices: Indices = []
+        for logits, boxes, gt_labels, gt_boxes in zip(
+            pred_logits.float(), pred_bboxes.float(), gt_labels_list, gt_bboxes_list, strict=True
+        ):
+            cost = (
+                self.cost_class(logits, gt_labels)
+                + self.cost_bbox(boxes, gt_boxes.float())
+                + self.cost_giou(boxes, gt_boxes.float())
+            )
+            inputs = {"pred_logits": logits, "pred_bboxes": boxes, "gt_bboxes": gt_boxes}
+            indices += assign(cost[None], [len(gt_labels)], inputs)
+        return indices
+
+
+HungarianMatcher = ModifedMatcher
