@@ -13,6 +13,7 @@ from .box_ops import (
     masks_to_boxes,
 )
 from .conv import ConvNorm, ConvNormAct
+from .denoising import GenerateDNQueries, apply_box_noise, apply_label_noise
 from .layer_norm import LayerNorm
 from .mlp import FFN, MLP
 from .multi_scale_deform_attn import (
@@ -35,6 +36,7 @@ __all__ = [
     "ConditionalSelfAttention",
     "ConvNorm",
     "ConvNormAct",
+    "GenerateDNQueries",
     "LayerNorm",
     "MultiScaleDeformableAttention",
     "MultiheadAttention",
@@ -42,6 +44,8 @@ __all__ = [
     "PositionEmbeddingSine",
     "ShapeSpec",
     "TransformerLayerSequence",
+    "apply_box_noise",
+    "apply_label_noise",
     "box_cxcywh_to_xyxy",
     "box_iou",
     "box_xyxy_to_cxcywh",

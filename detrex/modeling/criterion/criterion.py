@@ -137,11 +137,11 @@ class SetCriterion(nn.Module):
             self._loss_function(loss)
         self.alpha = alpha
         self.gamma = gamma
-        self.eos_coef = eos_coef
+        self.eos_coef = _DEFAULT_EOS_COEF if eos_coef is None else eos_coef
         self.loss_class_type = loss_class_type
         if loss_class_type == "ce_loss":
             empty_weight = torch.ones(num_classes + 1)
-            empty_weight[-1] = _DEFAULT_EOS_COEF if eos_coef is None else eos_coef
+            empty_weight[-1] = self.eos_coef
             self.register_buffer("empty_weight", empty_weight)
 
     def loss_labels(
