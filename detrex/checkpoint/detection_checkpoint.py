@@ -129,9 +129,8 @@ class DetectionCheckpointer(Checkpointer):
             CheckpointError: every checkpoint in the folder is damaged, the one to resume is of
                 another model, or the weights to start from do not fit (see `load`).
         """
-        file, checkpoint = (
-            self._newest_complete() if resume and comm.is_main_process() else ("", {})
-        )
+        choose = resume and comm.is_main_process()
+        file, checkpoint = self._newest_complete() if choose else ("", {})
         file = comm.all_gather(file)[0]
         if not file:
             return self.load(path, checkpointables=[])
@@ -203,9 +202,7 @@ class DetectionCheckpointer(Checkpointer):
         if not self.save_dir or not folder.is_dir():
             return []
         periodic = (file for file in folder.glob("*.pth") if _PERIODIC.search(file.stem))
-        files = sorted(
-            periodic, key=lambda file: (file.stat().st_mtime_ns, file.name), reverse=True
-        )
+        files = sorted(periodic, key=lambda f: (f.stat().st_mtime_ns, f.name), reverse=True)
         tag = folder / _TAG
         if tag.is_file() and (tagged := folder / tag.read_text().strip()).is_file():
             files = [tagged, *(file for file in files if file != tagged)]
@@ -213,7 +210,7 @@ class DetectionCheckpointer(Checkpointer):
 
 
 def _write_atomically(file: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Write a file so that a crash at any moment leaves the old one or the new one, never a part."""
+    """Write a file of which a crash at any moment leaves the old or the new, never a part."""
     unfinished = file.with_name(file.name + _UNFINISHED)
     try:
         with unfinished.open("wb") as stream:

@@ -5,8 +5,8 @@
     apply_model_ema*         average -> model, for good or for the length of a `with`
     may_get_ema_checkpointer cfg -> {"ema_state": ...}, to save and resume it
 
-The interface, and the layout of ``ema_state`` in checkpoints, are those of the original detrex, which
-has them from d2go. A tensor that the model knows under several names is averaged once.
+The interface, and the layout of ``ema_state`` in checkpoints, are those of the original detrex,
+which has them from d2go. A tensor that the model knows under several names is averaged once.
 """
 
 import copy
@@ -73,12 +73,13 @@ class EMAState:
         Raises:
             CheckpointError: the state is empty, or of another model.
         """
-        values = dict(self.get_model_state_iterator(model))
         if not self.has_inited():
             raise CheckpointError(
                 "there is no moving average to apply: train with train.model_ema.enabled=True, or "
                 "load a checkpoint that holds 'ema_state'"
             )
+        self.rename_for(model)
+        values = dict(self.get_model_state_iterator(model))
         self._check_names(values)
         for name, value in values.items():
             if value.shape != self.state[name].shape:
@@ -140,6 +141,18 @@ class EMAState:
         saved = model.state_dict(keep_vars=True).keys()
         yield from model.named_parameters()
         yield from ((name, value) for name, value in model.named_buffers() if name in saved)
+
+    def rename_for(self, model: nn.Module) -> "EMAState":
+        """Call each average as the model does first, where it was kept under another alias."""
+        model = _remove_ddp(model)
+        tensors = [
+            *model.named_parameters(remove_duplicate=False),
+            *model.named_buffers(remove_duplicate=False),
+        ]
+        first: dict[int, str] = {}
+        alias = {name: first.setdefault(id(value), name) for name, value in tensors}
+        self.state = {alias.get(name, name): value for name, value in self.state.items()}
+        return self
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the averages by name, not copied."""
@@ -258,7 +271,7 @@ class EMAHook(HookBase):
         """Start the average at the model's weights, unless it was resumed."""
         if self.ema.has_inited():
             device = self.device or next(self.model.parameters()).device
-            self.ema.to(device)
+            self.ema.rename_for(self.model).to(device)
         else:
             self.ema_updater.init_state(self.model)
 

@@ -1,0 +1,233 @@
+import io
+import os
+
+import pytest
+import torch
+from detectron2.engine.hooks import BestCheckpointer, PeriodicCheckpointer
+from torch import nn
+
+from detrex.checkpoint.detection_checkpoint import DetectionCheckpointer
+from detrex.errors import CheckpointError
+
+
+class Counter:
+    """Something to checkpoint beside the model."""
+
+    def __init__(self, value=0):
+        self.value = value
+
+    def state_dict(self):
+        return {"value": self.value}
+
+    def load_state_dict(self, state):
+        self.value = state["value"]
+
+
+def model(width=5):
+    return nn.Sequential(nn.Linear(3, width), nn.BatchNorm1d(width))
+
+
+def truncate(file):
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def assert_equal(got, expected):
+    torch.testing.assert_close(dict(got.state_dict()), dict(expected.state_dict()), rtol=0, atol=0)
+
+
+def save_half_and_die(content, stream, save=torch.save):
+    whole = io.BytesIO()
+    save(content, whole)
+    stream.write(whole.getvalue()[: len(whole.getvalue()) // 2])
+    stream.flush()
+    os._exit(9)
+
+
+def test_save__layout_and_names(tmp_path):
+    DetectionCheckpointer(model(), tmp_path / "new" / "dir", trainer=Counter(7)).save(
+        "model_0000004", iteration=4
+    )
+    folder = tmp_path / "new" / "dir"
+    assert sorted(os.listdir(folder)) == ["last_checkpoint", "model_0000004.pth"]
+    assert (folder / "last_checkpoint").read_text() == "model_0000004.pth"
+    content = torch.load(folder / "model_0000004.pth", weights_only=True)
+    assert list(content) == ["model", "trainer", "iteration"]
+    assert list(content["model"]) == list(model().state_dict())
+    assert content["trainer"] == {"value": 7}
+
+
+def test_save__nowhere_and_not_by_other_processes(tmp_path):
+    DetectionCheckpointer(model()).save("model_final")
+    DetectionCheckpointer(model(), str(tmp_path), save_to_disk=False).save("model_final")
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "../x"])
+def test_save__bare_names_only(tmp_path, name):
+    with pytest.raises(ValueError, match=r"name '.*' must be a bare file name"):
+        DetectionCheckpointer(model(), tmp_path).save(name)
+
+
+def test_save__a_failure_leaves_nothing_behind(tmp_path, monkeypatch):
+    checkpointer = DetectionCheckpointer(model(), tmp_path)
+    checkpointer.save("model_0000001", iteration=1)
+
+    def fail(content, stream):
+        stream.write(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(torch, "save", fail)
+    with pytest.raises(OSError, match="disk full"):
+        checkpointer.save("model_0000002", iteration=2)
+    assert sorted(os.listdir(tmp_path)) == ["last_checkpoint", "model_0000001.pth"]
+    assert checkpointer.get_checkpoint_file() == str(tmp_path / "model_0000001.pth")
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.parametrize("name", ["model_0000002", "model_0000001"])
+def test_save__killed_in_the_middle(tmp_path, name):
+    saved, counter = model(), Counter(1)
+    DetectionCheckpointer(saved, tmp_path, trainer=counter).save("model_0000001", iteration=1)
+    process = os.fork()
+    if process == 0:
+        torch.save = save_half_and_die
+        DetectionCheckpointer(model(), tmp_path).save(name, iteration=2)
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 9
+    assert len(os.listdir(tmp_path)) == 3
+
+    fresh = model()
+    checkpointer = DetectionCheckpointer(fresh, tmp_path, trainer=Counter())
+    assert checkpointer.resume_or_load("", resume=True) == {"iteration": 1}
+    assert_equal(fresh, saved)
+    checkpointer.save("model_0000003", iteration=3)
+    assert sorted(os.listdir(tmp_path)) == [
+        "last_checkpoint",
+        "model_0000001.pth",
+        "model_0000003.pth",
+    ]
+
+
+def test_resume__model_and_checkpointables(tmp_path):
+    saved = model()
+    DetectionCheckpointer(saved, tmp_path, trainer=Counter(7)).save("model_final", iteration=9)
+    fresh, counter = model(), Counter()
+    checkpointer = DetectionCheckpointer(fresh, tmp_path, trainer=counter)
+    assert checkpointer.has_checkpoint()
+    assert checkpointer.resume_or_load("not used", resume=True) == {"iteration": 9}
+    assert_equal(fresh, saved)
+    assert counter.value == 7
+
+
+def test_resume__passes_over_a_truncated_file(tmp_path, caplog):
+    saved = model()
+    checkpointer = DetectionCheckpointer(saved, tmp_path)
+    checkpointer.save("model_0000001", iteration=1)
+    checkpointer.save("model_0000002", iteration=2)
+    os.utime(tmp_path / "model_0000001.pth", (1, 1))
+    os.utime(tmp_path / "model_0000002.pth", (2, 2))
+    DetectionCheckpointer(model(), tmp_path).save("model_0000003", iteration=3)
+    truncate(tmp_path / "model_0000003.pth")
+    fresh = model()
+    assert DetectionCheckpointer(fresh, tmp_path).resume_or_load("") == {"iteration": 2}
+    assert_equal(fresh, saved)
+    assert "model_0000003.pth is truncated or damaged" in caplog.text
+
+
+def test_resume__every_file_truncated(tmp_path):
+    checkpointer = DetectionCheckpointer(model(), tmp_path)
+    checkpointer.save("model_0000001")
+    truncate(tmp_path / "model_0000001.pth")
+    with pytest.raises(CheckpointError, match=r"none of the 1 checkpoints in .* remove them"):
+        checkpointer.resume_or_load("")
+
+
+def test_resume__killed_before_the_first_tag(tmp_path):
+    checkpointer = DetectionCheckpointer(model(), tmp_path)
+    checkpointer.save("model_0000001", iteration=1)
+    (tmp_path / "last_checkpoint").unlink()
+    assert checkpointer.resume_or_load("") == {"iteration": 1}
+
+
+def test_resume__of_another_model(tmp_path):
+    DetectionCheckpointer(model(), tmp_path).save("model_0000001")
+    with pytest.raises(CheckpointError, match=r"is of another model than .*for '0\.weight'"):
+        DetectionCheckpointer(model(width=7), tmp_path).resume_or_load("")
+
+
+def test_resume__missing_state_is_warned_of(tmp_path, caplog):
+    DetectionCheckpointer(model(), tmp_path).save("model_0000001", iteration=1)
+    DetectionCheckpointer(model(), tmp_path, ema_state=Counter()).resume_or_load("")
+    assert "holds no 'ema_state', which starts afresh" in caplog.text
+
+
+def test_resume_or_load__starts_from_weights(tmp_path):
+    source, fresh, counter = model(), model(), Counter(3)
+    content = {"model": source.state_dict(), "trainer": {"value": 9}, "iteration": 5}
+    torch.save(content, tmp_path / "start.pth")
+    checkpointer = DetectionCheckpointer(fresh, tmp_path / "run", trainer=counter)
+    assert not checkpointer.has_checkpoint()
+    assert checkpointer.get_checkpoint_file() == ""
+    assert checkpointer.resume_or_load(tmp_path / "start.pth", resume=True)["iteration"] == 5
+    assert_equal(fresh, source)
+    assert counter.value == 3
+    assert DetectionCheckpointer(model(), tmp_path).resume_or_load("", resume=False) == {}
+
+
+def test_load__weights_and_checkpointables(tmp_path):
+    source, fresh, counter = model(), model(), Counter()
+    DetectionCheckpointer(source, tmp_path, ema_state=Counter(4)).save("model_final", iteration=8)
+    rest = DetectionCheckpointer(fresh, ema_state=counter).load(str(tmp_path / "model_final.pth"))
+    assert rest == {"iteration": 8}
+    assert_equal(fresh, source)
+    assert counter.value == 4
+
+
+def test_load__bare_state_dict(tmp_path):
+    source, fresh = model(), model()
+    torch.save(source.state_dict(), tmp_path / "w.pth")
+    assert DetectionCheckpointer(fresh).load(tmp_path / "w.pth") == {}
+    assert_equal(fresh, source)
+
+
+def test_load__what_does_not_fit(tmp_path):
+    torch.save({"x.y": torch.zeros(3)}, tmp_path / "w.pth")
+    with pytest.raises(CheckpointError, match=r"w\.pth does not fit Sequential: 0 of its 6 "):
+        DetectionCheckpointer(model()).load(tmp_path / "w.pth")
+
+
+def test_periodic_checkpointer__max_to_keep(tmp_path):
+    hook = PeriodicCheckpointer(DetectionCheckpointer(model(), tmp_path), 2, max_to_keep=2)
+    hook.max_iter = 9
+    for iteration in range(9):
+        hook.step(iteration)
+    assert sorted(os.listdir(tmp_path)) == [
+        "last_checkpoint",
+        "model_0000005.pth",
+        "model_0000007.pth",
+        "model_final.pth",
+    ]
+    assert (tmp_path / "last_checkpoint").read_text() == "model_final.pth"
+
+
+def test_best_checkpointer__is_not_resumed_from(tmp_path):
+    checkpointer = DetectionCheckpointer(model(), tmp_path)
+    checkpointer.save("model_0000001", iteration=1)
+    hook = BestCheckpointer(1, checkpointer, "AP")
+    hook._checkpointer.save(hook._file_prefix, iteration=2)
+    assert (tmp_path / "model_best.pth").is_file()
+    assert checkpointer.get_checkpoint_file() == str(tmp_path / "model_0000001.pth")
+
+
+def test_distributed_wrapper_is_taken_off(tmp_path):
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{tmp_path}/rendezvous", rank=0, world_size=1
+    )
+    try:
+        source = model()
+        wrapped = nn.parallel.DistributedDataParallel(source)
+        DetectionCheckpointer(wrapped, tmp_path / "run").save("model_final")
+        fresh = nn.parallel.DistributedDataParallel(model())
+        DetectionCheckpointer(fresh, tmp_path / "run").resume_or_load("")
+        assert_equal(fresh.module, source)
+    finally:
+        torch.distributed.destroy_process_group()

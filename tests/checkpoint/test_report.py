@@ -1,0 +1,44 @@
+from detrex.checkpoint.report import LoadReport, examples
+
+
+def report(**kwargs):
+    fields = {"source": "w.pth", "matched": (), "missing": (), "unexpected": (), "mismatched": ()}
+    return LoadReport(**(fields | kwargs))
+
+
+def test_share__counts_the_modules_tensors_only():
+    got = report(matched=("a", "b", "c"), missing=("d",), mismatched=("e",), unexpected=("f", "g"))
+    assert got.total == 5
+    assert got.share == 0.6
+    assert report().share == 0.0
+
+
+def test_summary__one_line():
+    got = report(matched=("a",), missing=("b", "c"), unexpected=("x",), names="other names")
+    assert got.summary() == (
+        "w.pth: 1 of 3 tensors loaded by other names; missing 2, of another shape 0, "
+        "unused in the file 1"
+    )
+
+
+def test_table__a_line_for_each_part():
+    got = report(
+        matched=("backbone.a.weight", "backbone.b.weight", "neck.a"), mismatched=("head.weight",)
+    ).table()
+    assert got.splitlines() == [
+        "part      matched  missing  mismatched",
+        "backbone        2        0           0",
+        "neck            1        0           0",
+        "head            0        0           1",
+    ]
+
+
+def test_table__two_components_where_all_share_the_first():
+    got = report(matched=("net.a.weight", "net.b.weight")).table()
+    assert [line.split()[0] for line in got.splitlines()] == ["part", "net.a", "net.b"]
+
+
+def test_examples():
+    assert examples([]) == "none"
+    assert examples(["a", "b"]) == "'a', 'b'"
+    assert examples(tuple("abcdef")) == "'a', 'b', 'c', 'd' and 2 more"
