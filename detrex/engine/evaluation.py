@@ -176,6 +176,8 @@ def require_datasets(loader: DictConfig, key: str) -> None:
 
     dataset = try_get_key(loader, "dataset")
     names = dataset.get("names", []) if isinstance(dataset, DictConfig) else []
+    if isinstance(names, DictConfig):  # a lazy call that registers them when the loader is built
+        return
     for name in [names] if isinstance(names, str) else names:
         if isinstance(name, str) and name not in DatasetCatalog.list():
             raise ConfigError(

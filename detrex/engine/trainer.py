@@ -85,6 +85,7 @@ class Trainer(SimpleTrainer):
             NonFiniteLossError: a loss is NaN or infinite, on any rank; raised on all ranks, before
                 the optimizer steps.
         """
+        batches = self._data_loader_iter  # starting a loader draws random numbers: before the seed
         if self.seed is not None:
             seed_everything(self.seed, self.iter, comm.get_rank())
         self.optimizer.zero_grad(set_to_none=True)
@@ -92,7 +93,7 @@ class Trainer(SimpleTrainer):
         data_seconds = 0.0
         for step in range(self.accumulate_steps):
             start = time.perf_counter()
-            batch = next(self._data_loader_iter)
+            batch = next(batches)
             data_seconds += time.perf_counter() - start
             for name, loss in self._forward_backward(batch, step).items():
                 sums[name] = sums[name] + loss if name in sums else loss
@@ -161,6 +162,11 @@ class Trainer(SimpleTrainer):
         if not with_grad:
             return None
         return nn.utils.clip_grad_norm_(with_grad, **(self.clip_grad_params or {}))
+
+    def after_train(self) -> None:
+        """Run the hooks' last part, and let go of the loader's worker processes."""
+        super().after_train()
+        self._data_loader_iter_obj = None
 
     def state_dict(self) -> dict[str, Any]:
         """Return iteration, hooks, optimizer, loss scaler and seed: plain types and tensors."""

@@ -1,0 +1,282 @@
+import argparse
+import json
+import sys
+import types
+
+import pytest
+import torch
+from detectron2.config import LazyCall as L
+from omegaconf import OmegaConf
+
+from detrex.engine import build_model, build_optimizer, do_train, evaluate_only
+from detrex.errors import CheckpointError, ConfigError, NonFiniteLossError
+from tests.reference.stand_in import make_dataset, stand_in_config, still_image
+
+FRESH, RESUME = argparse.Namespace(resume=False), argparse.Namespace(resume=True)
+
+
+def read_losses(folder) -> dict[int, float]:
+    lines = [json.loads(line) for line in (folder / "metrics.json").read_text().splitlines()]
+    return {line["iteration"]: line["total_loss"] for line in lines if "total_loss" in line}
+
+
+def read_weights(folder) -> dict[str, torch.Tensor]:
+    return torch.load(folder / "model_final.pth", weights_only=True)["model"]
+
+
+class Killed(BaseException):
+    """Ends a run at any point, as no handler of `Exception` can hold it back."""
+
+
+def kill_at(iteration: int):
+    def mapper(sample: dict) -> dict:
+        if mapper.calls == iteration * 4:
+            raise Killed
+        mapper.calls += 1
+        return still_image(sample)
+
+    mapper.calls = 0
+    return mapper
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"model_ema": {"enabled": True, "decay": 0.5}, "seed": -1},
+        {"accumulate_steps": 3, "amp": {"enabled": True}},
+        {"amp": {"enabled": True, "dtype": "bfloat16"}, "clip_grad": {"enabled": True}},
+    ],
+    ids=["plain", "ema", "accumulate-fp16", "bf16-clip"],
+)
+def test_do_train__resumed_equals_undisturbed(tmp_path, options):
+    def config(name: str):
+        cfg = stand_in_config(str(tmp_path / name), **options)
+        cfg.dataloader.train.mapper = still_image
+        return cfg
+
+    cfg = config("cut")
+    cfg.dataloader.train.mapper = kill_at(5 * cfg.train.accumulate_steps)
+    with pytest.raises(Killed):
+        do_train(FRESH, cfg)
+    newest = tmp_path / "cut" / "model_0000003.pth"
+    assert (tmp_path / "cut" / "last_checkpoint").read_text() == newest.name
+    seed = torch.load(newest, weights_only=True)["trainer"]["seed"]
+    metrics = do_train(RESUME, config("cut"))
+
+    straight = config("straight")
+    straight.train.seed = seed
+    expected = do_train(FRESH, straight)
+    assert read_losses(tmp_path / "cut") == read_losses(tmp_path / "straight")
+    assert sorted(read_losses(tmp_path / "cut")) == list(range(6))
+    for name, value in read_weights(tmp_path / "straight").items():
+        torch.testing.assert_close(read_weights(tmp_path / "cut")[name], value, rtol=0, atol=0)
+    assert metrics == expected
+
+
+def test_do_train__resume_passes_over_a_damaged_checkpoint(tmp_path):
+    do_train(FRESH, stand_in_config(str(tmp_path)))
+    losses, weights = read_losses(tmp_path), read_weights(tmp_path)
+    (tmp_path / "metrics.json").unlink()
+    for name in ("model_final", "model_0000005"):
+        file = tmp_path / f"{name}.pth"
+        file.write_bytes(file.read_bytes()[:700])
+    do_train(RESUME, stand_in_config(str(tmp_path)))
+    assert read_losses(tmp_path) == {i: losses[i] for i in (4, 5)}
+    torch.testing.assert_close(read_weights(tmp_path), weights, rtol=0, atol=0)
+
+
+def test_do_train__resume_without_checkpoint_starts(tmp_path):
+    do_train(RESUME, stand_in_config(str(tmp_path), max_iter=2))
+    assert sorted(read_losses(tmp_path)) == [0, 1]
+
+
+def test_do_train__resume_of_a_finished_run_evaluates(tmp_path):
+    metrics = do_train(FRESH, stand_in_config(str(tmp_path)))
+    assert do_train(RESUME, stand_in_config(str(tmp_path))) == metrics
+
+
+def test_do_train__loader_workers_change_nothing(tmp_path):
+    for workers in (0, 2):
+        cfg = stand_in_config(str(tmp_path / str(workers)), max_iter=3)
+        cfg.dataloader.train.num_workers = workers
+        do_train(FRESH, cfg)
+    assert read_losses(tmp_path / "0") == read_losses(tmp_path / "2")
+
+
+def test_do_train__ema_metrics_stand_beside_the_plain_ones(tmp_path):
+    cfg = stand_in_config(str(tmp_path), model_ema={"enabled": True, "decay": 0.9}, eval_period=3)
+    metrics = do_train(FRESH, cfg)
+    assert set(metrics) == {"bbox", "ema/bbox"}
+    assert metrics["bbox"]["AP"] != metrics["ema/bbox"]["AP"]
+    lines = [json.loads(line) for line in (tmp_path / "metrics.json").read_text().splitlines()]
+    evaluated = [line for line in lines if "bbox/AP" in line]
+    assert [line["iteration"] for line in evaluated] == [2, 6]
+    assert evaluated[-1]["ema/bbox/AP"] == metrics["ema/bbox"]["AP"]
+
+
+def test_do_train__writes_what_it_promises(tmp_path):
+    do_train(FRESH, stand_in_config(str(tmp_path), eval_period=2))
+    names = {file.name for file in tmp_path.iterdir()}
+    assert {"metrics.json", "model_final.pth", "last_checkpoint"} <= names
+    assert any(name.startswith("events.out.tfevents") for name in names)
+    assert "model_0000001.pth" not in names, "max_to_keep=2"
+    content = torch.load(tmp_path / "model_final.pth", weights_only=True)
+    assert set(content) == {"model", "trainer", "iteration"}
+    assert content["iteration"] == 5
+    assert content["trainer"]["seed"] == 3
+
+
+def test_do_train__fast_dev_run(tmp_path):
+    cfg = stand_in_config(str(tmp_path), fast_dev_run={"enabled": True}, max_iter=10**6)
+    do_train(FRESH, cfg)
+    assert sorted(read_losses(tmp_path)) == list(range(20))
+
+
+def test_do_train__config_is_left_without_objects(tmp_path):
+    cfg = stand_in_config(str(tmp_path), max_iter=1)
+    do_train(FRESH, cfg)
+    assert "model" not in cfg.optimizer.params
+
+
+def test_do_train__drawn_seeds_differ(tmp_path):
+    for name in ("a", "b"):
+        do_train(FRESH, stand_in_config(str(tmp_path / name), seed=-1, max_iter=1))
+    assert read_losses(tmp_path / "a") != read_losses(tmp_path / "b")
+
+
+def test_do_train__init_checkpoint_of_a_detector_and_of_a_backbone(tmp_path):
+    do_train(FRESH, stand_in_config(str(tmp_path / "first"), max_iter=2))
+    weights = read_weights(tmp_path / "first")
+    prefix = "backbone."
+    backbone = {k[len(prefix) :]: v for k, v in weights.items() if k.startswith(prefix)}
+    torch.save(backbone, tmp_path / "backbone.pth")
+    for file, same in ((tmp_path / "first/model_final.pth", True), (tmp_path / "backbone.pth", False)):
+        cfg = stand_in_config(str(tmp_path / "next"), init_checkpoint=str(file), max_iter=1)
+        cfg.optimizer.lr = 0.0
+        do_train(FRESH, cfg)
+        loaded = read_weights(tmp_path / "next")
+        torch.testing.assert_close(loaded["backbone.0.weight"], weights["backbone.0.weight"])
+        assert torch.equal(loaded["head.weight"], weights["head.weight"]) == same
+
+
+def test_do_train__init_checkpoint_that_fits_nothing_stops(tmp_path):
+    torch.save({"other.weight": torch.zeros(3)}, tmp_path / "other.pth")
+    cfg = stand_in_config(str(tmp_path), init_checkpoint=str(tmp_path / "other.pth"))
+    with pytest.raises(CheckpointError):
+        do_train(FRESH, cfg)
+
+
+def test_do_train__nan_stops_and_keeps_the_last_good_checkpoint(tmp_path):
+    cfg = stand_in_config(str(tmp_path))
+    cfg.model.nan_at = 4
+    with pytest.raises(NonFiniteLossError, match=r"iteration 4: the loss loss_bbox became nan"):
+        do_train(FRESH, cfg)
+    assert (tmp_path / "last_checkpoint").read_text() == "model_0000003.pth"
+
+
+def test_do_train__loader_without_seek_warns_on_resume(tmp_path, caplog):
+    def config():
+        cfg = stand_in_config(str(tmp_path), max_iter=config.max_iter)
+        cfg.dataloader.train = L(endless)()
+        return cfg
+
+    config.max_iter = 2
+    do_train(FRESH, config())
+    assert "has no seek" not in caplog.text
+    config.max_iter = 4
+    do_train(RESUME, config())
+    assert "has no seek(batch, seed)" in caplog.text
+
+
+def endless():
+    while True:
+        yield [still_image(sample) for sample in make_dataset(4)]
+
+
+def test_do_train__missing_parts_are_named_together(tmp_path):
+    cfg = stand_in_config(str(tmp_path))
+    del cfg.lr_multiplier, cfg.dataloader.train
+    with pytest.raises(ConfigError, match=r"The config has no lr_multiplier, dataloader\.train"):
+        do_train(FRESH, cfg)
+
+
+def test_do_train__unknown_dataset_before_the_model_is_built(tmp_path):
+    cfg = stand_in_config(str(tmp_path))
+    cfg.model = L(pytest.fail)(reason="built")
+    cfg.dataloader.train.dataset = {"names": "coco_2017_trian"}
+    with pytest.raises(ConfigError, match="'coco_2017_train'"):
+        do_train(FRESH, cfg)
+
+
+def test_do_train__wandb_missing(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(ConfigError, match="pip install wandb"):
+        do_train(FRESH, stand_in_config(str(tmp_path), wandb={"enabled": True}))
+
+
+def test_do_train__wandb_gets_scalars(tmp_path, monkeypatch):
+    logged = {}
+    run = types.SimpleNamespace(
+        log=lambda values, step: logged.setdefault(step, values), finish=lambda: None
+    )
+    module = types.SimpleNamespace(init=lambda **kwargs: run, Image=lambda array: array)
+    monkeypatch.setitem(sys.modules, "wandb", module)
+    params = {"dir": str(tmp_path / "wandb")}
+    do_train(FRESH, stand_in_config(str(tmp_path), wandb={"enabled": True, "params": params}))
+    assert logged[2]["total_loss"] == read_losses(tmp_path)[2]
+
+
+def test_evaluate_only__checkpoint_ema_and_resume(tmp_path):
+    ema = {"enabled": True, "decay": 0.9}
+    trained = do_train(FRESH, stand_in_config(str(tmp_path), model_ema=ema))
+    file = str(tmp_path / "model_final.pth")
+    only = {**ema, "use_ema_weights_for_eval_only": True}
+
+    def evaluate(args, **train):
+        return evaluate_only(args, stand_in_config(str(tmp_path), **train))
+
+    plain, averaged = {"bbox": trained["bbox"]}, {"bbox": trained["ema/bbox"]}
+    assert evaluate(FRESH, init_checkpoint=file) == plain
+    assert evaluate(FRESH, init_checkpoint=file, model_ema=ema) == plain
+    assert evaluate(FRESH, init_checkpoint=file, model_ema=only) == averaged
+    assert evaluate(RESUME) == plain
+    assert evaluate(RESUME, model_ema=only) == averaged
+
+
+def test_evaluate_only__ema_that_is_not_there(tmp_path):
+    do_train(FRESH, stand_in_config(str(tmp_path), max_iter=1))
+    only = {"enabled": True, "use_ema_weights_for_eval_only": True}
+    cfg = stand_in_config(
+        str(tmp_path), model_ema=only, init_checkpoint=str(tmp_path / "model_final.pth")
+    )
+    with pytest.raises(CheckpointError, match="no moving average to apply"):
+        evaluate_only(FRESH, cfg)
+
+
+def test_evaluate_only__initial_weights_are_warned_about(tmp_path, caplog):
+    evaluate_only(FRESH, stand_in_config(str(tmp_path)))
+    assert "Evaluating initial weights" in caplog.text
+
+
+def test_build_model__same_seed_same_weights(tmp_path):
+    cfg = stand_in_config(str(tmp_path))
+    first, second, other = (build_model(cfg, seed).state_dict() for seed in (1, 1, 2))
+    torch.testing.assert_close(first, second, rtol=0, atol=0)
+    assert not torch.equal(first["head.weight"], other["head.weight"])
+
+
+def test_build_optimizer__learning_rate_factors_see_plain_names(tmp_path):
+    cfg = stand_in_config(str(tmp_path))
+    cfg.optimizer.params.lr_factor_func = lambda name: 0.1 if "backbone" in name else 1.0
+    optimizer = build_optimizer(cfg, build_model(cfg, 0))
+    assert {round(group["lr"], 6) for group in optimizer.param_groups} == {0.01, 0.001}
+
+
+def test_build_optimizer__params_must_be_a_call(tmp_path):
+    cfg = stand_in_config(str(tmp_path))
+    cfg.optimizer.params = OmegaConf.create({"lr": 1})
+    with pytest.raises(ConfigError, match=r"optimizer\.params must be a call"):
+        build_optimizer(cfg, torch.nn.Linear(1, 1))
+
+
