@@ -1,5 +1,18 @@
-"""Loading configs, and checking them before anything is built."""
+"""Loading configs, and checking them before anything is built.
+
+The configs that come with the package are also importable, for the functions among them::
+
+    from pathlib import Path
+
+from detrex.config.configs.common.common_schedule import multistep_lr_scheduler
+"""
+
+from pathlib import Path
 
 from detrex.config.config import get_config, load_config, try_get_key
 
 __all__ = ["get_config", "load_config", "try_get_key"]
+
+# In a checkout `configs/` lies beside the package, not in this folder as in a wheel.
+if not (Path(__path__[0]) / "configs").is_dir():
+    __path__.append(str(Path(__path__[0]).parents[1]))

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from detectron2.utils.registry import locate
-from omegaconf import DictConfig, ListConfig
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
 from detrex.errors import did_you_mean
@@ -41,29 +41,31 @@ def check_targets(cfg: Any) -> list[str]:
 
 
 def _visit(node: Any, path: str) -> Iterator[str]:
-    if isinstance(node, DictConfig) and not node._is_none() and not node._is_missing():
+    if isinstance(node, DictConfig):
         if "_target_" in node:
             yield from _check_call(node, path)
         for key in node:
-            yield from _visit_child(node, key, f"{path}.{key}" if path else str(key))
-    elif isinstance(node, ListConfig) and not node._is_none() and not node._is_missing():
+            yield from _visit_child(node, key, f"{path}.{key!s}" if path else str(key))
+    elif isinstance(node, ListConfig):
         for index in range(len(node)):
             yield from _visit_child(node, index, f"{path}[{index}]")
 
 
 def _visit_child(node: DictConfig | ListConfig, key: Any, path: str) -> Iterator[str]:
-    child = node._get_node(key)
-    if child is None or not child._is_interpolation():
-        yield from _visit(child, path)
+    if OmegaConf.is_missing(node, key):
         return
     try:
-        child._dereference_node()
+        child = node[key]
     except InterpolationResolutionError as error:
-        yield f"{path} refers to {child._value()}, which cannot be resolved: {_first_line(error)}"
+        yield f"{path} refers to something that is not there: {_first_line(error)}"
+        return
+    # What a reference leads to is checked where it stands.
+    if not OmegaConf.is_interpolation(node, key):
+        yield from _visit(child, path)
 
 
 def _check_call(node: DictConfig, path: str) -> Iterator[str]:
-    target = node._get_node("_target_")._value()
+    target = node["_target_"]
     if isinstance(target, str):
         try:
             target = locate(target)
@@ -71,7 +73,7 @@ def _check_call(node: DictConfig, path: str) -> Iterator[str]:
             yield f"{path} calls {target!r}, which cannot be imported: {_first_line(error)}"
             return
     given = {str(key) for key in node if key != "_target_"}
-    yield from (f"{path}: {mistake}" for mistake in _signature_mistakes(target, given))
+    yield from (f"{path or 'config'}: {mistake}" for mistake in _signature_mistakes(target, given))
 
 
 def _signature_mistakes(target: Callable[..., Any], given: set[str]) -> Iterator[str]:

@@ -24,7 +24,8 @@ class DetrDatasetMapper:
         augmentation: detectron2 augmentations, applied in order.
         augmentation_with_crop: the other half's, which crop; None to use ``augmentation`` for all.
         is_train: whether to keep the objects; if not, only ``augmentation`` is applied.
-        mask_on: whether to keep the objects' masks beside their boxes.
+        mask_on: whether to keep the objects' masks beside their boxes; fvcore needs the package
+            shapely to crop polygons.
         img_format: the order of the channels, such as ``"RGB"`` or ``"BGR"``.
     """
 

@@ -144,7 +144,7 @@ def write_photograph_tiles(
         )
     if shared := set(train_scenes) & set(val_scenes):
         raise ValueError(
-            f"Scenes {sorted(shared)} are in both training and validation: separate them."
+            f"Scenes {sorted(shared)} are both for training and for validation: separate them."
         )
     source = fetch_photographs() if source_dir is None else Path(source_dir)
     parts = {"train": (train_scenes, train_stride), "val": (val_scenes, None)}

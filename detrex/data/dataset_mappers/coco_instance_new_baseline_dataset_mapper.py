@@ -132,19 +132,29 @@ def _instances(
     annotations: list[dict[str, Any]], transforms: T.TransformList, size: tuple[int, int]
 ) -> Instances:
     """The objects within an image of ``size`` (H, W), with masks drawn."""
-    kept = [
-        utils.transform_instance_annotations(
-            {key: value for key, value in annotation.items() if key != "keypoints"},
-            transforms,
-            size,
-        )
-        for annotation in annotations
-        if annotation.get("iscrowd", 0) == 0
+    kept = [annotation for annotation in annotations if annotation.get("iscrowd", 0) == 0]
+    masks = torch.zeros((len(kept), *size), dtype=torch.bool)
+    for mask, annotation in zip(masks, kept, strict=True):
+        mask[:] = _transformed_mask(annotation["segmentation"], transforms, size)
+    instances = Instances(size)
+    instances.gt_classes = torch.tensor([a["category_id"] for a in kept], dtype=torch.int64)
+    instances.gt_masks = masks
+    instances.gt_boxes = BitMasks(masks).get_bounding_boxes()
+    return instances[masks.flatten(1).any(1)]
+
+
+def _transformed_mask(
+    segmentation: Any, transforms: T.TransformList, size: tuple[int, int]
+) -> torch.Tensor:
+    """A bool mask of ``size`` (H, W) from polygons, or from COCO's run lengths."""
+    if isinstance(segmentation, dict):
+        from pycocotools import mask as coco_mask
+
+        mask = transforms.apply_segmentation(coco_mask.decode(segmentation))
+        return torch.from_numpy(np.ascontiguousarray(mask == 1))
+    # Corners may come to lie outside: drawing cuts polygons at the border, so no crop need.
+    polygons = [
+        transforms.apply_coords(np.asarray(polygon, dtype=np.float64).reshape(-1, 2)).ravel()
+        for polygon in segmentation
     ]
-    instances = utils.annotations_to_instances(kept, size, mask_format="bitmask")
-    if not instances.has("gt_masks"):
-        instances.gt_masks = BitMasks(torch.zeros((0, *size), dtype=torch.bool))
-    instances.gt_boxes = instances.gt_masks.get_bounding_boxes()
-    instances = utils.filter_empty_instances(instances)
-    instances.gt_masks = instances.gt_masks.tensor
-    return instances
+    return convert_coco_poly_to_mask([polygons], *size)[0]

@@ -1,0 +1,112 @@
+"""Configs are found from anywhere, and a failure names its cause and leaves nothing behind."""
+
+import builtins
+
+import pytest
+from omegaconf import OmegaConf
+
+from detrex.config import config as config_module
+from detrex.config import get_config, load_config, try_get_key
+from detrex.errors import ConfigError
+
+
+@pytest.fixture
+def config_dir(tmp_path):
+    files = {
+        "base.py": "train = dict(max_iter=7)\n",
+        "good.py": "from .base import train\ntrain.max_iter += 4\n",
+        "imports_absent.py": "from .bas import train\n",
+        "imports_failing.py": "from .fails import train\n",
+        "fails.py": "train = dict()\ntrain['absent']\n",
+        "syntax.py": "train = (\n",
+        "needs_module.py": "import no_such_module\n",
+        "nested.py": (
+            "from detrex.config import get_config\ntrain = get_config('common/absent.py').train\n"
+        ),
+    }
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    return tmp_path
+
+
+def test_load_config__good(config_dir):
+    assert load_config(config_dir / "good.py").train.max_iter == 11
+
+
+def test_load_config__accepts_str(config_dir):
+    assert load_config(str(config_dir / "base.py")).train.max_iter == 7
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("goood.py", r"goood\.py does not exist\. Did you mean 'good\.py'"),
+        ("absent/good.py", r"nor does its folder"),
+        (
+            "imports_absent.py",
+            r"imports_absent\.py cannot be loaded\..*bas\.py does not exist\..* 'base\.py'",
+        ),
+        ("imports_failing.py", r"imports_failing\.py cannot be loaded\. KeyError: 'absent'"),
+        ("fails.py", r"fails\.py cannot be loaded\. KeyError: 'absent'"),
+        ("syntax.py", r"SyntaxError: .*syntax\.py"),
+        ("needs_module.py", r"ModuleNotFoundError: .*no_such_module"),
+        ("nested.py", r"'common/absent\.py' is not available in detrex configs"),
+    ],
+)
+def test_load_config__failure_names_cause_and_restores_import(config_dir, name, message):
+    before = builtins.__import__
+    with pytest.raises(ConfigError, match=message):
+        load_config(config_dir / name)
+    assert builtins.__import__ is before
+
+
+def test_get_config__fresh_copy_each_time():
+    first = get_config("common/train.py").train
+    first.max_iter = 3
+    assert get_config("common/train.py").train.max_iter == 90000
+
+
+def test_get_config__unknown_name_suggests_near_one():
+    with pytest.raises(ConfigError, match=r"not available in detrex configs\..*'common/train\.py'"):
+        get_config("common/trian.py")
+
+
+def test_get_config__from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert get_config("common/train.py").train.output_dir == "./output"
+
+
+def test_configs_root__packaged_first(tmp_path, monkeypatch):
+    packaged = tmp_path / "detrex" / "config" / "configs" / "common"
+    packaged.mkdir(parents=True)
+    (packaged / "train.py").write_text("train = dict(max_iter=13)\n")
+    (tmp_path / "configs" / "common").mkdir(parents=True)
+    folders = {"detrex": tmp_path / "detrex", "detrex.config": tmp_path / "detrex" / "config"}
+    monkeypatch.setattr(config_module.resources, "files", folders.__getitem__)
+    assert get_config("common/train.py").train.max_iter == 13
+
+
+def test_configs_root__missing_says_how_to_mend(tmp_path, monkeypatch):
+    monkeypatch.setattr(config_module.resources, "files", lambda _: tmp_path / "detrex")
+    with pytest.raises(ConfigError, match="reinstall the package"):
+        get_config("common/train.py")
+
+
+def test_configs__functions_are_importable():
+    from detrex.config.configs.common.common_schedule import multistep_lr_scheduler
+
+    assert multistep_lr_scheduler().warmup_length == 0
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        (("a.b",), 3),
+        (("absent", "a.b"), 3),
+        (("a.none", "a.b"), None),
+        (("absent", "a.absent"), "default"),
+    ],
+)
+def test_try_get_key__first_that_is_there(keys, expected):
+    cfg = OmegaConf.create({"a": {"b": 3, "none": None}})
+    assert try_get_key(cfg, *keys, default="default") == expected
