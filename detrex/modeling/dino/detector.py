@@ -1,0 +1,283 @@
+"""The detector: DINO from images to losses or detections (arXiv:2203.03605)."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from detectron2.utils.events import get_event_storage
+from torch import Tensor, nn
+
+from .checks import check_agreement, check_neck, check_transformer
+from .criterion import expand_weight_dict
+from .denoising import DenoisingQueries, denoising_queries
+from .head import as_outputs, at_least_float32, box_heads, class_heads, predict
+from .inputs import (
+    Levels,
+    PaddedImages,
+    PaddingRule,
+    group_by_padded_size,
+    merge_levels,
+    normalize_images,
+    prepare_targets,
+)
+from .postprocess import draw_training, resize_detections, select_detections
+from .transformer import DINOTransformer, HiddenStates
+
+
+class DINO(nn.Module):
+    """DETR with improved denoising anchor boxes.
+
+    In training the images of a batch are padded to one size, as in the original. In evaluation each
+    image goes through backbone and neck at its own size, together with those of the batch that have
+    the same one, and padding is masked from there on, so that what is found in an image does not
+    depend on the images beside it. (Were backbones to see padding, their biases and norms would
+    carry it into the image by half a receptive field.)
+
+    Args:
+        backbone: gives a dict of feature maps; a detectron2 ``Backbone`` or alike. Its
+            ``padding_constraints`` and ``size_divisibility`` are honoured.
+        position_embedding: maps an (n, h, w) padding mask to (n, embed_dim, h, w).
+        neck: maps that dict to a sequence of (n, embed_dim, h, w) levels, finest first.
+        transformer: encoder, query selection and decoder.
+        embed_dim: channels of everything after the neck.
+        num_classes: object classes, background not counted.
+        num_queries: queries, at most as many as there are tokens; that of the transformer.
+        criterion: called as ``criterion(outputs, targets, dn_metas)``, gives a dict of losses. Its
+            ``weight_dict`` needs the weights of the last layer's losses only: those of other
+            layers, of the encoder and of the denoising queries inherit them unless they are given.
+        pixel_mean: one value per channel of the image, in the image's unit.
+        pixel_std: one value per channel.
+        aux_loss: train every decoder layer and not the last one only.
+        select_box_nums_for_evaluation: the most detections per image.
+        device: accepted for configs of the original and without effect: the detector runs where
+            ``model.to(...)`` has brought its parameters.
+        dn_number: positive denoising queries to aim for; 0 for none.
+        label_noise_ratio: half of it is the share of denoising labels that are drawn anew, 0..1.
+        box_noise_scale: noise of denoising boxes in halves of their width and height.
+        input_format: the order of an image's channels, used to draw them.
+        vis_period: iterations between two pictures of training; 0 for none.
+
+    Raises:
+        ConfigError: when neck, backbone, transformer and the numbers given do not fit together.
+    """
+
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        position_embedding: nn.Module,
+        neck: nn.Module,
+        transformer: DINOTransformer,
+        embed_dim: int,
+        num_classes: int,
+        num_queries: int,
+        criterion: nn.Module,
+        pixel_mean: Sequence[float] = (123.675, 116.280, 103.530),
+        pixel_std: Sequence[float] = (58.395, 57.120, 57.375),
+        aux_loss: bool = True,
+        select_box_nums_for_evaluation: int = 300,
+        device: str = "cuda",
+        dn_number: int = 100,
+        label_noise_ratio: float = 0.2,
+        box_noise_scale: float = 1.0,
+        input_format: str = "RGB",
+        vis_period: int = 0,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.position_embedding = position_embedding
+        self.neck = neck
+        self.transformer = transformer
+        self.criterion = criterion
+        self.embed_dim = embed_dim
+        self.num_classes = num_classes
+        self.num_queries = num_queries
+        self.aux_loss = aux_loss
+        self.select_box_nums_for_evaluation = select_box_nums_for_evaluation
+        self.dn_number = dn_number
+        self.label_noise_ratio = label_noise_ratio
+        self.box_noise_scale = box_noise_scale
+        self.input_format = input_format
+        self.vis_period = vis_period
+        check_transformer(
+            transformer,
+            embed_dim=embed_dim,
+            num_queries=num_queries,
+            num_levels=check_neck(backbone, neck, embed_dim),
+        )
+        check_agreement(
+            {
+                "num_classes": num_classes,
+                "criterion.num_classes": getattr(criterion, "num_classes", None),
+            }
+        )
+        check_agreement({"len(pixel_mean)": len(pixel_mean), "len(pixel_std)": len(pixel_std)})
+
+        num_layers = transformer.decoder.num_layers
+        self.label_enc = nn.Embedding(num_classes, embed_dim)
+        self.class_embed = class_heads(embed_dim, num_classes, num_layers + 1)
+        self.bbox_embed = box_heads(embed_dim, num_layers + 1)
+        transformer.decoder.class_embed = self.class_embed
+        transformer.decoder.bbox_embed = self.bbox_embed
+        for name, tensor in {"pixel_mean": pixel_mean, "pixel_std": pixel_std}.items():
+            values = torch.tensor(list(tensor), dtype=torch.get_default_dtype())
+            self.register_buffer(name, values.view(-1, 1, 1), persistent=False)
+        self.init_neck()
+        weights = getattr(criterion, "weight_dict", None)
+        if isinstance(weights, Mapping):
+            criterion.weight_dict = expand_weight_dict(weights, num_layers)  # type: ignore[assignment]
+
+    @property
+    def device(self) -> torch.device:
+        """The device that the detector runs on."""
+        return self.pixel_mean.device
+
+    def init_neck(self) -> None:
+        """Draw the neck's convolutions by Xavier's rule and set their biases to zero."""
+        for module in self.neck.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.xavier_uniform_(module.weight)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def forward(
+        self, batched_inputs: Sequence[Mapping[str, Any]]
+    ) -> dict[str, Tensor] | list[dict[str, Any]]:
+        """Detect objects, or tell how far the detector is from doing so.
+
+        Args:
+            batched_inputs: dicts of detectron2's kind: ``"image"`` (c, h, w), in training
+                ``"instances"``, in evaluation ``"height"`` and ``"width"`` of the wanted result.
+
+        Returns:
+            In training the weighted losses ``loss_class``, ``loss_bbox`` and ``loss_giou`` with the
+            suffixes of :func:`~detrex.modeling.dino.criterion.expand_weight_dict`. In evaluation
+            ``{"instances": Instances}`` per image with ``pred_boxes``, ``scores`` and
+            ``pred_classes``.
+        """
+        images = normalize_images(batched_inputs, self.pixel_mean, self.pixel_std)
+        features, masks = self.extract_levels(images)
+        positions = [self.position_embedding(mask) for mask in masks]
+        targets = self.prepare_targets(batched_inputs)
+        denoising = self.denoising_queries(targets, features)
+        hidden = self.transformer(
+            features,
+            masks,
+            positions,
+            query_embed=denoising.query_embed if denoising else (None, None),
+            attn_masks=denoising.attn_masks if denoising else None,
+        )
+        logits, boxes = predict(
+            hidden.inter_states, hidden.layer_references, self.class_embed, self.bbox_embed
+        )
+        if not self.training:
+            return self.detections(logits[-1], boxes[-1], hidden, batched_inputs)
+        outputs, dn_metas = self.training_outputs(logits, boxes, hidden, denoising)
+        self.visualize_training(batched_inputs, outputs)
+        return self.weighted_losses(self.criterion(outputs, targets, dn_metas))
+
+    def extract_levels(self, images: Sequence[Tensor]) -> Levels:
+        """Send images through backbone and neck: all at once in training, else by their size."""
+        rule = PaddingRule.of(self.backbone)
+        groups = [list(range(len(images)))]
+        if not self.training:
+            groups = group_by_padded_size(images, rule)
+        parts = []
+        for group in groups:
+            batch = PaddedImages.pad([images[index] for index in group], rule)
+            features = list(self.neck(self.backbone(batch.tensor)))
+            masks = [batch.padding_mask(feature.shape[-2:]) for feature in features]
+            parts.append(Levels(features, masks))
+        return merge_levels(parts, groups)
+
+    def prepare_targets(
+        self, batched_inputs: Sequence[Mapping[str, Any]]
+    ) -> list[dict[str, Tensor]]:
+        """Give each image's labels and boxes in training, nothing in evaluation."""
+        if not self.training:
+            return []
+        return prepare_targets(batched_inputs, self.num_classes, at_least_float32(self.pixel_mean))
+
+    def denoising_queries(
+        self, targets: Sequence[Mapping[str, Tensor]], features: Sequence[Tensor]
+    ) -> DenoisingQueries | None:
+        """Make denoising queries of the targets; None without objects, so in evaluation too."""
+        return denoising_queries(
+            targets,
+            self.label_enc,
+            dn_number=self.dn_number,
+            num_queries=self.transformer.num_queries(features),
+            label_noise_ratio=self.label_noise_ratio,
+            box_noise_scale=self.box_noise_scale,
+        )
+
+    def training_outputs(
+        self,
+        logits_lnqc: Tensor,
+        boxes_lnq4: Tensor,
+        hidden: HiddenStates,
+        denoising: DenoisingQueries | None,
+    ) -> tuple[dict[str, Any], dict[str, Any] | None]:
+        """Part matching from denoising queries and name both as the criterion expects them.
+
+        Every parameter has a part in the outputs, if only with a factor of 0, so that distributed
+        training finds a gradient for each in every step.
+        """
+        first = denoising.num_queries if denoising else 0
+        outputs = as_outputs(logits_lnqc[:, :, first:], boxes_lnq4[:, :, first:], self.aux_loss)
+        outputs["enc_outputs"] = {
+            "pred_logits": at_least_float32(self.class_embed[-1](hidden.enc_state)),
+            "pred_boxes": hidden.enc_reference,
+        }
+        unused = self.label_enc.weight.sum()
+        if not self.aux_loss:
+            unused = unused + logits_lnqc[:-1].sum() + boxes_lnq4[:-1].sum()
+        outputs["pred_logits"] = outputs["pred_logits"] + 0.0 * unused
+        if denoising is None:
+            return outputs, None
+        known = as_outputs(logits_lnqc[:, :, :first], boxes_lnq4[:, :, :first], self.aux_loss)
+        return outputs, denoising.metas(known)
+
+    def weighted_losses(self, losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Multiply each loss by its weight; one without a weight stays as it is."""
+        weights = getattr(self.criterion, "weight_dict", {})
+        return {name: loss * weights.get(name, 1.0) for name, loss in losses.items()}
+
+    def detections(
+        self,
+        logits_nqc: Tensor,
+        boxes_nq4: Tensor,
+        hidden: HiddenStates,
+        batched_inputs: Sequence[Mapping[str, Any]],
+    ) -> list[dict[str, Any]]:
+        """Choose the best detections of each image and bring them to the wanted size."""
+        found = select_detections(
+            logits_nqc,
+            boxes_nq4,
+            [tuple(inputs["image"].shape[-2:]) for inputs in batched_inputs],
+            self.select_box_nums_for_evaluation,
+            hidden.query_padding,
+        )
+        return resize_detections(found, batched_inputs)
+
+    @torch.no_grad()
+    def visualize_training(
+        self, batched_inputs: Sequence[Mapping[str, Any]], outputs: Mapping[str, Tensor]
+    ) -> None:
+        """Every ``vis_period`` iterations store a picture of the first image as an event."""
+        if self.vis_period <= 0:
+            return
+        storage = get_event_storage()
+        if storage.iter % self.vis_period:
+            return
+        inputs = batched_inputs[0]
+        (found,) = select_detections(
+            outputs["pred_logits"][:1],
+            outputs["pred_boxes"][:1],
+            [tuple(inputs["image"].shape[-2:])],
+            self.select_box_nums_for_evaluation,
+        )
+        picture = draw_training(inputs, found, self.input_format)
+        storage.put_image("Left: GT bounding boxes; Right: predicted boxes", picture)

@@ -1,0 +1,300 @@
+"""The transformer: levels become tokens, the best tokens queries, and queries states.
+
+Letters in shapes: n images, l levels, s tokens of all levels, k selected queries, p denoising
+queries, q = p + k, d channels, (h, w) a level.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from detrex.errors import ConfigError
+from detrex.layers import MultiScaleDeformableAttention
+
+from .checks import check_agreement
+from .decoder import DINOTransformerDecoder
+from .encoder import DINOTransformerEncoder
+from .head import at_least_float32
+
+
+class HiddenStates(NamedTuple):
+    """What the transformer gives to the heads.
+
+    Attributes:
+        inter_states: (layers, n, q, d) normalised states of the decoder.
+        init_reference: (n, q, 4) boxes before the first layer, cxcywh in 0..1.
+        inter_references: (layers, n, q, 4) boxes after each layer.
+        enc_state: (n, k, d) the selected tokens of the encoder.
+        enc_reference: (n, k, 4) the boxes that the encoder proposes at them.
+        query_padding: (n, k) bool, True = a query taken from padding; None where there is none.
+    """
+
+    inter_states: Tensor
+    init_reference: Tensor
+    inter_references: Tensor
+    enc_state: Tensor
+    enc_reference: Tensor
+    query_padding: Tensor | None
+
+    @property
+    def layer_references(self) -> Tensor:
+        """The boxes (layers, n, q, 4) that each decoder layer started from."""
+        return torch.cat([self.init_reference[None], self.inter_references[:-1]])
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """All levels of a batch, flattened and joined.
+
+    Attributes:
+        content: (n, s, d).
+        position: (n, s, d) position and level embedding.
+        padding: (n, s) bool, True = padding.
+        shapes: (h, w) of each level.
+        valid_shapes: (n, l, 2) height and width of each level that is image.
+    """
+
+    content: Tensor
+    position: Tensor
+    padding: Tensor
+    shapes: list[tuple[int, int]]
+    valid_shapes: Tensor
+
+    @classmethod
+    def flatten(
+        cls,
+        features: Sequence[Tensor],
+        masks: Sequence[Tensor],
+        positions: Sequence[Tensor],
+        level_embeds: Tensor,
+    ) -> "Tokens":
+        """Join (n, d, h, w) features, (n, h, w) masks and (n, d, h, w) position embeddings."""
+        content = torch.cat([feature.flatten(2).transpose(1, 2) for feature in features], 1)
+        position = torch.cat(
+            [
+                position.flatten(2).transpose(1, 2) + level
+                for position, level in zip(positions, level_embeds, strict=True)
+            ],
+            1,
+        )
+        valid = [
+            torch.stack([(~mask[:, :, 0]).sum(1), (~mask[:, 0, :]).sum(1)], -1) for mask in masks
+        ]
+        return cls(
+            content=content,
+            position=position.to(content.dtype),
+            padding=torch.cat([mask.flatten(1) for mask in masks], 1),
+            shapes=[(int(mask.shape[1]), int(mask.shape[2])) for mask in masks],
+            valid_shapes=torch.stack(valid, 1),
+        )
+
+    @property
+    def valid_ratios(self) -> Tensor:
+        """The share (n, l, 2) of each level's width and height that is image."""
+        shapes = self.valid_shapes.new_tensor(self.shapes)
+        return (self.valid_shapes / shapes).flip(-1)
+
+    def centers(self) -> Tensor:
+        """The centres (n, s, 2), x and y, of all tokens; 0..1 is image, more is padding."""
+        centers = []
+        for (h, w), valid_hw in zip(self.shapes, self.valid_shapes.unbind(1), strict=True):
+            y = torch.arange(h, device=valid_hw.device) + 0.5
+            x = torch.arange(w, device=valid_hw.device) + 0.5
+            grid = torch.stack([x.expand(h, w), y[:, None].expand(h, w)], -1)
+            centers.append(grid.flatten(0, 1) / valid_hw.flip(-1)[:, None])
+        return torch.cat(centers, 1)
+
+
+def encoder_proposals(tokens: Tokens) -> tuple[Tensor, Tensor]:
+    """Propose one box per token, with a side of 0.05 of the image, doubled with each level.
+
+    Returns:
+        The cxcywh boxes (n, s, 4) before the sigmoid, and (n, s) bool, True where every coordinate
+        is inside 0.01..0.99. The others are +inf, so that no loss can pull at them.
+    """
+    centers = tokens.centers()
+    side = torch.cat(
+        [centers.new_full((h * w,), 0.05 * 2**lvl) for lvl, (h, w) in enumerate(tokens.shapes)]
+    )
+    boxes = torch.cat([centers, side[None, :, None].expand(len(centers), -1, 2)], -1)
+    inside = ((boxes > 0.01) & (boxes < 0.99)).all(-1) & ~tokens.padding
+    return torch.logit(boxes).masked_fill(~inside[..., None], float("inf")), inside
+
+
+class DINOTransformer(nn.Module):
+    """Encoder, mixed query selection (arXiv:2203.03605, 3.4) and decoder.
+
+    The detector hands its heads over as ``decoder.class_embed`` and ``decoder.bbox_embed``; the
+    last of each scores and moves the encoder's proposals.
+
+    Args:
+        encoder: usually :class:`DINOTransformerEncoder`.
+        decoder: usually :class:`DINOTransformerDecoder`.
+        num_feature_levels: feature levels that the neck gives.
+        two_stage_num_proposals: queries to select; there are fewer where there are fewer tokens.
+        learnt_init_query: content queries are learnt (one per rank) instead of the selected tokens.
+
+    Raises:
+        ConfigError: when encoder, decoder and ``num_feature_levels`` do not agree.
+    """
+
+    def __init__(
+        self,
+        encoder: DINOTransformerEncoder,
+        decoder: DINOTransformerDecoder,
+        num_feature_levels: int = 4,
+        two_stage_num_proposals: int = 900,
+        learnt_init_query: bool = True,
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.decoder = decoder
+        self.num_feature_levels = num_feature_levels
+        self.two_stage_num_proposals = two_stage_num_proposals
+        self.embed_dim = encoder.embed_dim
+        for name in ("embed_dim", "num_feature_levels"):
+            parts = {
+                "transformer": self,
+                "transformer.encoder": encoder,
+                "transformer.decoder": decoder,
+            }
+            check_agreement(
+                {f"{who}.{name}": getattr(part, name, None) for who, part in parts.items()}
+            )
+
+        self.level_embeds = nn.Parameter(torch.empty(num_feature_levels, self.embed_dim))
+        self.learnt_init_query = learnt_init_query
+        if learnt_init_query:
+            self.tgt_embed = nn.Embedding(two_stage_num_proposals, self.embed_dim)
+        self.enc_output = nn.Linear(self.embed_dim, self.embed_dim)
+        self.enc_output_norm = nn.LayerNorm(self.embed_dim)
+        self.init_weights()
+
+    def init_weights(self) -> None:
+        """Draw all weights anew: Xavier for matrices, deformable attention by its own rule."""
+        for parameter in self.parameters():
+            if parameter.dim() > 1:
+                nn.init.xavier_uniform_(parameter)
+        for module in self.modules():
+            if isinstance(module, MultiScaleDeformableAttention):
+                module.init_weights()
+        nn.init.normal_(self.level_embeds)
+
+    def num_queries(self, features: Sequence[Tensor]) -> int:
+        """Say how many queries will be selected: no more than ``features`` have tokens."""
+        num_tokens = sum(feature.shape[-2] * feature.shape[-1] for feature in features)
+        return min(self.two_stage_num_proposals, num_tokens)
+
+    def forward(
+        self,
+        multi_level_feats: Sequence[Tensor],
+        multi_level_masks: Sequence[Tensor],
+        multi_level_pos_embeds: Sequence[Tensor],
+        query_embed: tuple[Tensor | None, Tensor | None] = (None, None),
+        attn_masks: list[Tensor | None] | None = None,
+        **kwargs: Any,
+    ) -> HiddenStates:
+        """Encode the levels, select queries, decode them.
+
+        In evaluation padding is never selected before image, and a query taken from it, which
+        happens only where an image has fewer tokens than there are queries, is hidden from the
+        others.
+
+        Args:
+            multi_level_feats: (n, d, h, w) per level, finest first.
+            multi_level_masks: (n, h, w) bool per level, True = padding.
+            multi_level_pos_embeds: (n, d, h, w) per level.
+            query_embed: content (n, p, d) and boxes before the sigmoid (n, p, 4) of queries to put
+                first, or two times None.
+            attn_masks: for the decoder's self- and cross-attention.
+            **kwargs: passed to encoder and decoder.
+
+        Returns:
+            The states for the heads.
+
+        Raises:
+            ValueError: when there are not ``num_feature_levels`` levels.
+        """
+        if len(multi_level_feats) != self.num_feature_levels:
+            raise ValueError(
+                f"the neck gives {len(multi_level_feats)} feature levels, but the transformer has "
+                f"num_feature_levels={self.num_feature_levels}; set num_outs of the neck to "
+                f"{self.num_feature_levels}, or num_feature_levels to {len(multi_level_feats)}."
+            )
+        tokens = Tokens.flatten(
+            multi_level_feats, multi_level_masks, multi_level_pos_embeds, self.level_embeds
+        )
+        geometry = {"spatial_shapes": tokens.shapes, "valid_ratios": tokens.valid_ratios}
+        memory = self.encoder(
+            query=tokens.content,
+            key=None,
+            value=None,
+            query_pos=tokens.position,
+            query_key_padding_mask=tokens.padding,
+            reference_points=tokens.centers()[:, :, None] * tokens.valid_ratios[:, None],
+            **geometry,
+            **kwargs,
+        )
+        content, boxes_unact, query_padding = self.select_queries(memory, tokens)
+        references = boxes_unact.detach().sigmoid()
+        queries = content.detach()
+        if self.learnt_init_query:
+            queries = self.tgt_embed.weight[: content.shape[1]].expand_as(content)
+        if query_embed[0] is not None and query_embed[1] is not None:
+            queries = torch.cat([query_embed[0].to(queries), queries], 1)
+            references = torch.cat([query_embed[1].to(references).sigmoid(), references], 1)
+        states, inter_references = self.decoder(
+            query=queries,
+            key=memory,
+            value=memory,
+            attn_masks=attn_masks,
+            query_key_padding_mask=query_padding,
+            key_padding_mask=tokens.padding,
+            reference_points=references,
+            **geometry,
+            **kwargs,
+        )
+        return HiddenStates(
+            states, references, inter_references, content, boxes_unact.sigmoid(), query_padding
+        )
+
+    def select_queries(
+        self, memory: Tensor, tokens: Tokens
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Take the tokens with the highest class score, and their proposals moved by the box head.
+
+        Returns:
+            Content (n, k, d), boxes before the sigmoid (n, k, 4) and, in evaluation, (n, k) bool,
+            True where padding had to be taken.
+
+        Raises:
+            ConfigError: when the decoder was not given heads.
+        """
+        class_embed, bbox_embed = self.decoder.class_embed, self.decoder.bbox_embed
+        if class_embed is None or bbox_embed is None:
+            raise ConfigError(
+                "DINOTransformer has no heads to score proposals with; DINO hands them over, or "
+                "set decoder.class_embed and decoder.bbox_embed to a ModuleList with one for each "
+                "layer and one more."
+            )
+        proposals, inside = encoder_proposals(tokens)
+        memory = memory.masked_fill(~inside[..., None], 0.0)
+        memory = self.enc_output_norm(self.enc_output(memory))
+        scores = class_embed[-1](memory).amax(-1)
+        if not self.training:
+            scores = scores.masked_fill(tokens.padding, float("-inf"))
+        k = min(self.two_stage_num_proposals, scores.shape[1])
+        index = scores.topk(k, dim=1).indices
+        content = _gather(memory, index)
+        boxes_unact = at_least_float32(bbox_embed[-1](content))
+        boxes_unact = boxes_unact + _gather(proposals, index)
+        query_padding = None if self.training else tokens.padding.gather(1, index)
+        return content, boxes_unact, query_padding
+
+
+def _gather(values_nsd: Tensor, index_nk: Tensor) -> Tensor:
+    """Take the tokens ``index_nk`` of each image: (n, s, d) to (n, k, d)."""
+    return values_nsd.gather(1, index_nk[..., None].expand(-1, -1, values_nsd.shape[-1]))

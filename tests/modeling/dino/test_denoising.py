@@ -1,0 +1,126 @@
+import pytest
+import torch
+from torch import nn
+
+from detrex.layers import box_cxcywh_to_xyxy
+from detrex.modeling.dino.denoising import (
+    attention_mask,
+    denoising_queries,
+    flip_labels,
+    shift_corners,
+)
+from detrex.utils import inverse_sigmoid
+
+
+def _targets(counts, num_classes=7):
+    return [
+        {
+            "labels": torch.randint(num_classes, (count,)),
+            "boxes": torch.rand(count, 4) * 0.3 + 0.3,
+        }
+        for count in counts
+    ]
+
+
+def _make(counts, dn_number=10, label_noise_ratio=0.0, box_noise_scale=0.0, num_queries=13):
+    targets, embedding = _targets(counts), nn.Embedding(7, 6)
+    queries = denoising_queries(
+        targets,
+        embedding,
+        dn_number=dn_number,
+        num_queries=num_queries,
+        label_noise_ratio=label_noise_ratio,
+        box_noise_scale=box_noise_scale,
+    )
+    return targets, embedding, queries
+
+
+@pytest.mark.parametrize(("groups", "group_size", "matching"), [(1, 2, 3), (3, 4, 5), (2, 10, 1)])
+def test_attention_mask__by_definition(groups, group_size, matching):
+    mask = attention_mask(groups, group_size, matching, "cpu")
+    denoising = groups * group_size
+    assert mask.shape == (denoising + matching, denoising + matching)
+    for row in range(len(mask)):
+        for column in range(len(mask)):
+            if column >= denoising:
+                hidden = False
+            elif row >= denoising:
+                hidden = True
+            else:
+                hidden = row // group_size != column // group_size
+            assert bool(mask[row, column]) == hidden
+
+
+@pytest.mark.parametrize(
+    ("dn_number", "counts", "groups"),
+    [(10, (3, 5), 2), (10, (3, 0, 1), 3), (1, (5, 2), 1), (100, (1,), 100)],
+)
+def test_denoising_queries__layout_without_noise(dn_number, counts, groups):
+    targets, embedding, queries = _make(counts, dn_number)
+    most = max(counts)
+    assert (queries.num_groups, queries.group_size) == (groups, 2 * most)
+    assert queries.content.shape == (len(counts), groups * 2 * most, 6)
+    assert queries.attention_mask.shape[0] == queries.num_queries + 13
+    for image, target in enumerate(targets):
+        for half in range(2 * groups):
+            for slot in range(most):
+                content = queries.content[image, half * most + slot]
+                box = queries.boxes_unact[image, half * most + slot]
+                if slot < counts[image]:
+                    expected = embedding.weight[target["labels"][slot]]
+                    torch.testing.assert_close(content, expected, rtol=0, atol=0)
+                    expected = inverse_sigmoid(target["boxes"][slot])
+                    torch.testing.assert_close(box, expected, rtol=0, atol=0)
+                else:
+                    assert not content.any()
+                    assert not box.any()
+
+
+@pytest.mark.parametrize(("dn_number", "counts"), [(0, (3, 5)), (-1, (2,)), (10, (0, 0)), (10, ())])
+def test_denoising_queries__nothing_to_denoise(dn_number, counts):
+    assert _make(counts, dn_number)[2] is None
+
+
+def test_denoising_queries__negative_half_lies_further_off():
+    boxes = torch.rand(5, 4) * 0.2 + torch.tensor([0.4, 0.4, 0.2, 0.2])
+    target = {"labels": torch.zeros(5, dtype=torch.int64), "boxes": boxes}
+    queries = denoising_queries(
+        [target], nn.Embedding(7, 6), dn_number=50, num_queries=3, box_noise_scale=0.4
+    )
+    noised = box_cxcywh_to_xyxy(queries.boxes_unact[0].sigmoid()).view(10, 2, 5, 4)
+    half = boxes[:, [2, 3, 2, 3]] / 2
+    share = (noised - box_cxcywh_to_xyxy(boxes)).abs() / half / 0.4
+    assert share[:, 0].max() < 1.001
+    assert share[:, 1].min() > 0.999
+    assert share[:, 1].max() < 2.001
+
+
+def test_denoising_queries__gradient_reaches_the_embedding():
+    _, embedding, queries = _make((2, 3), label_noise_ratio=0.5, box_noise_scale=1.0)
+    queries.content.square().sum().backward()
+    assert embedding.weight.grad.abs().sum() > 0
+
+
+def test_flip_labels__share_and_purity():
+    labels = torch.full((20000,), 3)
+    flipped = flip_labels(labels, 0.25, 4)
+    assert (labels == 3).all()
+    assert pytest.approx((flipped != 3).float().mean().item(), abs=0.01) == 0.25 * 3 / 4
+    assert flipped.unique().tolist() == [0, 1, 2, 3]
+
+
+def test_shift_corners__clamps_to_the_image():
+    boxes = torch.tensor([[0.5, 0.5, 1.0, 1.0], [0.05, 0.9, 0.1, 0.2]]).repeat(500, 1)
+    shifted = box_cxcywh_to_xyxy(shift_corners(boxes, torch.ones(1000, dtype=torch.bool), 1.0))
+    assert shifted.min() >= -1e-6
+    assert shifted.max() <= 1 + 1e-6
+
+
+def test_metas__names_of_the_criterion():
+    _, _, queries = _make((2, 1), dn_number=4)
+    outputs = {"pred_logits": torch.zeros(1)}
+    assert queries.metas(outputs) == {
+        "single_padding": 4,
+        "dn_num": 2,
+        "output_known_lbs_bboxes": outputs,
+    }
