@@ -110,6 +110,7 @@ def load_init_checkpoint(
     if isinstance(backbone, nn.Module):
         beyond = any(not matched.startswith("backbone.") for matched in fitted[1].matched)
         if not beyond or fitted[1].share < min_share:
+            logger.info("%s holds no %s: it starts its backbone only", name, type(model).__name__)
             model, fitted = backbone, fit_state_dict(backbone, tensors, source=name)
     return _load(model, tensors, fitted, min_share)
 
@@ -266,8 +267,9 @@ def _load(
             f"{examples(list(tensors))}: give a file of the same architecture"
         )
     module.load_state_dict(values, strict=False)
-    logger.info(report.summary())
-    logger.debug("what was loaded, by part:\n%s", report.table())
+    logger.info("%s\n%s", report.summary(), report.table())
+    if report.unexpected:
+        logger.info("unused in %s: %s", report.source, examples(report.unexpected))
     if report.missing:
         logger.warning("not in %s, left as they were: %s", report.source, examples(report.missing))
     for name, (theirs, ours) in zip(report.mismatched, report.shapes, strict=True):

@@ -87,8 +87,8 @@ def _fetch(address: str) -> Path:
         return Path(PathManager.get_local_path(address))
     except Exception as error:
         raise CheckpointError(
-            f"cannot fetch {address} ({_first_line(error)}): check the address and the network, "
-            "or give the path of a file that you have downloaded"
+            f"cannot fetch {address} ({_first_sentence(error)}): check the address and the "
+            "network, or give the path of a file that you have downloaded"
         ) from error
 
 
@@ -180,9 +180,9 @@ def _examples(names: Mapping[str, Any]) -> str:
     return ", ".join(repr(str(name)) for name in list(names)[:4]) or "an empty dictionary"
 
 
-def _first_line(error: BaseException) -> str:
+def _first_sentence(error: BaseException) -> str:
     text = str(error).strip().rpartition("WeightsUnpickler error: ")[2]
-    return text.splitlines()[0].rstrip(".") if text else type(error).__name__
+    return re.split(r"\.\s|\n", text)[0].rstrip(".") if text else type(error).__name__
 
 
 def _read_file(file: Path) -> Any:
@@ -268,7 +268,7 @@ def _read_arrays(file: Path) -> Any:
 
 def _damaged(file: Path, error: Exception) -> CheckpointError:
     return CheckpointError(
-        f"{file} is truncated or damaged ({_first_line(error)}): copy or download it again"
+        f"{file} is truncated or damaged ({_first_sentence(error)}): copy or download it again"
     )
 
 

@@ -340,3 +340,20 @@ def test_load_init_checkpoint__nothing_fits(tmp_path):
 def test_load_init_checkpoint__model_without_a_backbone():
     model, source = nn.Linear(3, 5), nn.Linear(3, 5)
     assert load_init_checkpoint(model, source.state_dict()).share == 1
+
+
+def test_load_weights__says_what_was_loaded(caplog):
+    model = nn.Linear(3, 5)
+    with caplog.at_level("INFO"):
+        load_weights(model, model.state_dict() | {"fc.weight": torch.zeros(1)})
+    assert "the state dict: 2 of 2 tensors loaded by same names" in caplog.text
+    assert "part    matched  missing  mismatched" in caplog.text
+    assert "unused in the state dict: 'fc.weight'" in caplog.text
+
+
+def test_load_weights__larger_network_of_the_same_family_is_warned_of(caplog):
+    small = torchvision_resnet()
+    block = torchvision.models.resnet.BasicBlock
+    large = torchvision.models.resnet.ResNet(block, [1, 2, 1, 1])
+    assert 0.8 < load_weights(large, small.state_dict()).share < 1
+    assert "left as they were: 'layer2.1.conv1.weight'" in caplog.text
