@@ -43,9 +43,10 @@ def test_check_targets__right_is_silent(node):
     ("node", "expected"),
     [
         (
-            L(nn.GELU)(approximat="tanh"),
+            L(nn.Dropout)(pp=0.1, inplac=True),
             [
-                "node: LayerNorm() has no argument 'normalized_shap'. Did you mean 'normalized_shape'?"
+                "node: Dropout() has no argument 'inplac'. Did you mean 'inplace'?",
+                "node: Dropout() has no argument 'pp'. Did you mean 'p'?",
             ],
         ),
         (

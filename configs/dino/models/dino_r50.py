@@ -1,7 +1,8 @@
 """DINO (arXiv 2203.03605) with a ResNet-50 and four levels of features.
 
-Each number that other parts depend on stands here once: `num_classes`, `num_queries`, `embed_dim`,
-`neck.num_outs` (the levels) and the two `num_layers`; the rest follows, on the command line too.
+Each number that other parts depend on stands here once: `num_classes`, `num_queries`, `embed_dim`
+(twice `position_embedding.num_pos_feats`), `neck.num_outs` (the levels) and the two `num_layers`;
+the rest follows, on the command line too.
 """
 
 from detectron2.config import LazyCall as L
