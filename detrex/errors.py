@@ -1,5 +1,7 @@
 """Errors that a user of the package can provoke, and the hint that names the likely cure.
 
+::
+
     DetrexError
     |-- BackboneError (ValueError)       a backbone cannot be built or used as asked
     |-- ConfigError (ValueError)         a config cannot be loaded, or its parts do not fit together

@@ -1,0 +1,50 @@
+"""The errors and the hint of a near name."""
+
+import pytest
+
+from detrex.errors import (
+    BackboneError,
+    CheckpointError,
+    ConfigError,
+    DetrexError,
+    DownloadError,
+    NonFiniteLossError,
+    did_you_mean,
+)
+
+
+@pytest.mark.parametrize(
+    ("error", "builtin"),
+    [
+        (BackboneError, ValueError),
+        (ConfigError, ValueError),
+        (CheckpointError, ValueError),
+        (DownloadError, OSError),
+        (NonFiniteLossError, ArithmeticError),
+    ],
+)
+def test_error__is_caught_as_ours_and_as_the_builtin(error, builtin):
+    assert issubclass(error, DetrexError)
+    with pytest.raises(builtin, match="why"):
+        raise error("why")
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("resnet5O", " Did you mean 'resnet50' or 'resnet50d'?"),
+        ("convnext", " Did you mean 'convnext_tiny'?"),
+        ("xyz", ""),
+        ("", ""),
+    ],
+)
+def test_did_you_mean__names_what_is_near(name, expected):
+    assert did_you_mean(name, ["resnet50", "resnet50d", "convnext_tiny"]) == expected
+
+
+def test_did_you_mean__stops_at_the_limit():
+    assert did_you_mean("layer", (f"layer{i}" for i in range(9)), limit=2).count(" or ") == 1
+
+
+def test_did_you_mean__takes_keys_that_are_no_strings():
+    assert did_you_mean(123, [124, 9]) == " Did you mean '124'?"
