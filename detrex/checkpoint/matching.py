@@ -272,6 +272,10 @@ def _load(
         logger.info("unused in %s: %s", report.source, examples(report.unexpected))
     if report.missing:
         logger.warning("not in %s, left as they were: %s", report.source, examples(report.missing))
-    for name, (theirs, ours) in zip(report.mismatched, report.shapes, strict=True):
-        logger.warning("skipped %s: its shape is %s in the file and %s here", name, theirs, ours)
+    if report.mismatched:
+        skipped = (
+            f"skipped {name}: its shape is {theirs} in the file and {ours} here"
+            for name, (theirs, ours) in zip(report.mismatched, report.shapes, strict=True)
+        )
+        logger.warning("\n".join(skipped))
     return report

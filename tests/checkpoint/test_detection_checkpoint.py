@@ -231,3 +231,11 @@ def test_distributed_wrapper_is_taken_off(tmp_path):
         assert_equal(fresh.module, source)
     finally:
         torch.distributed.destroy_process_group()
+
+
+def test_package__exports_it_lazily():
+    import detrex.checkpoint
+
+    assert detrex.checkpoint.DetectionCheckpointer is DetectionCheckpointer
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = detrex.checkpoint.nothing
