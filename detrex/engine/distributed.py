@@ -1,5 +1,6 @@
 """What differs between one process and many: devices, DDP, and values all ranks agree on."""
 
+import inspect
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -8,6 +9,7 @@ import torch.distributed as dist
 from detectron2.engine import create_ddp_model
 from detectron2.utils import comm
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from detrex.errors import ConfigError
 
@@ -70,12 +72,30 @@ def wrap_ddp(model: nn.Module, device: torch.device, options: Mapping[str, Any])
         The wrapped model, or the model itself in a single process.
     """
     device_ids = [device.index] if device.type == "cuda" else None
-    return create_ddp_model(model, device_ids=device_ids, **options)
+    keywords = dict(options)
+    if "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters:
+        # The name that torch 2.15 gives to broadcast_buffers, which it deprecates.
+        keywords["forward_sync_buffers"] = keywords.pop("broadcast_buffers", True)
+    return create_ddp_model(model, device_ids=device_ids, **keywords)
 
 
 def unwrap_ddp(model: nn.Module) -> nn.Module:
     """Return the model inside DistributedDataParallel, or the model itself."""
-    return model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
+    return model.module if isinstance(model, DistributedDataParallel) else model
+
+
+def sync_buffers(model: nn.Module) -> None:
+    """Give every rank the main process's buffers, such as running statistics of batch norm.
+
+    Ranks see different images, so that theirs drift apart; a checkpoint holds those of the main
+    process.
+
+    Args:
+        model: the model without DDP; nothing happens in a single process.
+    """
+    if comm.get_world_size() > 1:
+        for buffer in model.buffers():
+            dist.broadcast(buffer, src=0)
 
 
 def broadcast_from_main(value: T) -> T:

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from detrex.config import try_get_key
-from detrex.engine.distributed import unwrap_ddp
+from detrex.engine.distributed import sync_buffers, unwrap_ddp
 from detrex.engine.trainer import AMP_DTYPES
 from detrex.errors import ConfigError, did_you_mean
 
@@ -29,7 +29,8 @@ def do_test(cfg: DictConfig, model: nn.Module, eval_only: bool = False) -> Metri
 
     Reads ``dataloader.test``, ``dataloader.evaluator``, ``train.amp``, ``train.model_ema.enabled``
     and ``train.model_ema.use_ema_weights_for_eval_only``. The model comes back in the mode
-    (training or evaluation, module by module) that it had.
+    (training or evaluation, module by module) that it had, and all ranks evaluate the weights of
+    the main process.
 
     Args:
         cfg: the config.
@@ -45,7 +46,7 @@ def do_test(cfg: DictConfig, model: nn.Module, eval_only: bool = False) -> Metri
         ones as ``{"ema/bbox": {...}}``. Empty too where the config has no evaluator.
 
     Raises:
-        ConfigError: ``eval_only`` without an evaluator, or a dataset that is not registered.
+        ConfigError: ``eval_only`` without an evaluator, or a dataset that is not there.
     """
     if try_get_key(cfg, "dataloader.evaluator") is None:
         if eval_only:
@@ -65,12 +66,11 @@ class Evaluation:
             :func:`do_test`.
 
     Raises:
-        ConfigError: a dataset is not registered, or ``train.amp.dtype`` is unknown.
+        ConfigError: a dataset is not there, or ``train.amp.dtype`` is unknown.
     """
 
     def __init__(self, cfg: DictConfig) -> None:
-        require_datasets(cfg.dataloader.test, "dataloader.test")
-        self.loader = instantiate(cfg.dataloader.test)
+        self.loader = build_loader(cfg, "dataloader.test")
         self.evaluator: DatasetEvaluator = instantiate(cfg.dataloader.evaluator)
         self.amp = bool(try_get_key(cfg, "train.amp.enabled", default=False))
         self.amp_dtype = amp_dtype(cfg)
@@ -99,6 +99,7 @@ class Evaluation:
 
     def _evaluate(self, model: nn.Module) -> Metrics:
         model = unwrap_ddp(model)
+        sync_buffers(model)
         device_type = next(model.parameters()).device.type
         with (
             evaluation_mode(model),
@@ -161,24 +162,38 @@ def amp_dtype(cfg: DictConfig) -> torch.dtype:
     return AMP_DTYPES[name]
 
 
-def require_datasets(loader: DictConfig, key: str) -> None:
-    """Check the dataset names that a loader's config states, before anything is built.
+def build_loader(cfg: DictConfig, key: str) -> Iterable:
+    """Build a loader, and say in one sentence which dataset is not there.
 
     Args:
-        loader: a loader's config; only names that are written out under ``dataset.names`` are
-            checked.
-        key: where it stands in the config, for the message.
+        cfg: the config.
+        key: the loader's place in it, such as ``"dataloader.train"``.
+
+    Returns:
+        What the loader's config builds.
 
     Raises:
-        ConfigError: a name is not in detectron2's ``DatasetCatalog``.
+        ConfigError: a name under ``dataset.names`` is not registered with detectron2, or one of the
+            dataset's files does not exist.
     """
+    node = try_get_key(cfg, key)
+    dataset = try_get_key(node, "dataset")
+    names = dataset.get("names", []) if isinstance(dataset, DictConfig) else []
+    if not isinstance(names, DictConfig):  # a call registers its dataset when it is built
+        _require_registered([names] if isinstance(names, str) else names, key)
+    try:
+        return instantiate(node)
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"{key} needs {error.filename or error}, which does not exist: correct the dataset's "
+            "paths, or point the environment variable DETECTRON2_DATASETS at detectron2's datasets."
+        ) from error
+
+
+def _require_registered(names: Iterable[Any], key: str) -> None:
     from detectron2.data import DatasetCatalog
 
-    dataset = try_get_key(loader, "dataset")
-    names = dataset.get("names", []) if isinstance(dataset, DictConfig) else []
-    if isinstance(names, DictConfig):  # a lazy call that registers them when the loader is built
-        return
-    for name in [names] if isinstance(names, str) else names:
+    for name in names:
         if isinstance(name, str) and name not in DatasetCatalog.list():
             raise ConfigError(
                 f"{key}.dataset.names={name} is not a registered dataset: register it first, e.g. "

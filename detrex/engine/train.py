@@ -17,7 +17,7 @@ from torch import nn, optim
 from detrex.checkpoint.detection_checkpoint import DetectionCheckpointer
 from detrex.config import try_get_key
 from detrex.engine.distributed import broadcast_from_main, resolve_device, wrap_ddp
-from detrex.engine.evaluation import Evaluation, Metrics, amp_dtype, do_test, require_datasets
+from detrex.engine.evaluation import Evaluation, Metrics, amp_dtype, build_loader, do_test
 from detrex.engine.trainer import Trainer
 from detrex.errors import ConfigError
 from detrex.modeling import ema
@@ -74,13 +74,13 @@ def do_train(args: argparse.Namespace, cfg: DictConfig) -> Metrics:
     """
     apply_fast_dev_run(cfg)
     require_keys(cfg, "model", "optimizer", "lr_multiplier", "dataloader.train", "train.max_iter")
-    require_datasets(cfg.dataloader.train, "dataloader.train")
+    loader = build_loader(cfg, "dataloader.train")
     evaluation = Evaluation(cfg) if try_get_key(cfg, "dataloader.evaluator") else None
     seed = _run_seed(cfg)
     model = build_model(cfg, seed)
     trainer = Trainer(
         wrap_ddp(model, next(model.parameters()).device, try_get_key(cfg, "train.ddp", default={})),
-        instantiate(cfg.dataloader.train),
+        loader,
         build_optimizer(cfg, model),
         amp=bool(try_get_key(cfg, "train.amp.enabled", default=False)),
         amp_dtype=amp_dtype(cfg),

@@ -4,6 +4,7 @@ Mixed precision, gradient accumulation and exact resumption live here; everythin
 around the steps (schedules, checkpoints, evaluation, logs) is a hook of detectron2.
 """
 
+import logging
 import math
 import time
 from collections.abc import Iterable, Mapping
@@ -16,10 +17,12 @@ from detectron2.utils import comm
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from detrex.errors import ConfigError, NonFiniteLossError
+from detrex.errors import ConfigError, DetrexError, NonFiniteLossError
 from detrex.utils.seeding import seed_everything
 
 AMP_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+
+logger = logging.getLogger(__name__)
 
 
 class Trainer(SimpleTrainer):
@@ -78,6 +81,23 @@ class Trainer(SimpleTrainer):
             self.device_type, enabled=amp and amp_dtype is torch.float16
         )
 
+    def train(self, start_iter: int, max_iter: int) -> None:
+        """Run the loop; the package's own errors are logged as the sentences that they are.
+
+        Args:
+            start_iter: the first iteration.
+            max_iter: one more than the last.
+        """
+        loop_logger = logging.getLogger("detectron2.engine.train_loop")
+        loop_logger.addFilter(_has_no_detrex_error)
+        try:
+            super().train(start_iter, max_iter)
+        except DetrexError as error:
+            logger.error("%s", error)
+            raise
+        finally:
+            loop_logger.removeFilter(_has_no_detrex_error)
+
     def run_step(self) -> None:
         """Take one optimizer step.
 
@@ -112,12 +132,20 @@ class Trainer(SimpleTrainer):
         ddp = isinstance(self.model, DistributedDataParallel)
         with self.model.no_sync() if ddp and not exchange else nullcontext():
             with torch.amp.autocast(self.device_type, self.amp_dtype, enabled=self.amp):
-                losses = self.model(batch)
-            if isinstance(losses, Tensor):
-                losses = {"total_loss": losses}
+                losses = self._losses_of(batch)
             total = torch.stack([loss.float() for loss in losses.values()]).sum()
             self.grad_scaler.scale(total / self.accumulate_steps).backward()
         return {name: loss.detach().float() for name, loss in losses.items()}
+
+    def _losses_of(self, batch: Any) -> dict[str, Tensor]:
+        try:
+            losses = self.model(batch)
+        except NonFiniteLossError as error:
+            raise NonFiniteLossError(
+                f"Training stopped at iteration {self.iter}, whose losses cannot be computed: "
+                f"{error}"
+            ) from error
+        return {"total_loss": losses} if isinstance(losses, Tensor) else losses
 
     def _agree_and_record(self, losses: dict[str, float], data_seconds: float) -> None:
         """Store the losses' means over the ranks; stop all ranks where one has a bad loss."""
@@ -187,3 +215,8 @@ class Trainer(SimpleTrainer):
         if self.grad_scaler.is_enabled() and "grad_scaler" in state_dict:
             self.grad_scaler.load_state_dict(state_dict["grad_scaler"])
         self.seed = state_dict.get("seed", self.seed)
+
+
+def _has_no_detrex_error(record: logging.LogRecord) -> bool:
+    """Whether a log record is to be kept: not if it is the traceback of one of our own errors."""
+    return not (record.exc_info and isinstance(record.exc_info[1], DetrexError))

@@ -1,3 +1,5 @@
+import contextlib
+
 import pytest
 import torch
 from detectron2.config import LazyCall as L
@@ -41,7 +43,7 @@ def test_do_test__each_module_keeps_its_mode(cfg):
 
 def test_evaluation_mode__restores_after_an_error():
     model = StandIn().train()
-    with pytest.raises(KeyError), evaluation_mode(model):
+    with contextlib.suppress(KeyError), evaluation_mode(model):
         assert not model.dropout.training
         raise KeyError
     assert model.dropout.training
@@ -90,7 +92,9 @@ def test_do_test__without_evaluator(cfg):
 @pytest.mark.parametrize("names", ["coco_2017_vall", ["coco_2017_val", "coco_2017_vall"]])
 def test_do_test__unregistered_dataset(cfg, names):
     cfg.dataloader.test = L(evaluation_batches)(dataset={"names": names})
-    with pytest.raises(ConfigError, match=r"names=coco_2017_vall is not a registered.*'coco_2017_val'"):
+    with pytest.raises(
+        ConfigError, match=r"names=coco_2017_vall is not a registered.*'coco_2017_val'"
+    ):
         do_test(cfg, StandIn())
 
 

@@ -6,6 +6,8 @@ import types
 import pytest
 import torch
 from detectron2.config import LazyCall as L
+from detectron2.data import get_detection_dataset_dicts
+from detectron2.data.datasets import register_coco_instances
 from omegaconf import OmegaConf
 
 from detrex.engine import build_model, build_optimizer, do_train, evaluate_only
@@ -151,7 +153,10 @@ def test_do_train__init_checkpoint_of_a_detector_and_of_a_backbone(tmp_path):
     prefix = "backbone."
     backbone = {k[len(prefix) :]: v for k, v in weights.items() if k.startswith(prefix)}
     torch.save(backbone, tmp_path / "backbone.pth")
-    for file, same in ((tmp_path / "first/model_final.pth", True), (tmp_path / "backbone.pth", False)):
+    for file, same in (
+        (tmp_path / "first/model_final.pth", True),
+        (tmp_path / "backbone.pth", False),
+    ):
         cfg = stand_in_config(str(tmp_path / "next"), init_checkpoint=str(file), max_iter=1)
         cfg.optimizer.lr = 0.0
         do_train(FRESH, cfg)
@@ -204,8 +209,18 @@ def test_do_train__missing_parts_are_named_together(tmp_path):
 def test_do_train__unknown_dataset_before_the_model_is_built(tmp_path):
     cfg = stand_in_config(str(tmp_path))
     cfg.model = L(pytest.fail)(reason="built")
-    cfg.dataloader.train.dataset = {"names": "coco_2017_trian"}
+    cfg.dataloader.train.dataset = L(get_detection_dataset_dicts)(names="coco_2017_trian")
     with pytest.raises(ConfigError, match="'coco_2017_train'"):
+        do_train(FRESH, cfg)
+
+
+def test_do_train__dataset_files_that_are_not_there(tmp_path):
+    register_coco_instances("lost_on_disk", {}, str(tmp_path / "lost.json"), str(tmp_path))
+    cfg = stand_in_config(str(tmp_path))
+    cfg.dataloader.train.dataset = L(get_detection_dataset_dicts)(names="lost_on_disk")
+    with pytest.raises(
+        ConfigError, match=r"dataloader\.train needs .*lost\.json, which does not exist"
+    ):
         do_train(FRESH, cfg)
 
 
@@ -278,5 +293,3 @@ def test_build_optimizer__params_must_be_a_call(tmp_path):
     cfg.optimizer.params = OmegaConf.create({"lr": 1})
     with pytest.raises(ConfigError, match=r"optimizer\.params must be a call"):
         build_optimizer(cfg, torch.nn.Linear(1, 1))
-
-

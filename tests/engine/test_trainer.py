@@ -113,6 +113,15 @@ def test_run_step__infinite_losses_are_all_named():
         train(Broken(1, 1), [[]])
 
 
+def test_run_step__an_error_of_the_matcher_gets_its_iteration():
+    class Diverged(nn.Linear):
+        def forward(self, batch):
+            raise NonFiniteLossError("The matcher got boxes with 3 of 8 numbers NaN.")
+
+    with pytest.raises(NonFiniteLossError, match=r"stopped at iteration 0.*The matcher got boxes"):
+        train(Diverged(1, 1), [[]])
+
+
 def test_run_step__a_single_tensor_is_a_loss():
     class Scalar(nn.Linear):
         def forward(self, batch):

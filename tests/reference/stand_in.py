@@ -60,7 +60,7 @@ class MeanScore(DatasetEvaluator):
 
     def process(self, inputs, outputs):
         for sample, output in zip(inputs, outputs, strict=True):
-            self.scores[sample["image_id"]] = float(output["instances"].scores)
+            self.scores[sample["image_id"]] = output["instances"].scores.item()
 
     def evaluate(self):
         shares = comm.gather(self.scores)

@@ -1,0 +1,103 @@
+import pytest
+import torch
+
+from detrex.engine import argument_parser, load_run_config, main, run
+from detrex.errors import ConfigError
+
+CONFIG = """
+from tests.reference.stand_in import stand_in_config
+
+cfg = stand_in_config({folder!r}, max_iter=2)
+model, optimizer, lr_multiplier = cfg.model, cfg.optimizer, cfg.lr_multiplier
+dataloader, train = cfg.dataloader, cfg.train
+del cfg
+"""
+
+
+@pytest.fixture
+def config(tmp_path):
+    file = tmp_path / "config.py"
+    file.write_text(CONFIG.format(folder=str(tmp_path / "out")))
+    return str(file)
+
+
+def test_argument_parser__flags_of_the_original():
+    args = argument_parser().parse_args(
+        [
+            "--config-file",
+            "c.py",
+            "--resume",
+            "--eval-only",
+            "--num-gpus",
+            "2",
+            "--num-machines",
+            "3",
+            "--machine-rank",
+            "1",
+            "--dist-url",
+            "tcp://a:1",
+            "train.max_iter=1",
+            "+b=2",
+        ]
+    )
+    assert (args.config_file, args.resume, args.eval_only) == ("c.py", True, True)
+    assert (args.num_gpus, args.num_machines, args.machine_rank) == (2, 3, 1)
+    assert (args.dist_url, args.opts) == ("tcp://a:1", ["train.max_iter=1", "+b=2"])
+    assert argument_parser().parse_args([]).dist_url == "auto"
+
+
+def test_main__trains_then_evaluates(config, tmp_path):
+    options = ["--config-file", config]
+    metrics = main(argument_parser().parse_args([*options, "train.max_iter=3"]))
+    out = tmp_path / "out"
+    assert {"config.yaml", "log.txt", "metrics.json", "model_final.pth"} <= {
+        file.name for file in out.iterdir()
+    }
+    log = (out / "log.txt").read_text()
+    assert "Environment info" in log
+    assert "iter: 3/3" in log
+    weights = f"train.init_checkpoint={out / 'model_final.pth'}"
+    assert run([*options, "--eval-only", weights]) == metrics
+
+
+def test_load_run_config__fast_dev_run(config):
+    args = argument_parser().parse_args(
+        ["--config-file", config, "train.fast_dev_run.enabled=True"]
+    )
+    train = load_run_config(args).train
+    assert (train.max_iter, train.eval_period, train.log_period) == (20, 10, 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "--config-file is missing"),
+        (["--config-file", "nowhere/config.py"], r"nowhere/config\.py does not exist"),
+        (["--config-file", "{config}", "train.max_itr=5"], "Did you mean 'max_iter'"),
+        (["--config-file", "{config}", "train.device=cdua"], "no device that PyTorch knows"),
+        (["--config-file", "{config}", "train.output_dir=/dev/null/x"], "cannot be written to"),
+        (["--config-file", "{config}", "train.max_iter=1", "--resume"], "put options such as"),
+        (["--config-file", "{config}", "--num-gpus", "0"], "do not fit"),
+        (["--config-file", "{config}", "model.nan_at=0"], "iteration 0: the loss loss_bbox"),
+    ],
+)
+def test_run__mistakes_end_in_one_sentence(config, arguments, message):
+    with pytest.raises(SystemExit, match=message) as exit_info:
+        run([argument.format(config=config) for argument in arguments])
+    text = exit_info.value.code
+    assert isinstance(text, str), "a message gives status 1"
+    assert "\n" not in text
+    assert text.split(":")[0] in {"ConfigError", "NonFiniteLossError"}
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_run__cuda_without_gpu(config):
+    with pytest.raises(SystemExit, match="PyTorch sees no CUDA device here"):
+        run(["--config-file", config, "train.device=cuda"])
+
+
+def test_load_run_config__missing_parts(tmp_path):
+    (tmp_path / "empty.py").write_text("train = dict(device='cpu')\n")
+    args = argument_parser().parse_args(["--config-file", str(tmp_path / "empty.py")])
+    with pytest.raises(ConfigError, match=r"The config has no model, train\.output_dir"):
+        load_run_config(args)
