@@ -213,7 +213,7 @@ def _tool(name: str, *arguments: object) -> None:
 
 def _shown(path: Path) -> str:
     """Return the path as a person in the current folder would write it."""
-    return os.path.relpath(path)
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 if __name__ == "__main__":

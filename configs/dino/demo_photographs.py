@@ -1,0 +1,60 @@
+"""The demo's second act: a small DINO over torchvision's MobileNetV2 finds trees from the air.
+
+paper:    DINO: DETR with Improved DeNoising Anchor Boxes, arXiv 2203.03605
+command:  python demo/run.py --act photographs
+hardware: two CPU cores, under 10 minutes
+box AP:   not a benchmark; see the README for what this act reaches
+"""
+
+import detectron2.data.transforms as T
+from detectron2.config import LazyCall as L
+from detectron2.layers import FrozenBatchNorm2d, ShapeSpec
+
+from detrex.data.photographs import fetch_mobilenet_v2_weights
+from detrex.modeling.backbone import TorchvisionBackbone
+
+from .demo_shapes import dataloader, lr_multiplier, model, optimizer, train  # noqa: F401
+
+# Named as timm numbers the same features, so that either backbone can stand here.
+model.backbone = L(TorchvisionBackbone)(
+    model_name="mobilenet_v2",
+    weights=L(fetch_mobilenet_v2_weights)(),
+    return_nodes={"features.6": "p2", "features.13": "p3", "features.17": "p4"},
+    norm_layer=FrozenBatchNorm2d,
+    freeze_at=2,
+)
+model.neck.input_shapes = {
+    "p2": ShapeSpec(channels=32),
+    "p3": ShapeSpec(channels=96),
+    "p4": ShapeSpec(channels=320),
+}
+model.neck.in_features = ["p2", "p3", "p4"]
+model.neck.num_outs = 3
+for _part in (model.transformer.encoder, model.transformer.decoder):
+    _part.num_layers = 3
+model.num_classes = 1
+model.num_queries = 150
+model.select_box_nums_for_evaluation = 150
+model.dn_number = 100
+
+dataloader.folder = "output/demo/photographs/data"
+dataloader.train.dataset.names.name = "demo_photographs_train"
+dataloader.test.dataset.names.name = "demo_photographs_val"
+dataloader.train.total_batch_size = 4
+dataloader.train.mapper.augmentation = [
+    L(T.RandomFlip)(horizontal=True, vertical=False),
+    L(T.RandomFlip)(horizontal=False, vertical=True),
+    L(T.ResizeScale)(min_scale=0.8, max_scale=1.25, target_height=400, target_width=400),
+    L(T.RandomCrop)(crop_type="absolute", crop_size=(256, 256)),
+    L(T.RandomBrightness)(intensity_min=0.7, intensity_max=1.3),
+    L(T.RandomContrast)(intensity_min=0.7, intensity_max=1.3),
+    L(T.RandomSaturation)(intensity_min=0.7, intensity_max=1.3),
+]
+
+optimizer.lr = 4e-4
+optimizer.weight_decay = 1e-4
+
+train.output_dir = "output/demo/photographs/run"
+train.max_iter = 600
+train.eval_period = 100
+train.model_ema.decay = 0.99
