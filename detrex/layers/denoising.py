@@ -1,4 +1,11 @@
-"""Denoising queries: noised objects that a decoder learns to give back (arXiv:2203.01305)."""
+"""Denoising queries: noised objects that a decoder learns to give back.
+
+Plain ones are those of DN-DETR (arXiv:2203.01305), contrastive ones those of DINO
+(arXiv:2203.03605). The queries of a batch are laid out in groups, each padded to the same size,
+before the matching ones:
+
+    | group 0 | group 1 | ... | matching queries |
+"""
 
 from collections.abc import Sequence
 
@@ -6,6 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from detrex.utils.misc import inverse_sigmoid
+
+from .box_ops import box_cxcywh_to_xyxy, box_xyxy_to_cxcywh
 
 
 def apply_label_noise(
@@ -45,13 +54,72 @@ def apply_box_noise(boxes: Tensor, box_noise_scale: float = 0.4) -> Tensor:
     return (boxes + noise * reach * box_noise_scale).clamp(0, 1)
 
 
+def apply_contrastive_box_noise(
+    boxes: Tensor, negative: Tensor, box_noise_scale: float = 1.0
+) -> Tensor:
+    """Move each corner coordinate by a random share of half the box's width or height.
+
+    Args:
+        boxes: (..., 4) boxes, ``cxcywh`` as shares of the image; left as they are.
+        negative: (...) bool; shares are drawn from [0, 1) for positive, [1, 2) for negative boxes.
+        box_noise_scale: factor on all shares.
+
+    Returns:
+        (..., 4) ``cxcywh`` boxes with corners in [0, 1]. The width or height of a negative box may
+        be negative, where its corners have passed each other.
+    """
+    if box_noise_scale <= 0:
+        return boxes
+    half = boxes[..., [2, 3, 2, 3]] / 2
+    sign = torch.randint_like(half, 2) * 2 - 1
+    share = (torch.rand_like(half) + negative[..., None]) * sign
+    corners = box_cxcywh_to_xyxy(boxes) + share * half * box_noise_scale
+    return box_xyxy_to_cxcywh(corners.clamp(0, 1))
+
+
+def denoising_attention_mask(
+    num_groups: int, group_size: int, num_queries: int, device: torch.device | str
+) -> Tensor:
+    """Hide denoising queries from matching queries and from the queries of other groups.
+
+    Args:
+        num_groups: number of groups.
+        group_size: queries of a group.
+        num_queries: matching queries.
+        device: where the mask is needed.
+
+    Returns:
+        (p + q, p + q) bool for p denoising and q matching queries, True where the query of the row
+        must not see that of the column.
+    """
+    group = torch.arange(num_groups, device=device).repeat_interleave(group_size)
+    group = torch.cat([group, group.new_full((num_queries,), -1)])
+    return (group >= 0) & (group != group[:, None])
+
+
+def spread_over_images(queries: Tensor, counts: Sequence[int], copies: int) -> Tensor:
+    """Give each object's queries their place in the batch.
+
+    Args:
+        queries: (copies * m, C) queries: all objects of all images, then all of them again, ...
+        counts: number of objects of each image, m in total.
+        copies: number of queries of each object.
+
+    Returns:
+        (B, copies * max(counts), C) queries, zero where an image has fewer objects than the
+        largest.
+    """
+    largest = max(counts, default=0)
+    image = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)).repeat(copies)
+    slot = torch.cat([torch.arange(count) for count in counts])
+    slot = (torch.arange(copies)[:, None] * largest + slot).flatten()
+    place = (image.to(queries.device), slot.to(queries.device))
+    shape = (len(counts), copies * largest, queries.shape[-1])
+    return queries.new_zeros(shape).index_put(place, queries)
+
+
 class GenerateDNQueries(nn.Module):
-    """Make groups of noised copies of all objects of a batch.
-
-    Each group holds every object of an image once, padded to the largest number of objects in the
-    batch, and must not be seen by other groups or by the matching queries:
-
-        | group 0 | group 1 | ... | matching queries |
+    """Make groups of noised copies of all objects of a batch; each group holds every object once.
 
     Args:
         num_queries: number of matching queries that follow.
@@ -85,20 +153,10 @@ class GenerateDNQueries(nn.Module):
         self.label_encoder = nn.Embedding(num_classes, label_embed_dim - int(with_indicator))
 
     def generate_query_masks(self, max_gt_num_per_image: int, device: torch.device | str) -> Tensor:
-        """Hide groups from each other and from the matching queries.
-
-        Args:
-            max_gt_num_per_image: queries of a group.
-            device: where the mask is needed.
-
-        Returns:
-            (p + q, p + q) bool for p denoising and q matching queries, True where the query of the
-            row must not see that of the column.
-        """
-        group = torch.arange(self.denoising_groups, device=device)
-        group = group.repeat_interleave(max_gt_num_per_image)
-        group = torch.cat([group, group.new_full((self.num_queries,), -1)])
-        return (group >= 0) & (group != group[:, None])
+        """Make the attention mask of groups of that size; see `denoising_attention_mask`."""
+        return denoising_attention_mask(
+            self.denoising_groups, max_gt_num_per_image, self.num_queries, device
+        )
 
     def forward(
         self, gt_labels_list: Sequence[Tensor], gt_boxes_list: Sequence[Tensor]
@@ -115,31 +173,78 @@ class GenerateDNQueries(nn.Module):
             groups; the number of queries of a group.
         """
         counts = [len(labels) for labels in gt_labels_list]
-        group_size = max(counts, default=0)
         groups = self.denoising_groups
-        labels = apply_label_noise(
-            torch.cat(list(gt_labels_list)).repeat(groups), self.label_noise_prob, self.num_classes
-        )
-        boxes = apply_box_noise(
-            torch.cat(list(gt_boxes_list)).repeat(groups, 1), self.box_noise_scale
-        )
+        labels = torch.cat(list(gt_labels_list)).repeat(groups)
+        labels = apply_label_noise(labels, self.label_noise_prob, self.num_classes)
+        boxes = torch.cat(list(gt_boxes_list)).repeat(groups, 1)
+        boxes = apply_box_noise(boxes, self.box_noise_scale)
         content = self.label_encoder(labels)
         if self.with_indicator:
             content = torch.cat([content, torch.ones_like(content[:, :1])], dim=-1)
-
-        image = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)).repeat(groups)
-        slot = torch.cat([torch.arange(count) for count in counts])
-        slot = (torch.arange(groups)[:, None] * group_size + slot).flatten()
-        place = (image.to(labels.device), slot.to(labels.device))
-
-        def spread(queries: Tensor) -> Tensor:
-            shape = (len(counts), groups * group_size, queries.shape[-1])
-            return queries.new_zeros(shape).index_put(place, queries)
-
+        group_size = max(counts, default=0)
         return (
-            spread(content),
-            spread(inverse_sigmoid(boxes)),
+            spread_over_images(content, counts, groups),
+            spread_over_images(inverse_sigmoid(boxes), counts, groups),
             self.generate_query_masks(group_size, labels.device),
             groups,
             group_size,
+        )
+
+
+class GenerateCDNQueries(nn.Module):
+    """Make groups of contrastive denoising queries.
+
+    Each group holds every object twice: first all positive queries, near the objects' boxes, then
+    all negative ones, further off.
+
+    Args:
+        num_queries: number of matching queries that follow.
+        num_classes: number of classes.
+        label_embed_dim: width of the label embedding.
+        denoising_nums: number of positive queries to aim for; there are as many groups as fit, at
+            least one.
+        label_noise_prob: half of it is the probability that a label is drawn anew.
+        box_noise_scale: see `apply_contrastive_box_noise`.
+    """
+
+    def __init__(
+        self,
+        num_queries: int = 300,
+        num_classes: int = 80,
+        label_embed_dim: int = 256,
+        denoising_nums: int = 100,
+        label_noise_prob: float = 0.5,
+        box_noise_scale: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.num_queries = num_queries
+        self.num_classes = num_classes
+        self.label_embed_dim = label_embed_dim
+        self.denoising_nums = denoising_nums
+        self.label_noise_prob = label_noise_prob
+        self.box_noise_scale = box_noise_scale
+        self.label_encoder = nn.Embedding(num_classes, label_embed_dim)
+
+    def forward(
+        self, gt_labels_list: Sequence[Tensor], gt_boxes_list: Sequence[Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor, int, int]:
+        """Make the queries of a batch; arguments and result as in `GenerateDNQueries.forward`."""
+        counts = [len(labels) for labels in gt_labels_list]
+        largest = max(counts, default=0)
+        groups = max(1, self.denoising_nums // max(largest, 1))
+        copies = 2 * groups
+        labels = torch.cat(list(gt_labels_list))
+        negative = torch.arange(copies, device=labels.device) % 2 == 1
+        negative = negative.repeat_interleave(len(labels))
+        labels = apply_label_noise(
+            labels.repeat(copies), self.label_noise_prob * 0.5, self.num_classes
+        )
+        boxes = torch.cat(list(gt_boxes_list)).repeat(copies, 1)
+        boxes = apply_contrastive_box_noise(boxes, negative, self.box_noise_scale)
+        return (
+            spread_over_images(self.label_encoder(labels), counts, copies),
+            spread_over_images(inverse_sigmoid(boxes), counts, copies),
+            denoising_attention_mask(groups, 2 * largest, self.num_queries, labels.device),
+            groups,
+            2 * largest,
         )

@@ -72,7 +72,7 @@ def _attend(
     for map_ADhw, grid_APQ2, weight_APQ in zip(maps, grids, weights, strict=True):
         sampled_ADPQ = _sample(map_ADhw, grid_APQ2)
         for point in range(weight_APQ.shape[1]):
-            out_ADQ = torch.addcmul(out_ADQ, sampled_ADPQ[:, :, point], weight_APQ[:, None, point])
+            out_ADQ.addcmul_(sampled_ADPQ[:, :, point], weight_APQ[:, None, point])
     return out_ADQ.view(N, H * D, Q).transpose(1, 2)
 
 

@@ -25,7 +25,7 @@ def get_rank() -> int:
 
 
 def setup_for_distributed(is_master: bool) -> None:
-    """Silence ``print`` in all processes but the first; ``print(..., force=True)`` gets through.
+    """Silence ``print`` in all processes but the first; keyword ``force=True`` gets through.
 
     Args:
         is_master: whether this process may print.

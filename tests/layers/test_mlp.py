@@ -1,0 +1,61 @@
+"""Stacks of linear layers."""
+
+import pytest
+import torch
+from torch import nn
+
+from detrex.layers import FFN, MLP
+
+
+def test_mlp__relu_between_layers():
+    mlp = MLP(5, 7, 3, 3)
+    x = torch.randn(2, 11, 5)
+    first, second, third = mlp.layers
+    torch.testing.assert_close(mlp(x), third(second(first(x).relu()).relu()))
+    assert [name for name, _ in mlp.named_parameters()][::2] == [
+        "layers.0.weight",
+        "layers.1.weight",
+        "layers.2.weight",
+    ]
+
+
+def test_mlp__single_layer_maps_input_to_output():
+    assert MLP(5, 7, 3, 1)(torch.randn(2, 5)).shape == (2, 3)
+
+
+def test_mlp__needs_a_layer():
+    with pytest.raises(ValueError, match="at least one layer, got num_layers=0"):
+        MLP(5, 7, 3, 0)
+
+
+def test_ffn__keys_and_residual():
+    ffn = FFN(5, 7, num_fcs=3)
+    assert sorted(ffn.state_dict()) == [
+        "layers.0.0.bias",
+        "layers.0.0.weight",
+        "layers.1.0.bias",
+        "layers.1.0.weight",
+        "layers.2.bias",
+        "layers.2.weight",
+    ]
+    x, identity = torch.randn(2, 3, 5), torch.randn(2, 3, 5)
+    hidden = ffn.layers[1][0](ffn.layers[0][0](x).relu()).relu()
+    out = ffn.layers[2](hidden)
+    torch.testing.assert_close(ffn(x), x + out)
+    torch.testing.assert_close(ffn(x, identity), identity + out)
+
+
+def test_ffn__without_identity_may_change_width():
+    ffn = FFN(5, 7, output_dim=3, activation=nn.GELU(), fc_bias=False, add_identity=False)
+    assert ffn(torch.randn(2, 5)).shape == (2, 3)
+    assert sorted(ffn.state_dict()) == ["layers.0.0.weight", "layers.1.weight"]
+
+
+def test_ffn__activations_are_not_shared():
+    ffn = FFN(5, 7, num_fcs=3, activation=nn.PReLU())
+    assert ffn.layers[0][1].weight is not ffn.layers[1][1].weight
+
+
+def test_ffn__needs_two_layers():
+    with pytest.raises(ValueError, match="at least two linear layers, got num_fcs=1"):
+        FFN(5, 7, num_fcs=1)
