@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from detrex.utils.misc import at_least_float32
+
 Sizes = list[tuple[int, int]]
 SpatialShapes = Tensor | Sequence[tuple[int, int]]
 
@@ -157,13 +159,16 @@ def multi_scale_deformable_attn_pytorch(
             f"sampling_locations are for {sampling_locations.shape[3]} levels, spatial_shapes has "
             f"{len(sizes)}: {sizes}."
         )
-    dtype = torch.promote_types(value.dtype, torch.float32)
-    inputs = (value.to(dtype), sampling_locations.to(dtype), attention_weights.to(dtype))
-    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs):
+    value_dtype = value.dtype
+    value = at_least_float32(value)
+    inputs = (value, sampling_locations.to(value.dtype), attention_weights.to(value.dtype))
+    # A traced graph (FLOP counts, ONNX) must show the operations, not one opaque function.
+    differentiable = torch.is_grad_enabled() and not torch.jit.is_tracing()
+    if differentiable and any(tensor.requires_grad for tensor in inputs):
         output: Tensor = _DeformableAttend.apply(*inputs, sizes)
     else:
         output = _attend(*inputs, sizes)
-    return output.to(value.dtype)
+    return output.to(value_dtype)
 
 
 class MultiScaleDeformableAttention(nn.Module):
@@ -296,16 +301,15 @@ class MultiScaleDeformableAttention(nn.Module):
         self, query_NQC: Tensor, reference_NQLc: Tensor, spatial_shapes: SpatialShapes
     ) -> Tensor:
         """Predict (N, Q, H, L, P, 2) places, in float32 at least."""
-        dtype = torch.promote_types(reference_NQLc.dtype, torch.float32)
-        offsets_NQHLP2 = self.sampling_offsets(query_NQC).to(dtype)
+        offsets_NQHLP2 = at_least_float32(self.sampling_offsets(query_NQC))
         offsets_NQHLP2 = offsets_NQHLP2.unflatten(
             -1, (self.num_heads, self.num_levels, self.num_points, 2)
         )
-        reference = reference_NQLc.to(dtype)[:, :, None, :, None]
+        reference = at_least_float32(reference_NQLc)[:, :, None, :, None]
         if reference.shape[-1] == 2:
             if not isinstance(spatial_shapes, Tensor):
                 spatial_shapes = torch.tensor(list(spatial_shapes), device=query_NQC.device)
-            return reference + offsets_NQHLP2 / spatial_shapes.flip(-1).to(dtype)[:, None]
+            return reference + offsets_NQHLP2 / spatial_shapes.flip(-1)[:, None]
         if reference.shape[-1] == 4:
             center, size = reference.split(2, dim=-1)
             return center + offsets_NQHLP2 / self.num_points * size * 0.5

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -41,3 +42,8 @@ def inverse_sigmoid(x: Tensor, eps: float = 1e-3) -> Tensor:
     """
     x = x.clamp(min=0, max=1)
     return (x.clamp(min=eps) / (1 - x).clamp(min=eps)).log()
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Lift half precision to float32; float32 and float64 stay as they are."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -62,6 +62,14 @@ def test_attn_pytorch__half_precision_samples_in_float32(dtype):
     assert value.grad.dtype == dtype
 
 
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::FutureWarning")
+def test_attn_pytorch__traced_graph_shows_the_operations():
+    inputs = [tensor.requires_grad_() for tensor in _inputs()]
+    traced = torch.jit.trace(_attend, inputs, check_trace=False)
+    torch.testing.assert_close(traced(*inputs), _attend(*inputs))
+    assert "grid_sampler" in str(traced.graph)
+
+
 def test_attn_pytorch__no_query():
     value, locations, weights = _inputs()
     assert _attend(value, locations[:, :0], weights[:, :0]).shape == (2, 0, 6)
@@ -201,7 +209,7 @@ def test_module__bad_arguments_are_refused():
     with pytest.raises(ValueError, match="embed_dim must be divisible by num_heads, got 12 and 5"):
         MultiScaleDeformableAttention(embed_dim=12, num_heads=5)
     module = _module(batch_first=True)
-    with pytest.raises(ValueError, match="needs reference_points .* got no reference_points"):
+    with pytest.raises(ValueError, match=r"needs reference_points .* got no reference_points"):
         _call(module, None)
     with pytest.raises(ValueError, match="got no spatial_shapes"):
         _call(module, torch.rand(2, 5, 2, 2), None)

@@ -50,7 +50,7 @@ def test_sine__has_no_parameters_and_runs_on_meta():
 
 
 def test_sine__odd_width_is_refused():
-    with pytest.raises(ValueError, match="num_pos_feats must be even .* got 7"):
+    with pytest.raises(ValueError, match=r"num_pos_feats must be even .* got 7"):
         PositionEmbeddingSine(7)
 
 

@@ -89,9 +89,9 @@ def test_layer__one_mask_for_all_warns():
 
 
 def test_layer__bad_arguments_are_refused():
-    with pytest.raises(ValueError, match="operation_order must be names out of .* got 'attn'"):
+    with pytest.raises(ValueError, match=r"operation_order must be names out of .* got 'attn'"):
         _layer(("attn", "norm"))
-    with pytest.raises(ValueError, match="operation_order must be names out of .* got nothing"):
+    with pytest.raises(ValueError, match=r"operation_order must be names out of .* got nothing"):
         _layer(None)
     with pytest.raises(ValueError, match="has 2 attentions, attn has 1"):
         _layer(POST_NORM, [MultiheadAttention(WIDTH, 2)])

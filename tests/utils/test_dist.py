@@ -38,10 +38,10 @@ def test_rank_and_size__without_group():
 
 def test_setup_for_distributed__silences_all_but_the_first(capsys):
     dist.setup_for_distributed(is_master=False)
-    builtins.print("hidden")
-    builtins.print("forced", force=True)
+    builtins.print("hidden")  # noqa: T201
+    builtins.print("forced", force=True)  # noqa: T201
     dist.setup_for_distributed(is_master=True)
-    builtins.print("shown")
+    builtins.print("shown")  # noqa: T201
     assert capsys.readouterr().out == "forced\nshown\n"
 
 

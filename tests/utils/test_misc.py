@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from detrex.utils import interpolate, inverse_sigmoid
+from detrex.utils.misc import at_least_float32
 
 
 def test_inverse_sigmoid__undoes_the_sigmoid():
@@ -35,3 +36,9 @@ def test_interpolate__equals_torch(keywords):
     torch.testing.assert_close(
         interpolate(x, **keywords), torch.nn.functional.interpolate(x, **keywords)
     )
+
+
+def test_at_least_float32__lifts_half_precision_only():
+    for dtype in (torch.float16, torch.bfloat16, torch.float32):
+        assert at_least_float32(torch.zeros(2, dtype=dtype)).dtype == torch.float32
+    assert at_least_float32(torch.zeros(2, dtype=torch.float64)).dtype == torch.float64

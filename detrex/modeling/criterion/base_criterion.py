@@ -9,6 +9,7 @@ from detrex.layers.box_ops import box_cxcywh_to_xyxy
 from detrex.modeling.losses import FocalLoss, GIoULoss, L1Loss
 from detrex.modeling.matcher.assignment import Indices
 from detrex.modeling.matcher.modified_matcher import ModifedMatcher
+from detrex.utils.misc import at_least_float32
 
 from .criterion import Losses, Targets, count_boxes, matched, pair_up, target_classes
 
@@ -88,7 +89,8 @@ class BaseCriterion(nn.Module):
         layers += [(layer, f"_{i}") for i, layer in enumerate(outputs.get("aux_outputs", ()))]
         losses: Losses = {}
         for layer, suffix in layers:
-            logits, layer_boxes = layer["pred_logits"], layer["pred_boxes"]
+            logits = at_least_float32(layer["pred_logits"])
+            layer_boxes = at_least_float32(layer["pred_boxes"])
             indices = self.matcher(logits, layer_boxes, labels, boxes)
             scored = (targets, indices, num_boxes)
             losses["loss_class" + suffix] = self.calculate_class_loss(logits, *scored)

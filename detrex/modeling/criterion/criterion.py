@@ -12,6 +12,7 @@ from detrex.layers.box_ops import box_cxcywh_to_xyxy, paired_generalized_box_iou
 from detrex.modeling.losses.focal_loss import binary_focal_loss
 from detrex.modeling.matcher.assignment import Indices
 from detrex.utils.dist import get_world_size, is_dist_avail_and_initialized
+from detrex.utils.misc import at_least_float32
 
 Targets = Sequence[Mapping[str, Tensor]]
 Losses = dict[str, Tensor]
@@ -152,7 +153,7 @@ class SetCriterion(nn.Module):
         num_boxes: float | Tensor,
     ) -> Losses:
         """Compute ``loss_class`` of one layer; arguments as in `get_loss`."""
-        logits = outputs["pred_logits"]
+        logits = at_least_float32(outputs["pred_logits"])
         classes = target_classes(outputs, targets, indices, self.num_classes)
         if self.loss_class_type == "ce_loss":
             weight = self.empty_weight.to(logits.dtype)
@@ -169,7 +170,7 @@ class SetCriterion(nn.Module):
         num_boxes: float | Tensor,
     ) -> Losses:
         """Compute ``loss_bbox`` (L1) and ``loss_giou`` of one layer; arguments as in `get_loss`."""
-        boxes = outputs["pred_boxes"][pair_up(indices, 0)]
+        boxes = at_least_float32(outputs["pred_boxes"][pair_up(indices, 0)])
         truth = matched("boxes", targets, indices).to(boxes)
         giou = paired_generalized_box_iou(box_cxcywh_to_xyxy(boxes), box_cxcywh_to_xyxy(truth))
         return {

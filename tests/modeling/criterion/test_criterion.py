@@ -89,6 +89,14 @@ def test_forward__degenerate_predictions_are_finite():
     assert outputs["pred_boxes"].grad.isfinite().all()
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_forward__half_precision_is_summed_in_float32(dtype):
+    outputs, targets = random_outputs(2, queries=97), random_targets((2, 3))
+    half = {name: tensor.detach().to(dtype) for name, tensor in outputs.items()}
+    full = {name: tensor.float() for name, tensor in half.items()}
+    torch.testing.assert_close(_criterion()(half, targets), _criterion()(full, targets))
+
+
 def test_get_loss__one_kind():
     criterion = _criterion()
     outputs, targets = random_outputs(2), random_targets((2, 3))
@@ -100,7 +108,7 @@ def test_get_loss__one_kind():
 
 
 def test_get_loss__unknown_kind():
-    with pytest.raises(ValueError, match="There is no loss 'box'; .* Did you mean 'boxes'"):
+    with pytest.raises(ValueError, match=r"There is no loss 'box'; .* Did you mean 'boxes'"):
         _criterion().get_loss("box", {}, [], [], 1)
     with pytest.raises(ValueError, match="There is no loss 'labels'"):
         _criterion(losses=["labels"])

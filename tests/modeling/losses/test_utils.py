@@ -31,5 +31,5 @@ def test_weight_reduce_loss__weights_and_divisor():
 
 
 def test_weight_reduce_loss__divisor_with_sum():
-    with pytest.raises(ValueError, match="avg_factor goes with reduction='mean', got .*'sum'"):
+    with pytest.raises(ValueError, match=r"avg_factor goes with reduction='mean', got .*'sum'"):
         weight_reduce_loss(torch.rand(3), reduction="sum", avg_factor=2)

@@ -46,5 +46,5 @@ def test_forward__nan_is_named():
 def test_forward__label_beyond_the_classes():
     outputs, targets = random_outputs(2), random_targets((2, 3))
     targets[0]["labels"][0] = 9
-    with pytest.raises(ValueError, match="run from .* to 9"):
+    with pytest.raises(ValueError, match=r"run from .* to 9"):
         ModifedMatcher()(*_arguments(outputs, targets))
