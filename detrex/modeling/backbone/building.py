@@ -40,9 +40,7 @@ def build_network(
         return builder(**keywords)
     except TypeError as error:
         found = _UNEXPECTED.search(str(error))
-        if found is None:
-            raise
-        owner, keyword = found.groups()
+        owner, keyword = found.groups() if found else ("", "")
         if keyword not in keywords:
             raise BackboneError(
                 f"{who} could not be built with {_shown(keywords)}: {error}."

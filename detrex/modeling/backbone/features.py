@@ -224,5 +224,5 @@ def _token_grid(
             f"node {source!r}, asked for as {name!r}, gives {shape[1]} tokens for an image of "
             f"{tuple(image_size)}, which is no grid of square patches: choose another node."
         )
-    stride = min(fitting, key=lambda p: (fitting[p], p))
+    stride = min(fitting, key=lambda p: (fitting[p], height % p + width % p, p))
     return stride, fitting[stride]

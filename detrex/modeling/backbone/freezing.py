@@ -7,8 +7,9 @@ keeps one stride throughout, such as a plain vision transformer, has as its stem
 embedding, and as its four stages the quarters of its blocks.
 """
 
+import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -88,30 +89,35 @@ class _Call:
     level: int | None
 
 
-def plan_freezing(
-    look: Look, freeze_at: int, run: Callable[[nn.Module, torch.Tensor], Any] | None = None
-) -> FreezePlan:
-    """Find what the first `freeze_at` stages of a network are.
+def check_freeze_at(freeze_at: int) -> None:
+    """Check a number of stages.
 
     Args:
-        look: a twin of the network and an image that it takes.
-        freeze_at: number of stages, the stem being the first: -1 or 0 (nothing) to 5.
-        run: how to call the network with an image; default ``network(image)``.
-
-    Returns:
-        The names to freeze.
+        freeze_at: number of stages, the stem being the first: -1 or 0 (nothing) to 5 (everything).
 
     Raises:
-        BackboneError: `freeze_at` is out of range.
+        BackboneError: it is none of these.
     """
     if type(freeze_at) is not int or not -1 <= freeze_at <= MAX_FREEZE_AT:
         raise BackboneError(
             f"freeze_at must be an integer from 0 (nothing) to {MAX_FREEZE_AT} (all stages), got "
             f"{freeze_at!r}: 1 freezes the stem, 2 the stem and the first stage."
         )
+
+
+def plan_freezing(look: Look, freeze_at: int) -> FreezePlan:
+    """Find what the first `freeze_at` stages of a network are.
+
+    Args:
+        look: a twin of the network and an image that it takes.
+        freeze_at: number of stages as in `check_freeze_at`.
+
+    Returns:
+        The names to freeze.
+    """
     if freeze_at <= 0:
         return FreezePlan()
-    calls = _record_calls(look, run)
+    calls = _record_calls(look)
     end = _end_of_stage(look.twin, calls, freeze_at)
     modules: list[str] = []
     parameters: list[str] = []
@@ -119,9 +125,7 @@ def plan_freezing(
     return FreezePlan(tuple(modules), tuple(parameters))
 
 
-def _record_calls(
-    look: Look, run: Callable[[nn.Module, torch.Tensor], Any] | None
-) -> dict[str, _Call]:
+def _record_calls(look: Look) -> dict[str, _Call]:
     """Run the twin once and write down the first call of each module, the root being ``""``."""
     entered: dict[str, int] = {}
     calls: dict[str, _Call] = {}
@@ -140,7 +144,7 @@ def _record_calls(
 
     handles = [h for name, module in look.twin.named_modules() if name for h in watch(name, module)]
     with torch.no_grad():
-        _ = look.twin(look.image) if run is None else run(look.twin, look.image)
+        look.twin(look.image)
     for handle in handles:
         handle.remove()
     calls[""] = _Call(-1, next(clock), None)
@@ -166,21 +170,24 @@ def _end_of_stage(twin: nn.Module, calls: dict[str, _Call], freeze_at: int) -> i
     units = [(name, call) for name, call in _units(twin, "", calls) if call.level is not None]
     units.sort(key=lambda unit: unit[1].entered)
     modules = dict(twin.named_modules())
-    holding = [(n, c) for n, c in units if any(True for _ in modules[n].parameters())]
-    if len({call.level for _, call in holding}) <= 1:
+    holding = [call for name, call in units if any(True for _ in modules[name].parameters())]
+    if freeze_at == MAX_FREEZE_AT:
+        return max((call.left for _, call in units), default=calls[""].entered)
+    if len({call.level for call in holding}) <= 1:
         return _end_of_quarter(twin, calls, freeze_at)
-    within = [
-        call.left for _, call in holding if call.level is not None and call.level <= freeze_at
-    ]
-    if within:
-        return max(within)
-    return _end_of_patch_stem(modules, units)
+    # Up to the first coarser unit: a network of parallel branches returns to fine maps later.
+    within = list(itertools.takewhile(lambda call: (call.level or 0) <= freeze_at, holding))
+    return within[-1].left if within else _end_of_patch_stem(modules, units)
 
 
 def _units(module: nn.Module, name: str, calls: dict[str, _Call]) -> Iterator[tuple[str, _Call]]:
     """The outermost modules that keep one stride: stages, or blocks where stages are none."""
-    for child_name, child in module.named_children():
+    children = dict(module.named_children())
+    for child_name, child in children.items():
         path = f"{name}.{child_name}" if name else child_name
+        if not name and len(children) == 1:  # a wrapper of timm around the network proper
+            yield from _units(child, path, calls)
+            return
         call = calls.get(path)
         inner = list(_units(child, path, calls)) if call is None or _is_chain(child) else []
         if call is None or len({c.level for _, c in inner} | {call.level}) > 1:

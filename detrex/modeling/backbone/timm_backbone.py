@@ -15,7 +15,7 @@ from detrex.errors import BackboneError, did_you_mean
 
 from .building import build_network
 from .features import Feature, FeatureTable, map_layout, resolve_indices
-from .freezing import KeepsFrozen, plan_freezing
+from .freezing import KeepsFrozen, check_freeze_at, plan_freezing
 from .frozen_norm import freeze_norms, frozen_norm_class
 from .probing import Look, look_at, unused_parameters
 
@@ -84,6 +84,7 @@ class TimmBackbone(KeepsFrozen, Backbone):
         super().__init__()
         timm = _import_timm()
         _check_arguments(timm, model_name, features_only, pretrained)
+        check_freeze_at(freeze_at)
         frozen_class = frozen_norm_class(norm_layer)
         keywords = {"in_chans": in_channels, **kwargs}
         if norm_layer is not None and frozen_class is None:
@@ -91,6 +92,7 @@ class TimmBackbone(KeepsFrozen, Backbone):
 
         taps = _feature_info(timm, model_name, keywords)
         strides = [tap["reduction"] for tap in taps]
+        # Identity tells the default, which adapts, from an equal tuple of the user, which does not.
         given = _default_indices(strides) if out_indices is DEFAULT_OUT_INDICES else out_indices
         indices = resolve_indices(given, strides, model_name)
         self.out_indices = tuple(given)

@@ -16,7 +16,7 @@ from torch import nn
 from detrex.errors import BackboneError, did_you_mean
 
 from .features import FeatureTable, describe_feature
-from .freezing import KeepsFrozen, plan_freezing
+from .freezing import KeepsFrozen, check_freeze_at, plan_freezing
 from .frozen_norm import freeze_norms, frozen_norm_class
 from .probing import look_at
 from .torchvision_classifier import create_classifier
@@ -84,6 +84,7 @@ class TorchvisionBackbone(KeepsFrozen, Backbone):
         **kwargs: Any,
     ) -> None:
         super().__init__()
+        check_freeze_at(freeze_at)
         frozen_class = frozen_norm_class(norm_layer)
         if norm_layer is not None and frozen_class is None:
             kwargs["norm_layer"] = norm_layer
@@ -100,13 +101,14 @@ class TorchvisionBackbone(KeepsFrozen, Backbone):
         if frozen_class is not None:
             freeze_norms(self.feature_extractor, frozen_class, model_name)
 
-        self.features = _feature_table(self.feature_extractor, _image_sizes(network), nodes[1])
+        self.features = _feature_table(self.feature_extractor, _image_sizes(network), nodes)
         self._out_features = self.features.names
         self._out_feature_channels = self.features.channels
         self._out_feature_strides = self.features.strides
-        plan = plan_freezing(look_at(network, _image_sizes(network)), freeze_at)
-        frozen = plan.apply(self.feature_extractor)
-        self.frozen_modules = tuple(f"feature_extractor.{name}" for name in frozen)
+        if freeze_at > 0:
+            plan = plan_freezing(look_at(network, _image_sizes(network)), freeze_at)
+            frozen = plan.apply(self.feature_extractor)
+            self.frozen_modules = tuple(f"feature_extractor.{name}" for name in frozen)
         logger.info("TorchvisionBackbone(%r): %s", model_name, self.features)
 
     def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -180,20 +182,23 @@ def _extract(
     """Trace the network and keep what leads to the nodes."""
     from torchvision.models.feature_extraction import create_feature_extractor
 
-    tracer_kwargs = None if tracer_kwargs is None else dict(tracer_kwargs)
-    for wanted, there in zip(nodes, _node_names(network, tracer_kwargs), strict=True):
-        for node in wanted:
-            if not any(name == node or name.startswith(f"{node}.") for name in there):
-                raise BackboneError(_unknown_node(model_name, node, there))
+    tracer = None if tracer_kwargs is None else dict(tracer_kwargs)
     same = nodes[0] == nodes[1]
-    return create_feature_extractor(
-        network,
-        return_nodes=nodes[0] if same else None,
-        train_return_nodes=None if same else nodes[0],
-        eval_return_nodes=None if same else nodes[1],
-        tracer_kwargs=tracer_kwargs,
-        suppress_diff_warning=suppress_diff_warnings,
-    )
+    try:
+        return create_feature_extractor(
+            network,
+            return_nodes=nodes[0] if same else None,
+            train_return_nodes=None if same else nodes[0],
+            eval_return_nodes=None if same else nodes[1],
+            tracer_kwargs=tracer,
+            suppress_diff_warning=suppress_diff_warnings,
+        )
+    except ValueError as error:
+        for wanted, there in zip(nodes, _node_names(network, tracer), strict=True):
+            for node in wanted:
+                if not any(name == node or name.startswith(f"{node}.") for name in there):
+                    raise BackboneError(_unknown_node(model_name, node, there)) from error
+        raise
 
 
 def _unknown_node(model_name: str, node: str, there: Sequence[str]) -> str:
@@ -213,28 +218,45 @@ def _image_sizes(network: nn.Module) -> list[tuple[int, int]]:
 
 
 def _feature_table(
-    extractor: nn.Module, image_sizes: Sequence[tuple[int, int]], nodes: Mapping[str, str]
+    extractor: nn.Module,
+    image_sizes: Sequence[tuple[int, int]],
+    nodes: tuple[Mapping[str, str], Mapping[str, str]],
+) -> FeatureTable:
+    """Describe the outputs, which must be alike in both modes."""
+    table = _features_in_mode(extractor, image_sizes, nodes[1], training=False)
+    if nodes[0] != nodes[1]:
+        in_training = _features_in_mode(extractor, image_sizes, nodes[0], training=True)
+        if (in_training.channels, in_training.strides) != (table.channels, table.strides):
+            raise BackboneError(
+                "train_return_nodes and eval_return_nodes must give maps of equal channels and "
+                f"strides, got {in_training} and {table}."
+            )
+    return table
+
+
+def _features_in_mode(
+    extractor: nn.Module,
+    image_sizes: Sequence[tuple[int, int]],
+    nodes: Mapping[str, str],
+    training: bool,
 ) -> FeatureTable:
     """Describe the outputs by their shapes for one image, and for another of twice its size."""
 
     def run(twin: nn.Module, image: torch.Tensor) -> dict[str, torch.Tensor]:
-        return twin.forward(image)  # not twin(image): a traced module prints when it fails
+        return twin.train(training).forward(image)  # twin(image) would print before it raises
 
-    look = look_at(extractor, image_sizes, run=run)
-    looks = [look]
-    if look.image_size == image_sizes[0]:
-        height, width = look.image_size
+    looks = [look_at(extractor, image_sizes, run=run)]
+    if looks[0].image_size == image_sizes[0]:
+        height, width = image_sizes[0]
         looks.append(look_at(extractor, [(2 * height, 2 * width)], run=run))
+    sizes = [look.image_size for look in looks]
     sources = {name: node for node, name in nodes.items()}
     return FeatureTable(
         tuple(
             describe_feature(
-                name,
-                sources[name],
-                [_shape(seen.outputs[name], sources[name]) for seen in looks],
-                [seen.image_size for seen in looks],
+                name, node, [_shape(look.outputs[name], node) for look in looks], sizes
             )
-            for name in look.outputs
+            for name, node in ((name, sources[name]) for name in looks[0].outputs)
         )
     )
 

@@ -60,7 +60,7 @@ def _resolve_weights(
     if weights is None and not pretrained:
         return None, None
     choices = torchvision.models.get_model_weights(model_name)
-    names = [*choices.__members__, "DEFAULT"]
+    names = [*(member.name for member in choices), "DEFAULT"]
     if weights is None:
         return next(iter(choices)), None
     if pretrained:
@@ -72,7 +72,7 @@ def _resolve_weights(
     text = str(weights)
     name = text.removeprefix(f"{choices.__name__}.")
     if name in names:
-        return choices[name] if name != "DEFAULT" else choices.DEFAULT, None
+        return choices[name], None
     if isinstance(weights, Path) or text.endswith(_WEIGHT_FILES):
         return None, Path(text)
     raise BackboneError(

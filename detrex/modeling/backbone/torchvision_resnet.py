@@ -54,7 +54,7 @@ class TorchvisionResNet(KeepsFrozen, Backbone):
         super().__init__()
         if not name.startswith(("resnet", "resnext", "wide_resnet")):
             raise BackboneError(
-                f"TorchvisionResNet takes a ResNet of torchvision such as 'resnet50', got {name!r}: "
+                f"TorchvisionResNet takes a ResNet such as 'resnet50', got {name!r}: "
                 "use TorchvisionBackbone for other networks."
             )
         shallow = name in ("resnet18", "resnet34")
