@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from detectron2.data import detection_utils as utils
 from detectron2.data import transforms as T
+from detectron2.structures import BoxMode
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +28,11 @@ class DetrDatasetMapper:
         mask_on: whether to keep the objects' masks beside their boxes; fvcore needs the package
             shapely to crop polygons.
         img_format: the order of the channels, such as ``"RGB"`` or ``"BGR"``.
+        min_visible: objects of whose box the augmentation leaves less than this share of the area
+            inside the image are dropped in training, 0..1; 0 drops none but the empty ones.
+
+    Raises:
+        ValueError: if ``min_visible`` is out of range.
     """
 
     def __init__(
@@ -36,7 +42,13 @@ class DetrDatasetMapper:
         is_train: bool = True,
         mask_on: bool = False,
         img_format: str = "RGB",
+        min_visible: float = 0.0,
     ) -> None:
+        if not 0 <= min_visible <= 1:
+            raise ValueError(
+                f"min_visible is the share of a box that must be left, got {min_visible}: give a "
+                "number from 0 to 1."
+            )
         self.augmentation = list(augmentation)
         self.augmentation_with_crop = (
             None if augmentation_with_crop is None else list(augmentation_with_crop)
@@ -44,6 +56,7 @@ class DetrDatasetMapper:
         self.is_train = is_train
         self.mask_on = mask_on
         self.img_format = img_format
+        self.min_visible = min_visible
         logger.info(
             "Full TransformGens used in %s: %s, crop: %s",
             "training" if is_train else "inference",
@@ -91,6 +104,17 @@ class DetrDatasetMapper:
                 size,
             )
             for annotation in annotations
-            if annotation.get("iscrowd", 0) == 0
+            if annotation.get("iscrowd", 0) == 0 and self._visible(annotation, transforms, size)
         ]
         return utils.filter_empty_instances(utils.annotations_to_instances(kept, size))
+
+    def _visible(
+        self, annotation: dict[str, Any], transforms: T.TransformList, size: tuple[int, int]
+    ) -> bool:
+        """Whether enough of an object's box is inside the augmented image of ``size`` (H, W)."""
+        if self.min_visible == 0:
+            return True
+        xyxy = BoxMode.convert(annotation["bbox"], annotation["bbox_mode"], BoxMode.XYXY_ABS)
+        corners = transforms.apply_box(np.array([xyxy]))[0].reshape(2, 2)
+        inside = np.clip(corners, 0, [size[1], size[0]])
+        return np.prod(inside[1] - inside[0]) >= self.min_visible * np.prod(corners[1] - corners[0])

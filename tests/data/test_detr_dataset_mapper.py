@@ -124,3 +124,16 @@ def test_call__bgr(record):
     mapped = DetrDatasetMapper([], None, img_format="BGR")(record)
     expected = record["pixels"][..., ::-1].transpose(2, 0, 1)
     np.testing.assert_array_equal(mapped["image"].numpy(), expected)
+
+
+@pytest.mark.parametrize(("min_visible", "classes"), [(0.0, [1]), (0.6, [1]), (0.7, [])])
+def test_call__drops_boxes_of_which_too_little_is_left(record, min_visible, classes):
+    # Of the first box, 9 pixels wide from x = 2, the crop leaves 6 columns; the other is cut off.
+    crop = T.CropTransform(0, 0, 8, HEIGHT)
+    mapped = DetrDatasetMapper([crop], None, min_visible=min_visible)(record)
+    assert mapped["instances"].gt_classes.tolist() == classes
+
+
+def test_init__min_visible_out_of_range():
+    with pytest.raises(ValueError, match=r"min_visible.*1\.5: give a number from 0 to 1"):
+        DetrDatasetMapper([], None, min_visible=1.5)
