@@ -50,7 +50,7 @@ class QuarterTurnTransform(Transform):
 class RandomQuarterTurn(Augmentation):
     """Turn an image by 0, 1, 2 or 3 quarters, each as likely as the others.
 
-    With ``RandomFlip`` before or after it, all eight symmetries of the square come up equally often.
+    With ``RandomFlip`` beside it, all eight symmetries of the square come up equally often.
     """
 
     def get_transform(self, image: np.ndarray) -> Transform:
