@@ -10,7 +10,6 @@ D2 ?= ./third_party/detectron2
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip -qq --disable-pip-version-check
 RECIPE := $(wildcard setup.py pyproject.toml third_party/detectron2/*)
-export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -29,7 +28,7 @@ demo: $(VENV)/.detrex-test  ## train two small detectors and draw what they find
 
 test: $(VENV)/.detrex-test  ## run the tests (10 minutes)
 	@echo "== test: two processes; slow and gpu tests are left out"
-	@$(PY) -m pytest -n 2 -q -m "not slow and not gpu"
+	@OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 -q -m "not slow and not gpu"
 
 check: $(VENV)/.detrex-test $(VENV)/.detrex-dev  ## lint, format and types
 	@echo "== check: ruff, mypy"

@@ -1,4 +1,4 @@
-"""What every test shares: one thread per process, a fixed seed, and a clean global state afterwards."""
+"""What every test shares: one thread per process, a fixed seed, a clean global state afterwards."""
 
 import builtins
 
