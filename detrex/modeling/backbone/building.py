@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 
 from detrex.errors import BackboneError, did_you_mean
@@ -25,7 +26,8 @@ def build_network(
     Args:
         who: name of the network.
         builder: called with `keywords`.
-        keywords: what to build with, the user's own keywords among them.
+        keywords: what to build with, the user's own keywords among them; lists and dicts of a
+            config reach the builder as Python's.
         home: a function of the module that defines the network's class.
         also: keywords that are taken by the builder itself.
 
@@ -36,6 +38,7 @@ def build_network(
         TypeError: one of `keywords` is not known to the network; the message names near ones.
         BackboneError: the network could not be put together from what was given.
     """
+    keywords = {name: _plain(value) for name, value in keywords.items()}
     try:
         return builder(**keywords)
     except TypeError as error:
@@ -57,6 +60,10 @@ def _parameters(owner: str, home: Callable[..., Any]) -> list[str]:
         return []
     parameters = inspect.signature(function).parameters.values()
     return [p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+
+
+def _plain(value: Any) -> Any:
+    return OmegaConf.to_container(value) if isinstance(value, ListConfig | DictConfig) else value
 
 
 def _shown(keywords: Mapping[str, Any]) -> str:

@@ -217,12 +217,13 @@ def _token_grid(
 ) -> tuple[int, int]:
     """Patch size and number of prefix tokens of a sequence of ``shape[1]`` tokens."""
     height, width = image_size
-    prefixes = {p: shape[1] - (height // p) * (width // p) for p in range(1, min(image_size) + 1)}
+    patches = [p for p in range(1, min(image_size) + 1) if height % p == width % p == 0]
+    prefixes = {p: shape[1] - (height // p) * (width // p) for p in patches}
     fitting = {p: k for p, k in prefixes.items() if 0 <= k <= MAX_PREFIX_TOKENS}
-    if not fitting or shape[1] <= MAX_PREFIX_TOKENS:
+    if not fitting:
         raise BackboneError(
             f"node {source!r}, asked for as {name!r}, gives {shape[1]} tokens for an image of "
             f"{tuple(image_size)}, which is no grid of square patches: choose another node."
         )
-    stride = min(fitting, key=lambda p: (fitting[p], height % p + width % p, p))
+    stride = min(fitting, key=lambda p: fitting[p])
     return stride, fitting[stride]

@@ -79,7 +79,7 @@ def look_at(
         BackboneError: the network takes none of the sizes.
     """
     sizes = list(dict.fromkeys(image_sizes))
-    reasons: list[str] = []
+    reasons: dict[tuple[int, int], str] = {}
     for device in ("meta", "cpu"):
         twin = meta_twin(network) if device == "meta" else copy.deepcopy(network).to(device)
         twin.eval()
@@ -90,14 +90,14 @@ def look_at(
                 with torch.enable_grad():
                     outputs = twin(image) if run is None else run(twin, image)
             except Exception as error:  # any forward may refuse a size in its own way
-                reasons.append(f"{size}: {type(error).__name__} {str(error).splitlines()[:1]}")
+                reasons[size] = f"{type(error).__name__} ({str(error).partition(chr(10))[0]})"
             else:
                 return Look(twin, image, outputs)
         if _is_meta(network):
             break
     raise BackboneError(
-        f"{type(network).__name__} could not be run on an image of any of the sizes {sizes}: "
-        f"{'; '.join(reasons)}."
+        f"{type(network).__name__} could not be run on an image of any size that was tried: "
+        f"{'; '.join(f'{h} x {w} gave {reason}' for (h, w), reason in reasons.items())}."
     )
 
 

@@ -73,8 +73,9 @@ class ResNet(KeepsFrozen, d2.ResNet):
         names += ["linear"] if num_classes is not None else []
         wanted = [names[-1]] if out_features is None else _check_outputs(out_features, names)
         stages = list(stages)
-        if "linear" not in wanted:
-            stages = stages[: max(names.index(name) for name in wanted)]
+        depth = max(names.index(name) for name in wanted)
+        if depth or num_classes is None:
+            stages = stages[:depth]
         # detectron2 drops every stage when only "linear" or "stem" is asked for: it gets no names.
         last = None if stages or num_classes is not None else ["stem"]
         super().__init__(stem, stages, num_classes, out_features=last, freeze_at=freeze_at)

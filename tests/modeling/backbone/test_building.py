@@ -1,0 +1,41 @@
+import pytest
+import torchvision
+from omegaconf import OmegaConf
+from torch import nn
+
+from detrex.errors import BackboneError
+from detrex.modeling.backbone.building import build_network
+
+
+def resnet18(**keywords):
+    return build_network("net", torchvision.models.resnet18, keywords, torchvision.models.resnet18)
+
+
+def test_build_network__returns_the_network():
+    assert isinstance(resnet18(num_classes=3), nn.Module)
+
+
+def test_build_network__hands_over_plain_lists():
+    keywords = OmegaConf.create({"sizes": [3, 5], "options": {"a": [7]}})
+    given = {}
+    build_network("net", lambda **k: given.update(k), {n: keywords[n] for n in keywords}, resnet18)
+    assert (type(given["sizes"]), type(given["options"]["a"])) == (list, list)
+
+
+def test_build_network__names_near_keywords():
+    with pytest.raises(TypeError, match=r"'num_clases'\. Did you mean 'num_classes'"):
+        resnet18(num_clases=3)
+
+
+def test_build_network__lists_keywords_when_none_is_near():
+    with pytest.raises(TypeError, match=r"'zzz'\. It takes .*num_classes"):
+        resnet18(zzz=3)
+
+
+def test_build_network__explains_a_keyword_that_is_not_the_users():
+    class Norm(nn.Module):
+        def __init__(self):
+            super().__init__()
+
+    with pytest.raises(BackboneError, match=r"could not be built with norm_layer=.*positional"):
+        resnet18(norm_layer=Norm)

@@ -1,0 +1,109 @@
+"""The contract suite over the backbones: a new one is one line in `ROWS`.
+
+Every backbone is built from a lazy config, so lists and dicts reach it as omegaconf's.
+"""
+
+import pytest
+import torch
+from detectron2.config import LazyCall as L
+from detectron2.config import instantiate
+from detectron2.layers import FrozenBatchNorm2d
+from detectron2.modeling import ViT
+
+from detrex.modeling.backbone import (
+    BasicStem,
+    ResNet,
+    SimpleFeaturePyramid,
+    TimmBackbone,
+    TorchvisionBackbone,
+    TorchvisionResNet,
+    make_stage,
+)
+from tests.contracts.backbone import LAWS, check_frozen_parts_stay_frozen
+
+WIDE, SQUARE = (64, 96), (64, 64)
+
+
+def resnet(depth, outs=("res3", "res4", "res5"), freeze_at=2, norm="BN", **stage):
+    if depth >= 50:
+        stage = {"in_channels": 8, "out_channels": 16, "width_per_group": 4} | stage
+    else:
+        stage = {"in_channels": 8, "out_channels": 64} | stage
+    return L(ResNet)(
+        stem=L(BasicStem)(in_channels=3, out_channels=8, norm=norm),
+        stages=L(make_stage)(depth=depth, norm=norm, **stage),
+        out_features=list(outs),
+        freeze_at=freeze_at,
+    )
+
+
+def timm(name, indices, freeze_at=2, **kwargs):
+    return L(TimmBackbone)(
+        model_name=name, out_indices=list(indices), freeze_at=freeze_at, **kwargs
+    )
+
+
+def vision(name, nodes, freeze_at=2, **kwargs):
+    return L(TorchvisionBackbone)(
+        model_name=name, return_nodes=nodes, freeze_at=freeze_at, **kwargs
+    )
+
+
+def pyramid():
+    vit = L(ViT)(img_size=64, embed_dim=32, depth=2, num_heads=2, window_size=0, use_rel_pos=True)
+    return L(SimpleFeaturePyramid)(
+        net=vit, in_feature="last_feat", out_channels=16, scale_factors=[4.0, 2.0, 1.0, 0.5]
+    )
+
+
+TINY_SWIN = {"img_size": 64, "embed_dim": 16, "depths": [1, 1, 1, 1], "num_heads": [1, 1, 2, 2]}
+DEFORM = {"deform_on_per_stage": [False, True, True, True], "deform_modulated": True}
+MOBILE = {"features.6": "p3", "features.13": "p4", "features.18": "p5"}
+
+ROWS = {
+    "resnet18": (resnet(18), WIDE),
+    "resnet50_frozen_norm": (resnet(50, ("stem", "res2", "res5"), norm="FrozenBN"), WIDE),
+    "resnet50_dc5": (resnet(50, ("res5",), res5_dilation=2), WIDE),
+    "resnet50_deformable": (resnet(50, **DEFORM), WIDE),
+    "resnext50": (resnet(50, num_groups=4), WIDE),
+    "timm_resnet": (timm("test_resnet", (4, 2)), WIDE),
+    "timm_efficientnet": (
+        timm("test_efficientnet", (2, 3, -1), norm_layer=FrozenBatchNorm2d),
+        WIDE,
+    ),
+    "timm_byobnet": (timm("test_byobnet", (1, 2, 3), freeze_at=1), WIDE),
+    "timm_convnext": (timm("test_convnext", (1, 2, 3), drop_path_rate=0.5), WIDE),
+    "timm_mambaout_nhwc": (timm("test_mambaout", (0, 3)), WIDE),
+    "timm_swin_nhwc": (
+        timm("swin_tiny_patch4_window7_224", (3, 1), **TINY_SWIN),
+        SQUARE,
+    ),
+    "timm_vit": (timm("test_vit", (1, 5), img_size=64, drop_path_rate=0.5), SQUARE),
+    "timm_hrnet": (timm("hrnet_w18_small", (1, 2)), WIDE),
+    "torchvision_resnet18": (vision("resnet18", {"layer2": "res3", "layer4": "res5"}), WIDE),
+    "torchvision_mobilenet": (vision("mobilenet_v2", MOBILE, norm_layer="FrozenBN"), WIDE),
+    "torchvision_regnet": (vision("regnet_y_400mf", ["trunk_output.block2"]), WIDE),
+    "torchvision_swin_nhwc": (vision("swin_t", {"features.1": "p2", "features.3": "p3"}), WIDE),
+    "torchvision_resnet_module": (
+        L(TorchvisionResNet)(
+            name="resnet18", train_backbone=True, return_layers={"layer2": "res3", "layer4": "res5"}
+        ),
+        WIDE,
+    ),
+    "simple_feature_pyramid": (pyramid(), SQUARE),
+}
+
+
+@pytest.fixture(scope="module", params=ROWS)
+def built(request):
+    config, size = ROWS[request.param]
+    torch.manual_seed(0)
+    return instantiate(config), torch.randn(2, 3, *size)
+
+
+@pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__.removeprefix("check_"))
+def test_law(built, law):
+    backbone, image = built
+    if law is check_frozen_parts_stay_frozen and not hasattr(backbone, "frozen_modules"):
+        pytest.skip("a pyramid leaves freezing to the network below it")
+    law(backbone, image)

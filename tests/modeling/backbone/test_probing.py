@@ -1,0 +1,61 @@
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+from detrex.errors import BackboneError
+from detrex.modeling.backbone.probing import look_at, meta_twin, unused_parameters
+
+
+class ReadsValues(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1))
+
+    def forward(self, x):
+        return x * self.scale if x.sum().item() == 0 else None
+
+
+class Square(nn.Conv2d):
+    def forward(self, x):
+        if x.shape[-2:] != (64, 64):
+            raise ValueError("expected 64 x 64")
+        return super().forward(x)
+
+
+def test_meta_twin__shares_no_memory_and_keeps_the_original():
+    network = nn.Sequential(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5))
+    network[0].bias.requires_grad_(False)
+    before = copy.deepcopy(network.state_dict())
+    state = torch.get_rng_state()
+    twin = meta_twin(network)
+    assert all(tensor.is_meta for tensor in twin.state_dict().values())
+    assert [p.requires_grad for p in twin.parameters()] == [True, False, True, True]
+    assert network.training
+    assert_close(torch.get_rng_state(), state)
+    for name, tensor in network.state_dict().items():
+        assert_close(tensor, before[name], rtol=0, atol=0)
+
+
+def test_look_at__tries_the_sizes_in_order():
+    look = look_at(Square(3, 5, 3), [(64, 96), (64, 64)])
+    assert look.image_size == (64, 64)
+    assert look.outputs.shape == (2, 5, 62, 62)
+    assert look.outputs.is_meta
+
+
+def test_look_at__runs_on_zeros_what_reads_values():
+    assert look_at(ReadsValues(), [(8, 8)]).outputs.device.type == "cpu"
+
+
+def test_look_at__says_why_no_size_will_do():
+    with pytest.raises(BackboneError, match=r"Square could not be run .* expected 64 x 64"):
+        look_at(Square(3, 5, 3), [(64, 96)])
+
+
+def test_unused_parameters__names_those_without_gradient():
+    network = nn.ModuleDict({"a": nn.Conv2d(3, 5, 1), "b": nn.Conv2d(3, 5, 1)})
+    look = look_at(network, [(8, 8)], run=lambda twin, image: [twin["a"](image)])
+    assert unused_parameters(look.twin, look.outputs) == ["b.weight", "b.bias"]
