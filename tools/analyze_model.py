@@ -9,6 +9,7 @@ FLOPs (a multiplication and its addition count as one) and activations are means
 
 import argparse
 import itertools
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -63,22 +64,23 @@ def input_batches(cfg: DictConfig, args: argparse.Namespace) -> Iterator[Batch]:
 
 def do_flop(cfg: DictConfig, args: argparse.Namespace) -> None:
     """Print the FLOPs of the model's parts for the first picture, and the mean over all."""
-    model, totals, table = build_model(cfg), [], ""
+    model, totals, table, not_counted = build_model(cfg), [], "", ""
     operators: Counter[str] = Counter()
     for batch in _with_progress(cfg, args, "flop"):
         flops = FlopCountAnalysis(model, batch)
         if not table:
-            flops.unsupported_ops_warnings(True)
             table = flop_count_table(flops, max_depth=3)
+            not_counted = ", ".join(sorted(flops.unsupported_ops()))
         totals.append(flops.total())
         operators.update(flops.by_operator())
     print(table)
+    print(f"Counted as nothing: {not_counted or 'no operator'}")
     _print_operators("GFLOPs", operators, len(totals), 1e9)
     _print_mean("GFLOPs", totals, 1e9)
 
 
 def do_activation(cfg: DictConfig, args: argparse.Namespace) -> None:
-    """Print the number of activations by operator, and their mean over all pictures."""
+    """Print how many outputs convolutions and matrix products have, by operator and in all."""
     model, totals = build_model(cfg), []
     operators: Counter[str] = Counter()
     for batch in _with_progress(cfg, args, "activation"):
@@ -134,6 +136,7 @@ def argument_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the tasks in the order given."""
+    logging.getLogger("fvcore.nn.jit_analysis").setLevel(logging.ERROR)
     args = argument_parser().parse_intermixed_args(arguments)
     cfg = apply_overrides(load_config(args.config_file), args.opts)
     for task in args.tasks:
