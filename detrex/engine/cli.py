@@ -6,13 +6,18 @@ argv -> argument_parser -> load_run_config (in the parent: mistakes end the run 
 
 import argparse
 import logging
+import os
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from detectron2.engine import default_argument_parser, default_setup
+import torch
+from detectron2.config import LazyConfig
+from detectron2.engine import default_argument_parser
 from detectron2.utils import comm
+from detectron2.utils.collect_env import collect_env_info
 from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig
 
@@ -22,6 +27,8 @@ from detrex.engine.launch import launch
 from detrex.engine.overrides import apply_overrides
 from detrex.engine.train import apply_fast_dev_run, do_train, evaluate_only, require_keys
 from detrex.errors import ConfigError, DetrexError
+
+logger = logging.getLogger(__name__)
 
 _EPILOG = """
 examples:
@@ -143,11 +150,23 @@ def start_run(cfg: DictConfig, args: argparse.Namespace) -> None:
             f"train.output_dir={output_dir} cannot be written to ({error.strerror}): choose "
             "another."
         ) from error
-    setup_logger(output_dir, distributed_rank=comm.get_rank(), name="detrex")
-    default_setup(cfg, args)
+    _log_to(output_dir)
+    logger.info("Rank %d of %d. Command line: %s", comm.get_rank(), comm.get_world_size(), args)
+    logger.info("Environment:\n%s", collect_env_info())
+    if comm.is_main_process():
+        LazyConfig.save(cfg, os.path.join(output_dir, "config.yaml"))
+    torch.backends.cudnn.benchmark = bool(try_get_key(cfg, "train.cudnn_benchmark", default=False))
     if try_get_key(cfg, "train.fast_dev_run.enabled", default=False):
-        logging.getLogger(__name__).info(
+        logger.info(
             "train.fast_dev_run: %d iterations, an evaluation after every %d.",
             cfg.train.max_iter,
             cfg.train.eval_period,
+        )
+
+
+def _log_to(output_dir: str) -> None:
+    """Log to the terminal (in colour if it is one) and to ``log.txt``; other ranks to their own."""
+    for name in ("detectron2", "fvcore", "detrex"):
+        setup_logger(
+            output_dir, distributed_rank=comm.get_rank(), name=name, color=sys.stdout.isatty()
         )

@@ -54,7 +54,9 @@ def test_main__trains_then_evaluates(config, tmp_path):
         file.name for file in out.iterdir()
     }
     log = (out / "log.txt").read_text()
-    assert "Environment info" in log
+    assert "Command line" in log
+    assert "PyTorch built with" in log
+    assert "\x1b" not in log, "no colours in files"
     assert "iter: 3/3" in log
     weights = f"train.init_checkpoint={out / 'model_final.pth'}"
     assert run([*options, "--eval-only", weights]) == metrics
