@@ -51,7 +51,7 @@ def test_look_at__runs_on_zeros_what_reads_values():
 
 
 def test_look_at__says_why_no_size_will_do():
-    with pytest.raises(BackboneError, match=r"Square could not be run .* expected 64 x 64"):
+    with pytest.raises(BackboneError, match=r"Square could not be run .*\(expected 64 x 64\)"):
         look_at(Square(3, 5, 3), [(64, 96)])
 
 
