@@ -155,3 +155,23 @@ def random_inputs(
             inputs["instances"] = instances
         batch.append(inputs)
     return batch
+
+
+SHAPES = [(11, 7), (5, 4), (3, 2), (2, 1), (1, 1)]
+VALID = [SHAPES, [(8, 5), (4, 3), (2, 2), (1, 1), (1, 1)]]
+
+
+def random_levels(
+    levels: int = 5, channels: int = 32
+) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    """Features, masks and position embeddings of two images of ``VALID`` cells per level."""
+    features, masks, positions = [], [], []
+    for level, (h, w) in enumerate(SHAPES[:levels]):
+        mask = torch.ones(2, h, w, dtype=torch.bool)
+        for image in range(2):
+            valid_h, valid_w = VALID[image][level]
+            mask[image, :valid_h, :valid_w] = False
+        features.append(torch.randn(2, channels, h, w))
+        masks.append(mask)
+        positions.append(torch.randn(2, channels, h, w))
+    return features, masks, positions

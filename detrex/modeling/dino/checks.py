@@ -28,21 +28,33 @@ def check_agreement(stated: dict[str, int | None], remedy: str = "give both the 
         raise ConfigError(f"the parts of the detector do not fit together: {listed}; {remedy}.")
 
 
-def check_transformer(
-    transformer: "DINOTransformer", *, embed_dim: int, num_queries: int, num_levels: int | None
+def check_parts(
+    backbone: nn.Module,
+    position_embedding: nn.Module,
+    neck: nn.Module,
+    transformer: "DINOTransformer",
+    criterion: nn.Module,
+    *,
+    embed_dim: int,
+    num_classes: int,
+    num_queries: int,
 ) -> None:
-    """Compare a transformer with the detector around it.
+    """Compare the parts of a detector with each other and with the numbers given to it.
 
-    Args:
-        transformer: the transformer.
-        embed_dim: the detector's.
-        num_queries: the detector's.
-        num_levels: how many levels the neck gives; None where that is not known beforehand.
+    Parts of another make that do not have an attribute to compare pass.
 
     Raises:
-        ConfigError: when they disagree, or the decoder keeps the states of its layers to itself.
+        ConfigError: when two disagree, with both sides in the message.
     """
-    check_agreement({"embed_dim": embed_dim, "transformer.embed_dim": transformer.embed_dim})
+    num_pos_feats = getattr(position_embedding, "num_pos_feats", None)
+    check_agreement(
+        {
+            "embed_dim": embed_dim,
+            "transformer.embed_dim": transformer.embed_dim,
+            "neck.out_channels": getattr(neck, "out_channels", None),
+            "2 * position_embedding.num_pos_feats": num_pos_feats and 2 * num_pos_feats,
+        }
+    )
     check_agreement(
         {
             "num_queries": num_queries,
@@ -51,8 +63,14 @@ def check_transformer(
     )
     check_agreement(
         {
+            "num_classes": num_classes,
+            "criterion.num_classes": getattr(criterion, "num_classes", None),
+        }
+    )
+    check_agreement(
+        {
             "transformer.num_feature_levels": transformer.num_feature_levels,
-            "the number of the neck's levels": num_levels,
+            "the number of the neck's levels": check_neck(backbone, neck),
         },
         "set num_outs of the neck to num_feature_levels, or the other way round",
     )
@@ -63,7 +81,7 @@ def check_transformer(
         )
 
 
-def check_neck(backbone: nn.Module, neck: nn.Module, embed_dim: int) -> int | None:
+def check_neck(backbone: nn.Module, neck: nn.Module) -> int | None:
     """Compare a ``ChannelMapper`` with the feature maps that the backbone says it gives.
 
     Other necks, and backbones that do not publish their maps, are not compared.
@@ -73,20 +91,18 @@ def check_neck(backbone: nn.Module, neck: nn.Module, embed_dim: int) -> int | No
 
     Raises:
         ConfigError: when a map is missing or has another number of channels, with both sides in the
-            message, or when the neck does not give ``embed_dim`` channels.
+            message.
     """
     if not isinstance(neck, ChannelMapper):
         return None
-    check_agreement({"embed_dim": embed_dim, "neck.out_channels": neck.out_channels})
     offered = published_channels(backbone)
-    if offered is not None:
-        expected = {name: neck.input_shapes[name].channels for name in neck.in_features}
-        if any(offered.get(name) != channels for name, channels in expected.items()):
-            raise ConfigError(
-                f"the neck expects maps with the channels {expected}, but the backbone "
-                f"{type(backbone).__name__} gives {offered}; set in_features and input_shapes of "
-                f"the neck to what the backbone gives."
-            )
+    expected = {name: neck.input_shapes[name].channels for name in neck.in_features}
+    if offered is not None and any(offered.get(name) != c for name, c in expected.items()):
+        raise ConfigError(
+            f"the neck expects maps with the channels {expected}, but the backbone "
+            f"{type(backbone).__name__} gives {offered}; set in_features and input_shapes of the "
+            f"neck to what the backbone gives."
+        )
     return len(neck.convs) + len(neck.extra_convs or ())
 
 

@@ -7,7 +7,7 @@ import torch
 from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 
-from .checks import check_agreement, check_neck, check_transformer
+from .checks import check_agreement, check_parts
 from .criterion import expand_weight_dict
 from .denoising import DenoisingQueries, denoising_queries
 from .head import as_outputs, at_least_float32, box_heads, class_heads, predict
@@ -30,8 +30,9 @@ class DINO(nn.Module):
     In training the images of a batch are padded to one size, as in the original. In evaluation each
     image goes through backbone and neck at its own size, together with those of the batch that have
     the same one, and padding is masked from there on, so that what is found in an image does not
-    depend on the images beside it. (Were backbones to see padding, their biases and norms would
-    carry it into the image by half a receptive field.)
+    depend on the images beside it, up to rounding. (Padding is zero only before the first layer: a
+    backbone that sees it carries its own biases over the image's edge, by half a receptive field, as
+    it does in training.)
 
     Args:
         backbone: gives a dict of feature maps; a detectron2 ``Backbone`` or alike. Its
@@ -101,17 +102,15 @@ class DINO(nn.Module):
         self.box_noise_scale = box_noise_scale
         self.input_format = input_format
         self.vis_period = vis_period
-        check_transformer(
+        check_parts(
+            backbone,
+            position_embedding,
+            neck,
             transformer,
+            criterion,
             embed_dim=embed_dim,
+            num_classes=num_classes,
             num_queries=num_queries,
-            num_levels=check_neck(backbone, neck, embed_dim),
-        )
-        check_agreement(
-            {
-                "num_classes": num_classes,
-                "criterion.num_classes": getattr(criterion, "num_classes", None),
-            }
         )
         check_agreement({"len(pixel_mean)": len(pixel_mean), "len(pixel_std)": len(pixel_std)})
 

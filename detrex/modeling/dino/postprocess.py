@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from detectron2.data.detection_utils import convert_image_to_rgb
 from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import Boxes, Instances
@@ -96,4 +95,4 @@ def draw_training(
         boxes=detection.pred_boxes.tensor[:max_boxes].detach().float().cpu().numpy()
     )
     picture = np.concatenate([truth.get_image(), found.get_image()], axis=1)
-    return torch.from_numpy(picture).permute(2, 0, 1).contiguous().numpy()
+    return np.ascontiguousarray(picture.transpose(2, 0, 1))

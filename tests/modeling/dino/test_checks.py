@@ -4,10 +4,11 @@ from detectron2.modeling.backbone import Backbone
 from torch import nn
 
 from detrex.errors import ConfigError
+from detrex.layers import PositionEmbeddingSine
 from detrex.modeling.dino.checks import (
     check_agreement,
     check_neck,
-    check_transformer,
+    check_parts,
     published_channels,
 )
 from detrex.modeling.neck import ChannelMapper
@@ -29,8 +30,8 @@ def test_check_agreement__shows_both_sides():
 
 
 def test_check_neck__counts_its_levels():
-    assert check_neck(TinyBackbone(), _neck(), 32) == 4
-    assert check_neck(TinyBackbone(), nn.Identity(), 32) is None
+    assert check_neck(TinyBackbone(), _neck()) == 4
+    assert check_neck(TinyBackbone(), nn.Identity()) is None
 
 
 class _Silent(Backbone):
@@ -41,38 +42,38 @@ class _Silent(Backbone):
 @pytest.mark.parametrize("backbone", [nn.Identity(), _Silent()])
 def test_check_neck__a_backbone_that_publishes_nothing_passes(backbone):
     assert published_channels(backbone) is None
-    assert check_neck(backbone, _neck(channels=3), 32) == 4
+    assert check_neck(backbone, _neck(channels=3)) == 4
 
 
 @pytest.mark.parametrize("neck", [_neck(channels=16), _neck(names=("res3", "p4", "p5"))])
 def test_check_neck__disagreement_shows_both_sides(neck):
     pattern = r"expects maps with the channels {.*}, but the backbone TinyBackbone gives {'p3': 8,"
     with pytest.raises(ConfigError, match=pattern):
-        check_neck(TinyBackbone(), neck, 32)
-
-
-def test_check_neck__width():
-    with pytest.raises(ConfigError, match=r"embed_dim is 64, neck.out_channels is 32"):
-        check_neck(TinyBackbone(), _neck(), 64)
+        check_neck(TinyBackbone(), neck)
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"embed_dim": 64}, "embed_dim is 64, transformer.embed_dim is 32"),
+        (
+            {"embed_dim": 64},
+            "embed_dim is 64, transformer.embed_dim is 32, neck.out",
+        ),
+        ({"position_embedding": 8}, r"2 \* position_embedding.num_pos_feats is 16"),
         ({"num_queries": 9}, "num_queries is 9, transformer.two_stage_num_proposals is 11"),
-        ({"num_levels": 3}, "num_feature_levels is 4, the number of the neck's levels is 3"),
+        ({"num_classes": 9}, "num_classes is 9, criterion.num_classes is 5"),
+        ({"num_outs": 3}, "num_feature_levels is 4, the number of the neck's levels is 3"),
+        ({"return_intermediate": False}, "return_intermediate=False; set it to True"),
     ],
 )
-def test_check_transformer__disagreement(given, message):
-    detector = {"embed_dim": 32, "num_queries": 11, "num_levels": 4}
-    check_transformer(tiny_transformer(), **detector)
+def test_check_parts__disagreement(given, message):
+    detector = {"embed_dim": 32, "num_queries": 11, "num_classes": 5}
+    transformer, criterion = tiny_transformer(), nn.Identity()
+    criterion.num_classes = 5
+    options = {"position_embedding": 16, "num_outs": 4, "return_intermediate": True, **given}
+    transformer.decoder.return_intermediate = options["return_intermediate"]
+    position_embedding = PositionEmbeddingSine(options["position_embedding"])
+    neck = _neck(num_outs=options["num_outs"])
+    detector.update((name, given[name]) for name in detector.keys() & given.keys())
     with pytest.raises(ConfigError, match=message):
-        check_transformer(tiny_transformer(), **{**detector, **given})
-
-
-def test_check_transformer__last_layer_only():
-    transformer = tiny_transformer()
-    transformer.decoder.return_intermediate = False
-    with pytest.raises(ConfigError, match="return_intermediate=False; set it to True"):
-        check_transformer(transformer, embed_dim=32, num_queries=11, num_levels=None)
+        check_parts(TinyBackbone(), position_embedding, neck, transformer, criterion, **detector)

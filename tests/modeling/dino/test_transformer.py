@@ -8,24 +8,8 @@ from detrex.modeling.dino import (
     DINOTransformerEncoder,
 )
 from detrex.modeling.dino.head import box_heads, class_heads
-from detrex.modeling.dino.transformer import Tokens, encoder_proposals
-from tests.reference.tiny_dino import tiny_transformer
-
-SHAPES = [(11, 7), (5, 4), (3, 2), (2, 1), (1, 1)]
-VALID = [[(11, 7), (5, 4), (3, 2), (2, 1), (1, 1)], [(8, 5), (4, 3), (2, 2), (1, 1), (1, 1)]]
-
-
-def _inputs(levels=5, channels=32, padded=True):
-    features, masks, positions = [], [], []
-    for level, (h, w) in enumerate(SHAPES[:levels]):
-        mask = torch.ones(2, h, w, dtype=torch.bool)
-        for image in range(2):
-            valid_h, valid_w = VALID[image][level] if padded else (h, w)
-            mask[image, :valid_h, :valid_w] = False
-        features.append(torch.randn(2, channels, h, w))
-        masks.append(mask)
-        positions.append(torch.randn(2, channels, h, w))
-    return features, masks, positions
+from detrex.modeling.dino.tokens import Tokens, encoder_proposals
+from tests.reference.tiny_dino import VALID, random_levels, tiny_transformer
 
 
 def _transformer(**kwargs):
@@ -36,51 +20,11 @@ def _transformer(**kwargs):
     return transformer
 
 
-def _naive_proposals():
-    """Centres, sides and the 0.01..0.99 rule, one token after the other."""
-    proposals, inside = [], []
-    for image in range(2):
-        rows, flags = [], []
-        for level, (h, w) in enumerate(SHAPES):
-            valid_h, valid_w = VALID[image][level]
-            for y in range(h):
-                for x in range(w):
-                    side = 0.05 * 2**level
-                    box = [(x + 0.5) / valid_w, (y + 0.5) / valid_h, side, side]
-                    is_image = y < valid_h and x < valid_w
-                    good = is_image and all(0.01 < value < 0.99 for value in box)
-                    flags.append(good)
-                    box = torch.tensor(box, dtype=torch.float64)
-                    rows.append(torch.logit(box) if good else torch.full((4,), float("inf")))
-        proposals.append(torch.stack(rows).float())
-        inside.append(flags)
-    return torch.stack(proposals), torch.tensor(inside)
-
-
-def test_encoder_proposals__one_token_after_the_other():
-    tokens = Tokens.flatten(*_inputs(), torch.zeros(5, 32))
-    proposals, inside = encoder_proposals(tokens)
-    expected, expected_inside = _naive_proposals()
-    assert torch.equal(inside, expected_inside)
-    torch.testing.assert_close(proposals, expected, rtol=1e-5, atol=1e-5)
-
-
-def test_tokens__ratios_and_order():
-    features, masks, positions = _inputs(levels=2)
-    level_embeds = torch.randn(2, 32)
-    tokens = Tokens.flatten(features, masks, positions, level_embeds)
-    torch.testing.assert_close(tokens.valid_ratios[1, 0], torch.tensor([5 / 7, 8 / 11]))
-    torch.testing.assert_close(tokens.content[:, 7 * 2 + 3], features[0][:, :, 2, 3])
-    expected = positions[1][:, :, 1, 2] + level_embeds[1]
-    torch.testing.assert_close(tokens.position[:, 77 + 4 + 2], expected)
-    assert tokens.padding.sum() == sum(mask.sum() for mask in masks)
-
-
 @pytest.mark.parametrize("levels", [1, 2, 5])
 @pytest.mark.parametrize("learnt", [False, True])
 def test_forward__shapes_for_any_number_of_levels(levels, learnt):
     transformer = _transformer(levels=levels, learnt_init_query=learnt)
-    states = transformer(*_inputs(levels))
+    states = transformer(*random_levels(levels))
     assert states.inter_states.shape == (2, 2, 11, 32)
     assert states.init_reference.shape == states.enc_reference.shape == (2, 11, 4)
     assert states.layer_references.shape == (2, 2, 11, 4)
@@ -93,7 +37,7 @@ def test_forward__denoising_queries_come_first():
     mask = torch.zeros(14, 14, dtype=torch.bool)
     mask[3:, :3] = True
     with_queries = transformer(
-        *_inputs(2), query_embed=(torch.randn(2, 3, 32), boxes), attn_masks=[mask, None]
+        *random_levels(2), query_embed=(torch.randn(2, 3, 32), boxes), attn_masks=[mask, None]
     )
     assert with_queries.inter_states.shape[2] == 14
     torch.testing.assert_close(with_queries.init_reference[:, :3], boxes.sigmoid())
@@ -101,7 +45,7 @@ def test_forward__denoising_queries_come_first():
 
 def test_forward__matching_queries_do_not_see_denoising_ones():
     transformer = _transformer(levels=2)
-    inputs = _inputs(2)
+    inputs = random_levels(2)
     mask = torch.zeros(14, 14, dtype=torch.bool)
     mask[3:, :3] = True
     prompt = (torch.randn(2, 3, 32), torch.randn(2, 3, 4))
@@ -115,7 +59,7 @@ def test_forward__matching_queries_do_not_see_denoising_ones():
 @pytest.mark.parametrize("training", [False, True])
 def test_forward__more_queries_than_tokens(training):
     transformer = _transformer(levels=2, queries=1000).train(training)
-    features, masks, positions = _inputs(2)
+    features, masks, positions = random_levels(2)
     assert transformer.num_queries(features) == 97
     states = transformer(features, masks, positions)
     assert states.inter_states.shape[2] == 97
@@ -128,7 +72,7 @@ def test_forward__more_queries_than_tokens(training):
 def test_select_queries__highest_scores_first():
     transformer = _transformer(levels=3, queries=9).eval()
     torch.nn.init.normal_(transformer.decoder.class_embed[-1].weight)
-    tokens = Tokens.flatten(*_inputs(3), transformer.level_embeds)
+    tokens = Tokens.flatten(*random_levels(3), transformer.level_embeds)
     memory = torch.randn_like(tokens.content)
     content, _, padding = transformer.select_queries(memory, tokens)
     scores = transformer.decoder.class_embed[-1](content).amax(-1)
@@ -146,18 +90,18 @@ def test_select_queries__highest_scores_first():
 
 def test_forward__runs_on_meta():
     transformer = _transformer(levels=2).to("meta").eval()
-    inputs = [[tensor.to("meta") for tensor in tensors] for tensors in _inputs(2)]
+    inputs = [[tensor.to("meta") for tensor in tensors] for tensors in random_levels(2)]
     assert transformer(*inputs).inter_states.shape == (2, 2, 11, 32)
 
 
 def test_select_queries__without_heads():
     with pytest.raises(ConfigError, match="has no heads to score proposals with"):
-        tiny_transformer(levels=2)(*_inputs(2))
+        tiny_transformer(levels=2)(*random_levels(2))
 
 
 def test_forward__wrong_number_of_levels():
     with pytest.raises(ValueError, match=r"gives 2 feature levels.*num_feature_levels=3.*num_outs"):
-        _transformer(levels=3)(*_inputs(2))
+        _transformer(levels=3)(*random_levels(2))
 
 
 @pytest.mark.parametrize(
