@@ -31,8 +31,8 @@ class DINO(nn.Module):
     image goes through backbone and neck at its own size, together with those of the batch that have
     the same one, and padding is masked from there on, so that what is found in an image does not
     depend on the images beside it, up to rounding. (Padding is zero only before the first layer: a
-    backbone that sees it carries its own biases over the image's edge, by half a receptive field, as
-    it does in training.)
+    backbone that sees it carries its biases over the image's edge by half a receptive field, as it
+    does in training.)
 
     Args:
         backbone: gives a dict of feature maps; a detectron2 ``Backbone`` or alike. Its
