@@ -47,11 +47,9 @@ class FrozenBatchNormAct(FrozenBatchNorm2d):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Normalise, drop and activate ``(N, C, ...)``; the shape does not change."""
-        broadcast = (1, -1) + (1,) * (x.dim() - 2)
-        scale = self.weight * (self.running_var + self.eps).rsqrt()
-        shift = self.bias - self.running_mean * scale
-        x = x * scale.to(x.dtype).view(broadcast) + shift.to(x.dtype).view(broadcast)
-        return self.act(self.drop(x))
+        # The plain norm's arithmetic, to the last bit; it takes two axes after the channels.
+        normed = super().forward(x[..., None, None].flatten(2, -2) if x.dim() != 4 else x)
+        return self.act(self.drop(normed.view(x.shape)))
 
 
 def frozen_norm_class(norm_layer: Any) -> type[nn.Module] | None:
