@@ -54,7 +54,7 @@ for _part in (model.transformer.encoder, model.transformer.decoder):
 model.num_queries = 50
 model.num_classes = 3
 model.select_box_nums_for_evaluation = 50
-model.dn_number = 20
+model.dn_number = 40
 model.device = "${train.device}"
 
 
@@ -86,7 +86,7 @@ dataloader = dict(
     train=L(build_train_loader)(
         dataset=_dataset("train", filter_empty=True),
         mapper=_mapper(True, [L(T.RandomFlip)()]),
-        total_batch_size=16,
+        total_batch_size=8,
         num_workers=0,
     ),
     test=L(build_detection_test_loader)(

@@ -26,24 +26,20 @@ def weights_file(tmp_path_factory):
     return str(path)
 
 
-def _backbones(weights_file):
-    """Build the backbone of either config from the same file: torchvision's, then timm's."""
-    torchvision = load_config("configs/dino/demo_photographs.py").model.backbone
-    timm = load_config("configs/dino/demo_photographs_timm.py").model.backbone
-    torchvision.update(weights=weights_file)
-    timm.update(checkpoint_path=weights_file)
-    return instantiate(torchvision).eval(), instantiate(timm).eval()
-
-
 @pytest.fixture(scope="module")
 def backbones(weights_file):
-    return _backbones(weights_file)
+    """The backbone of either config from the same file: torchvision's, then timm's."""
+    torchvision = load_config("configs/dino/demo_photographs.py").model.backbone
+    timm = load_config("configs/dino/demo_photographs_timm.py").model.backbone
+    torchvision.weights = timm.checkpoint_path = weights_file
+    return instantiate(torchvision).eval(), instantiate(timm).eval()
 
 
 @pytest.mark.parametrize("gradient", [False, True])
 def test_features__equal_to_the_last_bit(backbones, gradient):
-    images = torch.randn(2, 3, 96, 128, requires_grad=gradient)
-    from_torchvision, from_timm = (backbone(images) for backbone in backbones)
+    images = torch.randn(2, 3, 96, 128)
+    with torch.set_grad_enabled(gradient):
+        from_torchvision, from_timm = (backbone(images) for backbone in backbones)
     assert list(from_torchvision) == list(from_timm) == ["p2", "p3", "p4"]
     for name in from_timm:
         assert torch.equal(from_torchvision[name], from_timm[name])
