@@ -66,7 +66,7 @@ def prepare_photographs(folder: Path) -> list[str]:
         DownloadError: when they cannot be fetched.
     """
     weights = fetch_mobilenet_v2_weights()
-    write_photograph_tiles(folder)
+    write_photograph_tiles(folder, train_stride=200)
     return [f"dataloader.folder='{folder}'", f"model.backbone.weights='{weights}'"]
 
 
