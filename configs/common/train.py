@@ -12,7 +12,7 @@ train = dict(
     init_checkpoint="",
     max_iter=90000,
     amp=dict(enabled=False, dtype="float16"),
-    # Optimizer steps every so many iterations, on the mean of their gradients.
+    # Batches to an optimizer step, which takes the mean of their gradients; an iteration is a step.
     accumulate_steps=1,
     ddp=dict(broadcast_buffers=False, find_unused_parameters=False, fp16_compression=False),
     clip_grad=dict(enabled=False, params=dict(max_norm=0.1, norm_type=2)),
