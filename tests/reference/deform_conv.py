@@ -12,8 +12,6 @@ def deform_conv2d(x, offset, mask, weight, stride, dilation, groups, offset_grou
 
     Offsets are (y, x) pairs for each of the nine points, group after group of the input's channels.
     """
-    x, offset, weight = x.detach(), offset.detach(), weight.detach()
-    mask = None if mask is None else mask.detach()
     batch, channels, height, width = x.shape
     out = torch.zeros(batch, len(weight), offset.shape[2], offset.shape[3])
     for n, o, y, x_out in itertools.product(*(range(size) for size in out.shape)):
