@@ -24,7 +24,7 @@ install: $(VENV)/.detrex-test  ## set up $(VENV): torch, torchvision, detectron2
 
 demo: $(VENV)/.detrex-test  ## train two small detectors and draw what they find (15 minutes)
 	@echo "== demo: two acts of training on this machine; pictures go to output/demo/"
-	@$(PY) demo/run.py
+	@$(PY) -W ignore::FutureWarning demo/run.py
 
 test: $(VENV)/.detrex-test  ## run the tests (10 minutes)
 	@echo "== test: two processes; slow and gpu tests are left out"

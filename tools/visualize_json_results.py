@@ -98,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         by_image[prediction["image_id"]].append(prediction)
     folder = Path(args.output)
     folder.mkdir(parents=True, exist_ok=True)
-    for record in tqdm(records[: args.num_images], unit="picture"):
+    for record in tqdm(records[: args.num_images], unit="picture", disable=None):
         size = (record["height"], record["width"])
         found = create_instances(by_image[record["image_id"]], size, metadata)
         picture = draw_truth_beside_predictions(record, found, metadata, args.conf_threshold)
