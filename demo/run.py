@@ -24,6 +24,7 @@ from detrex.utils.drawing import plot_ap, plot_losses, read_metrics
 
 ROOT = Path(__file__).resolve().parents[1]
 MAX_THREADS = 4
+MAX_PICTURES = 30
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ ACTS = {
         "shapes: a small ResNet and DINO learn from scratch",
         ROOT / "configs" / "dino" / "demo_shapes.py",
         prepare_shapes,
-        score_threshold=0.4,
+        score_threshold=0.3,
     ),
     "photographs": Act(
         "photographs: DINO over a pretrained MobileNetV2 learns to find trees from the air",
@@ -113,21 +114,15 @@ def play(act: Act, folder: Path, seed: int, overrides: Sequence[str]) -> Outcome
     run = folder / "run"
     # Rows of an earlier run would mix with this one's.
     (run / "metrics.json").unlink(missing_ok=True)
-    _tool(
-        "train_net",
-        "--config-file",
-        act.config,
-        f"train.output_dir={run}",
-        f"train.seed={seed}",
-        *options,
-    )
+    own = [f"train.output_dir='{run}'", f"train.seed={seed}"]
+    _tool("train_net", "--config-file", act.config, *own, *options)
     seconds = time.perf_counter() - start
     print(f"== drawing {_shown(folder / 'pictures')}", flush=True)
     _tool(
         "visualize_json_results",
+        *("--num-images", MAX_PICTURES, "--conf-threshold", act.score_threshold),
         *("--input", run / "coco_instances_results.json", "--output", folder / "pictures"),
-        *("--conf-threshold", act.score_threshold, "--config-file", act.config),
-        *options,
+        *("--config-file", act.config, *options),
     )
     metrics = read_metrics(run / "metrics.json")
     plot_losses(metrics, folder / "loss.png", act.title)
@@ -208,7 +203,9 @@ def _tool(name: str, *arguments: object) -> None:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     threads = min(MAX_THREADS, cores or 1)
     command = [sys.executable, str(ROOT / "tools" / f"{name}.py"), *map(str, arguments)]
-    subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": str(threads)})
+    # Deprecations inside the libraries are nothing that who watches the demo can mend.
+    env = {"OMP_NUM_THREADS": str(threads), "PYTHONWARNINGS": "ignore::FutureWarning"}
+    subprocess.run(command, check=True, env={**os.environ, **env})
 
 
 def _shown(path: Path) -> str:

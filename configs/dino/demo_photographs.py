@@ -67,4 +67,5 @@ optimizer.params.lr_factor_func = backbone_lr_factor
 train.output_dir = "output/demo/photographs/run"
 train.max_iter = 600
 train.eval_period = 150
+train.model_ema.enabled = True
 train.model_ema.decay = 0.99

@@ -105,14 +105,12 @@ optimizer.lr = 1e-3
 optimizer.weight_decay = 1e-4
 
 train.output_dir = "output/demo/shapes/run"
-train.max_iter = 800
+train.max_iter = 1000
 train.eval_period = 200
 train.log_period = 20
 train.checkpointer.period = 10000
 train.clip_grad.enabled = True
 train.clip_grad.params.max_norm = 0.1
-train.model_ema.enabled = True
-train.model_ema.decay = 0.99
 
 lr_multiplier = L(WarmupParamScheduler)(
     scheduler=L(CosineParamScheduler)(start_value=1.0, end_value=0.01),

@@ -1,8 +1,9 @@
 """Pictures for people: boxes on images, truth beside predictions, and the curves of a training run.
 
 Images are ``uint8`` arrays of shape ``(height, width, 3)`` in RGB order; boxes are absolute
-``(x0, y0, x1, y1)`` in pixels of the image they belong to. Boxes are drawn by detectron2's
-``Visualizer``, which needs OpenCV; curves by matplotlib's Agg canvas, which needs no display.
+``(x0, y0, x1, y1)`` in pixels of the image they belong to. Boxes are drawn by Pillow, since
+detectron2's ``Visualizer`` needs OpenCV and a hundred times as long; curves by matplotlib's Agg
+canvas, which needs no display.
 """
 
 import json
@@ -15,14 +16,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from detectron2.structures import BoxMode, Instances
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 if TYPE_CHECKING:
     from detectron2.data import Metadata
 
 logger = logging.getLogger(__name__)
+
+Colour = tuple[int, ...]
 
 _TITLE_HEIGHT = 28
 _GAP = 8
@@ -55,27 +57,20 @@ def draw_boxes(
 
     Returns:
         The picture, ``(h * f, w * f, 3)`` with ``f = max(1, min_side / min(h, w))``.
-
-    Raises:
-        ImportError: when OpenCV, which detectron2's visualizer needs, is not installed.
     """
-    try:
-        from detectron2.utils.visualizer import Visualizer
-    except ImportError as error:
-        raise ImportError(
-            "Drawing boxes uses detectron2's visualizer, which needs OpenCV; "
-            f"install it by `pip install opencv-python-headless` ({error})."
-        ) from error
-
-    canvas_rgb, factor = _enlarge(image_rgb, min_side)
-    boxes_xyxy_abs = np.asarray(boxes_xyxy_abs, dtype=np.float64).reshape(-1, 4) * factor
-    visualizer = Visualizer(canvas_rgb, metadata)
-    visualizer.overlay_instances(
-        boxes=boxes_xyxy_abs,
-        labels=_labels(classes, scores, visualizer.metadata.get("thing_classes", None)),
-        assigned_colors=_colours(classes, visualizer.metadata.get("thing_colors", None)),
-    )
-    return visualizer.get_output().get_image()
+    canvas, factors = _enlarge(image_rgb, min_side)
+    boxes_xyxy_abs = np.asarray(boxes_xyxy_abs, dtype=np.float64).reshape(-1, 4) * factors
+    labels = _labels(classes, scores, _of(metadata, "thing_classes"))
+    colours = _colours(classes, _of(metadata, "thing_colors"))
+    pen = ImageDraw.Draw(canvas)
+    line_width = max(2, round(min(canvas.size) / 300))
+    for box, colour in zip(boxes_xyxy_abs, colours, strict=True):
+        x0, y0, x1, y1 = box
+        pen.rectangle((x0, y0, max(x0, x1 - 1), max(y0, y1 - 1)), outline=colour, width=line_width)
+    font = ImageFont.load_default(size=max(12, min(canvas.size) / 45))
+    for box, colour, label in zip(boxes_xyxy_abs, colours, labels, strict=True):
+        _write(pen, (box[0], box[1]), label, colour, font)
+    return np.asarray(canvas)
 
 
 def draw_record(
@@ -269,37 +264,53 @@ def _is_own_term(name: str) -> bool:
     return name.startswith("loss_") and _LAYER_TERM.search(name) is None
 
 
-def _enlarge(image_rgb: np.ndarray, min_side: int) -> tuple[np.ndarray, np.ndarray]:
+def _write(
+    pen: ImageDraw.ImageDraw,
+    corner: tuple[float, float],
+    label: str,
+    colour: Colour,
+    font: Any,
+) -> None:
+    """Write on black above a box's upper left corner, or below it at the picture's upper edge."""
+    if not label:
+        return
+    x, y = corner
+    left, top, right, bottom = pen.textbbox((x, y), label, font=font, anchor="lb")
+    if top < 0:
+        left, top, right, bottom = pen.textbbox((x, y), label, font=font, anchor="lt")
+    pen.rectangle((left - 1, top - 1, right + 1, bottom + 1), fill="black")
+    pen.text((left, top), label, fill=colour, font=font, anchor="lt")
+
+
+def _enlarge(image_rgb: np.ndarray, min_side: int) -> tuple[Image.Image, np.ndarray]:
     """Return the image with its shorter side at least ``min_side``, and the factors of ``xyxy``."""
     height, width = image_rgb.shape[:2]
     factor = max(1.0, min_side / min(height, width))
     size = (round(width * factor), round(height * factor))
-    if size == (width, height):
-        return image_rgb, np.ones(4)
-    enlarged = Image.fromarray(image_rgb).resize(size, Image.Resampling.BICUBIC)
-    return np.asarray(enlarged), np.array([size[0] / width, size[1] / height] * 2)
+    image = Image.fromarray(image_rgb).resize(size, Image.Resampling.BICUBIC)
+    return image, np.array([size[0] / width, size[1] / height] * 2)
+
+
+def _of(metadata: "Metadata | None", name: str) -> Any:
+    return None if metadata is None else metadata.get(name, None)
 
 
 def _labels(
     classes: Sequence[int], scores: Sequence[float] | None, names: Sequence[str] | None
-) -> list[str] | None:
-    """Return one text per box, or None where there is nothing to say."""
-    only_class = names is not None and len(names) == 1
-    if only_class:
-        words = [""] * len(classes)
-    elif names is None:
+) -> list[str]:
+    """Return one text per box, empty where there is nothing to say."""
+    if names is None:
         words = [str(index) for index in classes]
+    elif len(names) == 1:
+        words = [""] * len(classes)
     else:
         words = [names[index] for index in classes]
     if scores is None:
-        return None if only_class else words
+        return words
     return [f"{word} {score:.0%}".strip() for word, score in zip(words, scores, strict=True)]
 
 
-def _colours(
-    classes: Sequence[int], thing_colors: Sequence[Sequence[int]] | None
-) -> list[tuple[float, ...]]:
-    """Return one RGB colour from 0 to 1 per box: the dataset's own, else one fixed per class."""
-    if thing_colors:
-        return [tuple(value / 255 for value in thing_colors[index]) for index in classes]
-    return [to_rgb(_PALETTE[index % len(_PALETTE)]) for index in classes]
+def _colours(classes: Sequence[int], thing_colors: Sequence[Sequence[int]] | None) -> list[Colour]:
+    """Return one RGB colour from 0 to 255 per box: the dataset's own, else one fixed per class."""
+    palette = thing_colors or [ImageColor.getrgb(name) for name in _PALETTE]
+    return [tuple(palette[index % len(palette)]) for index in classes]
