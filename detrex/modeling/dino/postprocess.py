@@ -10,7 +10,6 @@ import numpy as np
 from detectron2.data.detection_utils import convert_image_to_rgb
 from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import Boxes, Instances
-from detectron2.utils.visualizer import Visualizer
 from torch import Tensor
 
 from detrex.layers import box_cxcywh_to_xyxy
@@ -80,19 +79,30 @@ def draw_training(
 
     Args:
         inputs: a dataset dict with ``"image"`` (c, h, w) and ``"instances"``.
-        detection: boxes in pixels of that image, best first.
+        detection: boxes in pixels of that image with classes and scores, best first.
         input_format: the order of the channels, such as ``"RGB"``, ``"BGR"`` or ``"L"``.
         max_boxes: the most detections to draw.
 
     Returns:
         (3, h, 2 w) uint8 RGB picture.
     """
+    from detrex.utils.drawing import draw_boxes  # loads matplotlib, which models do without
+
     image = convert_image_to_rgb(inputs["image"].permute(1, 2, 0), input_format)
-    truth = Visualizer(image, None).overlay_instances(
-        boxes=inputs["instances"].gt_boxes.tensor.detach().cpu()
+    image = np.clip(image, 0, 255).astype(np.uint8)
+    annotated, best = inputs["instances"], detection[:max_boxes]
+    truth = draw_boxes(
+        image,
+        annotated.gt_boxes.tensor.detach().cpu().numpy(),
+        annotated.gt_classes.tolist(),
+        min_side=1,
     )
-    found = Visualizer(image, None).overlay_instances(
-        boxes=detection.pred_boxes.tensor[:max_boxes].detach().float().cpu().numpy()
+    found = draw_boxes(
+        image,
+        best.pred_boxes.tensor.detach().float().cpu().numpy(),
+        best.pred_classes.tolist(),
+        best.scores.tolist(),
+        min_side=1,
     )
-    picture = np.concatenate([truth.get_image(), found.get_image()], axis=1)
+    picture = np.concatenate([truth, found], axis=1)
     return np.ascontiguousarray(picture.transpose(2, 0, 1))

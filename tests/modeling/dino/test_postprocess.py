@@ -60,6 +60,8 @@ def test_draw_training__truth_beside_detections(input_format, channels):
     (inputs,) = random_inputs([(30, 40)], [2], channels=channels)
     detection = Instances((30, 40))
     detection.pred_boxes = inputs["instances"].gt_boxes
+    detection.pred_classes = inputs["instances"].gt_classes
+    detection.scores = torch.tensor([0.7, 0.5])
     picture = draw_training(inputs, detection, input_format)
     assert picture.shape == (3, 30, 80)
     assert picture.dtype == np.uint8
