@@ -1,5 +1,6 @@
 """The colour distortion of SSD (arXiv 1512.02325, section 2.2), as in its Caffe code."""
 
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ class ColorAugSSDTransform(Transform):
 
     Raises:
         ValueError: if ``img_format`` is another one.
+        ImportError: OpenCV is not installed.
     """
 
     def __init__(
@@ -36,6 +38,7 @@ class ColorAugSSDTransform(Transform):
         hue_delta: int = 18,
     ) -> None:
         super().__init__()
+        _opencv()
         if img_format not in ("BGR", "RGB"):
             raise ValueError(f"img_format must be 'RGB' or 'BGR', got {img_format!r}.")
         self.is_rgb = img_format == "RGB"
@@ -87,8 +90,7 @@ class ColorAugSSDTransform(Transform):
         """Half of the time, multiply a BGR image's saturation by a random number."""
         if not np.random.randint(2):
             return img
-        import cv2
-
+        cv2 = _opencv()
         hsv = cv2.cvtColor(img, cv2.COLOR_BGR2HSV)
         factor = np.random.uniform(self.saturation_low, self.saturation_high)
         hsv[..., 1] = self.convert(hsv[..., 1], alpha=factor)
@@ -98,10 +100,20 @@ class ColorAugSSDTransform(Transform):
         """Half of the time, turn a BGR image's hue by a random angle."""
         if not np.random.randint(2):
             return img
-        import cv2
-
+        cv2 = _opencv()
         hsv = cv2.cvtColor(img, cv2.COLOR_BGR2HSV)
         turn = np.random.randint(-self.hue_delta, self.hue_delta + 1)
         # OpenCV keeps a hue of 0 to 360 degrees as 0 to 179.
         hsv[..., 0] = (hsv[..., 0].astype(np.int32) + turn) % 180
         return cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR)
+
+
+def _opencv() -> ModuleType:
+    try:
+        import cv2
+    except ImportError as error:
+        raise ImportError(
+            "ColorAugSSDTransform needs OpenCV, which is not installed: pip install "
+            "opencv-python-headless."
+        ) from error
+    return cv2

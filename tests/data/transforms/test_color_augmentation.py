@@ -1,6 +1,7 @@
 """The colour distortion changes colours alone, within its ranges, by numpy's seed."""
 
 import colorsys
+import sys
 
 import numpy as np
 import pytest
@@ -80,3 +81,9 @@ def test_apply_coords_and_segmentation__unchanged():
 def test_init__refuses_other_formats():
     with pytest.raises(ValueError, match="img_format must be 'RGB' or 'BGR', got 'YUV'"):
         ColorAugSSDTransform("YUV")
+
+
+def test_init__without_opencv(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    with pytest.raises(ImportError, match=r"needs OpenCV.*: pip install opencv-python-headless"):
+        ColorAugSSDTransform("RGB")
