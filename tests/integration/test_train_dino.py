@@ -44,6 +44,7 @@ def command_line(data: Path, output_dir: Path, *options: str) -> list[str]:
         "train.eval_period=0",
         "train.log_period=1",
         "train.checkpointer.period=5",
+        "train.model_ema.enabled=True",
         "dataloader.train.total_batch_size=4",
         "model.embed_dim=32",
         "model.position_embedding.num_pos_feats=16",
