@@ -38,7 +38,7 @@ check: $(VENV)/.detrex-test $(VENV)/.detrex-dev  ## lint, format and types
 
 docs: $(VENV)/.detrex-test $(VENV)/.detrex-docs  ## build docs/_build/html; a warning is an error
 	@echo "== docs: sphinx"
-	@$(PY) -m sphinx -q -W --keep-going -b html docs docs/_build/html
+	@$(PY) -W ignore::FutureWarning -m sphinx -q -W --keep-going -b html docs docs/_build/html
 	@echo "== docs: open docs/_build/html/index.html"
 
 clean:  ## remove what was built and the demo's output; $(VENV) and your runs stay
@@ -47,7 +47,7 @@ clean:  ## remove what was built and the demo's output; $(VENV) and your runs st
 
 # One stamp for each extra of pyproject.toml that is installed; a changed recipe installs again.
 $(VENV)/.detrex-%: $(RECIPE) | $(PY)
-	@echo "== set-up: detrex with its $* extra into $(VENV) (the first time brings torch: minutes, 6 GB)"
+	@echo "== set-up: detrex[$*] into $(VENV); where torch is missing this takes minutes and 6 GB"
 	@$(PY) -m pip --version >/dev/null 2>&1 || $(PY) -m ensurepip >/dev/null
 	@$(PIP) install --editable ".[$*]"
 	@if $(PY) -c 'import importlib.util as u, sys; sys.exit(u.find_spec("detectron2") is None)'; then \
