@@ -105,8 +105,8 @@ optimizer.lr = 1e-3
 optimizer.weight_decay = 1e-4
 
 train.output_dir = "output/demo/shapes/run"
-train.max_iter = 700
-train.eval_period = 175
+train.max_iter = 800
+train.eval_period = 200
 train.log_period = 20
 train.checkpointer.period = 10000
 train.clip_grad.enabled = True
