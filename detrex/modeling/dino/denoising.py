@@ -18,7 +18,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from detrex.layers import box_cxcywh_to_xyxy, box_xyxy_to_cxcywh
+from detrex.layers.denoising import (
+    apply_contrastive_box_noise,
+    apply_label_noise,
+    denoising_attention_mask,
+    spread_over_images,
+)
 from detrex.utils import inverse_sigmoid
 
 
@@ -65,48 +70,6 @@ class DenoisingQueries:
         }
 
 
-def flip_labels(labels: Tensor, probability: float, num_classes: int) -> Tensor:
-    """Replace each label with the given probability by one drawn uniformly from all classes."""
-    if probability <= 0:
-        return labels
-    chosen = (torch.rand_like(labels, dtype=torch.float32) < probability).nonzero().flatten()
-    return labels.index_put((chosen,), torch.randint_like(chosen, num_classes))
-
-
-def shift_corners(boxes_cxcywh_norm: Tensor, negative: Tensor, scale: float) -> Tensor:
-    """Move each corner coordinate by a random share of half the box's width or height.
-
-    Args:
-        boxes_cxcywh_norm: (..., 4) boxes, 0..1.
-        negative: (...) bool; shares are drawn from 0..1 for positive, 1..2 for negative boxes.
-        scale: factor on all shares, ``box_noise_scale``.
-
-    Returns:
-        (..., 4) cxcywh boxes with corners inside 0..1. The width or height of a negative box may be
-        negative, where its corners have passed each other.
-    """
-    if scale <= 0:
-        return boxes_cxcywh_norm
-    half = boxes_cxcywh_norm[..., [2, 3, 2, 3]] / 2
-    sign = torch.randint_like(half, 2) * 2 - 1
-    share = (torch.rand_like(half) + negative[..., None]) * sign
-    corners = box_cxcywh_to_xyxy(boxes_cxcywh_norm) + share * half * scale
-    return box_xyxy_to_cxcywh(corners.clamp(0, 1))
-
-
-def attention_mask(
-    num_groups: int, group_size: int, num_queries: int, device: torch.device | str
-) -> Tensor:
-    """Hide denoising queries from matching queries and from the queries of other groups.
-
-    Returns:
-        (p + q, p + q) bool, True = hidden; p = ``num_groups * group_size``, q = ``num_queries``.
-    """
-    group = torch.arange(num_groups, device=device).repeat_interleave(group_size)
-    group = torch.cat([group, group.new_full((num_queries,), -1)])
-    return (group[None, :] >= 0) & (group[None, :] != group[:, None])
-
-
 def denoising_queries(
     targets: Sequence[Mapping[str, Tensor]],
     label_embedding: nn.Embedding,
@@ -125,7 +88,7 @@ def denoising_queries(
             groups.
         num_queries: the number of matching queries that follow.
         label_noise_ratio: half of it is the probability that a label is drawn anew.
-        box_noise_scale: see :func:`shift_corners`.
+        box_noise_scale: see :func:`~detrex.layers.denoising.apply_contrastive_box_noise`.
 
     Returns:
         The queries on the targets' device, or None when ``dn_number`` is not positive or no image
@@ -143,22 +106,18 @@ def denoising_queries(
     negative_rm = (torch.arange(copies, device=labels_m.device) % 2 == 1)[:, None].expand(
         -1, len(labels_m)
     )
-    labels = flip_labels(
+    labels = apply_label_noise(
         labels_m.repeat(copies), label_noise_ratio * 0.5, label_embedding.num_embeddings
     )
-    boxes = shift_corners(boxes_m4.repeat(copies, 1), negative_rm.flatten(), box_noise_scale)
-
-    image_m = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
-    slot_m = torch.cat([torch.arange(count) for count in counts])
-    slot_rm = torch.arange(copies)[:, None] * max_objects + slot_m
-    place = (image_m.repeat(copies).to(labels.device), slot_rm.flatten().to(labels.device))
-
-    embedded = label_embedding(labels)
-    shape = (len(targets), copies * max_objects)
+    boxes = apply_contrastive_box_noise(
+        boxes_m4.repeat(copies, 1), negative_rm.flatten(), box_noise_scale
+    )
     return DenoisingQueries(
-        content=embedded.new_zeros(*shape, embedded.shape[-1]).index_put(place, embedded),
-        boxes_unact=boxes.new_zeros(*shape, 4).index_put(place, inverse_sigmoid(boxes)),
-        attention_mask=attention_mask(num_groups, 2 * max_objects, num_queries, labels.device),
+        content=spread_over_images(label_embedding(labels), counts, copies),
+        boxes_unact=spread_over_images(inverse_sigmoid(boxes), counts, copies),
+        attention_mask=denoising_attention_mask(
+            num_groups, 2 * max_objects, num_queries, labels.device
+        ),
         num_groups=num_groups,
         group_size=2 * max_objects,
     )

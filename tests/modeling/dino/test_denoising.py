@@ -3,12 +3,12 @@ import torch
 from torch import nn
 
 from detrex.layers import box_cxcywh_to_xyxy
-from detrex.modeling.dino.denoising import (
-    attention_mask,
-    denoising_queries,
-    flip_labels,
-    shift_corners,
+from detrex.layers.denoising import (
+    apply_contrastive_box_noise,
+    apply_label_noise,
+    denoising_attention_mask,
 )
+from detrex.modeling.dino.denoising import denoising_queries
 from detrex.utils import inverse_sigmoid
 
 
@@ -36,8 +36,8 @@ def _make(counts, dn_number=10, label_noise_ratio=0.0, box_noise_scale=0.0, num_
 
 
 @pytest.mark.parametrize(("groups", "group_size", "matching"), [(1, 2, 3), (3, 4, 5), (2, 10, 1)])
-def test_attention_mask__by_definition(groups, group_size, matching):
-    mask = attention_mask(groups, group_size, matching, "cpu")
+def test_denoising_attention_mask__by_definition(groups, group_size, matching):
+    mask = denoising_attention_mask(groups, group_size, matching, "cpu")
     denoising = groups * group_size
     assert mask.shape == (denoising + matching, denoising + matching)
     for row in range(len(mask)):
@@ -101,17 +101,19 @@ def test_denoising_queries__gradient_reaches_the_embedding():
     assert embedding.weight.grad.abs().sum() > 0
 
 
-def test_flip_labels__share_and_purity():
+def test_apply_label_noise__share_and_purity():
     labels = torch.full((20000,), 3)
-    flipped = flip_labels(labels, 0.25, 4)
+    flipped = apply_label_noise(labels, 0.25, 4)
     assert (labels == 3).all()
     assert pytest.approx((flipped != 3).float().mean().item(), abs=0.01) == 0.25 * 3 / 4
     assert flipped.unique().tolist() == [0, 1, 2, 3]
 
 
-def test_shift_corners__clamps_to_the_image():
+def test_apply_contrastive_box_noise__clamps_to_the_image():
     boxes = torch.tensor([[0.5, 0.5, 1.0, 1.0], [0.05, 0.9, 0.1, 0.2]]).repeat(500, 1)
-    shifted = box_cxcywh_to_xyxy(shift_corners(boxes, torch.ones(1000, dtype=torch.bool), 1.0))
+    shifted = box_cxcywh_to_xyxy(
+        apply_contrastive_box_noise(boxes, torch.ones(1000, dtype=torch.bool), 1.0)
+    )
     assert shifted.min() >= -1e-6
     assert shifted.max() <= 1 + 1e-6
 
