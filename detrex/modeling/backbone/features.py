@@ -31,6 +31,7 @@ class Feature:
         stride: pixels of the input per pixel of the map.
         layout: axes of the tensor that the network gives.
         prefix_tokens: class and register tokens before those of the image, layout ``"NLC"`` only.
+        made: what is done to the network's map to make this one, empty where nothing is.
     """
 
     name: str
@@ -39,6 +40,11 @@ class Feature:
     stride: int
     layout: Layout = "NCHW"
     prefix_tokens: int = 0
+    made: str = ""
+
+    def __str__(self) -> str:
+        facts = [f"{self.channels} channels", f"stride {self.stride}", *filter(None, [self.made])]
+        return f"{self.name} = {self.source!r} ({', '.join(facts)})"
 
     def to_map(self, raw: torch.Tensor, image_size: Sequence[int]) -> torch.Tensor:
         """Turn the tensor that the network gives into a map.
@@ -78,9 +84,7 @@ class FeatureTable:
         return iter(self.features)
 
     def __str__(self) -> str:
-        return ", ".join(
-            f"{f.name} = {f.source!r} ({f.channels} channels, stride {f.stride})" for f in self
-        )
+        return ", ".join(map(str, self))
 
     @property
     def names(self) -> list[str]:

@@ -1,0 +1,268 @@
+"""From the maps that a network has to the levels that are asked for by stride.
+
+A level whose stride the network has is that map, untouched. The others are made:
+
+    plain networks    every level from a map of the one stride, as in ViTDet (arXiv:2203.16527,
+                      section 3): transposed convolutions up, max pooling down, then a 1x1 and a
+                      3x3 convolution with layer norm
+    partial pyramids  the missing level from the nearest map, in the same way
+    odd strides       (14 of DINOv2, 12 and 17 of CrossViT) are first resampled to the nearest power
+                      of two, so that the strides published are true
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from detrex.errors import BackboneError
+from detrex.layers import LayerNorm
+
+from .features import Feature, FeatureTable
+from .sizes import InputRule
+
+MADE_STRIDES = (4, 8, 16, 32)
+"""Strides that are made where a network lacks them."""
+
+# Resampling by up to 2 ** 0.75 is done in one step; beyond that a learned step of 2 comes first.
+_NEAREST = 0.75
+
+
+@dataclasses.dataclass(frozen=True)
+class Level:
+    """One output of a backbone that was asked for by stride.
+
+    Attributes:
+        name: ``p{log2 stride}``.
+        stride: pixels of the input per cell.
+        tap: the network's map that it is made from.
+        resampled_stride: stride to which that map is resampled first, or None.
+        doublings: how often its sides are then doubled by learned layers; halved where negative.
+        learned: whether it passes learned layers at all.
+    """
+
+    name: str
+    stride: int
+    tap: Feature
+    resampled_stride: int | None = None
+    doublings: int = 0
+    learned: bool = False
+
+    @property
+    def is_direct(self) -> bool:
+        """Whether the level is the network's map itself."""
+        return self.resampled_stride is None and not self.learned
+
+    def published(self, channels: int) -> Feature:
+        """Describe the level as a row of the feature table."""
+        steps = []
+        if self.resampled_stride is not None:
+            steps.append(f"resampled to stride {self.resampled_stride}")
+        if self.learned:
+            scale = f"x{2**self.doublings}" if self.doublings >= 0 else f"x1/{2**-self.doublings}"
+            steps.append(f"learned pyramid level {scale}")
+        return Feature(self.name, self.tap.source, channels, self.stride, made=", ".join(steps))
+
+
+def level_name(stride: int) -> str:
+    """Name the level of a stride: 8 is ``p3``."""
+    return f"p{round(math.log2(stride))}"
+
+
+def check_out_strides(out_strides: Sequence[int], strides: Sequence[int], who: str) -> list[int]:
+    """Check the strides that a user asks for.
+
+    Args:
+        out_strides: strides in pixels.
+        strides: those of the network's maps.
+        who: name of the network, for the message.
+
+    Returns:
+        The strides, in the order given.
+
+    Raises:
+        TypeError: something that is not a sequence of integers.
+        BackboneError: no stride, one that is neither there nor made, or one given twice.
+    """
+    given = [] if isinstance(out_strides, str | int) else list(out_strides)
+    if isinstance(out_strides, str | int) or any(type(stride) is not int for stride in given):
+        raise TypeError(
+            f"out_strides must be a sequence of integers such as (8, 16, 32), got {out_strides!r}."
+        )
+    there = sorted(set(strides))
+    offered = [*there, *(stride for stride in MADE_STRIDES if stride not in there)]
+    named = [level_name(stride) for stride in given if stride in offered]
+    if not given or len(named) < len(given) or len(set(named)) < len(named):
+        made = ", ".join(map(str, sorted(set(MADE_STRIDES) - set(there))))
+        raise BackboneError(
+            f"{who} has maps of the strides {', '.join(map(str, there))}"
+            f"{f' ({made} can be made of them)' if made else ''}, got out_strides={tuple(given)}: "
+            "choose among these, each level at most once; coarser levels are the neck's (num_outs)."
+        )
+    return given
+
+
+def plan_levels(
+    out_strides: Sequence[int], taps: Sequence[Feature], one_each: bool = False
+) -> list[Level]:
+    """Decide how each level comes from a network's maps.
+
+    Args:
+        out_strides: strides as `check_out_strides` gave them.
+        taps: the network's maps in the order in which it computes them; of several with one stride
+            the last is taken.
+        one_each: take for each level the tap at its place, which the user has chosen.
+
+    Returns:
+        The levels, in the order of `out_strides`.
+    """
+    strides = {tap.stride for tap in taps}
+    is_plain = len(strides) == 1
+    levels = []
+    for place, stride in enumerate(out_strides):
+        nearest = min(strides, key=lambda s, wanted=stride: (abs(math.log2(s / wanted)), s))  # type: ignore[misc]
+        tap = taps[place] if one_each else [t for t in taps if t.stride == nearest][-1]
+        if tap.stride == stride and not is_plain:
+            levels.append(Level(level_name(stride), stride, tap))
+            continue
+        doublings = math.ceil(math.log2(tap.stride / stride) - _NEAREST)
+        between = round(stride * 2.0**doublings)
+        resampled = None if between == tap.stride else between
+        learned = is_plain or doublings != 0
+        levels.append(Level(level_name(stride), stride, tap, resampled, doublings, learned))
+    return levels
+
+
+def taps_and_levels(
+    levels: Sequence[Level], input_rule: InputRule
+) -> tuple[list[Feature], list[Level] | None]:
+    """Tell which maps of the network are needed, and whether anything is to be made of them.
+
+    Args:
+        levels: as `plan_levels` gave them.
+        input_rule: what the network needs of image sizes; the maps of its tiles may hold cells
+            that do not divide the tile, and are then resampled.
+
+    Returns:
+        The maps and the levels; without levels the maps carry the levels' names and are the outputs
+        themselves.
+    """
+    whole = all(side % lv.stride == 0 for side in input_rule.tile or () for lv in levels)
+    if whole and all(level.is_direct for level in levels):
+        return [dataclasses.replace(lv.tap, name=lv.name) for lv in levels], None
+    return list({level.tap.name: level.tap for level in levels}.values()), list(levels)
+
+
+def whole_cells(input_rule: InputRule, levels: Sequence[Level]) -> InputRule:
+    """Let images hold whole cells of the maps that are resampled, so that no border is lost.
+
+    Args:
+        input_rule: what the network needs of image sizes.
+        levels: what is made of its maps.
+
+    Returns:
+        A rule that holds for both.
+    """
+    resampled = [level.tap.stride for level in levels if level.resampled_stride is not None]
+    if input_rule.tile is not None:
+        return input_rule
+    return dataclasses.replace(input_rule, multiple=math.lcm(input_rule.multiple, *resampled))
+
+
+class FeaturePyramid(nn.Module):
+    """Levels made from the maps of a network.
+
+    Args:
+        levels: as `plan_levels` gave them.
+        out_channels: channels of the levels that pass learned layers; those of their map when None.
+
+    Raises:
+        BackboneError: `out_channels` is not a positive integer.
+    """
+
+    def __init__(self, levels: Sequence[Level], out_channels: int | None = None) -> None:
+        super().__init__()
+        self.levels = tuple(levels)
+        made = [level for level in levels if level.learned]
+        if out_channels is not None and (type(out_channels) is not int or out_channels < 1):
+            raise BackboneError(
+                f"out_channels must be a positive integer or None, got {out_channels!r}."
+            )
+        self.channels = {
+            level.name: out_channels if out_channels and level.learned else level.tap.channels
+            for level in levels
+        }
+        self.blocks = nn.ModuleDict(
+            {
+                level.name: _level_block(
+                    level.tap.channels, self.channels[level.name], level.doublings
+                )
+                for level in made
+            }
+        )
+
+    @property
+    def table(self) -> FeatureTable:
+        """The levels as rows, in order."""
+        return FeatureTable(
+            tuple(level.published(self.channels[level.name]) for level in self.levels)
+        )
+
+    def forward(
+        self, maps: Mapping[str, torch.Tensor], strides: Mapping[str, Sequence[float]]
+    ) -> dict[str, torch.Tensor]:
+        """Make the levels.
+
+        Args:
+            maps: the network's maps ``(N, C, h, w)`` by the name of the tap.
+            strides: exact vertical and horizontal stride of each map in pixels.
+
+        Returns:
+            Levels ``(N, C, h, w)`` by name.
+        """
+        outputs = {}
+        for level in self.levels:
+            target = level.resampled_stride or level.tap.stride
+            level_map = _resample(maps[level.tap.name], strides[level.tap.name], target)
+            if level.learned:
+                level_map = self.blocks[level.name](level_map)
+            outputs[level.name] = level_map
+        return outputs
+
+
+def _resample(level_map: torch.Tensor, strides: Sequence[float], target: int) -> torch.Tensor:
+    """Resample a map to another stride, cell centres staying where they are in the image."""
+    # A hair more, lest rounding down loses a cell of a scale such as 14 / 8.
+    scale = [stride / target * (1 + 1e-9) for stride in strides]
+    if all(abs(factor - 1) < 1e-6 for factor in scale):
+        return level_map
+    return F.interpolate(
+        level_map,
+        scale_factor=scale,
+        mode="bilinear",
+        align_corners=False,
+        recompute_scale_factor=False,
+    )
+
+
+def _level_block(in_channels: int, out_channels: int, doublings: int) -> nn.Sequential:
+    """Learned layers of one level: up or down by powers of two, then 1x1 and 3x3 convolutions."""
+    layers: list[nn.Module] = []
+    width = in_channels
+    for step in range(doublings):
+        if step:
+            layers += [LayerNorm(width, channel_last=False), nn.GELU()]
+        layers.append(nn.ConvTranspose2d(width, max(width // 2, 1), kernel_size=2, stride=2))
+        width = max(width // 2, 1)
+    for _ in range(-doublings):
+        layers.append(nn.MaxPool2d(kernel_size=2, stride=2, ceil_mode=True))
+    layers += [
+        nn.Conv2d(width, out_channels, kernel_size=1, bias=False),
+        LayerNorm(out_channels, channel_last=False),
+        nn.Conv2d(out_channels, out_channels, kernel_size=3, padding=1, bias=False),
+        LayerNorm(out_channels, channel_last=False),
+    ]
+    return nn.Sequential(*layers)

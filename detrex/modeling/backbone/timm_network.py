@@ -1,0 +1,218 @@
+"""timm's networks by name: checked, built, and looked at once for what they offer."""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import nn
+
+from detrex.errors import BackboneError, did_you_mean
+
+from .building import build_network
+from .features import Feature, Layout, map_layout
+from .sizes import InputRule, Run, Size, find_input_rule
+
+# Keywords that reach no constructor of timm's: those of TimmBackbone, and of timm's builder.
+_OTHER_KEYWORDS = (
+    *("model_name", "pretrained", "checkpoint_path", "in_channels", "out_indices", "out_strides"),
+    *("out_channels", "weights", "frozen_norm", "freeze_at", "grad_checkpointing"),
+    *("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"),
+)
+
+# With it a network resamples its position tables to the image at hand.
+_FREE_SIZE = "dynamic_img_size"
+
+
+@dataclass(frozen=True)
+class NetworkFacts:
+    """What a network offers and needs.
+
+    Attributes:
+        taps: every feature, named and found by its index.
+        input_rule: the images that it takes.
+        look_size: height and width in pixels of an image that it takes as it is.
+        pretrained_cfg: timm's description of its weights.
+    """
+
+    taps: tuple[Feature, ...]
+    input_rule: InputRule
+    look_size: Size
+    pretrained_cfg: Mapping[str, Any]
+
+    @property
+    def strides(self) -> list[int]:
+        """Stride of each feature in pixels."""
+        return [tap.stride for tap in self.taps]
+
+
+def import_timm() -> ModuleType:
+    """Import timm, or say how to get it."""
+    try:
+        import timm
+    except ImportError as error:
+        raise ImportError(
+            "TimmBackbone needs timm, which is not installed: pip install timm"
+        ) from error
+    return timm
+
+
+def check_name(name: str, features_only: bool = True) -> None:
+    """Check that timm has a network, and weights of the tag in its name.
+
+    Args:
+        name: architecture with or without a tag; one with a scheme (``hf-hub:``) is left to timm.
+        features_only: must be True.
+
+    Raises:
+        BackboneError: it has not; near names are suggested.
+    """
+    timm = import_timm()
+    if not features_only:
+        raise BackboneError(
+            "TimmBackbone gives feature maps, got features_only=False: leave it out, or use "
+            f"timm.create_model({name!r}) for a classifier."
+        )
+    if ":" in name:
+        return
+    if not timm.is_model(name):
+        hint = did_you_mean(name, timm.list_models())
+        raise BackboneError(
+            f"timm has no model named {name!r}.{hint or ' See timm.list_models().'}"
+        )
+    architecture, _, tag = name.partition(".")
+    tags = [t.partition(".")[2] for t in timm.list_pretrained(f"{architecture}.*")]
+    if tag and tag not in tags:
+        raise BackboneError(
+            f"{architecture} has no weights tagged {tag!r}.{did_you_mean(tag, tags)} "
+            f"It has: {', '.join(tags) or 'none'}."
+        )
+
+
+def create_network(
+    name: str, keywords: Mapping[str, Any], indices: Sequence[int] | None = None
+) -> nn.Module:
+    """Build a feature network without weights.
+
+    Args:
+        name: as in `check_name`.
+        keywords: for ``timm.create_model``.
+        indices: features that its forward returns, rising; timm's choice when None.
+
+    Returns:
+        timm's network, which maps images to a list of features.
+
+    Raises:
+        TypeError: a keyword that the network does not take.
+        BackboneError: it cannot be built so, or does not say which features it has.
+    """
+    timm = import_timm()
+    chosen = {} if indices is None else {"out_indices": tuple(indices)}
+    create = functools.partial(timm.create_model, name, features_only=True, **chosen)
+    home: Callable[..., Any] = (
+        timm.model_entrypoint(name) if timm.is_model(name) else timm.create_model
+    )
+    who = f"timm's {name!r}"
+    try:
+        return build_network(who, create, keywords, home, _OTHER_KEYWORDS)
+    except AttributeError as error:
+        if "feature_info" not in str(error):
+            raise
+        raise BackboneError(
+            f"{who} does not say which features it has (no feature_info): choose another model."
+        ) from error
+
+
+def network_facts(name: str, keywords: Mapping[str, Any]) -> NetworkFacts:
+    """Look at a network on the ``meta`` device: no weights, no memory, once a process.
+
+    Args:
+        name: as in `check_name`.
+        keywords: what it is to be built with.
+
+    Returns:
+        What was seen.
+
+    Raises:
+        TypeError, BackboneError: see `create_network` and `find_input_rule`.
+    """
+    key = (name, repr(sorted(keywords.items(), key=lambda item: item[0])))
+    if key not in _SEEN:
+        _SEEN[key] = _look(name, keywords)
+    return _SEEN[key]
+
+
+_SEEN: dict[tuple[str, str], NetworkFacts] = {}
+
+
+def _look(name: str, keywords: Mapping[str, Any]) -> NetworkFacts:
+    with torch.device("meta"):
+        info = create_network(name, keywords).feature_info.info  # type: ignore[union-attr,index]
+    strides = [int(tap["reduction"]) for tap in info]
+    channels = int(keywords.get("in_chans", 3))
+
+    @functools.cache
+    def built(*further: str) -> nn.Module:
+        with torch.device("meta"):
+            more = dict.fromkeys(further, True)
+            return create_network(name, {**keywords, **more}, range(len(info))).eval()
+
+    def run(further: Sequence[str]) -> Run:
+        def sizes(size: Size) -> list[Size]:
+            network = built(*further)
+            image = torch.empty(1, channels, *size, device="meta")
+            with torch.no_grad():
+                maps = network(image)
+            return [_map_size(m.shape, _layout(network, m.shape, size)) for m in maps]
+
+        return sizes
+
+    network = built()
+    config = dict(getattr(network, "pretrained_cfg", None) or {})
+    native = _native_size(config, keywords)
+    variants: list[tuple[dict[str, Any], Run]] = [({}, run(()))]
+    if _FREE_SIZE not in keywords:
+        variants.append(({_FREE_SIZE: True}, run((_FREE_SIZE,))))
+    rule = find_input_rule(f"timm's {name!r}", variants, native, strides)
+    size = rule.tile or rule.fitted_size(native)
+    network = built(*rule.keywords)
+    with torch.no_grad():
+        maps = network(torch.empty(1, channels, *size, device="meta"))
+    return NetworkFacts(
+        tuple(
+            _feature(network, index, m.shape, strides[index], size) for index, m in enumerate(maps)
+        ),
+        rule,
+        size,
+        config,
+    )
+
+
+def _native_size(config: Mapping[str, Any], keywords: Mapping[str, Any]) -> Size:
+    """Image size that a network was made for, or that the user asks for."""
+    asked = keywords.get("img_size")
+    if asked is None:
+        _, height, width = config.get("input_size") or (3, 224, 224)
+    else:
+        height, width = (asked, asked) if isinstance(asked, int) else asked
+    return int(height), int(width)
+
+
+def _layout(network: nn.Module, shape: Sequence[int], size: Size) -> Layout:
+    claimed = getattr(network, "output_fmt", None)
+    return claimed.value if claimed is not None else map_layout(shape, size)
+
+
+def _map_size(shape: Sequence[int], layout: Layout) -> Size:
+    height, width = shape[2:4] if layout == "NCHW" else shape[1:3]
+    return int(height), int(width)
+
+
+def _feature(
+    network: nn.Module, index: int, shape: Sequence[int], stride: int, size: Size
+) -> Feature:
+    layout = _layout(network, shape, size)
+    channels = shape[3] if layout == "NHWC" else shape[1]
+    return Feature(str(index), index, int(channels), stride, layout)

@@ -1,0 +1,198 @@
+"""What the wrappers around other libraries' networks share: the way of an image through them.
+
+images -> fitted to the network (sizes.py) -> the network's maps (features.py)
+       -> levels by stride (pyramid.py) -> cut to the image's size
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from detectron2.modeling.backbone import Backbone
+from torch import nn
+
+from detrex.errors import BackboneError
+
+from .features import Feature, FeatureTable
+from .freezing import KeepsFrozen
+from .preprocess import Preprocess
+from .pyramid import FeaturePyramid, Level, whole_cells
+from .sizes import InputRule, pad_to
+
+Source = Any
+"""Weights as a user names them: True, a tag or an enum, a file, an address, or None."""
+
+MAX_IN_CHANNELS = 12
+
+
+class WrappedBackbone(KeepsFrozen, Backbone):
+    """A network of another library as a backbone; the class that inherits runs the network.
+
+    Attributes:
+        features: the outputs, in the order of the output dict.
+        input_rule: what is done to images of a size that the network does not take.
+        preprocess: statistics and channel order of the images that the weights expect.
+    """
+
+    features: FeatureTable
+    input_rule: InputRule
+    preprocess: Preprocess
+    pyramid: FeaturePyramid | None
+    _taps: FeatureTable
+
+    def _publish(
+        self,
+        taps: Sequence[Feature],
+        levels: Sequence[Level] | None,
+        out_channels: int | None,
+        input_rule: InputRule,
+    ) -> None:
+        """Set what the backbone gives.
+
+        Args:
+            taps: the network's maps.
+            levels: what is made of them, or None where they are the outputs themselves.
+            out_channels: channels of levels that are made; None for those of the network.
+            input_rule: what the network needs of image sizes.
+        """
+        self._taps = FeatureTable(tuple(taps))
+        self.input_rule = input_rule if levels is None else whole_cells(input_rule, levels)
+        if levels is None and out_channels is not None:
+            channels = ", ".join(f"{name}: {c}" for name, c in self._taps.channels.items())
+            raise BackboneError(
+                f"got out_channels={out_channels}, but every output is a map of the network itself "
+                f"({channels}): leave it out; the neck brings levels to one width."
+            )
+        self.pyramid = None if levels is None else FeaturePyramid(levels, out_channels)
+        self.features = self._taps if self.pyramid is None else self.pyramid.table
+        self._out_features = self.features.names
+        self._out_feature_channels = self.features.channels
+        self._out_feature_strides = self.features.strides
+
+    def _load_weights(
+        self, network: nn.Module, source: Source, library: str, model_name: str, in_channels: int
+    ) -> None:
+        """Load what the user asked for, and take over the statistics that belong to it."""
+        if source is None:
+            return
+        from .weights import load_network_weights
+
+        used = load_network_weights(
+            network, source, library=library, model_name=model_name, in_channels=in_channels
+        )
+        if used.preprocess is not None:
+            self.preprocess = used.preprocess
+
+    @property
+    def size_divisibility(self) -> int:
+        """Multiple of pixels to which images are best padded; 0 where any size is as good."""
+        return self.input_rule.size_divisibility
+
+    @property
+    def padding_constraints(self) -> dict[str, int]:
+        """Padding that images need: ``size_divisibility`` and ``square_size`` (0 for none)."""
+        return {"size_divisibility": self.size_divisibility, "square_size": 0}
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Map images to features.
+
+        Args:
+            x: images ``(N, in_channels, H, W)`` of any size; zeros are added at the right and the
+                bottom where the network needs them.
+
+        Returns:
+            ``{name: (N, C, H / stride, W / stride)}``, sizes rounded up.
+        """
+        if self.pyramid is None and not self.size_divisibility:
+            return self._taps.to_maps(self._run(x), x.shape[-2:])
+        grid = 1 if self.pyramid is None else max(f.stride for f in self.features)
+        images = pad_to(x, self.input_rule.fitted_size(x.shape[-2:], grid))
+        tiles = self.input_rule.cut(images)
+        maps = self._taps.to_maps(self._run(tiles), tiles.shape[-2:])
+        strides = self._strides(maps, tiles)
+        maps = {name: self.input_rule.join(m, images.shape[-2:]) for name, m in maps.items()}
+        if self.pyramid is not None:
+            maps = self.pyramid(maps, strides)
+        if images.shape == x.shape:
+            return maps
+        return {f.name: _cut_off(maps[f.name], f, x) for f in self.features}
+
+    def _strides(
+        self, maps: Mapping[str, torch.Tensor], images: torch.Tensor
+    ) -> dict[str, tuple[float, float]]:
+        """Exact strides of the network's maps: of tiles as they are, else the nominal ones."""
+        if self.input_rule.tile is None:
+            return {tap.name: (tap.stride, tap.stride) for tap in self._taps}
+        height, width = images.shape[-2:]
+        return {name: (height / m.shape[-2], width / m.shape[-1]) for name, m in maps.items()}
+
+    def _run(self, images: torch.Tensor) -> Mapping[str, torch.Tensor]:
+        """Run the network: its own tensors by the names of its taps."""
+        raise NotImplementedError
+
+
+def _cut_off(level_map: torch.Tensor, feature: Feature, images: torch.Tensor) -> torch.Tensor:
+    """Cut off the cells that look at nothing but padding."""
+    height, width = (-(-side // feature.stride) for side in images.shape[-2:])
+    return level_map[..., :height, :width]
+
+
+def check_in_channels(in_channels: int) -> None:
+    """Check the number of an image's channels.
+
+    Args:
+        in_channels: 1 to 12.
+
+    Raises:
+        BackboneError: it is not.
+    """
+    if type(in_channels) is not int or not 1 <= in_channels <= MAX_IN_CHANNELS:
+        raise BackboneError(
+            f"in_channels must be an integer from 1 to {MAX_IN_CHANNELS}, got {in_channels!r}."
+        )
+
+
+def chosen_weights(**ways: Source) -> Source:
+    """Give the weights that a user asks for in one of several ways.
+
+    Args:
+        **ways: keyword to its value; None, False and an empty string ask for nothing.
+
+    Returns:
+        The value that asks for weights, or None.
+
+    Raises:
+        TypeError: ``pretrained`` is not True or False.
+        BackboneError: two ask for weights.
+    """
+    if not isinstance(ways.get("pretrained", False), bool):
+        raise TypeError(
+            f"pretrained must be True or False, got {ways['pretrained']!r}: give a file, a tag or "
+            "an address as weights."
+        )
+    asked = {name: way for name, way in ways.items() if way not in (None, False, "")}
+    if "checkpoint_path" in asked:  # as in the original, a file stands before what is fetched
+        asked.pop("pretrained", None)
+    if len(asked) > 1:
+        listed = " and ".join(f"{name}={way!r}" for name, way in asked.items())
+        raise BackboneError(f"got {listed}: say once where the weights come from, by weights.")
+    return next(iter(asked.values()), None)
+
+
+def checkpoint_network(network: nn.Module, who: str) -> None:
+    """Turn gradient checkpointing on.
+
+    Args:
+        network: changed in place.
+        who: its name, for the message.
+
+    Raises:
+        BackboneError: no blocks were found in it.
+    """
+    from .checkpointing import checkpoint_blocks
+
+    if not checkpoint_blocks(network):
+        raise BackboneError(
+            f"{who} has no repeated blocks whose activations could be computed again: leave "
+            "grad_checkpointing out."
+        )
