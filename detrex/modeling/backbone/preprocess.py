@@ -1,77 +1,125 @@
-"""The images that a backbone's weights expect: their statistics and the order of their channels."""
+"""Statistics and channel order of the images that a backbone's weights were trained with.
+
+A backbone publishes them as ``backbone.preprocess``; a detector whose config says ``"auto"`` takes
+them from there.
+"""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-_IMAGENET_MEAN = (0.485, 0.456, 0.406)
-_IMAGENET_STD = (0.229, 0.224, 0.225)
+from detrex.errors import ConfigError
+
+_DIGITS = 6
+"""Decimals kept of a product with 255: what binary fractions add beyond is not in the source."""
 
 
 @dataclass(frozen=True)
 class Preprocess:
-    """How images are normalised: ``(image - pixel_mean) / pixel_std``, channel by channel.
+    """How images become what a network was trained on: ``(image - pixel_mean) / pixel_std``.
 
-    Attributes:
-        pixel_mean: one value per channel, in the unit 0..255 of detectron2's images.
-        pixel_std: one value per channel, in the same unit.
-        channel_order: ``"RGB"`` or ``"BGR"``.
+    Args:
+        pixel_mean: one value per channel, in the unit 0..255 that detectron2's images have.
+        pixel_std: one value per channel, above 0, in the same unit.
+        channel_order: ``"RGB"`` or ``"BGR"``, the order that the network takes; without meaning
+            unless there are three channels.
+
+    Raises:
+        ConfigError: the two have different numbers of values, or one of them is out of range.
     """
 
     pixel_mean: tuple[float, ...]
     pixel_std: tuple[float, ...]
     channel_order: str = "RGB"
 
-    @classmethod
-    def from_timm(cls, pretrained_cfg: Mapping[str, Any], in_channels: int = 3) -> "Preprocess":
-        """Read the statistics of timm's weights.
-
-        Args:
-            pretrained_cfg: timm's description of them; ImageNet's stand where it has none.
-            in_channels: channels of the image; see `of_unit`.
-        """
-        mean = pretrained_cfg.get("mean") or _IMAGENET_MEAN
-        std = pretrained_cfg.get("std") or _IMAGENET_STD
-        return cls.of_unit(mean, std, in_channels)
-
-    @classmethod
-    def from_torchvision(cls, weights: Any = None, in_channels: int = 3) -> "Preprocess":
-        """Read the statistics of torchvision's weights.
-
-        Args:
-            weights: member of a torchvision enum; None for ImageNet's, which all of them have been
-                trained with.
-            in_channels: channels of the image; see `of_unit`.
-        """
-        transforms = weights.transforms() if weights is not None else None
-        mean = getattr(transforms, "mean", _IMAGENET_MEAN)
-        std = getattr(transforms, "std", _IMAGENET_STD)
-        return cls.of_unit(mean, std, in_channels)
+    def __post_init__(self) -> None:
+        for name in ("pixel_mean", "pixel_std"):
+            object.__setattr__(self, name, tuple(float(value) for value in getattr(self, name)))
+        if len(self.pixel_mean) != len(self.pixel_std) or not self.pixel_mean:
+            raise ConfigError(
+                f"pixel_mean and pixel_std need one value per channel each, got "
+                f"{list(self.pixel_mean)} and {list(self.pixel_std)}."
+            )
+        if min(self.pixel_std) <= 0:
+            raise ConfigError(f"pixel_std must be above 0, got {list(self.pixel_std)}.")
+        if self.channel_order not in ("RGB", "BGR"):
+            raise ConfigError(f"channel_order must be RGB or BGR, got {self.channel_order!r}.")
 
     @classmethod
-    def of_unit(
-        cls, mean: Sequence[float], std: Sequence[float], in_channels: int = 3
-    ) -> "Preprocess":
-        """Take statistics of images in the unit 0..1.
+    def from_timm(cls, pretrained_cfg: Mapping[str, Any] | None, in_channels: int) -> "Preprocess":
+        """Read timm's description of pretrained weights.
 
         Args:
-            mean: one value per channel.
-            std: one value per channel.
-            in_channels: channels of the image: one channel gets the average over those given,
-                another number their values in turn.
+            pretrained_cfg: its ``mean`` and ``std`` are read, in 0..1; what is left out is
+                ImageNet's, as in timm.
+            in_channels: channels of the image.
+
+        Returns:
+            The statistics of `in_channels` channels.
         """
-        return cls(_per_channel(mean, in_channels), _per_channel(std, in_channels))
+        cfg = pretrained_cfg or {}
+        return _from_unit(cfg.get("mean"), cfg.get("std"), in_channels)
+
+    @classmethod
+    def from_torchvision(cls, weights: Any, in_channels: int) -> "Preprocess":
+        """Read the transforms that belong to weights of torchvision.
+
+        Args:
+            weights: a member of a weights enum, or None for torchvision's ImageNet statistics,
+                which a detection or a video network applies itself or all classifiers share.
+            in_channels: channels of the image.
+
+        Returns:
+            The statistics of `in_channels` channels.
+        """
+        transforms = None if weights is None else weights.transforms()
+        mean, std = getattr(transforms, "mean", None), getattr(transforms, "std", None)
+        return _from_unit(mean, std, in_channels)
+
+    def with_channels(self, in_channels: int) -> "Preprocess":
+        """Give the statistics for another number of channels.
+
+        Args:
+            in_channels: 1 takes the mean over the channels; any other number of them repeats the
+                values in order, cut off where there are fewer.
+
+        Returns:
+            The statistics of `in_channels` channels.
+
+        Example:
+            >>> IMAGENET.with_channels(4).pixel_mean
+            (123.675, 116.28, 103.53, 123.675)
+        """
+        if in_channels == len(self.pixel_mean):
+            return self
+        return replace(
+            self,
+            pixel_mean=_spread(self.pixel_mean, in_channels),
+            pixel_std=_spread(self.pixel_std, in_channels),
+        )
 
 
-def _per_channel(values: Sequence[float], in_channels: int) -> tuple[float, ...]:
-    scaled = [round(255 * float(value), 4) for value in values]
-    if in_channels == 1 and len(scaled) > 1:
-        return (sum(scaled) / len(scaled),)
-    return tuple(scaled[index % len(scaled)] for index in range(in_channels))
-
-
-IMAGENET = Preprocess.of_unit(_IMAGENET_MEAN, _IMAGENET_STD)
-"""RGB, the convention of torchvision and of most weights."""
+IMAGENET = Preprocess((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
+"""ImageNet's statistics in RGB: those of torchvision, and of most of timm."""
 
 CAFFE = Preprocess((103.53, 116.28, 123.675), (1.0, 1.0, 1.0), "BGR")
-"""BGR, the convention of Caffe's weights and of detectron2's model zoo."""
+"""The statistics of detectron2's MSRA ResNets, whose first convolution holds the scale."""
+
+
+def _from_unit(
+    mean: Sequence[float] | None, std: Sequence[float] | None, in_channels: int
+) -> Preprocess:
+    """Turn statistics in 0..1, None for ImageNet's, into those of 0..255."""
+    pixel_mean = IMAGENET.pixel_mean if mean is None else _times_255(mean)
+    pixel_std = IMAGENET.pixel_std if std is None else _times_255(std)
+    return Preprocess(pixel_mean, pixel_std).with_channels(in_channels)
+
+
+def _times_255(values: Sequence[float]) -> tuple[float, ...]:
+    return tuple(round(255 * value, _DIGITS) for value in values)
+
+
+def _spread(values: Sequence[float], count: int) -> tuple[float, ...]:
+    if count == 1:
+        return (round(sum(values) / len(values), _DIGITS),)
+    return tuple(values[index % len(values)] for index in range(count))
