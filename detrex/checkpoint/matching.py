@@ -1,52 +1,31 @@
-"""Bring the names in a weights file together with those of a module, and load what fits.
+"""Load weights into a module: bring their names together, make them fit, and report.
 
-One translation is chosen for the whole file: a family of names (see `key_families`), one prefix
-taken off and one put on. Of all that are possible the one under which most tensors agree in name
-and shape wins. A tensor is never placed by the end of its name alone, so that a classifier's
-``norm.weight`` cannot land in a decoder's.
+Names are paired by `detrex.checkpoint.pairing`. Of the tensors that differ in shape, position
+tables are resampled (`detrex.checkpoint.position_tables`), kernels that see the image adapted where
+it has another number of channels (`detrex.checkpoint.input_kernels`), and all others left out.
 """
 
+import dataclasses
 import logging
 import os
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
-from detrex.checkpoint.key_families import FAMILIES, flat, same
+from detrex.checkpoint.input_kernels import adapt_kernel, is_for_image
+from detrex.checkpoint.pairing import PREFIXES, best_pairing, without_counters
+from detrex.checkpoint.position_tables import resize_table
 from detrex.checkpoint.reading import read_state_dict, tensors_of
 from detrex.checkpoint.report import LoadReport, examples
 from detrex.errors import CheckpointError
 
 logger = logging.getLogger(__name__)
 
-PREFIXES = ("backbone.", "model.", "encoder.", "module.", "timm_model.", "timm_model.model.")
-
-# A prefix that fewer than this share of the module's tensors have cannot make a file fit.
-_LEAST_SHARE = 0.25
-_COUNTER = "num_batches_tracked"
-
-
-@dataclass(frozen=True)
-class _Translation:
-    """A family of names, a prefix of the file to take off, one of the module to put on."""
-
-    family: str
-    strip: str
-    add: str
-    pairs: Mapping[str, str]
-    score: int
-
-    def __str__(self) -> str:
-        parts = [self.family]
-        if self.strip:
-            parts.append(f"{self.strip!r} taken off")
-        if self.add:
-            parts.append(f"{self.add!r} put on")
-        return ", ".join(parts)
+Translation = Callable[[dict[str, Tensor]], Mapping[str, Tensor]]
+Fit = tuple[dict[str, Tensor], LoadReport]
 
 
 def load_weights(
@@ -54,6 +33,9 @@ def load_weights(
     source: str | os.PathLike[str] | Mapping[str, Any],
     *,
     min_share: float = 0.5,
+    name: str = "the state dict",
+    in_channels: int | None = None,
+    translations: Mapping[str, Translation] = MappingProxyType({}),
 ) -> LoadReport:
     """Load weights into a module, whatever library named them, and say what became of each tensor.
 
@@ -61,6 +43,10 @@ def load_weights(
         module: the module to fill in place.
         source: a weights file or an address (see `detrex.checkpoint.reading`), or a state dict.
         min_share: the share of the module's tensors that must get a value, from 0 to 1.
+        name: what to call ``source`` in the report where it is a state dict.
+        in_channels: channels of the module's images; kernels for 1 or 3 are then adapted.
+        translations: further ways to rename the file's tensors, by what to call them; they raise
+            what they like for files that they do not know.
 
     Returns:
         The report, whose summary has been logged; missing tensors and those of another shape have
@@ -72,8 +58,13 @@ def load_weights(
         ValueError: ``min_share`` is not from 0 to 1.
     """
     module = _unwrap(module)
-    tensors, name = _tensors_and_name(source)
-    return _load(module, tensors, fit_state_dict(module, tensors, source=name), min_share)
+    tensors, name = _tensors_and_name(source, name)
+    fitted = fit_state_dict(module, tensors, source=name, in_channels=in_channels)
+    for title, translate in translations.items():
+        if len(fitted[1].exact) < fitted[1].total:
+            other = _fit_translated(module, tensors, name, in_channels, title, translate)
+            fitted = max(fitted, other or fitted, key=lambda fit: len(fit[1].exact))
+    return _load(module, tensors, fitted, min_share)
 
 
 def load_init_checkpoint(
@@ -121,7 +112,8 @@ def fit_state_dict(
     prefixes: Sequence[str] = PREFIXES,
     *,
     source: str = "a state dict",
-) -> tuple[dict[str, Tensor], LoadReport]:
+    in_channels: int | None = None,
+) -> Fit:
     """Find for each tensor of a module its value in a state dict with names of another family.
 
     Args:
@@ -130,25 +122,26 @@ def fit_state_dict(
         prefixes: prefixes that either side may have, to try beside those that lead a good part
             of the names.
         source: how the report calls the state dict.
+        in_channels: channels of the module's images; kernels for 1 or 3 are then adapted.
 
     Returns:
         The values by the module's names, ready for ``load_state_dict(..., strict=False)``, and the
         report.
     """
     wanted = {n: t for n, t in module.state_dict(keep_vars=True).items() if isinstance(t, Tensor)}
-    best = max(
-        _translations(wanted, state_dict, prefixes),
-        key=lambda t: (t.score, len(t.pairs), -len(t.strip) - len(t.add)),
-    )
-    if 2 * best.score < len(_without_counters(wanted)):
-        best = _by_order(wanted, state_dict) or best
+    best = best_pairing(wanted, state_dict, prefixes)
     values, clashes = {}, {}
+    changed: dict[str, list[str]] = {"resized": [], "adapted": []}
     for name, origin in best.pairs.items():
-        value, shape = state_dict[origin], tuple(wanted[name].shape)
-        if tuple(value.shape) == shape:
+        value, target = state_dict[origin], wanted[name]
+        how = ""
+        if value.shape != target.shape:
+            how, value = _made_to_fit(name, value, target, module, in_channels)
+        if value.shape == target.shape:
             values[name] = value
+            changed.get(how, []).append(name)
         else:
-            clashes[name] = (tuple(value.shape), shape)
+            clashes[name] = (tuple(value.shape), tuple(target.shape))
     filled = {id(wanted[name]) for name in values}
     used = set(best.pairs.values())
     return values, LoadReport(
@@ -156,86 +149,43 @@ def fit_state_dict(
         matched=tuple(values),
         missing=tuple(
             name
-            for name in _without_counters(wanted)
+            for name in without_counters(wanted)
             if name not in best.pairs and id(wanted[name]) not in filled
         ),
-        unexpected=tuple(name for name in _without_counters(state_dict) if name not in used),
+        unexpected=tuple(name for name in without_counters(state_dict) if name not in used),
         mismatched=tuple(clashes),
         shapes=tuple(clashes.values()),
         names=str(best),
+        resized=tuple(changed["resized"]),
+        adapted=tuple(changed["adapted"]),
     )
 
 
-def _translations(
-    wanted: Mapping[str, Tensor], state_dict: Mapping[str, Tensor], prefixes: Sequence[str]
-) -> Iterator[_Translation]:
-    """Try every family with every pair of prefixes; stop at one by which everything fits."""
-    total = len(_without_counters(wanted))
-    targets = {
-        add: _Tails({name: name for name in wanted}, add)
-        for add in _common_prefixes(wanted, _LEAST_SHARE * total, prefixes)
-    }
-    for family, rename in FAMILIES.items():
-        renamed = {rename(name): name for name in state_dict}
-        if rename is not same and renamed.keys() == state_dict.keys():
-            continue
-        for strip in _common_prefixes(renamed, _LEAST_SHARE * total, prefixes):
-            origins = _Tails(renamed, strip)
-            for add, target in targets.items():
-                pairs = target.pairs_with(origins)
-                fitting = [n for n, o in pairs.items() if wanted[n].shape == state_dict[o].shape]
-                score = len(_without_counters(fitting))
-                yield _Translation(family, strip, add, pairs, score)
-                if score == total:
-                    return
+def _made_to_fit(
+    name: str, value: Tensor, target: Tensor, module: nn.Module, in_channels: int | None
+) -> tuple[str, Tensor]:
+    """Give a tensor the shape of the module's, where it differs in a way that can be helped."""
+    if in_channels is not None and is_for_image(value, target, in_channels):
+        return "adapted", adapt_kernel(value, in_channels)
+    table = resize_table(name, value, target, module)
+    return ("", value) if table is None else ("resized", table)
 
 
-class _Tails:
-    """Names without a prefix, to look up exactly or without regard to their separators."""
-
-    def __init__(self, names: Mapping[str, str], prefix: str) -> None:
-        start = len(prefix)
-        self.exact = {n[start:]: origin for n, origin in names.items() if n.startswith(prefix)}
-        spelt = Counter(map(flat, self.exact))
-        self.flat = {flat(n): o for n, o in self.exact.items() if spelt[flat(n)] == 1}
-
-    def pairs_with(self, origins: "_Tails") -> dict[str, str]:
-        """Pair these names with those of a file, in this side's order."""
-        by_flat = {n: origins.flat[key] for key, n in self.flat.items() if key in origins.flat}
-        return by_flat | {n: origins.exact[t] for t, n in self.exact.items() if t in origins.exact}
-
-
-def _common_prefixes(names: Iterable[str], least: float, known: Sequence[str]) -> list[str]:
-    """List the dotted prefixes of at least ``least`` names, and the known ones, short first."""
-    counts = Counter(
-        name[: i + 1] for name in names for i, letter in enumerate(name) if letter == "."
-    )
-    common = [p for p, count in counts.items() if count >= least or p in known]
-    return ["", *sorted(common, key=len)]
-
-
-def _by_order(
-    wanted: Mapping[str, Tensor], state_dict: Mapping[str, Tensor]
-) -> _Translation | None:
-    """Pair by position, where each of the module's tensors meets one of the same kind and shape.
-
-    torchvision and timm build many networks (MobileNetV2, EfficientNet) from the same layers in the
-    same order under unrelated names. What the file has after the last of them is a head.
-    """
-    ours, theirs = _without_counters(wanted), _without_counters(state_dict)
-    if not 0 < len(ours) <= len(theirs):
+def _fit_translated(
+    module: nn.Module,
+    tensors: dict[str, Tensor],
+    source: str,
+    in_channels: int | None,
+    title: str,
+    translate: Translation,
+) -> Fit | None:
+    try:
+        translated = tensors_of(translate(tensors), source)
+    except Exception as error:  # a translation may refuse a file in its own way
+        logger.info("%s does not take %s (%s: %s)", title, source, type(error).__name__, error)
         return None
-    pairs = dict(zip(ours, theirs, strict=False))
-    kinds = ((name.rpartition(".")[2], origin.rpartition(".")[2]) for name, origin in pairs.items())
-    if any(ours != theirs for ours, theirs in kinds):
-        return None
-    if any(wanted[name].shape != state_dict[origin].shape for name, origin in pairs.items()):
-        return None
-    return _Translation("order, as every shape agrees", "", "", pairs, len(pairs))
-
-
-def _without_counters(names: Iterable[str]) -> list[str]:
-    return [name for name in names if not name.endswith(_COUNTER)]
+    values, report = fit_state_dict(module, translated, source=source, in_channels=in_channels)
+    return values, dataclasses.replace(report, names=f"{title}, {report.names}")
 
 
 def _unwrap(module: nn.Module) -> nn.Module:
@@ -263,7 +213,7 @@ def _load(
         raise CheckpointError(
             f"{report.source} does not fit {type(module).__name__}: {len(report.matched)} of its "
             f"{report.total} tensors got a value and at least {min_share:.0%} must; the model has "
-            f"{examples(_without_counters(module.state_dict()))}, the file has "
+            f"{examples(without_counters(module.state_dict()))}, the file has "
             f"{examples(list(tensors))}: give a file of the same architecture"
         )
     module.load_state_dict(values, strict=False)

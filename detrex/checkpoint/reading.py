@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from detrex.checkpoint.download import fetch, is_address
 from detrex.checkpoint.key_families import from_caffe2, is_caffe2
 from detrex.errors import CheckpointError, did_you_mean
 
@@ -55,21 +56,22 @@ def local_path(source: str | os.PathLike[str]) -> Path:
     """Find a weights file on this machine, fetching it first where it is an address.
 
     Args:
-        source: a path, or an address that detectron2's path manager knows (``https://``,
-            ``detectron2://``, ...), which is fetched once and cached. detectron2's suffix
+        source: a path, or an address (``https://``, ``hf-hub:``, ``detectron2://``, ...; see
+            `detrex.checkpoint.download`), which is fetched once and cached. detectron2's suffix
             ``?matching_heuristics=True`` is accepted and does nothing.
 
     Returns:
         The path of a file that exists.
 
     Raises:
-        CheckpointError: there is no such file, or it cannot be fetched.
+        CheckpointError: there is no such file.
+        DownloadError: it cannot be fetched.
     """
     name = os.fspath(source)
     stripped = _HEURISTICS_SUFFIX.sub("", name)
     if stripped != name:
         logger.info("Ignoring 'matching_heuristics' of %s: names are always matched", stripped)
-    path = _fetch(stripped) if "://" in stripped else Path(stripped).expanduser()
+    path = fetch(stripped) if is_address(stripped) else Path(stripped).expanduser()
     if path.is_file():
         return path
     if path.is_dir():
@@ -78,18 +80,6 @@ def local_path(source: str | os.PathLike[str]) -> Path:
     raise CheckpointError(
         f"there is no weights file {path}: check the path.{did_you_mean(path.name, siblings)}"
     )
-
-
-def _fetch(address: str) -> Path:
-    from detectron2.utils.file_io import PathManager
-
-    try:
-        return Path(PathManager.get_local_path(address))
-    except Exception as error:
-        raise CheckpointError(
-            f"cannot fetch {address} ({_first_sentence(error)}): check the address and the "
-            "network, or give the path of a file that you have downloaded"
-        ) from error
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -147,8 +137,7 @@ def tensors_of(content: Mapping[str, Any], source: str = "a dictionary") -> dict
     Raises:
         CheckpointError: it holds no tensors.
     """
-    while nest := next((key for key in _NESTS if _holds_tensors(content.get(key))), None):
-        content = content[nest]
+    content = _without_nests(content)
     tensors = {str(name): _as_tensor(value) for name, value in content.items() if _is_tensor(value)}
     if not tensors:
         raise CheckpointError(
@@ -158,6 +147,24 @@ def tensors_of(content: Mapping[str, Any], source: str = "a dictionary") -> dict
     while prefix := next((p for p in _WRAPPERS if all(n.startswith(p) for n in tensors)), None):
         tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
     return from_caffe2(tensors) if is_caffe2(tensors) else tensors
+
+
+def is_caffe2_checkpoint(content: Mapping[str, Any]) -> bool:
+    """Tell a file of Detectron's, whose networks were trained with Caffe2.
+
+    Args:
+        content: what `read_checkpoint` returned.
+
+    Returns:
+        Whether its tensors have Caffe2's names, which `tensors_of` takes away.
+    """
+    return is_caffe2(name for name, value in _without_nests(content).items() if _is_tensor(value))
+
+
+def _without_nests(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    while nest := next((key for key in _NESTS if _holds_tensors(content.get(key))), None):
+        content = content[nest]
+    return content
 
 
 def _holds_tensors(value: Any) -> bool:

@@ -22,13 +22,15 @@ class LoadReport:
 
     Attributes:
         source: the file, as the user named it.
-        matched: the module's tensors that got a value.
+        matched: the module's tensors that got a value, `resized` and `adapted` ones among them.
         missing: the module's tensors for which the file has nothing.
         unexpected: the file's tensors that the module has no place for, such as a classifier.
         mismatched: the module's tensors whose namesake in the file has another shape; they are
             left as they were.
         shapes: for each of ``mismatched``, the shape in the file and in the module.
         names: by which translation of names the two were brought together.
+        resized: position tables that were resampled for another size of image or window.
+        adapted: kernels that were adapted to another number of image channels.
     """
 
     source: str
@@ -38,6 +40,8 @@ class LoadReport:
     mismatched: tuple[str, ...]
     shapes: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...] = ()
     names: str = "same names"
+    resized: tuple[str, ...] = ()
+    adapted: tuple[str, ...] = ()
 
     @property
     def total(self) -> int:
@@ -49,10 +53,21 @@ class LoadReport:
         """The share of the module's tensors that got a value, from 0 to 1."""
         return len(self.matched) / self.total if self.total else 0.0
 
+    @property
+    def exact(self) -> tuple[str, ...]:
+        """The module's tensors that got a value as it is in the file."""
+        changed = {*self.resized, *self.adapted}
+        return tuple(name for name in self.matched if name not in changed)
+
     def summary(self) -> str:
         """Say in one line how much was loaded and how the names were brought together."""
+        kinds = {"resized": self.resized, "adapted": self.adapted}
+        changed = "".join(
+            f", {len(names)} of them {kind}" for kind, names in kinds.items() if names
+        )
         return (
-            f"{self.source}: {len(self.matched)} of {self.total} tensors loaded by {self.names}; "
+            f"{self.source}: {len(self.matched)} of {self.total} tensors loaded by {self.names}"
+            f"{changed}; "
             f"missing {len(self.missing)}, of another shape {len(self.mismatched)}, "
             f"unused in the file {len(self.unexpected)}"
         )
