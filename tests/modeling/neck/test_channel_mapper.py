@@ -1,5 +1,7 @@
 """The neck: levels of one width from the maps of any backbone."""
 
+import copy
+
 import pytest
 import torch
 from omegaconf import OmegaConf
@@ -134,3 +136,125 @@ def test_forward__gradients_reach_the_maps_and_meta_works():
     assert all(feature.grad.abs().sum() > 0 for feature in maps.values())
     meta = mapper.to("meta")({name: feature.to("meta") for name, feature in maps.items()})
     assert meta[3].shape == (2, 8, 3, 2)
+
+
+def _offered():
+    """As a backbone publishes them, coarsest first, with a map that nobody may want."""
+    strides = {"res5": 32, "res4": 16, "res3": 8}
+    return {
+        name: ShapeSpec(channels=CHANNELS[name], stride=stride) for name, stride in strides.items()
+    }
+
+
+def _given_at_once(**kwargs):
+    torch.manual_seed(3)
+    return _mapper(num_outs=5, norm_layer=nn.GroupNorm(4, 8), activation=nn.ReLU(), **kwargs)
+
+
+def _connected(**kwargs):
+    neck = ChannelMapper(
+        out_channels=8,
+        kernel_size=1,
+        num_outs=5,
+        norm_layer=nn.GroupNorm(4, 8),
+        activation=nn.ReLU(),
+        **kwargs,
+    )
+    torch.manual_seed(3)
+    return neck.connect(_offered())
+
+
+@pytest.mark.parametrize("given", [{}, {"in_features": list(CHANNELS)}])
+def test_connect__gives_the_neck_that_was_sized_by_hand(given):
+    neck, expected = _connected(**given), _given_at_once()
+    assert neck.in_features == list(CHANNELS)
+    assert {name: shape.stride for name, shape in neck.input_shapes.items()}["res5"] == 32
+    assert list(neck.state_dict()) == list(expected.state_dict())
+    for name, tensor in expected.state_dict().items():
+        assert torch.equal(tensor, neck.state_dict()[name]), name
+    maps = _maps()
+    for level, wanted in zip(neck(maps), expected(maps), strict=True):
+        torch.testing.assert_close(level, wanted, rtol=0, atol=0)
+
+
+def test_connect__only_the_named_maps():
+    neck = ChannelMapper(in_features=["res5", "res3"], out_channels=8).connect(_offered())
+    assert [conv.conv.in_channels for conv in neck.convs] == [7, 3]
+    assert (neck.num_outs, neck.extra_convs) == (2, None)
+
+
+def test_connect__shapes_without_strides_keep_their_order():
+    shapes = {name: ShapeSpec(channels=c) for name, c in (("b", 5), ("a", 3))}
+    assert ChannelMapper().connect(shapes).in_features == ["b", "a"]
+
+
+def test_init__shapes_alone_use_all_of_them():
+    neck = ChannelMapper(_offered(), out_channels=8)
+    assert neck.is_connected
+    assert neck.in_features == list(CHANNELS)
+
+
+def test_connect__twice_changes_nothing():
+    neck = _connected()
+    before = list(neck.parameters())
+    assert neck.connect(_offered()) is neck
+    assert all(a is b for a, b in zip(before, neck.parameters(), strict=True))
+
+
+def test_connect__templates_are_no_parts_of_the_neck():
+    neck = ChannelMapper(out_channels=8, norm_layer=nn.GroupNorm(4, 8))
+    assert not list(neck.state_dict())
+    neck.connect(_offered())
+    assert len(neck.state_dict()) == 3 * 4
+
+
+@pytest.mark.parametrize(
+    "offered",
+    [
+        {**_offered(), "res4": ShapeSpec(channels=11, stride=16)},
+        {name: shape for name, shape in _offered().items() if name != "res4"},
+    ],
+)
+@pytest.mark.parametrize("make", [_given_at_once, _connected])
+def test_connect__to_another_backbone_shows_both_sides(make, offered):
+    pattern = r"expects maps with the channels {'res3': 3, 'res4': 5.*, but the net gives {'res5'"
+    with pytest.raises(ConfigError, match=pattern):
+        make().connect(offered, "the net")
+
+
+def test_connect__unknown_map():
+    neck = ChannelMapper(in_features=["res6"], out_channels=8)
+    with pytest.raises(ConfigError, match=r"'res6', which the backbone does not have.*Did you"):
+        neck.connect(_offered())
+
+
+def test_connect__more_maps_than_levels():
+    with pytest.raises(ConfigError, match=r"num_outs is 2, but in_features has 3 maps \['res3'"):
+        ChannelMapper(num_outs=2).connect(_offered())
+    with pytest.raises(ConfigError, match="num_outs is 1, but in_features has 2 maps"):
+        ChannelMapper(in_features=["res3", "res4"], num_outs=1)
+
+
+def test_forward__before_connect():
+    neck = ChannelMapper(out_channels=8)
+    assert (neck.is_connected, neck.num_outs) == (False, None)
+    with pytest.raises(ConfigError, match=r"call neck.connect\(backbone.output_shape\(\)\) first"):
+        neck(_maps())
+
+
+def test_connect__on_meta():
+    with torch.device("meta"):
+        neck = ChannelMapper(out_channels=8, norm_layer=nn.GroupNorm(4, 8)).connect(_offered())
+    assert {tensor.device.type for tensor in neck.state_dict().values()} == {"meta"}
+    maps = {name: feature.to("meta") for name, feature in _maps().items()}
+    assert neck(maps)[0].shape == (2, 8, 24, 16)
+
+
+def test_deepcopy__before_and_after_connect():
+    neck = ChannelMapper(out_channels=8, norm_layer=nn.GroupNorm(4, 8))
+    first, second = (copy.deepcopy(neck).connect(_offered()) for _ in range(2))
+    assert not neck.is_connected
+    assert not {id(p) for p in first.parameters()} & {id(p) for p in second.parameters()}
+    maps = _maps()
+    for level, wanted in zip(copy.deepcopy(first)(maps), first(maps), strict=True):
+        torch.testing.assert_close(level, wanted, rtol=0, atol=0)
