@@ -23,8 +23,9 @@ Size = tuple[int, int]
 Run = Callable[[Size], Sequence[Size]]
 """Gives the height and width of every feature for an image size, or raises."""
 
-# Oblong images of odd sides; both are rounded up to what is being tried.
-_TRIED_SIZES: tuple[Size, Size] = ((419, 693), (233, 311))
+# Oblong images of odd sides, rounded up to the multiple that is being tried, of which they are then
+# odd multiples again, lest a network that needs twice as much seems content.
+_TRIED_SIZES: tuple[Size, Size] = ((411, 653), (267, 341))
 # Unpadded convolutions lose the same few cells at any size, so growth is compared, not size.
 _GROWTH_TOLERANCE = 1.5
 

@@ -149,15 +149,15 @@ _SEEN: dict[tuple[str, str], NetworkFacts] = {}
 
 def _look(name: str, keywords: Mapping[str, Any]) -> NetworkFacts:
     with torch.device("meta"):
-        info = create_network(name, keywords).feature_info.info  # type: ignore[union-attr,index]
-    strides = [int(tap["reduction"]) for tap in info]
+        offered: Any = create_network(name, keywords).feature_info
+    strides = [int(tap["reduction"]) for tap in offered.info]
     channels = int(keywords.get("in_chans", 3))
 
     @functools.cache
     def built(*further: str) -> nn.Module:
         with torch.device("meta"):
             more = dict.fromkeys(further, True)
-            return create_network(name, {**keywords, **more}, range(len(info))).eval()
+            return create_network(name, {**keywords, **more}, range(len(strides))).eval()
 
     def run(further: Sequence[str]) -> Run:
         def sizes(size: Size) -> list[Size]:

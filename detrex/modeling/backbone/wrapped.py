@@ -5,7 +5,7 @@ images -> fitted to the network (sizes.py) -> the network's maps (features.py)
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from detectron2.modeling.backbone import Backbone
@@ -70,7 +70,12 @@ class WrappedBackbone(KeepsFrozen, Backbone):
         self._out_feature_strides = self.features.strides
 
     def _load_weights(
-        self, network: nn.Module, source: Source, library: str, model_name: str, in_channels: int
+        self,
+        network: nn.Module,
+        source: Source,
+        library: Literal["timm", "torchvision"],
+        model_name: str,
+        in_channels: int,
     ) -> None:
         """Load what the user asked for, and take over the statistics that belong to it."""
         if source is None:

@@ -1,0 +1,166 @@
+"""Levels are planned from hand-made maps, and resampled against the formula of each cell's centre."""
+
+import math
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from detrex.errors import BackboneError
+from detrex.modeling.backbone.features import Feature
+from detrex.modeling.backbone.pyramid import (
+    FeaturePyramid,
+    check_out_strides,
+    level_name,
+    plan_levels,
+    taps_and_levels,
+    whole_cells,
+)
+from detrex.modeling.backbone.sizes import InputRule
+
+
+def taps(*strides, channels=5):
+    return [Feature(str(i), i, channels + i, stride) for i, stride in enumerate(strides)]
+
+
+def plan(strides, offered, one_each=False):
+    return [
+        (lv.name, lv.tap.source, lv.resampled_stride, lv.doublings, lv.learned)
+        for lv in plan_levels(strides, taps(*offered), one_each)
+    ]
+
+
+def test_plan_levels__takes_the_last_map_of_a_stride():
+    assert plan((8, 32), (2, 4, 8, 8, 16, 32)) == [
+        ("p3", 3, None, 0, False),
+        ("p5", 5, None, 0, False),
+    ]
+
+
+def test_plan_levels__plain_network():
+    assert plan((4, 8, 16, 32), (16, 16, 16)) == [
+        ("p2", 2, None, 2, True),
+        ("p3", 2, None, 1, True),
+        ("p4", 2, None, 0, True),
+        ("p5", 2, None, -1, True),
+    ]
+
+
+def test_plan_levels__one_tap_each():
+    levels = plan((8, 16, 32), (16, 16, 16), one_each=True)
+    assert [source for _, source, *_ in levels] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("offered", "expected"),
+    [
+        ((16, 32, 64), [(0, None, 1), (0, None, 0), (1, None, 0)]),
+        ((4, 8, 16), [(1, None, 0), (2, None, 0), (2, None, -1)]),
+        ((14, 14), [(1, 16, 1), (1, 16, 0), (1, 16, -1)]),
+        ((12, 17), [(0, 8, 0), (1, 16, 0), (1, 16, -1)]),
+        ((7, 14, 28), [(0, 8, 0), (1, 16, 0), (2, 32, 0)]),
+        ((8, 8), [(1, None, 0), (1, None, -1), (1, None, -2)]),
+        ((32, 32), [(1, None, 2), (1, None, 1), (1, None, 0)]),
+    ],
+)
+def test_plan_levels__completes_what_is_missing(offered, expected):
+    assert [(s, r, d) for _, s, r, d, _ in plan((8, 16, 32), offered)] == expected
+
+
+@pytest.mark.parametrize("given", [(), (8, 64), (8, 8), (3,), (14, 16)])
+def test_check_out_strides__lists_what_there_is(given):
+    with pytest.raises(BackboneError, match=r"net has maps of the strides 4, 8, 14, 16 \(32 can"):
+        check_out_strides(given, (4, 8, 14, 16), "net")
+
+
+@pytest.mark.parametrize("given", [8, "8", (8.0,), (True,)])
+def test_check_out_strides__must_be_integers(given):
+    with pytest.raises(TypeError, match="sequence of integers such as"):
+        check_out_strides(given, (8, 16), "net")
+
+
+def test_check_out_strides__keeps_the_order():
+    assert check_out_strides((32, 8), (8, 16, 32), "net") == [32, 8]
+
+
+def test_level_name():
+    assert [level_name(stride) for stride in (2, 8, 64)] == ["p1", "p3", "p6"]
+
+
+def test_taps_and_levels__maps_that_are_there_need_no_pyramid():
+    chosen, levels = taps_and_levels(plan_levels((8, 32), taps(4, 8, 16, 32)), InputRule())
+    assert levels is None
+    assert [(tap.name, tap.source) for tap in chosen] == [("p3", 1), ("p5", 3)]
+
+
+def test_taps_and_levels__cells_that_do_not_divide_a_tile_are_resampled():
+    planned = plan_levels((8, 32), taps(8, 16, 32))
+    assert taps_and_levels(planned, InputRule(tile=(224, 224)))[1] is None
+    assert taps_and_levels(planned, InputRule(tile=(240, 240)))[1] == planned
+
+
+def test_whole_cells__widens_the_multiple_for_resampled_maps():
+    levels = plan_levels((8, 16), taps(7, 14, 14))
+    assert whole_cells(InputRule(4), levels).multiple == 28
+    assert whole_cells(InputRule(tile=(224, 224)), levels) == InputRule(tile=(224, 224))
+
+
+def cell_centres(stride, count):
+    return (torch.arange(count, dtype=torch.float64) + 0.5) * stride
+
+
+def test_forward__resampling_leaves_cells_where_they_are():
+    # A map that holds each cell's vertical position in pixels must hold it after resampling too.
+    levels = plan_levels((8, 16), taps(7, 14, 14, channels=1))
+    pyramid = FeaturePyramid(levels)
+    height, width = 224, 448
+    maps = {}
+    for tap in {level.tap.name: level.tap for level in levels}.values():
+        rows = cell_centres(tap.stride, height // tap.stride)
+        maps[tap.name] = rows[None, None, :, None].expand(2, 1, -1, width // tap.stride)
+    outputs = pyramid(maps, {name: (s, s) for name, s in (("0", 7), ("2", 14))})
+    for name, stride in (("p3", 8), ("p4", 16)):
+        expected = cell_centres(stride, height // stride)
+        assert outputs[name].shape == (2, 1, height // stride, width // stride)
+        assert_close(outputs[name][1, 0, 1:-1, 3], expected[1:-1], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("out_channels", [None, 7])
+def test_forward__sizes_and_widths(out_channels):
+    levels = plan_levels((4, 8, 16, 32), taps(16, 16, channels=6))
+    pyramid = FeaturePyramid(levels, out_channels)
+    outputs = pyramid({"1": torch.randn(2, 7, 6, 10)}, {"1": (16, 16)})
+    width = out_channels or 7
+    assert {name: tuple(m.shape) for name, m in outputs.items()} == {
+        "p2": (2, width, 24, 40),
+        "p3": (2, width, 12, 20),
+        "p4": (2, width, 6, 10),
+        "p5": (2, width, 3, 5),
+    }
+    assert pyramid.table.channels == dict.fromkeys(outputs, width)
+    assert pyramid.table.strides == {"p2": 4, "p3": 8, "p4": 16, "p5": 32}
+
+
+def test_forward__direct_levels_are_untouched():
+    pyramid = FeaturePyramid(plan_levels((8, 16, 32), taps(4, 8, 16)))
+    maps = {"1": torch.randn(2, 6, 9, 11), "2": torch.randn(2, 7, 5, 6)}
+    outputs = pyramid(maps, {"1": (8, 8), "2": (16, 16)})
+    assert outputs["p3"] is maps["1"]
+    assert outputs["p4"] is maps["2"]
+    assert outputs["p5"].shape == (2, 7, 3, 3)
+    assert {name.split(".")[1] for name in pyramid.state_dict()} == {"p5"}
+
+
+@pytest.mark.parametrize("out_channels", [0, -3, 2.5, True])
+def test_init__out_channels_must_be_positive(out_channels):
+    with pytest.raises(BackboneError, match="out_channels must be a positive integer"):
+        FeaturePyramid(plan_levels((8,), taps(16, 16)), out_channels)
+
+
+def test_table__says_how_each_level_is_made():
+    table = FeaturePyramid(plan_levels((8, 32), taps(14, 14))).table
+    assert [feature.made for feature in table] == [
+        "resampled to stride 16, learned pyramid level x2",
+        "resampled to stride 16, learned pyramid level x1/2",
+    ]
+    assert math.isclose(table.features[0].channels, 6)

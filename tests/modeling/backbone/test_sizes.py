@@ -1,0 +1,117 @@
+"""Rules are found on networks made for the purpose, and fitting is checked against plain slicing."""
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from detrex.errors import BackboneError
+from detrex.modeling.backbone.sizes import InputRule, find_input_rule, pad_to, round_up
+
+
+def network(accepts, strides=(8, 16)):
+    """Gives sizes of maps, rounded up, for the image sizes that `accepts` lets through."""
+
+    def run(size):
+        if not accepts(*size):
+            raise RuntimeError("no\nsuch size")
+        return [tuple(-(-side // stride) for side in size) for stride in strides]
+
+    return run
+
+
+def rule_of(accepts, native=(224, 224), strides=(8, 16)):
+    return find_input_rule("net", [({}, network(accepts, strides))], native, strides)
+
+
+def test_find_input_rule__nothing_to_do():
+    rule = rule_of(lambda h, w: True)
+    assert rule == InputRule()
+    assert rule.size_divisibility == 0
+
+
+@pytest.mark.parametrize("multiple", [32, 64, 224])
+def test_find_input_rule__multiples(multiple):
+    rule = rule_of(lambda h, w: h % multiple == w % multiple == 0)
+    assert (rule.multiple, rule.tile, rule.size_divisibility) == (multiple, None, multiple)
+
+
+def test_find_input_rule__patches_of_a_plain_network():
+    rule = rule_of(lambda h, w: h % 14 == w % 14 == 0, (518, 518), (14, 14, 14))
+    assert rule.multiple == 14
+
+
+def test_find_input_rule__prefers_the_first_way_to_build():
+    runs = [({}, network(lambda h, w: False)), ({"free": True}, network(lambda h, w: True))]
+    assert find_input_rule("net", runs, (224, 224), (8, 16)).keywords == {"free": True}
+
+
+def test_find_input_rule__one_size_becomes_tiles():
+    rule = rule_of(lambda h, w: (h, w) == (224, 192), native=(224, 192))
+    assert (rule.tile, rule.size_divisibility) == ((224, 192), 1344)
+
+
+def test_find_input_rule__maps_that_do_not_grow_become_tiles():
+    def run(size):
+        return [(20, 20)]
+
+    assert find_input_rule("net", [({}, run)], (240, 240), (12,)).tile == (240, 240)
+
+
+def test_find_input_rule__nothing_works():
+    with pytest.raises(BackboneError, match=r"net could not be .* 224 x 224 .*\(RuntimeError: no\)"):
+        rule_of(lambda h, w: False)
+
+
+def test_str__says_what_is_done():
+    assert str(InputRule()) == "images of any size"
+    assert str(InputRule(14, keywords={"a": True})) == (
+        "images are padded to multiples of 14, built with a=True"
+    )
+    assert str(InputRule(tile=(224, 192))) == "images are cut into tiles of 224 x 192"
+
+
+@pytest.mark.parametrize(
+    ("rule", "grid", "size", "fitted"),
+    [
+        (InputRule(), 1, (37, 53), (37, 53)),
+        (InputRule(14), 1, (37, 53), (42, 56)),
+        (InputRule(14), 32, (37, 53), (70, 70)),
+        (InputRule(tile=(12, 20)), 1, (13, 20), (24, 20)),
+    ],
+)
+def test_fitted_size(rule, grid, size, fitted):
+    assert rule.fitted_size(size, grid) == fitted
+
+
+def test_cut_and_join__undo_each_other_and_follow_the_rows():
+    rule = InputRule(tile=(6, 10))
+    images = torch.randn(2, 3, 18, 20)
+    tiles = rule.cut(images)
+    expected = [
+        image[:, 6 * row : 6 * row + 6, 10 * column : 10 * column + 10]
+        for image in images
+        for row in range(3)
+        for column in range(2)
+    ]
+    assert_close(tiles, torch.stack(expected), rtol=0, atol=0)
+    assert_close(rule.join(tiles, (18, 20)), images, rtol=0, atol=0)
+    assert_close(rule.join(tiles[:, :, ::2, ::2], (18, 20)), images[:, :, ::2, ::2])
+
+
+def test_cut__leaves_whole_images_alone():
+    images = torch.randn(2, 3, 6, 10)
+    assert InputRule(32).cut(images) is images
+    assert InputRule(tile=(6, 10)).cut(images) is images
+    assert InputRule(tile=(6, 10)).join(images, (6, 10)) is images
+
+
+def test_pad_to__adds_zeros_at_the_right_and_the_bottom():
+    images = torch.randn(2, 3, 5, 7)
+    padded = pad_to(images, (6, 11))
+    assert_close(padded[:, :, :5, :7], images, rtol=0, atol=0)
+    assert padded[:, :, 5:].abs().max() == padded[:, :, :, 7:].abs().max() == 0
+    assert pad_to(images, (5, 7)) is images
+
+
+def test_round_up():
+    assert [round_up(n, 7) for n in (0, 1, 7, 8)] == [0, 7, 7, 14]
