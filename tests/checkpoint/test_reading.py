@@ -11,7 +11,14 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from detrex.checkpoint.reading import local_path, read_checkpoint, read_state_dict, tensors_of
+from detrex.checkpoint import reading
+from detrex.checkpoint.reading import (
+    is_caffe2_checkpoint,
+    local_path,
+    read_checkpoint,
+    read_state_dict,
+    tensors_of,
+)
 from detrex.errors import CheckpointError
 
 
@@ -196,6 +203,75 @@ def test_read_checkpoint__torchscript(tmp_path):
         ({"model": Evil()}, "print"),
     ],
 )
+@pytest.mark.parametrize("write", [torch.save, _legacy])
+def test_read_checkpoint__torch_file_that_needs_code(tmp_path, capsys, content, culprit, write):
+    write(content, tmp_path / "w.pth")
+    with pytest.raises(CheckpointError, match=f"holds an object of ({culprit}), which could run"):
+        read_checkpoint(tmp_path / "w.pth")
+    assert "ran" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("content", "culprit"),
+    [
+        (Evil(), "builtins.print|__builtin__.print"),
+        (argparse.Namespace(), "argparse.Namespace|copy_reg._reconstructor|copyreg._reconstructor"),
+        ({"a": np.array([Evil()], dtype=object)}, "builtins.print|__builtin__.print"),
+    ],
+)
+@pytest.mark.parametrize("protocol", [0, 2, 5])
+def test_read_checkpoint__pickle_that_needs_code(tmp_path, capsys, content, culprit, protocol):
+    (tmp_path / "w.pkl").write_bytes(pickle.dumps(content, protocol=protocol))
+    with pytest.raises(CheckpointError, match=f"holds an object of ({culprit}), which could run"):
+        read_checkpoint(tmp_path / "w.pkl")
+    assert "ran" not in capsys.readouterr().out
+
+
+def test_read_checkpoint__not_a_dictionary(tmp_path):
+    torch.save(torch.zeros(3), tmp_path / "w.pth")
+    with pytest.raises(CheckpointError, match=r"holds a Tensor, expected a dictionary of tensors"):
+        read_checkpoint(tmp_path / "w.pth")
+
+
+def test_read_checkpoint__safetensors_not_installed(tmp_path, monkeypatch):
+    save_file(table(), tmp_path / "w.safetensors")
+    monkeypatch.setitem(sys.modules, "safetensors.torch", None)
+    with pytest.raises(CheckpointError, match="pip install safetensors"):
+        read_checkpoint(tmp_path / "w.safetensors")
+
+
+def test_local_path__near_name_is_suggested(tmp_path):
+    (tmp_path / "resnet50.pth").touch()
+    with pytest.raises(CheckpointError, match=r"no weights file .*resnet5O.*mean 'resnet50.pth'"):
+        local_path(tmp_path / "resnet5O.pth")
+
+
+def test_local_path__folder(tmp_path):
+    with pytest.raises(CheckpointError, match="is a folder, expected a weights file"):
+        local_path(tmp_path)
+
+
+def test_local_path__heuristics_suffix_is_ignored(tmp_path, caplog):
+    file = tmp_path / "w.pth"
+    file.touch()
+    with caplog.at_level("INFO"):
+        assert local_path(f"{file}?matching_heuristics=True") == file
+    assert "names are always matched" in caplog.text
+
+
+def test_local_path__address_is_fetched(tmp_path, monkeypatch):
+    monkeypatch.setattr(reading, "fetch", {"detectron2://x/w.pth": tmp_path / "w.pth"}.get)
+    torch.save(table(), tmp_path / "w.pth")
+    assert local_path("detectron2://x/w.pth?matching_heuristics=True") == tmp_path / "w.pth"
+
+
+def test_is_caffe2_checkpoint__by_names_of_tensors():
+    caffe2 = {"res2_0_branch2a_w": np.zeros(3), "lr": np.array("x")}
+    assert is_caffe2_checkpoint({"blobs": caffe2, "cfg": "..."})
+    assert is_caffe2_checkpoint(caffe2)
+    assert not is_caffe2_checkpoint({"model": {"res2.0.conv1.weight": np.zeros(3)}})
+
+
 @pytest.mark.parametrize("write", [torch.save, _legacy])
 def test_read_checkpoint__torch_file_that_needs_code(tmp_path, capsys, content, culprit, write):
     write(content, tmp_path / "w.pth")

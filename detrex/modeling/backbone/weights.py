@@ -20,6 +20,8 @@ from detrex.checkpoint.reading import is_caffe2_checkpoint, read_checkpoint
 from detrex.checkpoint.report import LoadReport
 from detrex.errors import BackboneError, DownloadError, did_you_mean
 
+from .preprocess import CAFFE, Preprocess
+
 logger = logging.getLogger(__name__)
 
 MIN_SHARE = 0.9
@@ -64,15 +66,13 @@ class WeightsUsed:
     in_channels: int = 3
 
     @property
-    def preprocess(self) -> Any:
+    def preprocess(self) -> Preprocess | None:
         """Statistics and channel order of the images that they were trained on, None if unknown."""
-        from .preprocess import Preprocess
-
         if self.pretrained_cfg is not None:
             return Preprocess.from_timm(self.pretrained_cfg, self.in_channels)
         if self.member is not None:
             return Preprocess.from_torchvision(self.member, self.in_channels)
-        return None
+        return CAFFE.with_channels(self.in_channels) if self.is_caffe2 else None
 
 
 def load_network_weights(
