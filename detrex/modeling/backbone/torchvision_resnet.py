@@ -13,7 +13,9 @@ from torchvision.ops import FrozenBatchNorm2d
 from detrex.errors import BackboneError, did_you_mean
 
 from .freezing import KeepsFrozen
-from .torchvision_classifier import create_classifier
+from .torchvision_classifier import build_classifier
+from .weights import load_network_weights
+from .wrapped import chosen_weights
 
 __all__ = ["FrozenBatchNorm2d", "TorchvisionResNet"]
 
@@ -34,11 +36,15 @@ class TorchvisionResNet(KeepsFrozen, Backbone):
         return_layers: layer of the network to name of the output; outputs come in the order of the
             network.
         dilation: dilate ``layer4`` instead of striding (DC5): its stride is 16.
-        pretrained: load torchvision's ImageNet weights.
-        weights: weights to load instead: a torchvision enum, its name, or a file.
+        pretrained: as ``weights=True``.
+        weights: True for torchvision's default weights, an enum member or its name, a file, or an
+            address; see `load_network_weights`.
 
     Raises:
-        BackboneError: an unknown network or layer, or a dilation that the network cannot have.
+        BackboneError: an unknown network, layer or name of weights, or a dilation that the network
+            cannot have.
+        CheckpointError: weights that are not there, or of which too little fits.
+        DownloadError: weights that cannot be fetched.
     """
 
     def __init__(
@@ -62,19 +68,16 @@ class TorchvisionResNet(KeepsFrozen, Backbone):
             raise BackboneError(
                 f"{name} has basic blocks, which cannot be dilated: use dilation=False or resnet50."
             )
-        network, file = create_classifier(
+        source = chosen_weights(pretrained=pretrained, weights=weights)
+        network = build_classifier(
             name,
-            pretrained,
-            weights,
             norm_layer=FrozenBatchNorm2d,
             replace_stride_with_dilation=[False, False, dilation],
         )
         layers = _check_layers(return_layers)
         self.body = IntermediateLayerGetter(network, layers)
-        if file is not None:
-            from detrex.checkpoint.matching import load_weights
-
-            load_weights(self.body, file)
+        if source is not None:
+            load_network_weights(self.body, source, library="torchvision", model_name=name)
         self.num_channels = 512 if shallow else 2048
         strides = _STRIDES | ({"layer4": 16} if dilation else {})
         ordered = {layer: layers[layer] for layer in self.body if layer in layers}
