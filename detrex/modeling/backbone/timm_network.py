@@ -149,7 +149,7 @@ _SEEN: dict[tuple[str, str], NetworkFacts] = {}
 
 def _look(name: str, keywords: Mapping[str, Any]) -> NetworkFacts:
     with torch.device("meta"):
-        offered: Any = create_network(name, keywords).feature_info
+        offered: Any = _created_to_look(name, keywords).feature_info
     strides = [int(tap["reduction"]) for tap in offered.info]
     channels = int(keywords.get("in_chans", 3))
 
@@ -188,6 +188,14 @@ def _look(name: str, keywords: Mapping[str, Any]) -> NetworkFacts:
         size,
         config,
     )
+
+
+def _created_to_look(name: str, keywords: Mapping[str, Any]) -> nn.Module:
+    """Build with timm's choice of features, which a network of few blocks does not have."""
+    try:
+        return create_network(name, keywords)
+    except (AssertionError, IndexError):
+        return create_network(name, keywords, (0,))
 
 
 def _native_size(config: Mapping[str, Any], keywords: Mapping[str, Any]) -> Size:

@@ -139,7 +139,7 @@ class WrappedBackbone(KeepsFrozen, Backbone):
 def _cut_off(level_map: torch.Tensor, feature: Feature, images: torch.Tensor) -> torch.Tensor:
     """Cut off the cells that look at nothing but padding."""
     height, width = (-(-side // feature.stride) for side in images.shape[-2:])
-    return level_map[..., :height, :width]
+    return level_map[..., :height, :width].contiguous()
 
 
 def check_in_channels(in_channels: int) -> None:

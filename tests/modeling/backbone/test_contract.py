@@ -43,6 +43,10 @@ def timm(name, indices, freeze_at=2, **kwargs):
     )
 
 
+def by_stride(wrapper, name, strides=(8, 16, 32), freeze_at=2, **kwargs):
+    return L(wrapper)(model_name=name, out_strides=list(strides), freeze_at=freeze_at, **kwargs)
+
+
 def vision(name, nodes, freeze_at=2, **kwargs):
     return L(TorchvisionBackbone)(
         model_name=name, return_nodes=nodes, freeze_at=freeze_at, **kwargs
@@ -91,6 +95,19 @@ ROWS = {
         WIDE,
     ),
     "simple_feature_pyramid": (pyramid(), SQUARE),
+    "timm_resnet_by_stride": (by_stride(TimmBackbone, "test_resnet", (32, 8)), WIDE),
+    "timm_vit_by_stride": (by_stride(TimmBackbone, "test_vit", (4, 8, 16, 32)), WIDE),
+    "timm_vit_of_patch_14": (
+        by_stride(TimmBackbone, "test_vit", patch_size=14, img_size=56, out_channels=16),
+        WIDE,
+    ),
+    "timm_mixer_in_tiles": (by_stride(TimmBackbone, "mixer_s32_224", img_size=64), WIDE),
+    "timm_nest_without_stride_32": (by_stride(TimmBackbone, "nest_tiny", img_size=64), WIDE),
+    "torchvision_resnet_by_stride": (by_stride(TorchvisionBackbone, "resnet18"), WIDE),
+    "torchvision_vit_by_stride": (
+        by_stride(TorchvisionBackbone, "vit_b_16", image_size=64),
+        WIDE,
+    ),
 }
 
 

@@ -1,4 +1,4 @@
-"""Levels are planned from hand-made maps, and resampled against the formula of each cell's centre."""
+"""Levels planned from hand-made maps, and resampling against the place of each cell."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Rules are found on networks made for the purpose, and fitting is checked against plain slicing."""
+"""Rules found on networks made for the purpose, and fitting against plain slicing."""
 
 import pytest
 import torch
@@ -58,7 +58,9 @@ def test_find_input_rule__maps_that_do_not_grow_become_tiles():
 
 
 def test_find_input_rule__nothing_works():
-    with pytest.raises(BackboneError, match=r"net could not be .* 224 x 224 .*\(RuntimeError: no\)"):
+    with pytest.raises(
+        BackboneError, match=r"net could not be .* 224 x 224 .*\(RuntimeError: no\)"
+    ):
         rule_of(lambda h, w: False)
 
 

@@ -1,0 +1,66 @@
+"""What is found by a look is held against timm itself on real tensors."""
+
+import pytest
+import timm
+import torch
+
+from detrex.errors import BackboneError
+from detrex.modeling.backbone.timm_network import check_name, create_network, network_facts
+
+
+@pytest.mark.parametrize(
+    ("name", "keywords", "rule"),
+    [
+        ("test_resnet", {}, "images of any size"),
+        ("test_convnext", {"in_chans": 5}, "images of any size"),
+        (
+            "vit_tiny_patch16_224",
+            {"in_chans": 1, "depth": 2},
+            "images are padded to multiples of 16, built with dynamic_img_size=True",
+        ),
+        ("test_vit", {"dynamic_img_size": True}, "images are padded to multiples of 16"),
+        ("test_vit", {"dynamic_img_size": False}, "images are cut into tiles of 160 x 160"),
+        (
+            "test_vit",
+            {"patch_size": 14, "img_size": (56, 42), "dynamic_img_size": False},
+            "images are cut into tiles of 56 x 42",
+        ),
+        ("hrnet_w18_small", {}, "images are padded to multiples of 32"),
+        ("levit_128s", {}, "images are cut into tiles of 224 x 224"),
+    ],
+)
+def test_network_facts__rule(name, keywords, rule):
+    assert str(network_facts(name, keywords).input_rule) == rule
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_mambaout", "test_vit", "test_efficientnet"])
+def test_network_facts__taps_are_those_of_timm(name):
+    facts = network_facts(name, {})
+    network = timm.create_model(
+        name, features_only=True, out_indices=tuple(range(len(facts.taps)))
+    ).eval()
+    outputs = network(torch.randn(2, 3, *facts.look_size))
+    info = network.feature_info
+    assert [tap.channels for tap in facts.taps] == info.channels()
+    assert facts.strides == info.reduction()
+    for tap, output in zip(facts.taps, outputs, strict=True):
+        assert tap.to_map(output, facts.look_size).shape[1] == tap.channels
+
+
+def test_network_facts__leave_the_random_state_alone_and_are_kept():
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    facts = network_facts("test_resnet", {"drop_path_rate": 0.125})
+    assert torch.equal(torch.get_rng_state(), before)
+    assert network_facts("test_resnet", {"drop_path_rate": 0.125}) is facts
+
+
+def test_create_network__keyword_that_is_not_known():
+    with pytest.raises(TypeError, match="takes no keyword 'drop_pth_rate'"):
+        create_network("test_resnet", {"drop_pth_rate": 0.1})
+
+
+def test_check_name__leaves_hubs_to_timm():
+    check_name("hf-hub:somebody/some_model")
+    with pytest.raises(BackboneError, match="no model named 'hf_hub'"):
+        check_name("hf_hub")

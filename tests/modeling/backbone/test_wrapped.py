@@ -1,0 +1,104 @@
+"""The way of an image through a wrapper, against the same steps written out by hand."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.testing import assert_close
+
+from detrex.errors import BackboneError
+from detrex.modeling.backbone import TimmBackbone
+from detrex.modeling.backbone.wrapped import check_in_channels, chosen_weights
+
+
+@pytest.mark.parametrize("size", [(64, 96), (53, 71), (16, 16)])
+def test_forward__plain_network_of_any_size(size):
+    torch.manual_seed(0)
+    backbone = TimmBackbone("test_vit", out_strides=(8, 16, 32), out_channels=24).eval()
+    image = torch.randn(2, 3, *size)
+    outputs = backbone(image)
+    padded = F.pad(image, (0, -size[1] % 32, 0, -size[0] % 32))
+    raw = backbone.timm_model(padded)[-1]
+    for level in backbone.pyramid.levels:
+        height, width = (-(-side // level.stride) for side in size)
+        expected = backbone.pyramid.blocks[level.name](raw)[..., :height, :width]
+        assert outputs[level.name].shape == (2, 24, height, width)
+        assert_close(outputs[level.name], expected, rtol=0, atol=0)
+    assert backbone.size_divisibility == 16
+    assert backbone.padding_constraints == {"size_divisibility": 16, "square_size": 0}
+
+
+def test_forward__tiles_are_seen_one_by_one():
+    torch.manual_seed(0)
+    backbone = TimmBackbone(
+        "test_vit", img_size=48, dynamic_img_size=False, out_indices=(2, -1)
+    ).eval()
+    image = torch.randn(2, 3, 70, 96)
+    outputs = backbone(image)
+    padded = F.pad(image, (0, 0, 0, 26))
+    for place, name in enumerate(("p2", "p-1")):
+        rows = []
+        for top in (0, 48):
+            row = [
+                backbone.timm_model(padded[:, :, top : top + 48, left : left + 48])[place]
+                for left in (0, 48)
+            ]
+            rows.append(torch.cat(row, dim=3))
+        expected = torch.cat(rows, dim=2)[:, :, :5]
+        assert_close(outputs[name], expected, rtol=0, atol=1e-5)
+    assert backbone.size_divisibility == 48
+
+
+def test_forward__untouched_maps_of_a_network_that_needs_nothing():
+    backbone = TimmBackbone("test_resnet", out_strides=(8, 32)).eval()
+    image = torch.randn(2, 3, 67, 101)
+    raw = backbone.timm_model(image)
+    assert backbone.pyramid is None
+    for output, expected in zip(backbone(image).values(), raw, strict=True):
+        assert_close(output, expected, rtol=0, atol=0)
+    assert backbone.size_divisibility == 0
+
+
+def test_out_strides__adds_no_parameter_where_nothing_is_made():
+    plain = TimmBackbone("test_resnet", out_indices=(2, 3, 4)).state_dict()
+    assert TimmBackbone("test_resnet", out_strides=(8, 16, 32)).state_dict().keys() == plain.keys()
+
+
+def test_out_strides__order_and_names():
+    backbone = TimmBackbone("test_resnet", out_strides=(32, 8))
+    assert list(backbone(torch.randn(1, 3, 64, 64))) == ["p5", "p3"] == backbone._out_features
+    assert {name: s.stride for name, s in backbone.output_shape().items()} == {"p5": 32, "p3": 8}
+
+
+def test_out_strides__taps_by_index():
+    one = TimmBackbone("test_vit", out_strides=(8, 16), out_indices=(2,))
+    assert [feature.source for feature in one.features] == [2, 2]
+    each = TimmBackbone("test_vit", out_strides=(8, 16), out_indices=(2, -1))
+    assert [feature.source for feature in each.features] == [2, 5]
+
+
+def test_out_strides__error_lists_the_strides():
+    with pytest.raises(BackboneError, match=r"test_resnet has maps of the strides 2, 4, 8, 16, 32"):
+        TimmBackbone("test_resnet", out_strides=(8, 64))
+
+
+def test_out_channels__is_refused_where_nothing_is_made():
+    with pytest.raises(BackboneError, match=r"out_channels=256, but every output is a map of the"):
+        TimmBackbone("test_resnet", out_strides=(8, 16), out_channels=256)
+    with pytest.raises(BackboneError, match="leave it out"):
+        TimmBackbone("test_vit", out_channels=256)
+
+
+@pytest.mark.parametrize("in_channels", [0, 13, 3.0, True])
+def test_check_in_channels(in_channels):
+    with pytest.raises(BackboneError, match=f"from 1 to 12, got {in_channels!r}"):
+        check_in_channels(in_channels)
+
+
+def test_chosen_weights__one_way_only():
+    assert chosen_weights(pretrained=False, weights=None) is None
+    assert chosen_weights(pretrained=True, checkpoint_path="", weights=None) is True
+    assert chosen_weights(pretrained=True, checkpoint_path="a.pth") == "a.pth"
+    with pytest.raises(BackboneError, match=r"got pretrained=True and weights='a1_in1k': say once"):
+        chosen_weights(pretrained=True, weights="a1_in1k")
+    with pytest.raises(TypeError, match="pretrained must be True or False"):
+        chosen_weights(pretrained="a.pth")
