@@ -19,7 +19,8 @@ class PositionEmbeddingSine(nn.Module):
     """Sine embedding of where a pixel lies in the unpadded part of its image (arXiv:2005.12872).
 
     Args:
-        num_pos_feats: features per axis, even; the embedding has twice as many channels.
+        num_pos_feats: features per axis, even; the embedding has twice as many channels. None
+            leaves it to the detector, which sets the attribute when it is built.
         temperature: base of the wavelengths.
         scale: what the normalised coordinates are multiplied with.
         eps: keeps the normalisation of an image without pixels finite.
@@ -27,12 +28,12 @@ class PositionEmbeddingSine(nn.Module):
         normalize: whether coordinates are divided by the image's size.
 
     Raises:
-        ValueError: when ``num_pos_feats`` is odd.
+        ValueError: when ``num_pos_feats`` is odd, or still None when it is needed.
     """
 
     def __init__(
         self,
-        num_pos_feats: int = 64,
+        num_pos_feats: int | None = 64,
         temperature: float = 10000,
         scale: float = 2 * math.pi,
         eps: float = 1e-6,
@@ -40,7 +41,7 @@ class PositionEmbeddingSine(nn.Module):
         normalize: bool = False,
     ) -> None:
         super().__init__()
-        if num_pos_feats % 2:
+        if num_pos_feats is not None and num_pos_feats % 2:
             raise ValueError(
                 f"num_pos_feats must be even (sine and cosine in turn), got {num_pos_feats}."
             )
@@ -61,6 +62,11 @@ class PositionEmbeddingSine(nn.Module):
         Returns:
             (B, 2 * num_pos_feats, H, W) float embedding, the y half first.
         """
+        if self.num_pos_feats is None:
+            raise ValueError(
+                "PositionEmbeddingSine has num_pos_feats=None: give half the channels of the maps, "
+                "or set it before the first call, as DINO does."
+            )
         inside = ~mask.bool()
         halves = []
         for dim in (1, 2):

@@ -80,3 +80,13 @@ def test_get_sine_pos_embed__equals_loop(coordinates, exchange_xy):
     ]
     assert out.shape == (2, 3, coordinates * 6)
     torch.testing.assert_close(out[1, 2], torch.tensor(expected), rtol=1e-4, atol=1e-5)
+
+
+def test_sine__width_left_to_the_detector():
+    embedding = PositionEmbeddingSine(None, normalize=True)
+    mask = torch.zeros(1, 3, 5, dtype=torch.bool)
+    with pytest.raises(ValueError, match="num_pos_feats=None: give half the channels"):
+        embedding(mask)
+    embedding.num_pos_feats = 4
+    expected = PositionEmbeddingSine(4, normalize=True)(mask)
+    torch.testing.assert_close(embedding(mask), expected, rtol=0, atol=0)

@@ -13,6 +13,8 @@ from torch import nn
 
 from detrex.errors import BackboneError, did_you_mean
 
+from .preprocess import Preprocess
+
 __all__ = ["SimpleFeaturePyramid", "get_vit_lr_decay_rate"]
 
 _SCALES = (4.0, 2.0, 1.0, 0.5)
@@ -59,6 +61,11 @@ class SimpleFeaturePyramid(_SimpleFeaturePyramid):
                 f"scale_factors must be some of {_SCALES} in this order, got {scales}."
             )
         super().__init__(net, in_feature, out_channels, scales, top_block, norm, square_pad)
+
+    @property
+    def preprocess(self) -> Preprocess | None:
+        """Statistics of the images that `net` expects; None for one that does not say."""
+        return getattr(self.net, "preprocess", None)
 
     @property
     def size_divisibility(self) -> int:

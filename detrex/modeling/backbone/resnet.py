@@ -16,6 +16,7 @@ from detrex.errors import BackboneError, did_you_mean
 
 from .deform_block import DeformBottleneckBlock
 from .freezing import KeepsFrozen
+from .preprocess import IMAGENET, Preprocess
 
 __all__ = [
     "BasicBlock",
@@ -52,10 +53,16 @@ class ResNet(KeepsFrozen, d2.ResNet):
         out_features: names of the outputs; None gives the last one.
         freeze_at: number of stages to freeze, 1 being the stem; 0 or less freezes nothing.
 
+    Attributes:
+        preprocess: ImageNet's statistics in RGB, the convention of torchvision's weights. The
+            network cannot know which ones it will get: for detectron2's MSRA weights, which take
+            `detrex.modeling.backbone.preprocess.CAFFE`, write these into the detector's config.
+
     Raises:
         BackboneError: `out_features` names an output that there is not.
     """
 
+    preprocess: Preprocess
     stage_names: tuple[str, ...]
     _out_features: list[str]
     _out_feature_channels: dict[str, int]
@@ -82,6 +89,7 @@ class ResNet(KeepsFrozen, d2.ResNet):
         self._out_features = [name for name in names if name in wanted]
         if num_classes is not None:
             self._out_feature_channels["linear"] = num_classes
+        self.preprocess = IMAGENET.with_channels(getattr(stem, "in_channels", 3))
 
     def output_shape(self) -> dict[str, ShapeSpec]:
         """Channels and stride of each output, in order; ``linear`` has no stride."""

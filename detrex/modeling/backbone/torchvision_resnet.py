@@ -13,6 +13,7 @@ from torchvision.ops import FrozenBatchNorm2d
 from detrex.errors import BackboneError, did_you_mean
 
 from .freezing import KeepsFrozen
+from .preprocess import IMAGENET, Preprocess
 from .torchvision_classifier import build_classifier
 from .weights import load_network_weights
 from .wrapped import chosen_weights
@@ -46,6 +47,8 @@ class TorchvisionResNet(KeepsFrozen, Backbone):
         CheckpointError: weights that are not there, or of which too little fits.
         DownloadError: weights that cannot be fetched.
     """
+
+    preprocess: Preprocess = IMAGENET
 
     def __init__(
         self,

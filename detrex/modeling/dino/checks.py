@@ -2,11 +2,9 @@
 
 from typing import TYPE_CHECKING
 
-from detectron2.modeling.backbone import Backbone
 from torch import nn
 
 from detrex.errors import ConfigError
-from detrex.modeling.neck import ChannelMapper
 
 if TYPE_CHECKING:
     from .transformer import DINOTransformer
@@ -29,7 +27,6 @@ def check_agreement(stated: dict[str, int | None], remedy: str = "give both the 
 
 
 def check_parts(
-    backbone: nn.Module,
     position_embedding: nn.Module,
     neck: nn.Module,
     transformer: "DINOTransformer",
@@ -70,7 +67,7 @@ def check_parts(
     check_agreement(
         {
             "transformer.num_feature_levels": transformer.num_feature_levels,
-            "the number of the neck's levels": check_neck(backbone, neck),
+            "the number of the neck's levels": getattr(neck, "num_outs", None),
         },
         "set num_outs of the neck to num_feature_levels, or the other way round",
     )
@@ -79,38 +76,3 @@ def check_parts(
             "DINO needs the states of all decoder layers, but the decoder has "
             "return_intermediate=False; set it to True."
         )
-
-
-def check_neck(backbone: nn.Module, neck: nn.Module) -> int | None:
-    """Compare a ``ChannelMapper`` with the feature maps that the backbone says it gives.
-
-    Other necks, and backbones that do not publish their maps, are not compared.
-
-    Returns:
-        The number of levels that the neck gives; None for another kind of neck.
-
-    Raises:
-        ConfigError: when a map is missing or has another number of channels, with both sides in the
-            message.
-    """
-    if not isinstance(neck, ChannelMapper):
-        return None
-    offered = published_channels(backbone)
-    expected = {name: neck.input_shapes[name].channels for name in neck.in_features}
-    if offered is not None and any(offered.get(name) != c for name, c in expected.items()):
-        raise ConfigError(
-            f"the neck expects maps with the channels {expected}, but the backbone "
-            f"{type(backbone).__name__} gives {offered}; set in_features and input_shapes of the "
-            f"neck to what the backbone gives."
-        )
-    return len(neck.convs) + len(neck.extra_convs or ())
-
-
-def published_channels(backbone: nn.Module) -> dict[str, int] | None:
-    """Give the channels of each map by name, or None for a backbone that does not publish them."""
-    if not isinstance(backbone, Backbone):
-        return None
-    inherited = type(backbone).output_shape is Backbone.output_shape
-    if inherited and not hasattr(backbone, "_out_features"):
-        return None
-    return {name: shape.channels for name, shape in backbone.output_shape().items()}

@@ -7,7 +7,7 @@ import torch
 from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 
-from .checks import check_agreement, check_parts
+from .checks import check_parts
 from .criterion import expand_weight_dict
 from .denoising import DenoisingQueries, denoising_queries
 from .head import as_outputs, at_least_float32, box_heads, class_heads, predict
@@ -22,6 +22,7 @@ from .inputs import (
 )
 from .postprocess import draw_training, resize_detections, select_detections
 from .transformer import DINOTransformer, HiddenStates
+from .wiring import Statistic, connect_neck, pixel_statistics, size_position_embedding
 
 
 class DINO(nn.Module):
@@ -37,8 +38,10 @@ class DINO(nn.Module):
     Args:
         backbone: gives a dict of feature maps; a detectron2 ``Backbone`` or alike. Its
             ``padding_constraints`` and ``size_divisibility`` are honoured.
-        position_embedding: maps an (n, h, w) padding mask to (n, embed_dim, h, w).
-        neck: maps that dict to a sequence of (n, embed_dim, h, w) levels, finest first.
+        position_embedding: maps an (n, h, w) padding mask to (n, embed_dim, h, w); one whose
+            ``num_pos_feats`` is None gets half of `embed_dim`.
+        neck: maps that dict to a sequence of (n, embed_dim, h, w) levels, finest first. A
+            ``ChannelMapper`` without ``input_shapes`` takes what the backbone gives.
         transformer: encoder, query selection and decoder.
         embed_dim: channels of everything after the neck.
         num_classes: object classes, background not counted.
@@ -46,8 +49,10 @@ class DINO(nn.Module):
         criterion: called as ``criterion(outputs, targets, dn_metas)``, gives a dict of losses. Its
             ``weight_dict`` needs the weights of the last layer's losses only: those of other
             layers, of the encoder and of the denoising queries inherit them unless they are given.
-        pixel_mean: one value per channel of the image, in the image's unit.
-        pixel_std: one value per channel.
+        pixel_mean: one value per channel of the image, in the image's unit and channel order, or
+            ``"auto"`` for that of the backbone's ``preprocess``. A warning shows both where values
+            by hand are not those of the backbone.
+        pixel_std: one value per channel, or ``"auto"``.
         aux_loss: train every decoder layer and not the last one only.
         select_box_nums_for_evaluation: the most detections per image.
         device: accepted for configs of the original and without effect: the detector runs where
@@ -55,7 +60,8 @@ class DINO(nn.Module):
         dn_number: positive denoising queries to aim for; 0 for none.
         label_noise_ratio: half of it is the share of denoising labels that are drawn anew, 0..1.
         box_noise_scale: noise of denoising boxes in halves of their width and height.
-        input_format: the order of an image's channels, used to draw them.
+        input_format: the order of an image's channels, ``"RGB"`` or ``"BGR"``. Where the backbone
+            takes the other one, ``"auto"`` statistics flip the channels before they normalise.
         vis_period: iterations between two pictures of training; 0 for none.
 
     Raises:
@@ -75,8 +81,8 @@ class DINO(nn.Module):
         num_classes: int,
         num_queries: int,
         criterion: nn.Module,
-        pixel_mean: Sequence[float] = (123.675, 116.280, 103.530),
-        pixel_std: Sequence[float] = (58.395, 57.120, 57.375),
+        pixel_mean: Statistic = (123.675, 116.280, 103.530),
+        pixel_std: Statistic = (58.395, 57.120, 57.375),
         aux_loss: bool = True,
         select_box_nums_for_evaluation: int = 300,
         device: str = "cuda",
@@ -102,8 +108,9 @@ class DINO(nn.Module):
         self.box_noise_scale = box_noise_scale
         self.input_format = input_format
         self.vis_period = vis_period
+        connect_neck(backbone, neck)
+        size_position_embedding(position_embedding, embed_dim)
         check_parts(
-            backbone,
             position_embedding,
             neck,
             transformer,
@@ -112,7 +119,9 @@ class DINO(nn.Module):
             num_classes=num_classes,
             num_queries=num_queries,
         )
-        check_agreement({"len(pixel_mean)": len(pixel_mean), "len(pixel_std)": len(pixel_std)})
+        mean, std, self.flips_channels = pixel_statistics(
+            backbone, pixel_mean, pixel_std, input_format
+        )
 
         num_layers = transformer.decoder.num_layers
         self.label_enc = nn.Embedding(num_classes, embed_dim)
@@ -120,8 +129,8 @@ class DINO(nn.Module):
         self.bbox_embed = box_heads(embed_dim, num_layers + 1)
         transformer.decoder.class_embed = self.class_embed
         transformer.decoder.bbox_embed = self.bbox_embed
-        for name, tensor in {"pixel_mean": pixel_mean, "pixel_std": pixel_std}.items():
-            values = torch.tensor(list(tensor), dtype=torch.get_default_dtype())
+        for name, statistic in {"pixel_mean": mean, "pixel_std": std}.items():
+            values = torch.tensor(statistic, dtype=torch.get_default_dtype())
             self.register_buffer(name, values.view(-1, 1, 1), persistent=False)
         self.init_neck()
         weights = getattr(criterion, "weight_dict", None)
@@ -156,7 +165,9 @@ class DINO(nn.Module):
             ``{"instances": Instances}`` per image with ``pred_boxes``, ``scores`` and
             ``pred_classes``.
         """
-        images = normalize_images(batched_inputs, self.pixel_mean, self.pixel_std)
+        images = normalize_images(
+            batched_inputs, self.pixel_mean, self.pixel_std, self.flips_channels
+        )
         features, masks = self.extract_levels(images)
         positions = [self.position_embedding(mask) for mask in masks]
         targets = self.prepare_targets(batched_inputs)

@@ -149,7 +149,7 @@ def merge_levels(parts: Sequence[Levels], groups: Sequence[Sequence[int]]) -> Le
 
 
 def normalize_images(
-    batched_inputs: Sequence[Mapping[str, Any]], mean: Tensor, std: Tensor
+    batched_inputs: Sequence[Mapping[str, Any]], mean: Tensor, std: Tensor, flip: bool = False
 ) -> list[Tensor]:
     """Take the images out of dataset dicts and normalise them by ``(image - mean) / std``.
 
@@ -158,6 +158,7 @@ def normalize_images(
             0..255.
         mean: (c, 1, 1), in the unit of the images; its device and type become those of the result.
         std: (c, 1, 1).
+        flip: reverse the channels first; `mean` and `std` are in the reversed order.
 
     Returns:
         One (c, h, w) tensor per image, each of its own size.
@@ -174,6 +175,7 @@ def normalize_images(
                 f"has {len(mean)} value(s); give (channels, height, width) images of {len(mean)} "
                 f"channel(s), or set pixel_mean and pixel_std to one value per channel."
             )
+        image = image.flip(0) if flip else image
         images.append((image.to(mean) - mean) / std)
     return images
 

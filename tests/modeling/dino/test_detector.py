@@ -22,21 +22,21 @@ TERMS = ("loss_class", "loss_bbox", "loss_giou")
 
 
 class _PickyBackbone(TinyBackbone):
-    """Refuses images whose sides are not multiples of 32."""
+    """Refuses images whose sides are not multiples of a number."""
 
-    def __init__(self, square=0):
+    def __init__(self, square=0, step=32, key="size_divisibility"):
         super().__init__()
-        self.square = square
+        self.square, self.step, self.key = square, step, key
         self.seen = []
 
     @property
     def padding_constraints(self):
-        return {"size_divisibility": 32, "square_size": self.square}
+        return {self.key: self.step, "square_size": self.square}
 
     def forward(self, x):
         self.seen.append(tuple(x.shape))
-        assert x.shape[2] % 32 == 0
-        assert x.shape[3] % 32 == 0
+        assert x.shape[2] % self.step == 0
+        assert x.shape[3] % self.step == 0
         return super().forward(x)
 
 
@@ -72,18 +72,59 @@ def test_forward__batched_equals_single_when_an_image_has_fewer_tokens_than_quer
     _assert_batched_equals_single(model, random_inputs([(33, 32), (128, 96), (5, 90)]))
 
 
-@pytest.mark.parametrize("square", [0, 160])
-def test_forward__batched_equals_single_with_padding_constraints(square):
-    backbone = _PickyBackbone(square)
+@pytest.mark.parametrize("key", ["size_divisibility", "size_divisiblity"])
+@pytest.mark.parametrize(
+    ("step", "square", "padded"),
+    [
+        (32, 0, {(64, 32), (128, 128), (64, 64)}),
+        (14, 0, {(42, 42), (140, 98), (70, 56)}),
+        (224, 0, {(224, 224)}),
+        (1, 161, {(161, 161)}),
+        (14, 154, {(154, 154)}),
+    ],
+)
+def test_forward__batched_equals_single_with_padding_constraints(step, square, padded, key):
+    backbone = _PickyBackbone(square, step, key)
     model = tiny_dino(backbone=backbone, queries=60)
     _assert_batched_equals_single(model, random_inputs([(33, 32), (128, 97), (60, 50)]))
-    assert (square == 0) or {shape[2:] for shape in backbone.seen} == {(square, square)}
+    assert {shape[2:] for shape in backbone.seen} == padded
 
 
-def test_forward__training_pads_all_images_together():
-    backbone = _PickyBackbone()
-    tiny_dino(backbone=backbone)(random_inputs([(33, 32), (60, 97)], [1, 2]))
-    assert backbone.seen == [(2, 3, 64, 128)]
+@pytest.mark.parametrize(
+    ("step", "square", "padded"),
+    [(32, 0, (64, 128)), (14, 0, (70, 98)), (224, 0, (224, 224)), (14, 112, (112, 112))],
+)
+def test_forward__training_pads_all_images_together(step, square, padded):
+    backbone = _PickyBackbone(square, step)
+    losses = tiny_dino(backbone=backbone)(random_inputs([(33, 32), (60, 97)], [1, 2]))
+    assert backbone.seen == [(2, 3, *padded)]
+    assert all(loss.isfinite() for loss in losses.values())
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(("step", "square"), [(14, 0), (224, 0), (14, 154)])
+def test_extract_levels__masks_mark_the_cells_of_padding(step, square, training):
+    sizes = [(33, 32), (61, 97)]
+    model = tiny_dino(backbone=_PickyBackbone(square, step)).train(training)
+    _, masks = model.extract_levels([torch.randn(3, *size) for size in sizes])
+    groups = [sizes] if training else [[size] for size in sizes]
+    padded = [_by_definition(group, step, square) for group in groups for _ in group]
+    for level, mask in enumerate(masks):
+        rows, columns = mask.shape[1:]
+        for image, ((height, width), (full_h, full_w)) in enumerate(
+            zip(sizes, padded, strict=True)
+        ):
+            own = [-(-full_h // 2 ** (level + 3)), -(-full_w // 2 ** (level + 3))]
+            for y in range(rows):
+                for x in range(columns):
+                    outside = y >= own[0] or x >= own[1]
+                    expected = y * full_h // own[0] >= height or x * full_w // own[1] >= width
+                    assert bool(mask[image, y, x]) == (outside or expected)
+
+
+def _by_definition(sizes, step, square):
+    """Padded height and width of images that are padded together."""
+    return [square or -(-max(sides) // step) * step for sides in zip(*sizes, strict=True)]
 
 
 def _expected_keys(layers, aux=True):

@@ -99,6 +99,16 @@ def test_normalize_images__any_number_of_channels(channels):
         torch.testing.assert_close(normalized[c], expected, rtol=1e-12, atol=0)
 
 
+def test_normalize_images__flips_before_it_normalises():
+    image = torch.randint(256, (3, 7, 11), dtype=torch.uint8)
+    mean, std = torch.tensor([1.0, 2.0, 4.0]), torch.tensor([3.0, 5.0, 7.0])
+    shaped = (mean.view(-1, 1, 1), std.view(-1, 1, 1))
+    (flipped,) = normalize_images([{"image": image}], *shaped, True)
+    for c in range(3):
+        expected = (image[2 - c].float() - mean[c]) / std[c]
+        torch.testing.assert_close(flipped[c], expected, rtol=1e-6, atol=0)
+
+
 @pytest.mark.parametrize("shape", [(1, 7, 11), (7, 11), (7, 11, 3)])
 def test_normalize_images__wrong_channels(shape):
     with pytest.raises(ValueError, match=r"pixel_mean has 3 value\(s\)"):
