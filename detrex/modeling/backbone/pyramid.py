@@ -143,15 +143,14 @@ def taps_and_levels(
 
     Args:
         levels: as `plan_levels` gave them.
-        input_rule: what the network needs of image sizes; the maps of its tiles may hold cells
-            that do not divide the tile, and are then resampled.
+        input_rule: what the network needs of image sizes; maps of tiles are joined, and resampled
+            where their cells do not fill the tile.
 
     Returns:
         The maps and the levels; without levels the maps carry the levels' names and are the outputs
         themselves.
     """
-    whole = all(side % lv.stride == 0 for side in input_rule.tile or () for lv in levels)
-    if whole and all(level.is_direct for level in levels):
+    if input_rule.tile is None and all(level.is_direct for level in levels):
         return [dataclasses.replace(lv.tap, name=lv.name) for lv in levels], None
     return list({level.tap.name: level.tap for level in levels}.values()), list(levels)
 

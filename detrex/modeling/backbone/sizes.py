@@ -154,17 +154,17 @@ def find_input_rule(
             for multiple in dict.fromkeys(multiples):
                 if _takes_multiples_of(multiple, run, strides):
                     return InputRule(multiple, keywords=dict(keywords))
-    reason = ""
+    reasons = []
     for keywords, run in variants:
         try:
             run(native)
         except Exception as error:  # any forward may refuse a size in its own way
-            reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+            reasons.append(f"{type(error).__name__}: {str(error).partition(chr(10))[0]}")
         else:
             return InputRule(tile=native, keywords=dict(keywords))
     raise BackboneError(
         f"{who} could not be run on an image of any size, its own {native[0]} x {native[1]} "
-        f"included ({reason}): choose another network, or give the keywords that it needs."
+        f"included ({reasons[0]}): choose another network, or give the keywords that it needs."
     )
 
 
@@ -177,9 +177,15 @@ def _takes_multiples_of(multiple: int, run: Run, strides: Sequence[int]) -> bool
         large, small = run(sizes[0]), run(sizes[1])
     except Exception:  # a refusal, in whatever words, is the answer
         return False
+    pairs = zip(large, small, strides, strict=True)
     return all(
-        abs((big[axis] - little[axis]) - (sizes[0][axis] - sizes[1][axis]) / stride)
-        <= _GROWTH_TOLERANCE
-        for big, little, stride in zip(large, small, strides, strict=True)
+        _grows(big[axis], little[axis], sizes[0][axis], sizes[1][axis], stride)
+        for big, little, stride in pairs
         for axis in (0, 1)
     )
+
+
+def _grows(big: int, little: int, large: int, small: int, stride: int) -> bool:
+    """Whether cells follow the sides of two images, and look at no more than is there."""
+    follows = abs((big - little) - (large - small) / stride) <= _GROWTH_TOLERANCE
+    return follows and big <= -(-large // stride) and little <= -(-small // stride)

@@ -140,54 +140,70 @@ def network_facts(name: str, keywords: Mapping[str, Any]) -> NetworkFacts:
     """
     key = (name, repr(sorted(keywords.items(), key=lambda item: item[0])))
     if key not in _SEEN:
-        _SEEN[key] = _look(name, keywords)
+        try:
+            _SEEN[key] = _Look(name, keywords, "meta").facts()
+        except BackboneError:  # the few whose forward reads values, which meta tensors lack
+            if torch.get_default_device().type == "meta":
+                raise
+            _SEEN[key] = _Look(name, keywords, "cpu").facts()
     return _SEEN[key]
 
 
 _SEEN: dict[tuple[str, str], NetworkFacts] = {}
 
 
-def _look(name: str, keywords: Mapping[str, Any]) -> NetworkFacts:
-    with torch.device("meta"):
-        offered: Any = _created_to_look(name, keywords).feature_info
-    strides = [int(tap["reduction"]) for tap in offered.info]
-    channels = int(keywords.get("in_chans", 3))
+class _Look:
+    """Builds of one network, each with every feature, run on empty images."""
 
-    @functools.cache
-    def built(*further: str) -> nn.Module:
-        with torch.device("meta"):
-            more = dict.fromkeys(further, True)
-            return create_network(name, {**keywords, **more}, range(len(strides))).eval()
+    def __init__(self, name: str, keywords: Mapping[str, Any], device: str) -> None:
+        self.name, self.keywords, self.device = name, keywords, device
+        self.channels = int(keywords.get("in_chans", 3))
+        with torch.device(device):
+            offered: Any = _created_to_look(name, keywords).feature_info
+        self.strides = [int(tap["reduction"]) for tap in offered.info]
+        self._built: dict[tuple[str, ...], nn.Module] = {}
 
-    def run(further: Sequence[str]) -> Run:
+    def network(self, further: tuple[str, ...] = ()) -> nn.Module:
+        """The network, built with some keywords set to True besides."""
+        if further not in self._built:
+            more = {**self.keywords, **dict.fromkeys(further, True)}
+            with torch.device(self.device):
+                built = create_network(self.name, more, range(len(self.strides)))
+            self._built[further] = built.eval()
+        return self._built[further]
+
+    def shapes(self, size: Size, further: tuple[str, ...] = ()) -> list[Sequence[int]]:
+        """Shapes of all features for an image size."""
+        image = torch.zeros(1, self.channels, *size, device=self.device)
+        with torch.no_grad():
+            return [feature.shape for feature in self.network(further)(image)]
+
+    def run(self, *further: str) -> Run:
+        """Give the sizes of all maps for an image size."""
+
         def sizes(size: Size) -> list[Size]:
-            network = built(*further)
-            image = torch.empty(1, channels, *size, device="meta")
-            with torch.no_grad():
-                maps = network(image)
-            return [_map_size(m.shape, _layout(network, m.shape, size)) for m in maps]
+            network = self.network(further)
+            shapes = self.shapes(size, further)
+            return [_map_size(shape, _layout(network, shape, size)) for shape in shapes]
 
         return sizes
 
-    network = built()
-    config = dict(getattr(network, "pretrained_cfg", None) or {})
-    native = _native_size(config, keywords)
-    variants: list[tuple[dict[str, Any], Run]] = [({}, run(()))]
-    if _FREE_SIZE not in keywords:
-        variants.append(({_FREE_SIZE: True}, run((_FREE_SIZE,))))
-    rule = find_input_rule(f"timm's {name!r}", variants, native, strides)
-    size = rule.tile or rule.fitted_size(native)
-    network = built(*rule.keywords)
-    with torch.no_grad():
-        maps = network(torch.empty(1, channels, *size, device="meta"))
-    return NetworkFacts(
-        tuple(
-            _feature(network, index, m.shape, strides[index], size) for index, m in enumerate(maps)
-        ),
-        rule,
-        size,
-        config,
-    )
+    def facts(self) -> NetworkFacts:
+        """Find the rule for images, then describe every feature."""
+        config = dict(getattr(self.network(), "pretrained_cfg", None) or {})
+        native = _native_size(config, self.keywords)
+        variants: list[tuple[dict[str, Any], Run]] = [({}, self.run())]
+        if _FREE_SIZE not in self.keywords:
+            variants.append(({_FREE_SIZE: True}, self.run(_FREE_SIZE)))
+        rule = find_input_rule(f"timm's {self.name!r}", variants, native, self.strides)
+        size = rule.tile or rule.fitted_size(native)
+        further = tuple(rule.keywords)
+        taps = []
+        for index, shape in enumerate(self.shapes(size, further)):
+            layout = _layout(self.network(further), shape, size)
+            channels = int(shape[3] if layout == "NHWC" else shape[1])
+            taps.append(Feature(str(index), index, channels, self.strides[index], layout))
+        return NetworkFacts(tuple(taps), rule, size, config)
 
 
 def _created_to_look(name: str, keywords: Mapping[str, Any]) -> nn.Module:
@@ -216,11 +232,3 @@ def _layout(network: nn.Module, shape: Sequence[int], size: Size) -> Layout:
 def _map_size(shape: Sequence[int], layout: Layout) -> Size:
     height, width = shape[2:4] if layout == "NCHW" else shape[1:3]
     return int(height), int(width)
-
-
-def _feature(
-    network: nn.Module, index: int, shape: Sequence[int], stride: int, size: Size
-) -> Feature:
-    layout = _layout(network, shape, size)
-    channels = shape[3] if layout == "NHWC" else shape[1]
-    return Feature(str(index), index, int(channels), stride, layout)

@@ -57,7 +57,7 @@ class WrappedBackbone(KeepsFrozen, Backbone):
         """
         self._taps = FeatureTable(tuple(taps))
         self.input_rule = input_rule if levels is None else whole_cells(input_rule, levels)
-        if levels is None and out_channels is not None:
+        if out_channels is not None and not any(level.learned for level in levels or ()):
             channels = ", ".join(f"{name}: {c}" for name, c in self._taps.channels.items())
             raise BackboneError(
                 f"got out_channels={out_channels}, but every output is a map of the network itself "

@@ -93,10 +93,9 @@ def test_taps_and_levels__maps_that_are_there_need_no_pyramid():
     assert [(tap.name, tap.source) for tap in chosen] == [("p3", 1), ("p5", 3)]
 
 
-def test_taps_and_levels__cells_that_do_not_divide_a_tile_are_resampled():
+def test_taps_and_levels__maps_of_tiles_may_need_resampling():
     planned = plan_levels((8, 32), taps(8, 16, 32))
-    assert taps_and_levels(planned, InputRule(tile=(224, 224)))[1] is None
-    assert taps_and_levels(planned, InputRule(tile=(240, 240)))[1] == planned
+    assert taps_and_levels(planned, InputRule(tile=(224, 224)))[1] == planned
 
 
 def test_whole_cells__widens_the_multiple_for_resampled_maps():
