@@ -299,8 +299,8 @@ def _fetch_from_hub(address: str) -> Path:
             return Path(file)
     cause = reason.__cause__ if isinstance(reason, LocalEntryNotFoundError) else None
     raise DownloadError(
-        f"cannot fetch {address} ({_reason(cause or reason)}), looked for {' or '.join(names)}: check the "
-        f"name and the network, or {_REMEDY}"
+        f"cannot fetch {address} ({_reason(cause or reason)}), looked for "
+        f"{' or '.join(names)}: check the name and the network, or {_REMEDY}"
     ) from reason
 
 

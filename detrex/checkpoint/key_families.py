@@ -57,10 +57,19 @@ def detectron2_to_torchvision(name: str) -> str:
     return re.sub(r"(^|\.)stem\.conv1\.(weight|bias)$", r"\1conv1.\2", name)
 
 
+def of_old_densenet(name: str) -> str:
+    """Rename a tensor of torchvision's DenseNet files, written by torch 0.2, as its network has it.
+
+    ``features.denseblock1.denselayer1.norm.1.weight`` becomes ``...denselayer1.norm1.weight``.
+    """
+    return re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2.", name)
+
+
 FAMILIES: Mapping[str, Callable[[str], str]] = {
     "same names": same,
     "torchvision to detectron2 ResNet names": torchvision_to_detectron2,
     "detectron2 to torchvision ResNet names": detectron2_to_torchvision,
+    "names of torchvision's old DenseNet files": of_old_densenet,
 }
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from detrex.checkpoint.input_kernels import adapt_kernel, is_for_image
-from detrex.checkpoint.pairing import PREFIXES, best_pairing, without_counters
+from detrex.checkpoint.pairing import PREFIXES, best_pairing, skipped_blocks, without_counters
 from detrex.checkpoint.position_tables import resize_table
 from detrex.checkpoint.reading import read_state_dict, tensors_of
 from detrex.checkpoint.report import LoadReport, examples
@@ -158,6 +158,7 @@ def fit_state_dict(
         names=str(best),
         resized=tuple(changed["resized"]),
         adapted=tuple(changed["adapted"]),
+        cut_short=tuple(skipped_blocks(state_dict, used)),
     )
 
 
@@ -220,6 +221,12 @@ def _load(
     logger.info("%s\n%s", report.summary(), report.table())
     if report.unexpected:
         logger.info("unused in %s: %s", report.source, examples(report.unexpected))
+    if report.cut_short:
+        logger.warning(
+            "%s is of a deeper network: of %s only the first blocks are used",
+            report.source,
+            examples(report.cut_short),
+        )
     if report.missing:
         logger.warning("not in %s, left as they were: %s", report.source, examples(report.missing))
     if report.mismatched:

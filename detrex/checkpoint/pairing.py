@@ -6,8 +6,9 @@ and shape wins. A tensor is never placed by the end of its name alone, so that a
 ``norm.weight`` cannot land in a decoder's.
 """
 
+import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -19,6 +20,7 @@ PREFIXES = ("backbone.", "model.", "encoder.", "module.", "timm_model.", "timm_m
 # A prefix that fewer than this share of the module's tensors have cannot make a file fit.
 _LEAST_SHARE = 0.25
 _COUNTER = "num_batches_tracked"
+_BLOCK = re.compile(r"\.\d+(?=\.)")
 
 
 @dataclass(frozen=True)
@@ -141,3 +143,27 @@ def _by_order(wanted: Mapping[str, Tensor], state_dict: Mapping[str, Tensor]) ->
 def without_counters(names: Iterable[str]) -> list[str]:
     """Leave out batch norms' counters of batches, which are no weights."""
     return [name for name in names if not name.endswith(_COUNTER)]
+
+
+def skipped_blocks(state_dict: Iterable[str], used: Container[str]) -> list[str]:
+    """Find sequences of blocks of which the file has more than the module, in its midst.
+
+    Args:
+        state_dict: the file's names, in order.
+        used: those that are paired.
+
+    Returns:
+        Names of the sequences, such as ``"layer3."`` where a file of ResNet-101 is paired with a
+        ResNet-50; none where the file merely goes on after the module's end.
+    """
+    begun: set[str] = set()
+    waiting: dict[str, None] = {}
+    found: dict[str, None] = {}
+    for name in without_counters(state_dict):
+        parents = {name[: m.start() + 1] for m in _BLOCK.finditer(name)}
+        if name in used:
+            found |= {parent: None for parent in waiting if not name.startswith(parent)}
+            begun |= parents
+        else:
+            waiting |= dict.fromkeys(sorted(parents & begun))
+    return list(found)

@@ -118,10 +118,16 @@ def _resize_line(table: Tensor, own: Tensor) -> Tensor | None:
 def _split_alike(
     count: int, own_count: int, extras: Iterable[int], sizes: list[Grid]
 ) -> tuple[tuple[int, Grid], tuple[int, Grid]] | None:
-    """Split two numbers of positions into extra ones and a grid, if possible equal extra ones."""
+    """Split two numbers of positions into extra ones and a grid, if possible equal extra ones.
+
+    Where both have some, unequal ones are believed only of a grid that is known: any number of
+    positions is a square and a few.
+    """
     theirs = list(_splits(count, extras, sizes))
     ours = list(_splits(own_count, extras, sizes))
-    pairs = [(a, b) for b in ours for a in theirs]
+    pairs = [
+        (a, b) for b in ours for a in theirs if a[0] == b[0] or 0 in (a[0], b[0]) or b[1] in sizes
+    ]
     return min(pairs, key=lambda pair: pair[0][0] != pair[1][0], default=None)
 
 

@@ -31,6 +31,8 @@ class LoadReport:
         names: by which translation of names the two were brought together.
         resized: position tables that were resampled for another size of image or window.
         adapted: kernels that were adapted to another number of image channels.
+        cut_short: sequences of blocks of which the file has more, in its midst, than the module;
+            it is then of a deeper network.
     """
 
     source: str
@@ -42,6 +44,7 @@ class LoadReport:
     names: str = "same names"
     resized: tuple[str, ...] = ()
     adapted: tuple[str, ...] = ()
+    cut_short: tuple[str, ...] = ()
 
     @property
     def total(self) -> int:

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 import torchvision
 
@@ -5,6 +7,7 @@ from detrex.checkpoint.key_families import (
     detectron2_to_torchvision,
     flat,
     is_caffe2,
+    of_old_densenet,
     torchvision_to_detectron2,
 )
 
@@ -53,3 +56,12 @@ def test_flat__separators_do_not_count():
 )
 def test_is_caffe2(names, expected):
     assert is_caffe2(names) is expected
+
+
+def test_of_old_densenet__as_torchvision_renames_it():
+    network = torchvision.models.densenet121()
+    names = list(network.state_dict())
+    old = [re.sub(r"(denselayer\d+\.(?:norm|conv))([12])\.", r"\1.\2.", name) for name in names]
+    assert old != names
+    assert [of_old_densenet(name) for name in old] == names
+    assert [of_old_densenet(name) for name in names] == names

@@ -21,6 +21,16 @@ def test_summary__one_line():
     )
 
 
+def test_summary__what_was_changed():
+    got = report(matched=("a", "b", "c"), resized=("a", "b"), adapted=("c",))
+    assert (
+        "3 of 3 tensors loaded by same names, 2 of them resized, 1 of them adapted;"
+        in got.summary()
+    )
+    assert got.share == 1
+    assert got.exact == ()
+
+
 def test_table__a_line_for_each_part():
     got = report(
         matched=("backbone.a.weight", "backbone.b.weight", "neck.a"), mismatched=("head.weight",)
