@@ -51,7 +51,7 @@ MODULES = {
         is_dist_avail_and_initialized
     """,
     "detrex.utils.dist": "setup_for_distributed slurm_init_distributed_mode",
-    "detrex.config": "get_config try_get_key",
+    "detrex.config": "get_config load_config swap_backbone try_get_key",
     "detrex.checkpoint.detection_checkpoint": "DetectionCheckpointer",
     "detrex.data": """
         COCOInstanceNewBaselineDatasetMapper ColorAugSSDTransform DetrDatasetMapper datasets

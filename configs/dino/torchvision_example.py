@@ -5,27 +5,19 @@ command:  python tools/train_net.py --config-file configs/dino/torchvision_examp
 hardware: 8 GPUs, 2 images on each
 box AP:   the original detrex published none; not trained here
 
-`TorchvisionBackbone.get_graph_node_names` lists the nodes that can be returned.
+The outputs are chosen by stride and named p3, p4 and p5; `return_nodes` would choose them by node,
+of which `TorchvisionBackbone.get_graph_node_names` lists all.
 """
 
 from detectron2.config import LazyCall as L
-from detectron2.layers import ShapeSpec
 
 from detrex.modeling.backbone import TorchvisionBackbone
 
 from .dino_r50_4scale_12ep import dataloader, lr_multiplier, model, optimizer, train  # noqa: F401
 
 model.backbone = L(TorchvisionBackbone)(
-    model_name="resnet50",
-    pretrained=True,
-    return_nodes={"layer2": "res3", "layer3": "res4", "layer4": "res5"},
+    model_name="resnet50", out_strides=(8, 16, 32), pretrained=True
 )
-model.neck.input_shapes = {
-    "res3": ShapeSpec(channels=512),
-    "res4": ShapeSpec(channels=1024),
-    "res5": ShapeSpec(channels=2048),
-}
-model.neck.in_features = ["res3", "res4", "res5"]
 
 # The backbone brings its own weights.
 train.init_checkpoint = ""

@@ -122,13 +122,11 @@ def test_all_configs__parts_fit_together(name):
     assert set(model.neck.in_features) <= set(shapes)
 
 
-@pytest.mark.parametrize("name", [name for name in MODELS if "swin" in name])
-def test_swin__neck_has_the_channels_of_the_backbone(name):
+@pytest.mark.parametrize("name", MODELS)
+def test_models__write_nothing_that_follows_from_the_backbone(name):
     model = load(name).model
-    backbone, neck = model.backbone, model.neck
-    assert list(neck.in_features) == [f"p{i}" for i in backbone.out_indices]
-    for i in backbone.out_indices:
-        assert neck.input_shapes[f"p{i}"].channels == backbone.embed_dim * 2**i
+    assert not {"input_shapes", "in_features"} & set(model.neck)
+    assert model.position_embedding.num_pos_feats is None
 
 
 @pytest.mark.parametrize("name", ["dino/models/dino_r50.py", "dino/dino_r50_4scale_12ep.py"])

@@ -1,12 +1,12 @@
 """DINO (arXiv 2203.03605) with a ResNet-50 and four levels of features.
 
-Each number that other parts depend on stands here once: `num_classes`, `num_queries`, `embed_dim`
-(twice `position_embedding.num_pos_feats`), `neck.num_outs` (the levels) and the two `num_layers`;
-the rest follows, on the command line too.
+Each number that other parts depend on stands here once: `num_classes`, `num_queries`, `embed_dim`,
+`neck.num_outs` (the levels) and the two `num_layers`; the rest follows, on the command line too.
+What depends on the backbone is asked of it when the model is built: the maps that the neck gets,
+and the statistics of the images. So another backbone is one assignment to `model.backbone`.
 """
 
 from detectron2.config import LazyCall as L
-from detectron2.layers import ShapeSpec
 from torch import nn
 
 from detrex.layers import PositionEmbeddingSine
@@ -29,18 +29,12 @@ model = L(DINO)(
         freeze_at=1,
     ),
     position_embedding=L(PositionEmbeddingSine)(
-        num_pos_feats=128,
+        num_pos_feats=None,
         temperature=10000,
         normalize=True,
         offset=-0.5,
     ),
     neck=L(ChannelMapper)(
-        input_shapes={
-            "res3": ShapeSpec(channels=512),
-            "res4": ShapeSpec(channels=1024),
-            "res5": ShapeSpec(channels=2048),
-        },
-        in_features=["res3", "res4", "res5"],
         out_channels="${..embed_dim}",
         num_outs=4,
         kernel_size=1,
@@ -100,8 +94,8 @@ model = L(DINO)(
         gamma=2.0,
         two_stage_binary_cls=False,
     ),
-    pixel_mean=[123.675, 116.28, 103.53],
-    pixel_std=[58.395, 57.12, 57.375],
+    pixel_mean="auto",
+    pixel_std="auto",
     select_box_nums_for_evaluation=300,
     dn_number=100,
     label_noise_ratio=0.5,

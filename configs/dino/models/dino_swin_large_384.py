@@ -1,10 +1,13 @@
 """DINO with a Swin-L (arXiv 2103.14030), windows of 12, and four levels of features."""
 
 from detectron2.config import LazyCall as L
-from detectron2.layers import ShapeSpec
 from detectron2.modeling.backbone import SwinTransformer
 
+from detrex.config import get_config
+
 from .dino_r50 import model
+
+_constants = get_config("common/data/constants.py").constants
 
 model.backbone = L(SwinTransformer)(
     pretrain_img_size=384,
@@ -16,9 +19,6 @@ model.backbone = L(SwinTransformer)(
     out_indices=(1, 2, 3),
 )
 
-model.neck.input_shapes = {
-    "p1": ShapeSpec(channels=384),
-    "p2": ShapeSpec(channels=768),
-    "p3": ShapeSpec(channels=1536),
-}
-model.neck.in_features = ["p1", "p2", "p3"]
+# detectron2's Swin does not publish the statistics of its images.
+model.pixel_mean = _constants.imagenet_rgb256_mean
+model.pixel_std = _constants.imagenet_rgb256_std

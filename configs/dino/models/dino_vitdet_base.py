@@ -3,14 +3,16 @@
 from functools import partial
 
 from detectron2.config import LazyCall as L
-from detectron2.layers import ShapeSpec
 from detectron2.modeling import ViT
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool
 from torch import nn
 
+from detrex.config import get_config
 from detrex.modeling.backbone import SimpleFeaturePyramid
 
 from .dino_r50 import model
+
+_constants = get_config("common/data/constants.py").constants
 
 model.backbone = L(SimpleFeaturePyramid)(
     net=L(ViT)(
@@ -38,10 +40,6 @@ model.backbone = L(SimpleFeaturePyramid)(
     square_pad="${.net.img_size}",
 )
 
-model.neck.input_shapes = {
-    "p3": ShapeSpec(channels=256),
-    "p4": ShapeSpec(channels=256),
-    "p5": ShapeSpec(channels=256),
-    "p6": ShapeSpec(channels=256),
-}
-model.neck.in_features = ["p3", "p4", "p5", "p6"]
+# detectron2's ViT does not publish the statistics of its images.
+model.pixel_mean = _constants.imagenet_rgb256_mean
+model.pixel_std = _constants.imagenet_rgb256_std

@@ -1,0 +1,84 @@
+"""Swapping a backbone takes out what belonged to the old one, and nothing else."""
+
+import pytest
+from detectron2.config import LazyCall as L
+from detectron2.config import LazyConfig
+from detectron2.layers import ShapeSpec
+from detectron2.modeling.backbone import FPN
+from omegaconf import OmegaConf
+from torch import nn
+
+from detrex.config import get_config, load_config, swap_backbone
+from detrex.config.lint import check_targets
+from detrex.errors import ConfigError
+from detrex.modeling.neck import ChannelMapper
+
+
+def _detector(backbone, neck=None, pixel_mean=(1.0, 2.0, 3.0)):
+    """Another make of detector, which knows nothing of "auto"."""
+    return nn.ModuleList([backbone, neck])
+
+
+def _backbone():
+    return L(nn.Conv2d)(in_channels=3, out_channels=7, kernel_size=1)
+
+
+def _by_hand():
+    model = get_config("dino/models/dino_r50.py").model
+    model.neck.input_shapes = {"res3": ShapeSpec(channels=512), "res4": ShapeSpec(channels=1024)}
+    model.neck.in_features = ["res3", "res4"]
+    model.pixel_mean, model.pixel_std = [103.53, 116.28, 123.675], [1.0, 1.0, 1.0]
+    return model
+
+
+def test_swap_backbone__leaves_the_rest_alone():
+    model, expected = _by_hand(), get_config("dino/models/dino_r50.py").model
+    expected.backbone = _backbone()
+    assert swap_backbone(model, _backbone()) is model
+    assert LazyConfig.to_py(model) == LazyConfig.to_py(expected)
+    assert (model.pixel_mean, model.pixel_std) == ("auto", "auto")
+    assert check_targets(OmegaConf.create({"model": model}, flags={"allow_objects": True})) == []
+
+
+def test_swap_backbone__works_on_what_yaml_gives_back(tmp_path):
+    path = tmp_path / "saved.yaml"
+    LazyConfig.save(OmegaConf.create({"model": _by_hand()}, flags={"allow_objects": True}), path)
+    model = swap_backbone(load_config(path).model, _backbone())
+    assert "input_shapes" not in model.neck
+    assert model.pixel_std == "auto"
+
+
+def test_swap_backbone__another_detector_without_neck():
+    model = L(_detector)(backbone=L(nn.Identity)(), pixel_mean=[4.0, 5.0, 6.0])
+    swap_backbone(model, _backbone())
+    assert model.backbone.out_channels == 7
+    assert model.pixel_mean == [4.0, 5.0, 6.0]
+    assert "neck" not in model
+
+
+def test_swap_backbone__neck_with_nothing_by_hand():
+    model = L(_detector)(backbone=L(nn.Identity)(), neck=L(ChannelMapper)(num_outs=4))
+    assert swap_backbone(model, _backbone()).neck.num_outs == 4
+
+
+@pytest.mark.parametrize(
+    ("model", "backbone", "message"),
+    [
+        (L(_detector)(), _backbone(), r"with a 'backbone', but _detector has "),
+        ({"model": L(_detector)()}, _backbone(), r"one: pass cfg\.model\."),
+        (nn.Identity(), _backbone(), "a lazy call as its model, such as get_config.*got Identity"),
+        (L(_detector)(backbone=1), nn.Identity(), "a lazy call as its backbone, .*got Identity"),
+        (L(_detector)(backbone=1), {"depth": 50}, "a lazy call as its backbone, .*got dict"),
+    ],
+)
+def test_swap_backbone__not_such_a_config(model, backbone, message):
+    with pytest.raises(ConfigError, match=message):
+        swap_backbone(model, backbone)
+
+
+def test_swap_backbone__neck_that_needs_its_sizes_leaves_the_model_as_it_was():
+    neck = L(FPN)(bottom_up=L(nn.Identity)(), in_features=["res3"], out_channels=8)
+    model = L(_detector)(backbone=L(nn.Identity)(), neck=neck)
+    with pytest.raises(ConfigError, match="the neck FPN cannot be built without 'in_features'"):
+        swap_backbone(model, _backbone())
+    assert model.backbone == L(nn.Identity)()
