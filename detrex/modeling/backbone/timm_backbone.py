@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from detectron2.layers import FrozenBatchNorm2d
+from torch import nn
 
 from .features import Feature, resolve_indices
 from .freezing import check_freeze_at, plan_freezing
@@ -113,6 +114,7 @@ class TimmBackbone(WrappedBackbone):
             keywords["norm_layer"] = norm_layer
 
         facts = network_facts(model_name, keywords)
+        self.offered = facts.taps
         taps, levels = _selected(model_name, facts, out_strides, out_indices)
         indices = sorted({int(tap.source) for tap in taps})
         self._positions = {tap.name: indices.index(int(tap.source)) for tap in taps}
@@ -137,6 +139,11 @@ class TimmBackbone(WrappedBackbone):
         parameters = dict(self.timm_model.named_parameters())
         for name in unused_parameters(look.twin, look.outputs):
             parameters[name].requires_grad_(False)
+
+    @property
+    def network(self) -> nn.Module:
+        """The feature network of timm."""
+        return self.timm_model
 
     def _run(self, images: torch.Tensor) -> Mapping[str, torch.Tensor]:
         raw = self.timm_model(images)

@@ -24,6 +24,7 @@ _OTHER_KEYWORDS = (
 
 # With it a network resamples its position tables to the image at hand.
 _FREE_SIZE = "dynamic_img_size"
+_LOOK_SIDE = 256
 
 
 @dataclass(frozen=True)
@@ -196,7 +197,7 @@ class _Look:
         if _FREE_SIZE not in self.keywords:
             variants.append(({_FREE_SIZE: True}, self.run(_FREE_SIZE)))
         rule = find_input_rule(f"timm's {self.name!r}", variants, native, self.strides)
-        size = rule.tile or rule.fitted_size(native)
+        size = rule.tile or rule.fitted_size([min(side, _LOOK_SIDE) for side in native])
         further = tuple(rule.keywords)
         taps = []
         for index, shape in enumerate(self.shapes(size, further)):

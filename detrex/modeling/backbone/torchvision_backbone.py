@@ -110,6 +110,7 @@ class TorchvisionBackbone(WrappedBackbone):
 
             set_input_channels(network, in_channels)
         offer = look_for_nodes(network, who, in_channels)
+        self.offered = offer.nodes
         taps: Sequence[Feature] = ()
         levels = None
         if out_strides is None:
@@ -138,6 +139,11 @@ class TorchvisionBackbone(WrappedBackbone):
         if grad_checkpointing:
             checkpoint_network(self.feature_extractor, model_name)
         logger.info("TorchvisionBackbone(%r): %s; %s", model_name, self.features, self.input_rule)
+
+    @property
+    def network(self) -> nn.Module:
+        """The network of torchvision, cut at the nodes."""
+        return self.feature_extractor
 
     def _run(self, images: torch.Tensor) -> Mapping[str, torch.Tensor]:
         return self.feature_extractor(images)

@@ -32,11 +32,13 @@ class WrappedBackbone(KeepsFrozen, Backbone):
         features: the outputs, in the order of the output dict.
         input_rule: what is done to images of a size that the network does not take.
         preprocess: statistics and channel order of the images that the weights expect.
+        offered: every map that the network itself has, in the order of their computation.
     """
 
     features: FeatureTable
     input_rule: InputRule
     preprocess: Preprocess
+    offered: tuple[Feature, ...]
     pyramid: FeaturePyramid | None
     _taps: FeatureTable
 
@@ -130,6 +132,11 @@ class WrappedBackbone(KeepsFrozen, Backbone):
             return {tap.name: (tap.stride, tap.stride) for tap in self._taps}
         height, width = images.shape[-2:]
         return {name: (height / m.shape[-2], width / m.shape[-1]) for name, m in maps.items()}
+
+    @property
+    def network(self) -> nn.Module:
+        """The other library's network, which maps images to its own tensors."""
+        raise NotImplementedError
 
     def _run(self, images: torch.Tensor) -> Mapping[str, torch.Tensor]:
         """Run the network: its own tensors by the names of its taps."""

@@ -1,0 +1,202 @@
+"""One line about an architecture, as measured on the ``meta`` device through its wrapper.
+
+The rows of all architectures make the table that ``detrex backbones`` searches, and are the proof
+that each of them becomes a backbone by its name alone.
+"""
+
+import math
+import time
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.flop_counter import FlopCounterMode
+
+from detrex.errors import BackboneError
+
+from .sizes import Size, round_up
+from .wrapped import WrappedBackbone
+
+OUT_STRIDES = (8, 16, 32)
+TRAINING_SIZE: Size = (800, 1333)
+FLOPS_SIZE: Size = (640, 640)
+
+
+def survey(name: str, library: str) -> dict[str, Any]:
+    """Build an architecture by stride, run it on a detection image, and write down what it is.
+
+    Args:
+        name: architecture of the library.
+        library: ``"timm"`` or ``"torchvision"``.
+
+    Returns:
+        A row of plain values. ``ok`` says whether p3, p4 and p5 came with their true shapes for an
+        image of 800 x 1333, padded as published; ``reason`` why not. ``strides`` and ``channels``
+        are those of the network's own maps; ``gflops`` are multiply-adds of the network in units of
+        1e9 for an image of 640 x 640.
+
+    Raises:
+        ValueError: `library` is none of the two.
+    """
+    if library not in ("timm", "torchvision"):
+        raise ValueError(f"library must be 'timm' or 'torchvision', got {library!r}.")
+    start = time.perf_counter()
+    row: dict[str, Any] = {"name": name, "library": library, "ok": False, "reason": ""}
+    try:
+        backbone = build_to_look(name, library, out_strides=OUT_STRIDES)
+        row |= describe(backbone)
+        row["reason"] = untrue_levels(backbone, TRAINING_SIZE)
+        row["ok"] = not row["reason"]
+    except Exception as error:  # one architecture's failure is its row, not the end of the survey
+        row["reason"] = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+    row["seconds"] = round(time.perf_counter() - start, 2)
+    return row
+
+
+def build_to_look(name: str, library: str, **keywords: Any) -> WrappedBackbone:
+    """Build a backbone without weights, and without memory for them where that is possible.
+
+    Args:
+        name: architecture of the library.
+        library: ``"timm"`` or ``"torchvision"``.
+        **keywords: for the wrapper.
+
+    Returns:
+        The backbone in evaluation mode, on ``meta``; a few whose constructor computes with values,
+        such as torchvision's RegNet, are built on the CPU and then moved.
+
+    Raises:
+        BackboneError: see the wrappers.
+    """
+    if library == "timm":
+        from .timm_backbone import TimmBackbone as Wrapper
+    else:
+        from .torchvision_backbone import TorchvisionBackbone as Wrapper  # type: ignore[assignment]
+    try:
+        with torch.device("meta"):
+            return Wrapper(name, **keywords).eval()
+    except (NotImplementedError, BackboneError):
+        return Wrapper(name, **keywords).eval().to("meta")
+
+
+def describe(backbone: WrappedBackbone) -> dict[str, Any]:
+    """Write down what a backbone's network is.
+
+    Args:
+        backbone: as from `build_to_look`.
+
+    Returns:
+        Plain values: see `survey`.
+    """
+    network = backbone.network
+    offered = backbone.offered
+    last = {feature.stride: feature for feature in offered}
+    strides = sorted(last)
+    rule = backbone.input_rule
+    size = rule.tile or rule.fitted_size(FLOPS_SIZE)
+    tiles = math.prod(-(-side // step) for side, step in zip(FLOPS_SIZE, size, strict=True))
+    return {
+        "strides": strides,
+        "channels": [last[stride].channels for stride in strides],
+        "kind": kind_of(strides),
+        "layout": offered[-1].layout,
+        "params": sum(p.numel() for p in network.parameters()),
+        "gflops": round(tiles * multiply_adds(network, size) / 1e9, 3),
+        "norm": norm_kind(network),
+        "multiple": rule.multiple,
+        "tile": list(rule.tile) if rule.tile else None,
+        "keywords": dict(rule.keywords),
+        "levels": {f.name: f.channels for f in backbone.features},
+        "made": {f.name: f.made for f in backbone.features if f.made},
+        "mean": list(backbone.preprocess.pixel_mean),
+        "std": list(backbone.preprocess.pixel_std),
+    }
+
+
+def kind_of(strides: Sequence[int]) -> str:
+    """Name what a network is by the strides of its maps.
+
+    Args:
+        strides: different ones, rising.
+
+    Returns:
+        ``"flat"`` for one stride, ``"pyramid"`` where 8, 16 and 32 are among them, else
+        ``"partial"``.
+    """
+    if len(strides) == 1:
+        return "flat"
+    return "pyramid" if set(OUT_STRIDES) <= set(strides) else "partial"
+
+
+def norm_kind(network: nn.Module) -> str:
+    """Name the norm that a network has most of.
+
+    Args:
+        network: any network.
+
+    Returns:
+        ``"batch"``, ``"layer"``, ``"group"``, ``"rms"`` or ``"none"``.
+    """
+    kinds = Counter(kind for module in network.modules() if (kind := _norm_of(module)))
+    return kinds.most_common(1)[0][0] if kinds else "none"
+
+
+def _norm_of(module: nn.Module) -> str:
+    if isinstance(module, _BatchNorm):
+        return "batch"
+    if isinstance(module, nn.GroupNorm):
+        return "group"
+    if isinstance(module, nn.LayerNorm):
+        return "layer"
+    return "rms" if "rmsnorm" in type(module).__name__.lower() else ""
+
+
+def multiply_adds(network: nn.Module, size: Size, in_channels: int = 3) -> int:
+    """Count a network's multiplications with addition, for one image.
+
+    Args:
+        network: any network on the ``meta`` device.
+        size: height and width of the image in pixels.
+        in_channels: its channels.
+
+    Returns:
+        The number for convolutions, matrix products and attention, as torch counts them, halved:
+        torch counts a multiplication and an addition as two.
+    """
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(torch.empty(1, in_channels, *size, device="meta"))
+    return counter.get_total_flops() // 2
+
+
+def untrue_levels(backbone: WrappedBackbone, image_size: Size, in_channels: int = 3) -> str:
+    """Hold the levels that come out against those that are published.
+
+    Args:
+        backbone: a backbone on the ``meta`` device.
+        image_size: height and width of an image in pixels; it is padded as published.
+        in_channels: its channels.
+
+    Returns:
+        What is untrue, empty for nothing. A map may hold the image's last, partial cell or not.
+    """
+    step = backbone.size_divisibility or 1
+    size = tuple(round_up(side, step) for side in image_size)
+    with torch.no_grad():
+        outputs = backbone(torch.empty(1, in_channels, *size, device="meta"))
+    if list(outputs) != backbone.features.names:
+        return f"gives {list(outputs)} where {backbone.features.names} are published"
+    for feature in backbone.features:
+        level = outputs[feature.name]
+        least = [side // feature.stride for side in size]
+        most = [-(-side // feature.stride) for side in size]
+        cells = list(level.shape[2:])
+        fits = all(low <= n <= high for low, n, high in zip(least, cells, most, strict=True))
+        if level.shape[1] != feature.channels or not fits:
+            return (
+                f"{feature.name} is {tuple(level.shape)} where {feature.channels} channels of "
+                f"{most[0]} x {most[1]} cells are published"
+            )
+    return ""

@@ -1,0 +1,95 @@
+"""Rows of the survey, against timm's and torchvision's networks counted by hand."""
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from detrex.errors import BackboneError
+from detrex.modeling.backbone.survey import (
+    build_to_look,
+    kind_of,
+    multiply_adds,
+    norm_kind,
+    survey,
+    untrue_levels,
+)
+
+
+def test_survey__row_of_a_pyramid():
+    row = survey("test_resnet", "timm")
+    network = timm.create_model("test_resnet", features_only=True, out_indices=(2, 3, 4))
+    assert row["ok"]
+    assert row["reason"] == ""
+    assert row["strides"] == [2, 4, 8, 16, 32]
+    assert row["params"] == sum(p.numel() for p in network.parameters())
+    assert (row["kind"], row["norm"], row["layout"]) == ("pyramid", "batch", "NCHW")
+    assert row["levels"] == dict(zip(("p3", "p4", "p5"), row["channels"][2:], strict=True))
+
+
+def test_survey__row_of_a_plain_network_counts_no_made_levels():
+    row = survey("test_vit", "timm")
+    network = timm.create_model("test_vit", features_only=True, out_indices=(5,))
+    assert (row["kind"], row["norm"], row["strides"]) == ("flat", "layer", [16])
+    assert row["params"] == sum(p.numel() for p in network.parameters())
+    assert set(row["made"]) == {"p3", "p4", "p5"}
+
+
+def test_survey__torchvision_that_meta_cannot_build():
+    row = survey("regnet_x_400mf", "torchvision")
+    assert row["ok"], row["reason"]
+    assert row["levels"] == {"p3": 64, "p4": 160, "p5": 400}
+
+
+def test_survey__failure_is_a_row():
+    row = survey("resnet5O", "timm")
+    assert not row["ok"]
+    assert row["reason"].startswith("BackboneError: timm has no model named 'resnet5O'")
+
+
+def test_survey__library():
+    with pytest.raises(ValueError, match="must be 'timm' or 'torchvision', got 'keras'"):
+        survey("resnet50", "keras")
+
+
+def test_build_to_look__raises_what_the_wrapper_says():
+    with pytest.raises(BackboneError, match="no classifier named"):
+        build_to_look("resnet5O", "torchvision", out_strides=(8,))
+
+
+def test_multiply_adds__of_one_convolution():
+    network = nn.Conv2d(3, 5, 3, padding=1, device="meta")
+    assert multiply_adds(network, (7, 11)) == 7 * 11 * 5 * 3 * 9
+
+
+def test_kind_of():
+    assert kind_of([16]) == "flat"
+    assert kind_of([4, 8, 16]) == "partial"
+    assert kind_of([2, 4, 8, 16, 32]) == "pyramid"
+
+
+def test_norm_kind():
+    assert norm_kind(nn.Sequential(nn.LayerNorm(3), nn.BatchNorm2d(3), nn.LayerNorm(3))) == "layer"
+    assert norm_kind(nn.GroupNorm(1, 3)) == "group"
+    assert norm_kind(nn.Conv2d(3, 3, 1)) == "none"
+
+
+def test_untrue_levels__is_told():
+    backbone = build_to_look("test_resnet", "timm", out_strides=(8, 16))
+    assert untrue_levels(backbone, (37, 53)) == ""
+    truth = backbone.features
+    backbone.features = type(truth)(truth.features[::-1])
+    assert (
+        untrue_levels(backbone, (64, 64)) == "gives ['p3', 'p4'] where ['p4', 'p3'] are published"
+    )
+    wrong = [type(f)(f.name, f.source, f.channels, 2 * f.stride) for f in truth]
+    backbone.features = type(truth)(tuple(wrong))
+    assert "cells are published" in untrue_levels(backbone, (64, 64))
+
+
+def test_untrue_levels__of_unpadded_convolutions():
+    backbone = build_to_look("inception_v3", "timm", out_strides=(8,))
+    assert "p3 is (1, 288, 97, 164)" in untrue_levels(backbone, (800, 1333))
+    assert isinstance(backbone.network, nn.Module)
+    assert all(p.is_meta for p in backbone.parameters())
+    assert torch.get_default_device().type == "cpu"
