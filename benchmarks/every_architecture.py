@@ -10,9 +10,9 @@ import argparse
 import csv
 import fnmatch
 import logging
+import multiprocessing
 import warnings
 from collections import Counter
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +34,9 @@ def main() -> None:
     ]
     rows = []
     # A worker is replaced now and then, for what it has imported and cached grows.
-    with ProcessPoolExecutor(
-        arguments.jobs, initializer=_quiet, max_tasks_per_child=100, mp_context=_spawn()
-    ) as pool:
-        for row in pool.map(survey, *zip(*wanted, strict=True)):
+    spawn = multiprocessing.get_context("spawn")
+    with spawn.Pool(arguments.jobs, initializer=_quiet, maxtasksperchild=100) as pool:
+        for row in pool.imap(_survey, wanted):
             rows.append(row)
             mark = "ok" if row["ok"] else f"NOT: {row['reason']}"
             print(f"{len(rows):>5}/{len(wanted)} {row['name']:<48} {row['seconds']:>7} s  {mark}")
@@ -81,10 +80,8 @@ def _quiet() -> None:
     logging.disable(logging.WARNING)
 
 
-def _spawn() -> Any:
-    import multiprocessing
-
-    return multiprocessing.get_context("spawn")
+def _survey(wanted: tuple[str, str]) -> dict[str, Any]:
+    return survey(*wanted)
 
 
 if __name__ == "__main__":
