@@ -116,14 +116,16 @@ def load_network_weights(
         in_channels=in_channels,
         translations=_translations(library, model_name),
     )
-    return WeightsUsed(
-        source,
-        report,
-        place.pretrained_cfg,
-        place.member,
-        is_caffe2_checkpoint(content),
-        in_channels,
-    )
+    is_caffe2 = is_caffe2_checkpoint(content)
+    if is_caffe2:
+        logger.warning(
+            "%s was trained with Caffe2, on images in BGR; of its ResNets the first convolution of "
+            "a block has the stride, while %s's %r has it where that library puts it",
+            source,
+            library,
+            model_name,
+        )
+    return WeightsUsed(source, report, place.pretrained_cfg, place.member, is_caffe2, in_channels)
 
 
 def find_weights(

@@ -40,6 +40,30 @@ KINDS = {
     "edgenext_xx_small": {},
     "xcit_nano_12_p8_224": {"depth": 4},
 }
+FULL_SIZED = [
+    "resnet50",
+    "convnext_tiny",
+    "swin_tiny_patch4_window7_224",
+    "swinv2_tiny_window8_256",
+    "efficientnet_b0",
+    "vit_small_patch16_224",
+    "vit_small_patch16_dinov3",
+    "vit_small_patch14_dinov2",
+    "beit_base_patch16_224",
+    "regnety_008",
+    "densenet121",
+    "vgg11",
+    "hrnet_w18",
+    "repvgg_a0",
+    "pvt_v2_b1",
+    "maxvit_tiny_tf_224",
+    "davit_tiny",
+    "hiera_tiny_224",
+    "mobileone_s0",
+    "fastvit_t8",
+    "xcit_nano_12_p8_224",
+    "mvitv2_tiny",
+]
 
 
 def randomised(model):
@@ -56,10 +80,19 @@ def load(network, weights, library="timm", model_name="test_resnet", **options):
 
 @pytest.mark.parametrize("name", KINDS)
 def test_load_network_weights__features_are_plain_timms(tmp_path, name):
-    small = {"num_classes": 3} | KINDS[name]
-    plain = randomised(timm.create_model(name, **small))
+    check_features(tmp_path, name, {"num_classes": 3} | KINDS[name], KINDS[name])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FULL_SIZED)
+def test_load_network_weights__features_are_plain_timms_in_full_size(tmp_path, name):
+    check_features(tmp_path, name, {}, {})
+
+
+def check_features(tmp_path, name, plain_keywords, keywords):
+    plain = randomised(timm.create_model(name, **plain_keywords))
     torch.save(plain.state_dict(), tmp_path / "w.pth")
-    network = timm.create_model(name, features_only=True, **KINDS[name]).eval()
+    network = timm.create_model(name, features_only=True, **keywords).eval()
     used = load(network, tmp_path / "w.pth", model_name=name)
     assert used.report.exact == used.report.matched
     assert used.report.share == 1
@@ -200,7 +233,7 @@ def test_load_network_weights__torchvision_member(server, monkeypatch, tmp_path)
     torch.testing.assert_close(network.conv1.weight, plain.conv1.weight, rtol=0, atol=0)
 
 
-def test_load_network_weights__caffe2_means_bgr(tmp_path):
+def test_load_network_weights__caffe2_means_bgr(tmp_path, caplog):
     """Detectron's names are detectron2's; torchvision's ResNet gets them."""
     shapes = torchvision.models.resnet18().state_dict()
     arrays = {"conv1_w": shapes["conv1.weight"].numpy()}
@@ -218,6 +251,7 @@ def test_load_network_weights__caffe2_means_bgr(tmp_path):
     used = load(network, tmp_path / "R-18.pkl", "torchvision", "resnet18", min_share=0.7)
     assert used.is_caffe2
     assert used.preprocess == CAFFE
+    assert "trained with Caffe2, on images in BGR" in caplog.text
 
 
 @pytest.mark.parametrize("library", ["timm", "torchvision"])
