@@ -5,7 +5,7 @@ that its weights expect. Detector -> position embedding: its width.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from detectron2.layers import ShapeSpec
@@ -108,18 +108,19 @@ def pixel_statistics(
         input_format: the order of the image's channels.
 
     Returns:
-        The values by hand where there are some, else those of the backbone. Channels are flipped
-        where ``"auto"`` is asked for and the image's order is not the backbone's.
+        The values by hand where there are some, else those of the backbone, and of ImageNet, with a
+        warning, where it publishes none. Channels are flipped where ``"auto"`` is asked for and the
+        image's order is not the backbone's.
 
     Raises:
-        ConfigError: ``"auto"`` for a backbone that does not publish its statistics, or not one
-            value per channel.
+        ConfigError: not one value per channel, or another word than ``"auto"``.
     """
     offered: Preprocess | None = getattr(backbone, "preprocess", None)
     given = {"pixel_mean": pixel_mean, "pixel_std": pixel_std}
     auto = [name for name, values in given.items() if _is_auto(name, values)]
     if offered is None and auto:
-        raise ConfigError(_nothing_offered(auto, backbone))
+        logger.warning(_nothing_offered(auto, backbone))
+        offered = IMAGENET
     flips = bool(auto) and offered is not None and _orders_differ(offered, input_format)
     own_mean, own_std = (offered.pixel_mean, offered.pixel_std) if offered else ((), ())
     used = PixelStatistics(
@@ -151,13 +152,11 @@ def _settle(values: Statistic, own: tuple[float, ...], flips: bool) -> tuple[flo
 
 
 def _nothing_offered(auto: Sequence[str], backbone: nn.Module) -> str:
-    imagenet: Mapping[str, Sequence[float]] = vars(IMAGENET)
-    remedy = " and ".join(f"{name}={list(imagenet[name])}" for name in auto)
+    taken = " and ".join(f"{name}={list(getattr(IMAGENET, name))}" for name in auto)
     return (
-        f'{" and ".join(auto)} of the detector is "auto", but the backbone '
         f"{type(backbone).__name__} does not publish the statistics of its images "
-        f"(backbone.preprocess): write those that its weights were trained with, for ImageNet in "
-        f"RGB {remedy}."
+        f"(backbone.preprocess), and the config leaves them to it: taking ImageNet's in RGB, "
+        f"{taken}. Write those that its weights were trained with to be sure."
     )
 
 

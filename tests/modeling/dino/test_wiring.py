@@ -152,11 +152,14 @@ def test_pixel_statistics__by_hand_wins_with_a_warning_that_shows_both(
         assert text in message
 
 
-def test_pixel_statistics__backbone_that_publishes_nothing():
+def test_pixel_statistics__backbone_that_publishes_nothing(caplog):
     used = pixel_statistics(TinyBackbone(), [1, 2], [3, 4], "BGR")
     assert used == PixelStatistics((1, 2), (3, 4), False)
-    with pytest.raises(ConfigError, match=r"TinyBackbone does not publish.*pixel_mean=\[123.675"):
-        pixel_statistics(TinyBackbone(), "auto", [1, 2, 3], "RGB")
+    assert not caplog.records
+    used = pixel_statistics(TinyBackbone(), "auto", "auto", "BGR")
+    assert used == PixelStatistics(IMAGENET.pixel_mean, IMAGENET.pixel_std, True)
+    assert "TinyBackbone does not publish" in caplog.records[0].getMessage()
+    assert "pixel_mean=[123.675, 116.28, 103.53]" in caplog.records[0].getMessage()
 
 
 @pytest.mark.parametrize(
