@@ -14,8 +14,6 @@ from .weights import Place
 
 logger = logging.getLogger(__name__)
 
-Translation = Callable[[dict[str, Tensor]], Mapping[str, Tensor]]
-
 # A recorder stands where all threads see it.
 _RECORDING = threading.Lock()
 
@@ -92,28 +90,23 @@ def _place(model_name: str, config: Mapping[str, Any]) -> Place:
     return Place(tuple(addresses), pretrained_cfg=config)
 
 
-def own_translation(model_name: str) -> Translation | None:
-    """Give the function by which timm itself renames a file of the network's authors.
+def translate(model_name: str, tensors: dict[str, Tensor]) -> Mapping[str, Tensor]:
+    """Rename a file of a network's authors by the function that timm itself has for it.
 
     Args:
         model_name: architecture with or without a tag.
+        tensors: the file's tensors.
 
     Returns:
-        A function from a state dict to one with the names of timm's classifier; it raises what it
-        likes for files that it does not know. None where timm renames nothing.
+        Tensors with the names of timm's classifier; `tensors` where timm renames nothing. For files
+        that it does not know, timm's function raises what it likes.
     """
     import timm
 
     if not timm.is_model(model_name):
-        return None
+        return tensors
     twin, rename = _recorded_loading(model_name)
-    if rename is None:
-        return None
-
-    def translate(tensors: dict[str, Tensor]) -> Mapping[str, Tensor]:
-        return rename(dict(tensors), twin)
-
-    return translate
+    return tensors if rename is None else rename(dict(tensors), twin)
 
 
 def _recorded_loading(model_name: str) -> tuple[Any, Callable[..., Any] | None]:

@@ -5,17 +5,18 @@ weights=... -> where (timm_weights, torchvision_weights, a path, an address)
 -> the network (detrex.checkpoint.matching), with a report
 """
 
+import functools
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from detrex.checkpoint.download import is_address
-from detrex.checkpoint.matching import load_weights
+from detrex.checkpoint.matching import Translation, load_weights
 from detrex.checkpoint.reading import is_caffe2_checkpoint, read_checkpoint
 from detrex.checkpoint.report import LoadReport
 from detrex.errors import BackboneError, DownloadError, did_you_mean
@@ -196,12 +197,9 @@ def _read_first(addresses: Sequence[str]) -> tuple[str, dict[str, Any]]:
     return addresses[-1], read_checkpoint(addresses[-1])
 
 
-def _translations(
-    library: str, model_name: str
-) -> Mapping[str, Callable[[dict[str, Tensor]], Mapping[str, Tensor]]]:
+def _translations(library: str, model_name: str) -> Mapping[str, Translation]:
     if library != "timm":
         return {}
-    from .timm_weights import own_translation
+    from .timm_weights import translate
 
-    translation = own_translation(model_name)
-    return {} if translation is None else {"timm's own translation": translation}
+    return {"timm's own translation": functools.partial(translate, model_name)}

@@ -7,9 +7,9 @@ import torch
 from detrex.errors import BackboneError
 from detrex.modeling.backbone.timm_weights import (
     default_place,
-    own_translation,
     tagged_place,
     tags,
+    translate,
 )
 
 
@@ -55,10 +55,10 @@ def test_default_place__no_weights():
         default_place("hf-hub:owner/name", torch.nn.Identity())
 
 
-@pytest.mark.parametrize("name", ["resnet18", "mobilenetv3_small_050"])
-def test_own_translation__none(name):
-    assert own_translation(name) is None
-    assert own_translation("hf-hub:owner/name") is None
+@pytest.mark.parametrize("name", ["resnet18", "mobilenetv3_small_050", "hf-hub:owner/name"])
+def test_translate__nothing_to_rename(name):
+    tensors = {"a": torch.zeros(1)}
+    assert translate(name, tensors) is tensors
 
 
 def renamed(name, rename):
@@ -66,10 +66,10 @@ def renamed(name, rename):
     with torch.device("meta"):
         network = timm.create_model(name)
     ours = {key: torch.zeros(value.shape) for key, value in network.state_dict().items()}
-    return own_translation(name)({rename(key): value for key, value in ours.items()}), ours
+    return translate(name, {rename(key): value for key, value in ours.items()}), ours
 
 
-def test_own_translation__with_its_options():
+def test_translate__with_its_options():
     """DeiT III's authors name the scale of layers otherwise; timm's function needs an option."""
 
     def theirs(name):
@@ -81,9 +81,9 @@ def test_own_translation__with_its_options():
     }
 
 
-def test_own_translation__leaves_timm_as_it_was():
+def test_translate__leaves_timm_as_it_was():
     from timm.models import _builder
 
     before = _builder.load_pretrained
-    own_translation("test_vit")
+    translate("test_vit", {})
     assert _builder.load_pretrained is before
