@@ -1,0 +1,247 @@
+"""Gradient checkpointing for any network: blocks compute their activations again in the backward.
+
+Blocks are found by structure: the composite members of a chain (`nn.Sequential`, `nn.ModuleList`,
+`nn.ModuleDict`) that come more than once and hold no such members themselves. torchvision's
+extractors are graphs whose blocks were traced through, so there a block is a stretch of the graph.
+Losses and gradients are those without checkpointing: the random state is restored, and batch norms
+count each batch once. Method: Chen et al., arXiv 1604.06174.
+"""
+
+import contextlib
+import functools
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.utils.checkpoint import checkpoint
+
+from detrex.errors import BackboneError
+
+
+def checkpoint_blocks(network: nn.Module) -> int:
+    """Turn gradient checkpointing on for the blocks of a network.
+
+    It is active in training mode with gradients enabled, and passes over blocks without trainable
+    parameters. Names of parameters, classes, copies and evaluation stay as they are.
+
+    Args:
+        network: changed in place: any module, or an extractor of torchvision.
+
+    Returns:
+        Number of blocks with trainable parameters; 0 where none were found.
+    """
+    blocks = block_names(network)
+    modules = dict(network.named_modules())
+    if isinstance(network, fx.GraphModule):
+        # A graph whose blocks are cut at the next one's start; its class rebuilds them in copies.
+        network.__class__ = type("GraphModuleImpl", (_checkpointed_graph_class(),), {})
+        network.recompile()
+        return sum(_is_trainable(modules[name]) for name in blocks)
+    chosen = [modules[name] for name in blocks if not _is_listened_to(modules[name])]
+    for block in chosen:
+        block.forward = functools.partial(_run_block, block)
+    return sum(_is_trainable(block) for block in chosen)
+
+
+def block_names(network: nn.Module) -> list[str]:
+    """Find the repeated blocks of a network in its tree of modules.
+
+    Args:
+        network: any module, or an extractor of torchvision.
+
+    Returns:
+        Names of modules, none inside another, in the order of the tree.
+    """
+    chains = [module for module in network.modules() if _is_chain(module)]
+    members = [
+        [(_kind(member, chain), member) for member in chain.children() if _is_composite(member)]
+        for chain in chains
+    ]
+    repeated: set[Any] = set()
+    for row in members:
+        counts = Counter(kind for kind, _ in row)
+        repeated |= {kind for kind, count in counts.items() if count > 1}
+    found = {id(member) for row in members for kind, member in row if kind in repeated}
+    inner = {
+        key: any(id(m) in found for m in module.modules() if m is not module)
+        for module in network.modules()
+        if (key := id(module)) in found
+    }
+    return [name for name, m in network.named_modules() if inner.get(id(m)) is False]
+
+
+def _is_chain(module: nn.Module) -> bool:
+    if isinstance(module, nn.Sequential | nn.ModuleList | nn.ModuleDict):
+        return True
+    # An extractor's containers have lost their classes, and kept the names of their members.
+    names = list(module._modules)
+    stems = {re.sub(r"\d+$", "", name) for name in names}
+    return type(module) is nn.Module and len(stems) == 1 and names[0][-1].isdigit()
+
+
+def _is_composite(module: nn.Module) -> bool:
+    """Whether a module has parameters and is more than a row of others."""
+    children = list(module._modules)
+    plain_row = all(name.isdigit() for name in children)
+    return not plain_row and any(True for _ in module.parameters())
+
+
+def _kind(member: nn.Module, chain: nn.Module) -> Any:
+    """What members of a chain have in common: in an extractor, no more than the chain."""
+    return id(chain) if type(member) is nn.Module else type(member)
+
+
+def _is_trainable(module: nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in module.parameters())
+
+
+def _is_listened_to(block: nn.Module) -> bool:
+    """Whether hooks inside take tensors out, which they would do twice."""
+    return any(m._forward_hooks or m._forward_pre_hooks for m in block.modules() if m is not block)
+
+
+def _run_block(block: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    """Forward of a checkpointed block, which is in its ``__dict__``."""
+    run = functools.partial(type(block).forward, block)
+    if not (block.training and torch.is_grad_enabled() and _is_trainable(block)):
+        return run(*args, **kwargs)
+    return _checkpointed(run, [block], args, kwargs)
+
+
+def _checkpointed(
+    run: Callable[..., Any],
+    modules: Sequence[nn.Module],
+    args: Sequence[Any],
+    kwargs: dict[str, Any],
+) -> Any:
+    tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor)]
+    versions = [tensor._version for tensor in tensors]
+
+    def contexts() -> tuple[Any, Any]:
+        return contextlib.nullcontext(), _second_run(modules, tensors, versions)
+
+    return checkpoint(run, *args, use_reentrant=False, context_fn=contexts, **kwargs)
+
+
+@contextlib.contextmanager
+def _second_run(
+    modules: Sequence[nn.Module], tensors: Sequence[torch.Tensor], versions: Sequence[int]
+) -> Iterator[None]:
+    """Compute a block again: from equal inputs, and on copies of the running statistics."""
+    if [tensor._version for tensor in tensors] != versions:
+        raise BackboneError(
+            f"the input of a checkpointed {type(modules[0]).__name__} was changed in place, so it "
+            "cannot be computed again: leave grad_checkpointing out."
+        )
+    kept = []
+    for module in (m for root in modules for m in root.modules()):
+        if module.training and "running_mean" in module._buffers:
+            kept.append((module, dict(module._buffers)))
+            for name, buffer in kept[-1][1].items():
+                module._buffers[name] = None if buffer is None else buffer.clone()
+    try:
+        yield
+    finally:
+        for module, buffers in kept:
+            module._buffers.update(buffers)
+
+
+@dataclass(frozen=True)
+class _Segment:
+    """Stretch of a graph that is run at once.
+
+    Attributes:
+        nodes: in the order of the graph.
+        inputs: nodes before it that it needs.
+        outputs: its nodes that later ones need.
+        block: name of the block that it computes, None for what lies between blocks.
+    """
+
+    nodes: tuple[fx.Node, ...]
+    inputs: tuple[fx.Node, ...]
+    outputs: tuple[fx.Node, ...]
+    block: str | None
+
+
+def _segments(graph: fx.Graph, blocks: Sequence[str]) -> list[_Segment]:
+    """Cut a graph where another block begins, or what belongs to none."""
+    stretches: list[tuple[str | None, list[fx.Node]]] = [(None, [])]
+    for node in graph.nodes:
+        if node.op in ("placeholder", "output"):
+            continue
+        block = stretches[-1][0]
+        if node.op in ("call_module", "get_attr"):
+            path = f"{node.target}."
+            block = next((name for name in blocks if path.startswith(f"{name}.")), None)
+        if block != stretches[-1][0]:
+            stretches.append((block, []))
+        stretches[-1][1].append(node)
+    segments = []
+    for block, nodes in stretches:
+        inside = dict.fromkeys(nodes)
+        needed = dict.fromkeys(n for node in nodes for n in node.all_input_nodes)
+        inputs = tuple(node for node in needed if node not in inside)
+        outputs = tuple(node for node in nodes if any(user not in inside for user in node.users))
+        segments.append(_Segment(tuple(nodes), inputs, outputs, block))
+    return segments
+
+
+def _run_segment(module: nn.Module, segment: _Segment, *values: Any) -> tuple[Any, ...]:
+    known = dict(zip(segment.inputs, values, strict=True))
+    for node in segment.nodes:
+        args = fx.node.map_arg(node.args, known.__getitem__)
+        kwargs = fx.node.map_arg(node.kwargs, known.__getitem__)
+        if node.op == "call_module":
+            known[node] = module.get_submodule(str(node.target))(*args, **kwargs)
+        elif node.op == "get_attr":
+            known[node] = functools.reduce(getattr, str(node.target).split("."), module)
+        elif node.op == "call_method":
+            known[node] = getattr(args[0], str(node.target))(*args[1:], **kwargs)
+        else:
+            known[node] = node.target(*args, **kwargs)  # type: ignore[operator]
+    return tuple(known[node] for node in segment.outputs)
+
+
+def _run_graph(module: fx.GraphModule, segments: Sequence[_Segment], *images: Any) -> Any:
+    """Run the whole graph, its blocks under checkpoints."""
+    inputs = [node for node in module.graph.nodes if node.op == "placeholder"]
+    known: dict[fx.Node, Any] = dict(zip(inputs, images, strict=True))
+    for segment in segments:
+        run = functools.partial(_run_segment, module, segment)
+        values = [known[node] for node in segment.inputs]
+        block = None if segment.block is None else module.get_submodule(segment.block)
+        if block is not None and _is_trainable(block):
+            results = _checkpointed(run, [block], values, {})
+        else:
+            results = run(*values)
+        known.update(zip(segment.outputs, results, strict=True))
+    output = next(node for node in module.graph.nodes if node.op == "output")
+    return fx.node.map_arg(output.args[0], known.__getitem__)
+
+
+@functools.cache
+def _checkpointed_graph_class() -> type[fx.GraphModule]:
+    from torchvision.models.feature_extraction import DualGraphModule
+
+    class CheckpointedExtractor(DualGraphModule):
+        """Extractor whose training graph is run block by block."""
+
+        def recompile(self) -> Any:
+            """Compile the graph, which gives the class its forward, and wrap that."""
+            code = super().recompile()
+            plain = type(self).forward
+            segments = _segments(self.graph, block_names(self))
+
+            def forward(module: Any, *images: Any) -> Any:
+                if module.training and torch.is_grad_enabled():
+                    return _run_graph(module, segments, *images)
+                return plain(module, *images)
+
+            type(self).forward = forward
+            return code
+
+    return CheckpointedExtractor
