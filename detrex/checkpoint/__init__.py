@@ -1,7 +1,11 @@
 """Weights files of every common kind, and checkpoints of training runs.
 
+download              address -> file, whole and verified, from the cache the second time
 reading               file -> tensors by name, never running code of the file's
 key_families          how torchvision, timm, detectron2 and Caffe2 name the same weights
+pairing               names of a file <-> names of a module
+position_tables       position tables for another size of image or window
+input_kernels         kernels for images of another number of channels
 matching              tensors by name -> module, with a report
 detection_checkpoint  save, resume and load whole training runs
 """

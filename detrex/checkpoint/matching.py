@@ -55,6 +55,7 @@ def load_weights(
     Raises:
         CheckpointError: the file cannot be read, or less than ``min_share`` of the module's
             tensors got a value; the module is then unchanged.
+        DownloadError: the file cannot be fetched.
         ValueError: ``min_share`` is not from 0 to 1.
     """
     module = _unwrap(module)
