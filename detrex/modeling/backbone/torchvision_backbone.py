@@ -20,7 +20,7 @@ from .frozen_norm import freeze_norms, frozen_norm_class
 from .preprocess import Preprocess
 from .probing import look_at
 from .pyramid import Level, check_out_strides, plan_levels, taps_and_levels
-from .torchvision_classifier import create_classifier
+from .torchvision_classifier import build_classifier
 from .torchvision_nodes import (
     DEFAULT_RETURN_NODES,
     NetworkOffer,
@@ -31,47 +31,60 @@ from .torchvision_nodes import (
     nodes_by_mode,
     table_of_nodes,
 )
+from .torchvision_weights import first_weights
 from .wrapped import WrappedBackbone, check_in_channels, checkpoint_network, chosen_weights
 
 logger = logging.getLogger(__name__)
 
 
 class TorchvisionBackbone(WrappedBackbone):
-    """A classifier of torchvision, cut off after the last node that is asked for.
+    """A classifier of torchvision as a detectron2 backbone, cut at strides or at named nodes.
 
-    Outputs are named by the values of `return_nodes` and come in the order in which the network
-    computes them. Each is an NCHW map: NHWC nodes are permuted, tokens laid out on their grid
-    without the class token. The network is one copy, ``feature_extractor.*``, with torchvision's
-    names behind the prefix; checkpoints of the original detrex, which hold it twice (``model.*`` as
-    well), load too, and their classifier is passed over.
+    With `out_strides` output ``p{log2 stride}`` has that stride, in any network, as with
+    `TimmBackbone`: each is the last map of its stride, and what a network lacks is made. With
+    `return_nodes` outputs are named by its values and come in the order in which the network
+    computes them. Images may have any size; see `InputRule`.
+
+    Each output is an NCHW map: NHWC nodes are permuted, tokens laid out on their grid without the
+    class token. The network is one copy, ``feature_extractor.*``, with torchvision's names behind
+    the prefix; checkpoints of the original detrex, which hold it twice (``model.*`` as well), load
+    too, and their classifier is passed over.
 
     Args:
         model_name: classifier of torchvision, such as ``"resnet50"``.
         pretrained: load torchvision's first ImageNet weights; `weights` says it more precisely.
-        return_nodes: node to name of the output, or a list of nodes that keep their names.
+        return_nodes: node to name of the output, or a list of nodes that keep their names; left out
+            where `out_strides` is given.
         train_return_nodes: nodes in training mode, where they differ; with `eval_return_nodes`.
         eval_return_nodes: nodes in evaluation mode; with `train_return_nodes`.
         tracer_kwargs: keywords of torchvision's tracer.
         suppress_diff_warnings: do not warn where the graph differs between the modes.
-        weights: a torchvision enum, its name (``"IMAGENET1K_V2"``, ``"DEFAULT"``), or a local file.
+        out_strides: strides of the outputs in pixels, such as ``(8, 16, 32)``.
+        out_channels: channels of the levels that are made; by default those of the network.
+        in_channels: channels of the image; pretrained kernels are adapted.
+        weights: True for torchvision's default weights, a member of its enum or its name
+            (``"IMAGENET1K_V2"``, ``"DEFAULT"``), a file, or an address (``https://``, ``hf-hub:``,
+            ``detectron2://``).
         norm_layer: norm to build with. A frozen batch norm (detectron2's, torchvision's, or
             ``"FrozenBN"``) means that the network is built with its own batch norms, gets its
             weights, and has them frozen exactly.
+        frozen_norm: freeze the batch norms exactly, as ``norm_layer=FrozenBatchNorm2d``.
         freeze_at: number of stages to freeze as in `ResNet`: 1 is the stem, 2 the stem and the
             stage of stride 4, ... 5 everything; a network of one stride counts quarters of its
             blocks.
+        grad_checkpointing: compute each block's activations again in the backward pass instead of
+            keeping them.
         **kwargs: passed to torchvision's builder.
 
     Raises:
-        TypeError: a keyword that the network does not take.
-        BackboneError: an unknown model, node or weights, a node that is no feature map, or weights
-            that cannot be fetched.
-        CheckpointError: too little of a weights file fits the network.
+        TypeError: an argument of the wrong type, or a keyword that the network does not take.
+        BackboneError: an unknown model, stride or node, or a node that is no feature map.
+        CheckpointError: weights that are not there, or of which too little fits.
+        DownloadError: weights that cannot be fetched.
 
     Example:
-        >>> nodes = {"features.6": "p3", "features.13": "p4", "features.18": "p5"}
-        >>> TorchvisionBackbone("mobilenet_v2", return_nodes=nodes).output_shape()["p3"].stride
-        8
+        >>> TorchvisionBackbone("mobilenet_v2", out_strides=(8, 16)).features.names
+        ['p3', 'p4']
     """
 
     def __init__(
@@ -104,7 +117,7 @@ class TorchvisionBackbone(WrappedBackbone):
         given = (return_nodes, train_return_nodes, eval_return_nodes)
 
         who = f"torchvision's {model_name!r}"
-        network, _ = create_classifier(model_name, **kwargs)
+        network = build_classifier(model_name, **kwargs)
         if in_channels != 3:
             from .channels import set_input_channels
 
@@ -124,6 +137,7 @@ class TorchvisionBackbone(WrappedBackbone):
         )
         self.register_load_state_dict_pre_hook(_accept_both_copies)
         self.preprocess = Preprocess.from_torchvision(None, in_channels)
+        source = first_weights(model_name) if pretrained else source
         self._load_weights(self.feature_extractor, source, "torchvision", model_name, in_channels)
         if frozen_class is not None:
             freeze_norms(self.feature_extractor, frozen_class, model_name)
@@ -159,7 +173,7 @@ class TorchvisionBackbone(WrappedBackbone):
         Returns:
             Names of the nodes in training mode and in evaluation mode.
         """
-        network, _ = create_classifier(model_name, **kwargs)
+        network = build_classifier(model_name, **kwargs)
         return node_names(network)
 
 

@@ -30,8 +30,3 @@ def build_classifier(model_name: str, **kwargs: Any) -> nn.Module:
         raise BackboneError(f"torchvision has no classifier named {model_name!r}.{hint}")
     builder = torchvision.models.get_model_builder(model_name)
     return build_network(f"torchvision's {model_name!r}", builder, kwargs, builder)
-
-
-def create_classifier(model_name: str, **kwargs: Any) -> tuple[nn.Module, None]:
-    """As `build_classifier`, with a second value for callers that expect one."""
-    return build_classifier(model_name, **kwargs), None

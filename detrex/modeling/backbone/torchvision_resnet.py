@@ -15,6 +15,7 @@ from detrex.errors import BackboneError, did_you_mean
 from .freezing import KeepsFrozen
 from .preprocess import IMAGENET, Preprocess
 from .torchvision_classifier import build_classifier
+from .torchvision_weights import first_weights
 from .weights import load_network_weights
 from .wrapped import chosen_weights
 
@@ -37,7 +38,7 @@ class TorchvisionResNet(KeepsFrozen, Backbone):
         return_layers: layer of the network to name of the output; outputs come in the order of the
             network.
         dilation: dilate ``layer4`` instead of striding (DC5): its stride is 16.
-        pretrained: as ``weights=True``.
+        pretrained: load torchvision's first ImageNet weights.
         weights: True for torchvision's default weights, an enum member or its name, a file, or an
             address; see `load_network_weights`.
 
@@ -79,6 +80,8 @@ class TorchvisionResNet(KeepsFrozen, Backbone):
         )
         layers = _check_layers(return_layers)
         self.body = IntermediateLayerGetter(network, layers)
+        if pretrained:
+            source = first_weights(name)
         if source is not None:
             load_network_weights(self.body, source, library="torchvision", model_name=name)
         self.num_channels = 512 if shallow else 2048

@@ -21,6 +21,22 @@ def names(model_name: str) -> list[str]:
     ]
 
 
+def first_weights(model_name: str) -> Any:
+    """Give the oldest weights of a classifier, which ``pretrained=True`` has always meant.
+
+    Args:
+        model_name: classifier of torchvision.
+
+    Returns:
+        A member of its enum.
+
+    Raises:
+        BackboneError: torchvision has none for it.
+    """
+    choices = torchvision.models.get_model_weights(model_name)
+    return next(iter(choices)) if len(choices) else find(True, model_name)
+
+
 def find(weights: Any, model_name: str) -> Place | None:
     """Find weights that torchvision has for a classifier.
 

@@ -203,7 +203,8 @@ def checkpoint_network(network: nn.Module, who: str) -> None:
     """
     from .checkpointing import checkpoint_blocks
 
-    if not checkpoint_blocks(network):
+    learns = any(parameter.requires_grad for parameter in network.parameters())
+    if not checkpoint_blocks(network) and learns:
         raise BackboneError(
             f"{who} has no repeated blocks whose activations could be computed again: leave "
             "grad_checkpointing out."
