@@ -9,14 +9,11 @@ publishes; a line of the CSV says what came out. The last lines count them and n
 import argparse
 import csv
 import fnmatch
-import logging
-import multiprocessing
-import warnings
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from detrex.modeling.backbone.survey import survey
+from detrex.cli.rebuild import architectures, survey_all
 
 
 def main() -> None:
@@ -33,25 +30,12 @@ def main() -> None:
         if fnmatch.fnmatch(name, arguments.only) and arguments.library in (None, library)
     ]
     rows = []
-    # A worker is replaced now and then, for what it has imported and cached grows.
-    spawn = multiprocessing.get_context("spawn")
-    with spawn.Pool(arguments.jobs, initializer=_quiet, maxtasksperchild=100) as pool:
-        for row in pool.imap(_survey, wanted):
-            rows.append(row)
-            mark = "ok" if row["ok"] else f"NOT: {row['reason']}"
-            print(f"{len(rows):>5}/{len(wanted)} {row['name']:<48} {row['seconds']:>7} s  {mark}")
+    for row in survey_all(wanted, arguments.jobs):
+        rows.append(row)
+        mark = "ok" if row["ok"] else f"NOT: {row['reason']}"
+        print(f"{len(rows):>5}/{len(wanted)} {row['name']:<48} {row['seconds']:>7} s  {mark}")
     write(rows, arguments.csv)
     count(rows)
-
-
-def architectures() -> list[tuple[str, str]]:
-    """Names and libraries of all architectures but timm's tiny ones for its own tests."""
-    import timm
-    import torchvision
-
-    ours = [(name, "timm") for name in timm.list_models() if not name.startswith("test_")]
-    theirs = torchvision.models.list_models(module=torchvision.models)
-    return ours + [(name, "torchvision") for name in theirs]
 
 
 def write(rows: list[dict[str, Any]], file: Path) -> None:
@@ -73,15 +57,6 @@ def count(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         if not row["ok"]:
             print(f"  {row['library']} {row['name']}: {row['reason']}")
-
-
-def _quiet() -> None:
-    warnings.simplefilter("ignore")
-    logging.disable(logging.WARNING)
-
-
-def _survey(wanted: tuple[str, str]) -> dict[str, Any]:
-    return survey(*wanted)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from detrex.cache import default_cache_dir
 from detrex.errors import DownloadError
 
 logger = logging.getLogger(__name__)
@@ -46,11 +47,6 @@ class PinnedWheel:
     def requirement(self) -> str:
         """A line of a requirements file for ``pip --require-hashes``."""
         return f"{self.name}=={self.version} --hash=sha256:{self.sha256}"
-
-
-def default_cache_dir() -> Path:
-    """``$DETREX_CACHE``, or ``~/.cache/detrex`` where that is not set."""
-    return Path(os.environ.get("DETREX_CACHE") or Path.home() / ".cache" / "detrex")
 
 
 def fetch_members(

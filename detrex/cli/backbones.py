@@ -1,0 +1,221 @@
+"""``detrex backbones``: search the catalogue; its further words are in show.py and rebuild.py."""
+
+import argparse
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from detrex.cli.catalogue import (
+    LIBRARIES,
+    Catalogue,
+    Entry,
+    Query,
+    parse_integers,
+    parse_number,
+    parse_size,
+    read_catalogue,
+    to_json,
+)
+
+_EXAMPLES = """examples:
+  detrex backbones --strides 8,16,32 --max-params 40M
+  detrex backbones 'vit_*' --tag lvd --any-size --sort gflops
+  detrex backbones --kind pyramid --norm layer --licence apache --json
+  detrex backbones show vit_small_patch16_dinov3
+  detrex backbones nodes resnet50
+  detrex backbones rebuild --jobs 8
+"""
+_ACTIONS = ("show", "nodes", "rebuild")
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command to the command line.
+
+    Args:
+        commands: argparse's subparsers.
+    """
+    parser = commands.add_parser(
+        "backbones",
+        help="search all architectures of timm and torchvision, or look at one",
+        description="Search all architectures of timm and torchvision, or look at one.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "words",
+        nargs="*",
+        metavar="PATTERN | show NAME | nodes NAME | rebuild",
+        help="part of a name or a pattern such as 'vit_*'; or what to do instead of searching",
+    )
+    _add_search_options(parser)
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "--size",
+        type=_typed(parse_size, "800x1333"),
+        default=(800, 1333),
+        metavar="HEIGHTxWIDTH",
+        help="show: an image, 800x1333 by default",
+    )
+    parser.add_argument("--output", type=Path, help="rebuild: the table's file")
+    parser.add_argument("--jobs", type=int, default=1, help="rebuild: processes")
+    parser.add_argument("--only", default="*", help="rebuild: names to look at, others are kept")
+    parser.set_defaults(run=run, parser=parser)
+
+
+def _add_search_options(parser: argparse.ArgumentParser) -> None:
+    options = parser.add_argument_group("search")
+    options.add_argument(
+        "--strides", type=_typed(parse_integers, "8,16,32"), default=(), metavar="N,N"
+    )
+    options.add_argument(
+        "--channels", type=_typed(parse_integers, "256,512"), default=(), metavar="N,N"
+    )
+    options.add_argument(
+        "--min-params", type=_typed(parse_number, "5M"), metavar="N", help="e.g. 5M"
+    )
+    options.add_argument(
+        "--max-params", type=_typed(parse_number, "40M"), metavar="N", help="e.g. 40M"
+    )
+    options.add_argument("--max-gflops", type=float, metavar="X", help="for 640 x 640 pixels")
+    options.add_argument("--norm", choices=["batch", "layer", "group", "rms", "none"])
+    options.add_argument("--kind", choices=["pyramid", "partial", "flat"])
+    options.add_argument(
+        "--any-size", "--dynamic", action="store_true", help="leave out what needs tiles"
+    )
+    options.add_argument("--licence", "--license", help="part of the licence's name")
+    options.add_argument("--tag", help="part of the name of pretrained weights")
+    options.add_argument("--library", choices=LIBRARIES)
+    options.add_argument("--sort", choices=["params", "gflops", "name"], default="params")
+    options.add_argument("--limit", type=int, metavar="N", help="print at most N")
+
+
+def _typed(read: Callable[[str], Any], example: str) -> Callable[[str], Any]:
+    """Let a misread option say what was expected."""
+
+    def value(text: str) -> Any:
+        try:
+            return read(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"expected e.g. {example}, got {text!r}") from None
+
+    return value
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Do what the command line asks for.
+
+    Args:
+        arguments: as parsed.
+
+    Returns:
+        Exit status.
+    """
+    action, names = (arguments.words or [""])[0], arguments.words[1:]
+    if action not in _ACTIONS and names:
+        arguments.parser.error(f"one pattern at a time, got {' '.join(arguments.words)}")
+    if action in ("show", "nodes") and len(names) != 1:
+        arguments.parser.error(f"`{action}` needs one name, such as `{action} resnet50`")
+    if action == "rebuild":
+        from detrex.cli.rebuild import rebuild
+
+        return rebuild(arguments.output, arguments.jobs, arguments.only)
+    if action == "show":
+        from detrex.cli.show import show
+
+        return show(names[0], arguments.library, arguments.size, arguments.json)
+    if action == "nodes":
+        from detrex.cli.show import show_nodes
+
+        return show_nodes(names[0], arguments.json)
+    return search(read_catalogue(), arguments)
+
+
+def search(catalogue: Catalogue, arguments: argparse.Namespace) -> int:
+    """Print what is found in a catalogue.
+
+    Args:
+        catalogue: where to search.
+        arguments: as parsed.
+
+    Returns:
+        Exit status: 0, or 1 where nothing is found.
+    """
+    found = catalogue.search(query_of(arguments), arguments.sort)
+    shown = found[: arguments.limit]
+    if arguments.json:
+        print(to_json(shown))
+    else:
+        print(table(shown, shutil.get_terminal_size().columns))
+        print(f"{len(found)} of {len(catalogue.entries)} architectures", end="")
+        print(f", {len(shown)} shown" if len(shown) < len(found) else "", end="")
+        print("; one of them: detrex backbones show NAME" if found else "")
+    for library, version in catalogue.outdated().items():
+        print(
+            f"detrex: the table was made with {library} {catalogue.versions[library]} and "
+            f"{version} is installed: `detrex backbones rebuild` makes it anew.",
+            file=sys.stderr,
+        )
+    return 0 if found else 1
+
+
+def query_of(arguments: argparse.Namespace) -> Query:
+    """Read the query off the command line."""
+    return Query(
+        pattern=(arguments.words or [""])[0],
+        strides=arguments.strides,
+        channels=arguments.channels,
+        min_params=arguments.min_params,
+        max_params=arguments.max_params,
+        max_gflops=arguments.max_gflops,
+        norm=arguments.norm,
+        kind=arguments.kind,
+        any_size=arguments.any_size,
+        licence=arguments.licence,
+        tag=arguments.tag,
+        library=arguments.library,
+    )
+
+
+def table(entries: Sequence[Entry], width: int) -> str:
+    """Lay entries out for a terminal.
+
+    Args:
+        entries: the rows.
+        width: of the terminal in characters; names are cut where they do not fit.
+
+    Returns:
+        Lines with a head: name, parameters, multiply-adds at 640 x 640, norm, what is done to
+        image sizes, library, strides, licence.
+    """
+    rows = [["NAME", "PARAMS", "GFLOPS", "NORM", "SIZES", "LIBRARY", "STRIDES", "LICENCE"]]
+    rows += [
+        [
+            entry.name,
+            f"{entry.params / 1e6:.1f}M",
+            f"{entry.gflops:.1f}",
+            entry.norm,
+            entry.sizes,
+            entry.library,
+            ",".join(map(str, entry.strides)),
+            entry.licence or "?",
+        ]
+        for entry in entries
+    ]
+    columns = list(zip(*rows, strict=True))
+    while len(columns) > 1 and sum(max(map(len, c)) + 2 for c in columns[1:]) > width - 24:
+        columns.pop()  # the last columns matter least
+    widths = [max(map(len, column)) for column in columns]
+    widths[0] = min(widths[0], width - sum(size + 2 for size in widths[1:]))
+    return "\n".join(
+        "  ".join(_cell(text, size, right=place in (1, 2)) for place, (text, size) in line).rstrip()
+        for line in (
+            list(enumerate(zip(row, widths, strict=False))) for row in zip(*columns, strict=True)
+        )
+    )
+
+
+def _cell(text: str, size: int, right: bool) -> str:
+    text = text if len(text) <= size else f"{text[: size - 1]}~"
+    return text.rjust(size) if right else text.ljust(size)

@@ -1,0 +1,59 @@
+"""The command line: ``detrex COMMAND ...``, also as ``python -m detrex``."""
+
+import argparse
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+
+from detrex.errors import DetrexError
+
+_EXAMPLES = """examples:
+  detrex backbones --strides 8,16,32 --max-params 40M --sort gflops
+  detrex backbones 'vit_*dinov3*'
+  detrex backbones show convnext_tiny
+  detrex backbones nodes resnet50
+  detrex check configs/dino/dino_r50_4scale_12ep.py train.max_iter=1000
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: words of the command line; those of the process by default.
+
+    Returns:
+        Exit status: 0, or 1 for a mistake of the user's, told in one sentence. Bad usage ends the
+        process with 2, as argparse does.
+    """
+    parser = argparse.ArgumentParser(
+        prog="detrex",
+        description="Find backbones for detectors, and check configs before they cost time.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    # A command imports what it needs, which for `check` is PyTorch.
+    if not words or words[0] != "check":
+        from detrex.cli import backbones
+
+        backbones.add_parser(commands)
+    if not words or words[0] != "backbones":
+        from detrex.cli import check
+
+        check.add_parser(commands)
+    parsed = parser.parse_args(words)
+    # detectron2 and timm remark on PyTorch's plans when they are imported.
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    try:
+        status: int = parsed.run(parsed)
+        sys.stdout.flush()
+    except DetrexError as error:
+        print(f"detrex: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return status

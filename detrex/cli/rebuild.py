@@ -1,0 +1,147 @@
+"""``detrex backbones rebuild``: look at every architecture of the installed libraries."""
+
+import fnmatch
+import logging
+import multiprocessing
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from detrex.cli.catalogue import Entry, packaged_file, read_catalogue, rebuilt_file, write_catalogue
+from detrex.errors import ConfigError
+
+# A worker is replaced now and then, for what it has imported and cached grows.
+_TASKS_OF_A_WORKER = 100
+
+
+def rebuild(output: Path | None, jobs: int, only: str) -> int:
+    """Make the table anew.
+
+    Args:
+        output: its file; by default one in detrex's cache, which searches then prefer.
+        jobs: number of processes.
+        only: pattern of the names to look at; the other rows are kept as they are.
+
+    Returns:
+        Exit status.
+
+    Raises:
+        ConfigError: no architecture has such a name.
+    """
+    output = output or rebuilt_file()
+    wanted = [pair for pair in architectures() if fnmatch.fnmatchcase(pair[0], only)]
+    if not wanted:
+        raise ConfigError(f"no architecture is named like {only!r}: --only takes e.g. 'vit_*'.")
+    known = {}
+    if only != "*":
+        files = [file for file in (output, packaged_file()) if file.is_file()]
+        kept = read_catalogue(files[0]).entries if files else ()
+        known = {(entry.library, entry.name): entry for entry in kept}
+    for done, row in enumerate(survey_all(wanted, jobs), start=1):
+        entry = entry_of(row)
+        known[entry.library, entry.name] = entry
+        state = entry.reason or "ok"
+        print(f"{done:>5}/{len(wanted)} {entry.name:<44} {state}", file=sys.stderr)
+    write_catalogue((known[key] for key in sorted(known)), output)
+    good = sum(not entry.reason for entry in known.values())
+    print(f"{output}: {good} of {len(known)} architectures give p3, p4 and p5")
+    return 0
+
+
+def architectures() -> list[tuple[str, str]]:
+    """Names and libraries of all architectures but timm's tiny ones for its own tests."""
+    import timm
+    import torchvision
+
+    ours = [(name, "timm") for name in timm.list_models() if not name.startswith("test_")]
+    theirs = torchvision.models.list_models(module=torchvision.models)
+    return ours + [(name, "torchvision") for name in theirs]
+
+
+def survey_all(wanted: Sequence[tuple[str, str]], jobs: int) -> Iterator[dict[str, Any]]:
+    """Look at architectures in processes of their own.
+
+    Args:
+        wanted: names and libraries.
+        jobs: number of processes.
+
+    Yields:
+        A row of `detrex.modeling.backbone.survey` for each, in their order.
+    """
+    spawn = multiprocessing.get_context("spawn")
+    with spawn.Pool(jobs, initializer=_quiet, maxtasksperchild=_TASKS_OF_A_WORKER) as pool:
+        yield from pool.imap(_survey, wanted)
+
+
+def entry_of(row: dict[str, Any]) -> Entry:
+    """Join what was seen of an architecture with the weights that its library knows.
+
+    Args:
+        row: as from `detrex.modeling.backbone.survey.survey`.
+
+    Returns:
+        A row of the catalogue.
+    """
+    tags, licence = weights_of(row["name"], row["library"])
+    if "strides" not in row:
+        return Entry(row["name"], row["library"], tags=tags, licence=licence, reason=row["reason"])
+    return Entry(
+        name=row["name"],
+        library=row["library"],
+        kind=row["kind"],
+        strides=tuple(row["strides"]),
+        channels=tuple(row["channels"]),
+        norm=row["norm"],
+        params=row["params"],
+        gflops=row["gflops"],
+        sizes=_sizes(row["multiple"], row["tile"]),
+        mean=tuple(row["mean"]),
+        std=tuple(row["std"]),
+        tags=tags,
+        licence=licence,
+        reason=row["reason"],
+    )
+
+
+def weights_of(name: str, library: str) -> tuple[tuple[str, ...], str]:
+    """Names of an architecture's pretrained weights, and the licence of the first.
+
+    Args:
+        name: architecture.
+        library: ``"timm"`` or ``"torchvision"``.
+
+    Returns:
+        Tags of timm that have weights, the default first, or members of torchvision's enum; and
+        the licence that timm states, empty where none is.
+    """
+    if library == "torchvision":
+        import torchvision
+
+        enum = torchvision.models.get_model_weights(name)
+        return tuple(member.name for member in enum), ""
+    import timm
+
+    default = timm.models.get_pretrained_cfg(name)
+    tags = [full.partition(".")[2] for full in timm.list_pretrained(f"{name}.*")]
+    first = default.tag if default is not None else ""
+    ordered = sorted(filter(None, tags), key=lambda tag: (tag != first, tag))
+    return tuple(ordered), str(getattr(default, "license", None) or "") if ordered else ""
+
+
+def _sizes(multiple: int, tile: Sequence[int] | None) -> str:
+    if tile:
+        return f"{tile[0]}x{tile[1]} tiles"
+    return f"x{multiple}" if multiple > 1 else "any"
+
+
+def _survey(wanted: tuple[str, str]) -> dict[str, Any]:
+    from detrex.modeling.backbone.survey import survey
+
+    return survey(*wanted)
+
+
+def _quiet() -> None:
+    warnings.simplefilter("ignore")
+    logging.disable(logging.WARNING)
