@@ -1,4 +1,4 @@
-"""The two optimizers that configs start from.
+"""The optimizers that configs start from.
 
 The trainer fills in `optimizer.params.model`. A config scales the backbone's learning rate by
 `optimizer.params.lr_factor_func = backbone_lr_factor` of `detrex.config.optim`.
@@ -7,6 +7,8 @@ The trainer fills in `optimizer.params.model`. A config scales the backbone's le
 import torch
 from detectron2.config import LazyCall as L
 from detectron2.solver.build import get_default_optimizer_params
+
+from detrex.modeling.backbone.depth import get_layer_decay_params
 
 SGD = L(torch.optim.SGD)(
     params=L(get_default_optimizer_params)(weight_decay_norm=0.0),
@@ -17,6 +19,14 @@ SGD = L(torch.optim.SGD)(
 
 AdamW = L(torch.optim.AdamW)(
     params=L(get_default_optimizer_params)(base_lr="${..lr}", weight_decay_norm=0.0),
+    lr=1e-4,
+    betas=(0.9, 0.999),
+    weight_decay=0.1,
+)
+
+# Learning rates fall with the depth of the backbone's layers, 0.8 times from one to the one before.
+AdamWLayerDecay = L(torch.optim.AdamW)(
+    params=L(get_layer_decay_params)(base_lr="${..lr}", decay_rate=0.8),
     lr=1e-4,
     betas=(0.9, 0.999),
     weight_decay=0.1,

@@ -17,7 +17,10 @@ from detrex.errors import did_you_mean
 _BY_KEYWORD = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 # The trainer hands the model to the optimizer's parameter groups once it is built.
-_FILLED_IN_LATER = {"get_default_optimizer_params": frozenset({"model"})}
+_FILLED_IN_LATER = {
+    "get_default_optimizer_params": frozenset({"model"}),
+    "get_layer_decay_params": frozenset({"model"}),
+}
 
 
 def check_targets(cfg: Any) -> list[str]:

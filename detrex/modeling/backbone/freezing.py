@@ -117,7 +117,7 @@ def plan_freezing(look: Look, freeze_at: int) -> FreezePlan:
     """
     if freeze_at <= 0:
         return FreezePlan()
-    calls = _record_calls(look)
+    calls = record_calls(look)
     end = _end_of_stage(look.twin, calls, freeze_at)
     modules: list[str] = []
     parameters: list[str] = []
@@ -125,8 +125,15 @@ def plan_freezing(look: Look, freeze_at: int) -> FreezePlan:
     return FreezePlan(tuple(modules), tuple(parameters))
 
 
-def _record_calls(look: Look) -> dict[str, _Call]:
-    """Run the twin once and write down the first call of each module, the root being ``""``."""
+def record_calls(look: Look) -> dict[str, _Call]:
+    """Run the twin once and write down the first call of each module.
+
+    Args:
+        look: a twin of the network and an image that it takes.
+
+    Returns:
+        Names of modules, the root being ``""``, to their calls.
+    """
     entered: dict[str, int] = {}
     calls: dict[str, _Call] = {}
     clock = iter(range(2**31))

@@ -1,0 +1,88 @@
+"""Layers by the order of the blocks, held against timm's own grouping."""
+
+import pytest
+import torch
+from torch import nn
+from torchvision.models import resnet18
+from torchvision.models.feature_extraction import create_feature_extractor
+
+from detrex.errors import ConfigError
+from detrex.modeling.backbone.depth import get_layer_decay_params, parameter_depths
+from detrex.modeling.backbone.probing import look_at
+
+timm = pytest.importorskip("timm")
+optim = pytest.importorskip("timm.optim")
+
+
+class Detector(nn.Module):
+    def __init__(self, backbone):
+        super().__init__()
+        self.backbone = backbone
+        self.head = nn.Linear(5, 7)
+
+
+def vit():
+    return timm.create_model("test_vit", num_classes=0, global_pool="", fc_norm=False)
+
+
+def rates(groups):
+    return {id(p): (round(g["lr"], 9), g.get("weight_decay")) for g in groups for p in g["params"]}
+
+
+def test_get_layer_decay_params__equals_timm_on_a_vit():
+    """But for the last norm, which timm counts to the last block: our layers are one more."""
+    network = vit()
+    ours = rates(get_layer_decay_params(Detector(network), 1.0, 0.05, 0.7))
+    theirs = optim.param_groups_layer_decay(
+        network, 0.05, network.no_weight_decay(), layer_decay=0.7
+    )
+    expected = {id(p): (g["lr_scale"], g["weight_decay"]) for g in theirs for p in g["params"]}
+    for name, parameter in network.named_parameters():
+        scale, decay = expected[id(parameter)]
+        lr = scale if name.startswith("norm.") else 0.7 * scale
+        assert ours[id(parameter)] == (pytest.approx(lr, abs=1e-8), decay), name
+
+
+def test_get_layer_decay_params__leaves_the_detector_and_the_frozen_alone():
+    detector = Detector(vit())
+    detector.backbone.patch_embed.requires_grad_(False)
+    wrapped = nn.Module()
+    wrapped.module = detector
+    groups = get_layer_decay_params(wrapped, 0.1, None, 0.5, lr_factor=0.2)
+    found = rates(groups)
+    assert found[id(detector.head.weight)] == (0.1, None)
+    assert found[id(detector.head.bias)] == (0.1, 0.0)
+    assert found[id(detector.backbone.norm.weight)] == (0.02, 0.0)
+    assert id(detector.backbone.patch_embed.proj.weight) not in found
+    torch.optim.AdamW(groups, lr=0.1)
+
+
+def test_parameter_depths__of_an_extractor_and_of_a_capped_network():
+    network = timm.create_model("resnet18", features_only=True)
+    depths, last = parameter_depths(look_at(network, [(64, 64)]))
+    assert last == 9
+    assert [depths[n] for n in ("conv1.weight", "layer1.1.conv1.weight", "layer4.1.bn2.bias")] == [
+        0,
+        2,
+        8,
+    ]
+    capped, last = parameter_depths(look_at(network, [(64, 64)]), 4)
+    assert last == 5
+    assert [capped[f"layer{i}.{j}.conv1.weight"] for i in (1, 2) for j in (0, 1)] == [1, 1, 2, 2]
+
+
+@pytest.mark.parametrize("wrong", [{"decay_rate": 0}, {"decay_rate": 1.1}, {"num_layers": 0}])
+def test_get_layer_decay_params__refuses(wrong):
+    with pytest.raises(ConfigError, match="decay_rate must be above 0"):
+        get_layer_decay_params(Detector(vit()), 0.1, **wrong)
+
+
+def test_get_layer_decay_params__needs_a_backbone():
+    with pytest.raises(ConfigError, match="Linear has no backbone"):
+        get_layer_decay_params(nn.Linear(3, 3), 0.1)
+
+
+def test_parameter_depths__of_torchvisions_extractor():
+    network = create_feature_extractor(resnet18(), ["layer2", "layer4"])
+    depths, last = parameter_depths(look_at(network, [(64, 64)]))
+    assert (depths["conv1.weight"], depths["layer2.0.conv1.weight"], last) == (0, 3, 9)
