@@ -61,10 +61,8 @@ def block_names(network: nn.Module) -> list[str]:
         [(_kind(member, chain), member) for member in chain.children() if _is_composite(member)]
         for chain in chains
     ]
-    repeated: set[Any] = set()
-    for row in members:
-        counts = Counter(kind for kind, _ in row)
-        repeated |= {kind for kind, count in counts.items() if count > 1}
+    counts = Counter(kind for row in members for kind, _ in row)
+    repeated = {kind for kind, count in counts.items() if count > 1}
     found = {id(member) for row in members for kind, member in row if kind in repeated}
     inner = {
         key: any(id(m) in found for m in module.modules() if m is not module)

@@ -60,6 +60,11 @@ class FreezePlan:
     modules: tuple[str, ...] = ()
     parameters: tuple[str, ...] = ()
 
+    def holds(self, parameter: str) -> bool:
+        """Whether a parameter, given by its name, is frozen by the plan."""
+        inside = any(parameter.startswith(f"{module}.") for module in self.modules)
+        return inside or parameter in self.parameters
+
     def apply(self, network: nn.Module) -> tuple[str, ...]:
         """Stop the gradients of what is frozen, and set it to evaluation mode.
 
@@ -115,14 +120,27 @@ def plan_freezing(look: Look, freeze_at: int) -> FreezePlan:
     Returns:
         The names to freeze.
     """
-    if freeze_at <= 0:
-        return FreezePlan()
+    return FreezePlan() if freeze_at <= 0 else plan_stages(look)[freeze_at - 1]
+
+
+def plan_stages(look: Look) -> list[FreezePlan]:
+    """Find the stages of a network by one run of it.
+
+    Args:
+        look: a twin of the network and an image that it takes.
+
+    Returns:
+        For 1 to 5 what `plan_freezing` gives; each holds those before it.
+    """
     calls = record_calls(look)
-    end = _end_of_stage(look.twin, calls, freeze_at)
-    modules: list[str] = []
-    parameters: list[str] = []
-    _collect(look.twin, "", calls, end, modules, parameters)
-    return FreezePlan(tuple(modules), tuple(parameters))
+    plans = []
+    for freeze_at in range(1, MAX_FREEZE_AT + 1):
+        modules: list[str] = []
+        parameters: list[str] = []
+        end = _end_of_stage(look.twin, calls, freeze_at)
+        _collect(look.twin, "", calls, end, modules, parameters)
+        plans.append(FreezePlan(tuple(modules), tuple(parameters)))
+    return plans
 
 
 def record_calls(look: Look) -> dict[str, _Call]:

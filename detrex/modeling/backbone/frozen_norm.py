@@ -8,6 +8,7 @@ checkpoint fits before and after.
 
 import functools
 import logging
+import os
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 _FROZEN_CLASSES = (FrozenBatchNorm2d, torchvision.ops.FrozenBatchNorm2d)
 _PLAIN_2D = (nn.BatchNorm2d, nn.SyncBatchNorm)
+_PROOF_TOLERANCE = 1e-5
 
 
 class FrozenBatchNormAct(FrozenBatchNorm2d):
@@ -91,23 +93,82 @@ def convert_frozen_norm(
     return _convert(module, frozen_class, {})
 
 
-def freeze_norms(network: nn.Module, frozen_class: type[nn.Module], who: str) -> None:
-    """Convert the batch norms of a network, and say how many there were.
+def freeze_norms(
+    network: nn.Module,
+    frozen_class: type[nn.Module],
+    who: str,
+    image_size: tuple[int, int],
+    in_channels: int = 3,
+) -> None:
+    """Convert the batch norms of a network, check that none is left, and say how many there were.
+
+    Where the environment variable ``DETREX_DEBUG`` is set, the network is run in evaluation mode
+    before and after on a random image, and its outputs are compared.
 
     Args:
         network: changed in place.
         frozen_class: as for `convert_frozen_norm`.
         who: name of the network, for the log.
+        image_size: height and width in pixels of an image that it takes.
+        in_channels: channels of the image.
 
     Raises:
-        BackboneError: see `convert_frozen_norm`.
+        BackboneError: see `convert_frozen_norm`; a norm that keeps running statistics is left; or
+            an output changed by more than 1e-5 of its largest value.
     """
     live = sum(isinstance(module, _BatchNorm) for module in network.modules())
+    parameter = next(network.parameters(), torch.empty(0))
+    proves = bool(os.environ.get("DETREX_DEBUG")) and live > 0 and not parameter.is_meta
+    image = torch.empty(0)
+    if proves:
+        generator = torch.Generator().manual_seed(0)
+        image = torch.randn(2, in_channels, *image_size, generator=generator).to(parameter)
+    before = _outputs(network, image) if proves else []
     convert_frozen_norm(network, frozen_class)
-    if live:
-        logger.info("%s: froze the statistics of %d batch norms", who, live)
-    else:
+    left = [name for name, module in network.named_modules() if _is_live(module)]
+    if left:
+        raise BackboneError(
+            f"{who} keeps the running statistics of {', '.join(left[:4])} of class "
+            f"{type(network.get_submodule(left[0])).__name__}, which cannot be frozen: leave "
+            "frozen_norm and norm_layer out for this network."
+        )
+    if not live:
         logger.warning("%s has no batch norm, so a frozen norm_layer changes nothing", who)
+        return
+    logger.info("%s: froze the statistics of %d batch norms", who, live)
+    if proves:
+        _compare(who, before, _outputs(network, image))
+
+
+def _is_live(module: nn.Module) -> bool:
+    """Whether a module keeps statistics that it would update."""
+    if isinstance(module, _FROZEN_CLASSES):
+        return False
+    return isinstance(module, _BatchNorm) or "running_mean" in module._buffers
+
+
+def _outputs(network: nn.Module, image: torch.Tensor) -> list[torch.Tensor]:
+    """Features in evaluation mode; the mode of each module is put back."""
+    modes = [(module, module.training) for module in network.modules()]
+    with torch.no_grad():
+        outputs = network.eval()(image)
+    for module, mode in modes:
+        module.training = mode
+    return list(outputs.values() if isinstance(outputs, dict) else outputs)
+
+
+def _compare(who: str, before: list[torch.Tensor], after: list[torch.Tensor]) -> None:
+    worst = 0.0
+    for old, new in zip(before, after, strict=True):
+        largest = float(old.abs().max().clamp_min(1e-12))
+        worst = max(worst, float((old - new).abs().max()) / largest)
+    if not worst <= _PROOF_TOLERANCE:
+        raise BackboneError(
+            f"freezing the norms of {who} changed its features by {worst:.1e} of their largest "
+            f"value, expected at most {_PROOF_TOLERANCE:.0e}: please report this network, and "
+            "leave frozen_norm and norm_layer out."
+        )
+    logger.info("%s: frozen norms proved equal, largest difference %.1e", who, worst)
 
 
 def _convert(

@@ -1,7 +1,6 @@
 """Any network of timm (github.com/huggingface/pytorch-image-models) as a backbone."""
 
 import dataclasses
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from detectron2.layers import FrozenBatchNorm2d
 from torch import nn
 
 from .features import Feature, resolve_indices
-from .freezing import check_freeze_at, plan_freezing
+from .freezing import FreezePlan, check_freeze_at, plan_stages
 from .frozen_norm import freeze_norms, frozen_norm_class
 from .preprocess import Preprocess
 from .probing import Look, look_at, unused_parameters
@@ -23,8 +22,6 @@ from .wrapped import (
     checkpoint_network,
     chosen_weights,
 )
-
-logger = logging.getLogger(__name__)
 
 DEFAULT_OUT_INDICES = (0, 1, 2, 3)
 
@@ -125,16 +122,17 @@ class TimmBackbone(WrappedBackbone):
         self.preprocess = Preprocess.from_timm(facts.pretrained_cfg, in_channels)
         self._load_weights(self.timm_model, source, "timm", model_name, in_channels)
         if frozen_class is not None:
-            freeze_norms(self.timm_model, frozen_class, model_name)
+            freeze_norms(self.timm_model, frozen_class, model_name, facts.look_size, in_channels)
         self._publish(taps, levels, out_channels, facts.input_rule)
         look = look_at(self.timm_model, [facts.look_size], in_channels)
-        self._freeze(look, freeze_at)
+        stages = plan_stages(look)
+        self._freeze(look, stages, freeze_at)
         if grad_checkpointing:
             checkpoint_network(self.timm_model, model_name)
-        logger.info("TimmBackbone(%r): %s; %s", model_name, self.features, self.input_rule)
+        self._log(f"TimmBackbone({model_name!r})", stages)
 
-    def _freeze(self, look: Look, freeze_at: int) -> None:
-        plan = plan_freezing(look, freeze_at)
+    def _freeze(self, look: Look, stages: Sequence[FreezePlan], freeze_at: int) -> None:
+        plan = stages[freeze_at - 1] if freeze_at > 0 else FreezePlan()
         self.frozen_modules = tuple(f"timm_model.{n}" for n in plan.apply(self.timm_model))
         parameters = dict(self.timm_model.named_parameters())
         for name in unused_parameters(look.twin, look.outputs):

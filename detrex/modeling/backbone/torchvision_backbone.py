@@ -3,7 +3,6 @@
 Nodes are named as `torchvision.models.feature_extraction` names them.
 """
 
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from torch import nn
 from detrex.errors import BackboneError
 
 from .features import Feature
-from .freezing import check_freeze_at, plan_freezing
+from .freezing import check_freeze_at, plan_stages
 from .frozen_norm import freeze_norms, frozen_norm_class
 from .preprocess import Preprocess
 from .probing import look_at
@@ -33,8 +32,6 @@ from .torchvision_nodes import (
 )
 from .torchvision_weights import first_weights
 from .wrapped import WrappedBackbone, check_in_channels, checkpoint_network, chosen_weights
-
-logger = logging.getLogger(__name__)
 
 
 class TorchvisionBackbone(WrappedBackbone):
@@ -140,19 +137,21 @@ class TorchvisionBackbone(WrappedBackbone):
         source = first_weights(model_name) if pretrained else source
         self._load_weights(self.feature_extractor, source, "torchvision", model_name, in_channels)
         if frozen_class is not None:
-            freeze_norms(self.feature_extractor, frozen_class, model_name)
+            freeze_norms(
+                self.feature_extractor, frozen_class, model_name, offer.look_size, in_channels
+            )
 
         if out_strides is None:
             rule = offer.input_rule
             taps = table_of_nodes(self.feature_extractor, rule, nodes, in_channels).features
         self._publish(taps, levels, out_channels, offer.input_rule)
+        stages = plan_stages(look_at(network, [offer.look_size], in_channels))
         if freeze_at > 0:
-            plan = plan_freezing(look_at(network, [offer.look_size], in_channels), freeze_at)
-            frozen = plan.apply(self.feature_extractor)
+            frozen = stages[freeze_at - 1].apply(self.feature_extractor)
             self.frozen_modules = tuple(f"feature_extractor.{name}" for name in frozen)
         if grad_checkpointing:
             checkpoint_network(self.feature_extractor, model_name)
-        logger.info("TorchvisionBackbone(%r): %s; %s", model_name, self.features, self.input_rule)
+        self._log(f"TorchvisionBackbone({model_name!r})", stages)
 
     @property
     def network(self) -> nn.Module:

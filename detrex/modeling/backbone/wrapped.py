@@ -4,6 +4,7 @@ images -> fitted to the network (sizes.py) -> the network's maps (features.py)
        -> levels by stride (pyramid.py) -> cut to the image's size
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -14,10 +15,13 @@ from torch import nn
 from detrex.errors import BackboneError
 
 from .features import Feature, FeatureTable
-from .freezing import KeepsFrozen
+from .freezing import FreezePlan, KeepsFrozen
+from .freezing_table import freezing_table
 from .preprocess import Preprocess
 from .pyramid import FeaturePyramid, Level, whole_cells
 from .sizes import InputRule, pad_to
+
+logger = logging.getLogger(__name__)
 
 Source = Any
 """Weights as a user names them: True, a tag or an enum, a file, an address, or None."""
@@ -89,6 +93,11 @@ class WrappedBackbone(KeepsFrozen, Backbone):
         )
         if used.preprocess is not None:
             self.preprocess = used.preprocess
+
+    def _log(self, who: str, stages: Sequence[FreezePlan]) -> None:
+        """Log once what was built: outputs, sizes, and what of it learns."""
+        table = freezing_table(self.network, stages, self.pyramid)
+        logger.info("%s: %s; %s\n%s", who, self.features, self.input_rule, table)
 
     @property
     def size_divisibility(self) -> int:

@@ -1,13 +1,18 @@
+import copy
+import itertools
+
 import pytest
 import torch
 from torch import nn
 
 from detrex.errors import BackboneError
+from detrex.modeling.backbone import TimmBackbone, TorchvisionBackbone
 from detrex.modeling.backbone.freezing import (
     FreezePlan,
     KeepsFrozen,
     check_freeze_at,
     plan_freezing,
+    plan_stages,
 )
 from detrex.modeling.backbone.probing import look_at
 
@@ -100,3 +105,44 @@ def test_keeps_frozen__over_train_and_eval():
 def test_check_freeze_at(freeze_at):
     with pytest.raises(BackboneError, match="freeze_at must be an integer from 0"):
         check_freeze_at(freeze_at)
+
+
+def test_plan_stages__each_holds_those_before_it():
+    look = look_at(Patches(), [(64, 96)])
+    stages = plan_stages(look)
+    assert stages == [plan_freezing(look, freeze_at) for freeze_at in (1, 2, 3, 4, 5)]
+    names = [name for name, _ in look.twin.named_parameters()]
+    held = [{name for name in names if stage.holds(name)} for stage in stages]
+    assert all(few <= many for few, many in itertools.pairwise(held))
+    assert held[0] == {"position", "embed.weight", "embed.bias"}
+    assert held[-1] == set(names)
+
+
+@pytest.mark.parametrize(
+    ("wrapper", "name", "keywords"),
+    [
+        (TimmBackbone, "test_vit", {"drop_path_rate": 0.9, "proj_drop_rate": 0.5}),
+        (TimmBackbone, "test_efficientnet", {"drop_path_rate": 0.9}),
+        (TorchvisionBackbone, "convnext_tiny", {"stochastic_depth_prob": 0.9}),
+    ],
+)
+def test_frozen__parts_are_quiet_and_bit_equal_after_steps(wrapper, name, keywords):
+    torch.manual_seed(0)
+    backbone = wrapper(name, out_strides=(8, 16), freeze_at=3, **keywords).eval().train()
+    frozen = [backbone.get_submodule(module) for module in backbone.frozen_modules]
+    droppers = [
+        m
+        for part in frozen
+        for m in part.modules()
+        if "drop" in type(m).__name__.lower() or "stochastic" in type(m).__name__.lower()
+    ]
+    assert droppers
+    assert not any(m.training for part in frozen for m in part.modules())
+    before = [copy.deepcopy(part.state_dict()) for part in frozen]
+    optimizer = torch.optim.AdamW(backbone.parameters(), lr=0.1, weight_decay=0.5)
+    for _ in range(3):
+        optimizer.zero_grad()
+        sum(m.square().mean() for m in backbone(torch.randn(2, 3, 64, 96)).values()).backward()
+        optimizer.step()
+    for part, state in zip(frozen, before, strict=True):
+        assert all(torch.equal(t, state[n]) for n, t in part.state_dict().items())

@@ -1,5 +1,6 @@
 import copy
 import functools
+import sys
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.testing import assert_close
 
+from detrex.cli.catalogue import packaged_file, read_catalogue
 from detrex.errors import BackboneError
 from detrex.modeling.backbone.frozen_norm import (
     FrozenBatchNormAct,
@@ -16,6 +18,7 @@ from detrex.modeling.backbone.frozen_norm import (
     freeze_norms,
     frozen_norm_class,
 )
+from detrex.modeling.backbone.timm_network import network_facts
 
 timm = pytest.importorskip("timm")
 
@@ -146,5 +149,83 @@ def test_frozen_norm_class(norm_layer, expected):
 
 
 def test_freeze_norms__warns_where_there_is_nothing_to_freeze(caplog):
-    freeze_norms(nn.LayerNorm(5), FrozenBatchNorm2d, "some network")
-    assert "some network has no batch norm" in caplog.text
+    freeze_norms(nn.Conv2d(3, 3, 1), FrozenBatchNorm2d, "net", (4, 4))
+    assert "net has no batch norm" in caplog.text
+
+
+def test_freeze_norms__leaves_no_norm_live():
+    network = nn.Sequential(nn.BatchNorm2d(3), nn.InstanceNorm2d(3, track_running_stats=True))
+    with pytest.raises(BackboneError, match="net keeps the running statistics of 1 of class Inst"):
+        freeze_norms(network, FrozenBatchNorm2d, "net", (4, 4))
+
+
+def test_freeze_norms__proves_itself_in_debug_mode(monkeypatch, caplog):
+    monkeypatch.setenv("DETREX_DEBUG", "1")
+    caplog.set_level("INFO")
+    network = randomise(timm.create_model("test_efficientnet", features_only=True)).train()
+    before = copy.deepcopy(network.state_dict())
+    freeze_norms(network, FrozenBatchNorm2d, "net", (64, 64))
+    assert "net: frozen norms proved equal" in caplog.text
+    assert network.training
+    for name, tensor in network.state_dict().items():
+        assert_close(tensor, before[name], rtol=0, atol=0)
+
+
+def test_freeze_norms__debug_mode_finds_a_wrong_conversion(monkeypatch):
+    class Wrong(FrozenBatchNorm2d):
+        def forward(self, x):
+            return super().forward(x) * 1.001
+
+    monkeypatch.setenv("DETREX_DEBUG", "1")
+    network = randomise(timm.create_model("test_resnet", features_only=True))
+    with pytest.raises(BackboneError, match=r"changed its features by .* expected at most 1e-05"):
+        freeze_norms(network, Wrong, "net", (64, 64))
+
+
+def smallest_of_each_module(library):
+    """For each module of a library the name of its smallest architecture that has batch norms."""
+    entries = [e for e in read_catalogue(packaged_file()).entries if e.library == library]
+    modules = {}
+    for entry in sorted(entries, key=lambda e: e.params):
+        if library == "timm":
+            module = timm.model_entrypoint(entry.name).__module__
+        else:
+            module = torchvision.models.get_model_builder(entry.name).__module__
+        modules.setdefault(module, []).append(entry.name)
+    for names in modules.values():
+        for name in names:
+            if any(isinstance(m, _BatchNorm) for m in build(name, library, "meta").modules()):
+                yield name
+                break
+
+
+def build(name, library, device):
+    with torch.device(device):
+        if library == "timm":
+            return timm.create_model(name, features_only=True)
+        with torch.device("cpu"):  # its RegNets compute with values
+            return torchvision.models.get_model(name, weights=None)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("library", ["timm", "torchvision"])
+def test_convert_frozen_norm__one_architecture_of_every_module(library):
+    worst = {}
+    for name in smallest_of_each_module(library):
+        torch.manual_seed(0)
+        size = network_facts(name, {}).look_size if library == "timm" else (96, 128)
+        network = randomise(build(name, library, "cpu")).double().eval()
+        image = torch.randn(2, 3, *size, dtype=torch.float64)
+        with torch.no_grad():
+            expected = network(image)
+            frozen = convert_frozen_norm(network)
+            outputs = frozen.train(False)(image)
+        assert not any(isinstance(m, _BatchNorm) for m in frozen.modules()), name
+        pairs = zip(*([o] if torch.is_tensor(o) else o for o in (outputs, expected)), strict=True)
+        worst[name] = max(
+            float((a - b).abs().max() / b.abs().max().clamp_min(1e-12)) for a, b in pairs
+        )
+        sys.stdout.write(f"{name:<36} {worst[name]:.1e}\n")
+    assert len(worst) > 10
+    assert max(worst.values()) <= 1e-5, worst
