@@ -263,9 +263,18 @@ def _collect(
     if call is not None and call.left <= end:
         modules.append(name)
         return
-    if call is not None and call.entered < end:
+    # A network may be run through another method than its forward, as timm's plain ones are.
+    entered = call.entered if call is not None else _first_entered(name, calls)
+    if entered is not None and entered < end:
         own = module.named_parameters(prefix=name, recurse=False)
         parameters.extend(parameter for parameter, _ in own)
     for child_name, child in module.named_children():
         path = f"{name}.{child_name}" if name else child_name
         _collect(child, path, calls, end, modules, parameters)
+
+
+def _first_entered(name: str, calls: dict[str, _Call]) -> int | None:
+    """Time of the first call of anything inside a module, None where nothing was called."""
+    return min(
+        (c.entered for path, c in calls.items() if path.startswith(f"{name}.")), default=None
+    )

@@ -118,6 +118,16 @@ def test_plan_stages__each_holds_those_before_it():
     assert held[-1] == set(names)
 
 
+def test_plan_freezing__takes_the_tables_of_a_network_run_by_another_method():
+    with torch.device("meta"):
+        backbone = TimmBackbone("vit_tiny_patch16_224", out_strides=(16,), freeze_at=1, depth=4)
+        whole = TimmBackbone("vit_tiny_patch16_224", out_strides=(16,), freeze_at=5, depth=4)
+    frozen = {n for n, p in backbone.timm_model.named_parameters() if not p.requires_grad}
+    assert {"model.pos_embed", "model.cls_token", "model.patch_embed.proj.weight"} <= frozen
+    assert not any("blocks" in name for name in frozen)
+    assert not any(p.requires_grad for p in whole.timm_model.parameters())
+
+
 @pytest.mark.parametrize(
     ("wrapper", "name", "keywords"),
     [
