@@ -100,6 +100,12 @@ def get_layer_decay_params(
         )
     look = look_at(backbone, _sizes(backbone), _in_channels(backbone))
     depths, last = parameter_depths(look, num_layers)
+    if last == 1:
+        logger.warning(
+            "%s has no repeated blocks, so all of it is one layer and learns %s times as fast as "
+            "the detector",
+            *(type(backbone).__name__, lr_factor * decay_rate),
+        )
     undecayed = {f"backbone.{name}" for name in _undecayed(backbone)}
     groups: dict[tuple[int, bool], dict[str, Any]] = {}
     names: dict[tuple[int, bool], list[str]] = {}
