@@ -79,7 +79,8 @@ def load_init_checkpoint(
 
     A file that fits beyond ``model.backbone`` is a detector's: all of it that fits is loaded, and
     heads for another number of classes are named and left as they were. Every other file must fit
-    ``model.backbone``, and nothing else is touched.
+    ``model.backbone``, and nothing else is touched. Kernels that see the image are adapted to as
+    many channels as the detector's ``pixel_mean`` has.
 
     Args:
         model: the detector; a model without ``backbone`` is loaded as a whole.
@@ -97,14 +98,22 @@ def load_init_checkpoint(
     """
     model = _unwrap(model)
     tensors, name = _tensors_and_name(source, name)
-    fitted = fit_state_dict(model, tensors, source=name)
+    channels = _image_channels(model)
+    fitted = fit_state_dict(model, tensors, source=name, in_channels=channels)
     backbone = getattr(model, "backbone", None)
     if isinstance(backbone, nn.Module):
         beyond = any(not matched.startswith("backbone.") for matched in fitted[1].matched)
         if not beyond or fitted[1].share < min_share:
             logger.info("%s holds no %s: it starts its backbone only", name, type(model).__name__)
-            model, fitted = backbone, fit_state_dict(backbone, tensors, source=name)
+            fitted = fit_state_dict(backbone, tensors, source=name, in_channels=channels)
+            model = backbone
     return _load(model, tensors, fitted, min_share)
+
+
+def _image_channels(model: nn.Module) -> int | None:
+    """Channels of a detector's images, None where it does not tell."""
+    mean = getattr(model, "pixel_mean", None)
+    return mean.numel() if isinstance(mean, Tensor) else None
 
 
 def fit_state_dict(

@@ -5,6 +5,7 @@ five depths; a deformable block without compiled operators; a ``linear`` output 
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from detectron2.layers import CNNBlockBase, ShapeSpec
@@ -16,7 +17,7 @@ from detrex.errors import BackboneError, did_you_mean
 
 from .deform_block import DeformBottleneckBlock
 from .freezing import KeepsFrozen
-from .preprocess import IMAGENET, Preprocess
+from .preprocess import CAFFE, IMAGENET, Preprocess
 
 __all__ = [
     "BasicBlock",
@@ -52,14 +53,19 @@ class ResNet(KeepsFrozen, d2.ResNet):
         num_classes: number of classes of a ``linear`` classifier; None builds none.
         out_features: names of the outputs; None gives the last one.
         freeze_at: number of stages to freeze, 1 being the stem; 0 or less freezes nothing.
+        weights: a file or an address, such as ``"detectron2://ImageNetPretrained/..."``, with names
+            of detectron2, torchvision or timm.
 
     Attributes:
-        preprocess: ImageNet's statistics in RGB, the convention of torchvision's weights. The
-            network cannot know which ones it will get: for detectron2's MSRA weights, which take
-            `detrex.modeling.backbone.preprocess.CAFFE`, write these into the detector's config.
+        preprocess: ImageNet's statistics in RGB, the convention of torchvision's weights, or those
+            of Caffe2's where `weights` are such. The network cannot know which weights it gets
+            later: for detectron2's MSRA weights as ``train.init_checkpoint``, write the values of
+            `detrex.modeling.backbone.preprocess.CAFFE` into the detector's config.
 
     Raises:
         BackboneError: `out_features` names an output that there is not.
+        CheckpointError: `weights` are not there, or too little of them fits.
+        DownloadError: `weights` cannot be fetched.
     """
 
     preprocess: Preprocess
@@ -75,6 +81,8 @@ class ResNet(KeepsFrozen, d2.ResNet):
         num_classes: int | None = None,
         out_features: Sequence[str] | None = None,
         freeze_at: int = 0,
+        *,
+        weights: str | Path | None = None,
     ) -> None:
         names = ["stem", *(f"res{i}" for i in range(2, len(stages) + 2))]
         names += ["linear"] if num_classes is not None else []
@@ -89,7 +97,19 @@ class ResNet(KeepsFrozen, d2.ResNet):
         self._out_features = [name for name in names if name in wanted]
         if num_classes is not None:
             self._out_feature_channels["linear"] = num_classes
-        self.preprocess = IMAGENET.with_channels(getattr(stem, "in_channels", 3))
+        channels = getattr(stem, "in_channels", 3)
+        self.preprocess = IMAGENET.with_channels(channels)
+        if weights is not None:
+            self._load(weights, channels)
+
+    def _load(self, weights: str | Path, in_channels: int) -> None:
+        from detrex.checkpoint.matching import load_weights
+        from detrex.checkpoint.reading import is_caffe2_checkpoint, read_checkpoint
+
+        content = read_checkpoint(weights)
+        load_weights(self, content, min_share=0.9, name=str(weights), in_channels=in_channels)
+        if is_caffe2_checkpoint(content):
+            self.preprocess = CAFFE.with_channels(in_channels)
 
     def output_shape(self) -> dict[str, ShapeSpec]:
         """Channels and stride of each output, in order; ``linear`` has no stride."""

@@ -12,12 +12,13 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from detrex.errors import BackboneError, did_you_mean
 
+from .channels import set_input_channels
 from .freezing import KeepsFrozen
 from .preprocess import IMAGENET, Preprocess
 from .torchvision_classifier import build_classifier
 from .torchvision_weights import first_weights
 from .weights import load_network_weights
-from .wrapped import chosen_weights
+from .wrapped import check_in_channels, chosen_weights
 
 __all__ = ["FrozenBatchNorm2d", "TorchvisionResNet"]
 
@@ -41,6 +42,7 @@ class TorchvisionResNet(KeepsFrozen, Backbone):
         pretrained: load torchvision's first ImageNet weights.
         weights: True for torchvision's default weights, an enum member or its name, a file, or an
             address; see `load_network_weights`.
+        in_channels: channels of the image; pretrained kernels are adapted.
 
     Raises:
         BackboneError: an unknown network, layer or name of weights, or a dilation that the network
@@ -49,7 +51,7 @@ class TorchvisionResNet(KeepsFrozen, Backbone):
         DownloadError: weights that cannot be fetched.
     """
 
-    preprocess: Preprocess = IMAGENET
+    preprocess: Preprocess
 
     def __init__(
         self,
@@ -60,8 +62,10 @@ class TorchvisionResNet(KeepsFrozen, Backbone):
         *,
         pretrained: bool = False,
         weights: Any | str | Path | None = None,
+        in_channels: int = 3,
     ) -> None:
         super().__init__()
+        check_in_channels(in_channels)
         if not name.startswith(("resnet", "resnext", "wide_resnet")):
             raise BackboneError(
                 f"TorchvisionResNet takes a ResNet such as 'resnet50', got {name!r}: "
@@ -78,12 +82,17 @@ class TorchvisionResNet(KeepsFrozen, Backbone):
             norm_layer=FrozenBatchNorm2d,
             replace_stride_with_dilation=[False, False, dilation],
         )
+        if in_channels != 3:
+            set_input_channels(network, in_channels)
         layers = _check_layers(return_layers)
         self.body = IntermediateLayerGetter(network, layers)
         if pretrained:
             source = first_weights(name)
         if source is not None:
-            load_network_weights(self.body, source, library="torchvision", model_name=name)
+            load_network_weights(
+                self.body, source, library="torchvision", model_name=name, in_channels=in_channels
+            )
+        self.preprocess = IMAGENET.with_channels(in_channels)
         self.num_channels = 512 if shallow else 2048
         strides = _STRIDES | ({"layer4": 16} if dilation else {})
         ordered = {layer: layers[layer] for layer in self.body if layer in layers}
@@ -106,7 +115,7 @@ class TorchvisionResNet(KeepsFrozen, Backbone):
             self.body[name].eval().requires_grad_(False)
 
     def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Map images ``(N, 3, H, W)`` to ``{name: (N, C, H / stride, W / stride)}``."""
+        """Map images ``(N, in_channels, H, W)`` to ``{name: (N, C, H / stride, W / stride)}``."""
         return dict(self.body(x))
 
 

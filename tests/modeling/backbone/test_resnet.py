@@ -153,3 +153,19 @@ def test_freeze__counts_the_stem_first(freeze_at):
         assert child.training is (name not in frozen)
     if frozen:
         assert isinstance(net.stem.conv1.norm, FrozenBatchNorm2d)
+
+
+def test_weights__from_a_file_of_torchvision(tmp_path):
+    network = torchvision.models.resnet18(weights=None)
+    torch.save(network.state_dict(), tmp_path / "r18.pth")
+    stages = make_stage(depth=18, out_channels=64)
+    ours = ResNet(
+        BasicStem(in_channels=4, norm="FrozenBN"),
+        stages,
+        out_features=["res5"],
+        weights=tmp_path / "r18.pth",
+    )
+    assert torch.equal(ours.res3[0].conv1.weight, network.layer2[0].conv1.weight)
+    kernel = network.conv1.weight[:, [0, 1, 2, 0]] * 3 / 4
+    torch.testing.assert_close(ours.stem.conv1.weight, kernel, rtol=1e-6, atol=1e-7)
+    assert len(ours.preprocess.pixel_mean) == 4

@@ -77,3 +77,13 @@ def test_weights__from_a_file(tmp_path):
 def test_constructor__explains_what_will_not_do(options, match):
     with pytest.raises(BackboneError, match=match):
         TorchvisionResNet(train_backbone=True, **options)
+
+
+def test_in_channels__adapts_pretrained_kernels(tmp_path):
+    network = torchvision.models.resnet18(weights=None)
+    torch.save(network.state_dict(), tmp_path / "r18.pth")
+    ours = TorchvisionResNet("resnet18", True, weights=tmp_path / "r18.pth", in_channels=1)
+    kernel = network.conv1.weight.sum(1, keepdim=True)
+    torch.testing.assert_close(ours.body.conv1.weight, kernel, rtol=1e-6, atol=1e-7)
+    assert ours(torch.randn(2, 1, 64, 96))["res5"].shape == (2, 512, 2, 3)
+    assert len(ours.preprocess.pixel_mean) == 1

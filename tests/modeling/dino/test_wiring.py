@@ -198,7 +198,7 @@ def test_resnet__publishes_the_convention_for_its_channels(channels):
 
 
 def test_torchvision_resnet__publishes_the_statistics_of_torchvision():
-    assert TorchvisionResNet.preprocess == IMAGENET
+    assert TorchvisionResNet("resnet18", True).preprocess == IMAGENET
 
 
 def test_simple_feature_pyramid__passes_on_what_its_network_publishes():
