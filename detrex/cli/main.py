@@ -44,7 +44,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from detrex.cli import check
 
         check.add_parser(commands)
-    parsed = parser.parse_args(words)
+    parsed, further = parser.parse_known_args(words)
+    if further and hasattr(parsed, "overrides") and not any(w.startswith("-") for w in further):
+        parsed.overrides += further  # key=value after an option
+    elif further:
+        parser.error(f"unrecognized arguments: {' '.join(further)}")
     # detectron2 and timm remark on PyTorch's plans when they are imported.
     warnings.filterwarnings("ignore", category=FutureWarning)
     try:

@@ -4,6 +4,7 @@ A lazy call is a dict, which no type checker looks into; here each one's keyword
 the signature of what it will call.
 """
 
+import difflib
 import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,6 +14,9 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
 from detrex.errors import did_you_mean
+
+# Likeness from 0 to 1 above which a keyword is a misspelling: `model_nme` is, `in_chans` is not.
+_MISSPELT = 0.9
 
 _BY_KEYWORD = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
@@ -86,8 +90,10 @@ def _signature_mistakes(target: Callable[..., Any], given: set[str]) -> Iterator
     except ValueError:  # Some builtins do not tell.
         return
     by_keyword = {key for key, parameter in parameters.items() if parameter.kind in _BY_KEYWORD}
-    if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
-        for key in sorted(given - by_keyword):
+    passes_on = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+    for key in sorted(given - by_keyword):
+        # What is passed on to another function may be right, unless it is all but a name here.
+        if not passes_on or difflib.get_close_matches(key, by_keyword, cutoff=_MISSPELT):
             yield f"{name}() has no argument {key!r}.{did_you_mean(key, by_keyword)}"
     later = _FILLED_IN_LATER.get(name, frozenset())
     for key in sorted(by_keyword - given - later):

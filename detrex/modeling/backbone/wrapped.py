@@ -37,12 +37,14 @@ class WrappedBackbone(KeepsFrozen, Backbone):
         input_rule: what is done to images of a size that the network does not take.
         preprocess: statistics and channel order of the images that the weights expect.
         offered: every map that the network itself has, in the order of their computation.
+        frozen_table: frozen and trainable parameters by level, as text.
     """
 
     features: FeatureTable
     input_rule: InputRule
     preprocess: Preprocess
     offered: tuple[Feature, ...]
+    frozen_table: str
     pyramid: FeaturePyramid | None
     _taps: FeatureTable
 
@@ -96,8 +98,8 @@ class WrappedBackbone(KeepsFrozen, Backbone):
 
     def _log(self, who: str, stages: Sequence[FreezePlan]) -> None:
         """Log once what was built: outputs, sizes, and what of it learns."""
-        table = freezing_table(self.network, stages, self.pyramid)
-        logger.info("%s: %s; %s\n%s", who, self.features, self.input_rule, table)
+        self.frozen_table = freezing_table(self.network, stages, self.pyramid)
+        logger.info("%s: %s; %s\n%s", who, self.features, self.input_rule, self.frozen_table)
 
     @property
     def size_divisibility(self) -> int:

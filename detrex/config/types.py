@@ -1,0 +1,122 @@
+"""Values of a config that cannot be what their callables are annotated to take."""
+
+import inspect
+import types
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from detectron2.utils.registry import locate
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+_NUMBERS = {int: (int,), float: (int, float), bool: (bool,), str: (str,)}
+_UNIONS = (typing.Union, types.UnionType)
+
+
+def check_types(cfg: Any) -> list[str]:
+    """Hold the plain values of every lazy call against the annotations of its target.
+
+    Only what is certain is told: numbers, strings, truth values, None and sequences of them;
+    an annotation of any other kind takes everything.
+
+    Args:
+        cfg: a config, or a part of one with its root still attached.
+
+    Returns:
+        One sentence for each value of a wrong type.
+
+    Example:
+        >>> from detectron2.config import LazyCall as L
+        >>> from detrex.layers import MLP
+        >>> check_types(L(MLP)(input_dim="wide", hidden_dim=3, output_dim=3, num_layers=2))
+        ["input_dim of MLP() must be int, got 'wide'."]
+    """
+    return [m for path, call in lazy_calls(cfg, "") for m in _mistakes(path, call)]
+
+
+def lazy_calls(node: Any, path: str) -> Iterator[tuple[str, DictConfig]]:
+    """List the lazy calls in a config, the outermost first.
+
+    Args:
+        node: a config or a part of one.
+        path: its dotted name, empty for the root.
+
+    Yields:
+        Dotted name and call; what a reference that leads nowhere would give is passed over.
+    """
+    if isinstance(node, DictConfig):
+        if "_target_" in node:
+            yield path, node
+        children: list[tuple[Any, str]] = [
+            (key, f"{path}.{key!s}" if path else str(key)) for key in node
+        ]
+    elif isinstance(node, ListConfig):
+        children = [(index, f"{path}[{index}]") for index in range(len(node))]
+    else:
+        return
+    for key, inner in children:
+        # What a reference leads to is listed where it stands.
+        if OmegaConf.is_missing(node, key) or OmegaConf.is_interpolation(node, key):
+            continue
+        yield from lazy_calls(node[key], inner)
+
+
+def _mistakes(path: str, call: DictConfig) -> Iterator[str]:
+    target = call["_target_"]
+    with suppress(Exception):  # a target that cannot be found is told by check_targets
+        target = locate(target) if isinstance(target, str) else target
+    hints = _hints(target)
+    where = f"{path}." if path else ""
+    for key in call:
+        name = str(key)
+        if name not in hints or OmegaConf.is_missing(call, key):
+            continue
+        with suppress(Exception):  # a reference to nothing is told by check_targets
+            value = call[key]
+            if not _fits(value, hints[name]):
+                shown = OmegaConf.to_container(value) if _is_config(value) else value
+                owner = getattr(target, "__qualname__", repr(target))
+                yield f"{where}{name} of {owner}() must be {_shown(hints[name])}, got {shown!r}."
+
+
+def _hints(target: Any) -> Mapping[str, Any]:
+    function = target.__init__ if inspect.isclass(target) else target
+    try:
+        return typing.get_type_hints(function)
+    except Exception:  # annotations that name what is not there say nothing
+        return {}
+
+
+def _is_config(value: Any) -> bool:
+    return isinstance(value, DictConfig | ListConfig)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value can be meant by an annotation; True where nothing certain can be said."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in _UNIONS:
+        return any(_fits(value, one) for one in arguments)
+    if origin is typing.Literal:
+        return value in arguments
+    if hint is type(None):
+        return value is None
+    if hint in _NUMBERS:
+        if isinstance(value, bool) and hint is not bool:
+            return False
+        return isinstance(value, (*_NUMBERS[hint], DictConfig))
+    if origin in (Sequence, list, tuple):
+        if isinstance(value, str | int | float | None):
+            return False
+        items = [one for one in arguments if one is not Ellipsis]
+        if isinstance(value, ListConfig) and len(items) == 1:
+            return all(_fits(item, items[0]) for item in value)
+    return True
+
+
+def _shown(hint: Any) -> str:
+    if typing.get_origin(hint) in _UNIONS:
+        return " or ".join(_shown(one) for one in typing.get_args(hint))
+    if hint is type(None):
+        return "None"
+    return getattr(hint, "__name__", str(hint)) if hint in _NUMBERS else str(hint)

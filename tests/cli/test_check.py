@@ -1,0 +1,89 @@
+import json
+
+import pytest
+from omegaconf import OmegaConf
+
+from detrex.cli import main
+from detrex.cli.check import static_findings, training_size
+from detrex.config import get_config
+from detrex.config.config import configs_root
+
+SHAPES = str(configs_root() / "dino" / "demo_shapes.py")
+
+
+@pytest.fixture
+def _data(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("train", "val"):
+        (tmp_path / "data" / name / "images").mkdir(parents=True)
+        (tmp_path / "data" / name / "annotations.json").write_text("{}")
+
+
+@pytest.mark.usefixtures("_data")
+def test_check__clean_config(capsys):
+    assert main(["check", SHAPES, "dataloader.folder=data", "--size", "64x96"]) == 0
+    text = capsys.readouterr().out
+    assert text.endswith("no mistakes found\n")
+    assert "res3      64 channels  stride 8" in text
+    assert "GFLOPs forward" in text
+
+
+@pytest.mark.usefixtures("_data")
+def test_check__lists_all_mistakes_at_once(tmp_path, capsys):
+    (tmp_path / "taken").write_text("")
+    status = main(
+        [
+            *("check", SHAPES, "--json", "--size", "64x96", "dataloader.folder=elsewhere"),
+            *("model.backbone.out_featurs=[res3]", "model.num_queries=many", "train.max_itr=3"),
+            *("train.output_dir=taken", "train.init_checkpoint=absent.pth"),
+        ]
+    )
+    findings = "\n".join(json.loads(capsys.readouterr().out)["findings"])
+    assert status == 1
+    for part in (
+        "no 'out_featurs'. Did you mean 'out_features'",
+        "no 'max_itr'. Did you mean 'max_iter'",
+        "model.num_queries of DINO() must be int, got 'many'",
+        "train.output_dir taken is a file",
+        "train.init_checkpoint is 'absent.pth', which does not exist",
+        "elsewhere/train/annotations.json, which does not exist",
+        "elsewhere/val/images, which does not exist",
+    ):
+        assert part in findings
+
+
+def test_check__misspelt_keyword_of_a_wrapper(capsys):
+    config = str(configs_root() / "dino" / "timm_example.py")
+    words = ["check", config, "model.backbone.model_nme=resnet50", "--size", "64x96"]
+    assert main([*words, "model.backbone.model_name=test_resnet"]) == 1
+    text = capsys.readouterr().out
+    assert "no 'model_nme'. Did you mean 'model_name'" in text
+    assert "model.backbone.pretrained=True is left out" in text
+
+
+def test_check__config_that_is_not_there(capsys):
+    assert main(["check", SHAPES.replace("shapes", "shaps")]) == 1
+    assert "does not exist. Did you mean 'demo_shapes.py'" in capsys.readouterr().err
+
+
+def test_check__bad_size(capsys):
+    with pytest.raises(SystemExit) as error:
+        main(["check", SHAPES, "--size", "wide"])
+    assert error.value.code == 2
+    assert "--size expects e.g. 800x1333" in capsys.readouterr().err
+
+
+def test_static_findings__datasets_and_parts():
+    cfg = get_config("dino/dino_r50_4scale_12ep.py")
+    cfg.dataloader.train.dataset.names = "coco_2017_trian"
+    del cfg["optimizer"]
+    cfg.train.output_dir = ""
+    findings = "\n".join(static_findings(cfg))
+    assert "'coco_2017_trian', which is not registered. Did you mean 'coco_2017_train'" in findings
+    assert "the config has no 'optimizer'" in findings
+    assert "train.output_dir is not set" in findings
+
+
+def test_training_size__is_the_augmentations():
+    assert training_size(get_config("dino/dino_r50_4scale_12ep.py")) == (800, 1333)
+    assert training_size(OmegaConf.create({"model": 1})) == (800, 1333)
