@@ -17,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from detrex.errors import BackboneError
 
+from .probing import meta_twin
 from .sizes import Size, round_up
 from .wrapped import WrappedBackbone
 
@@ -166,6 +167,7 @@ def multiply_adds(network: nn.Module, size: Size, in_channels: int = 3) -> int:
         The number for convolutions, matrix products and attention, as torch counts them, halved:
         torch counts a multiplication and an addition as two.
     """
+    network = meta_twin(network).requires_grad_(False)  # the counter hooks onto gradients otherwise
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(torch.empty(1, in_channels, *size, device="meta"))
     return counter.get_total_flops() // 2

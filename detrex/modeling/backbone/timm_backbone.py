@@ -158,21 +158,23 @@ def _selected(
     # Identity tells the default, which adapts, from an equal tuple of the user, which does not.
     is_given = out_indices is not DEFAULT_OUT_INDICES
     if out_strides is None:
-        given = out_indices if is_given else _default_indices(facts.strides)
+        given = out_indices if is_given else _default_indices(facts)
         indices = resolve_indices(given, facts.strides, name)
         pairs = zip(given, indices, strict=True)
-        return [dataclasses.replace(facts.taps[i], name=f"p{asked}") for asked, i in pairs], None
+        return [
+            dataclasses.replace(facts.tap(i, name), name=f"p{asked}") for asked, i in pairs
+        ], None
     taps = list(facts.taps)
     if is_given:
-        taps = [taps[i] for i in resolve_indices(out_indices, facts.strides, name)]
+        taps = [facts.tap(i, name) for i in resolve_indices(out_indices, facts.strides, name)]
     strides = check_out_strides(out_strides, [tap.stride for tap in taps], name)
     levels = plan_levels(strides, taps, one_each=is_given and len(taps) == len(strides))
     return taps_and_levels(levels, facts.input_rule)
 
 
-def _default_indices(strides: Sequence[int]) -> tuple[int, ...]:
+def _default_indices(facts: NetworkFacts) -> tuple[int, ...]:
     """First four indices, or ends of the quarters of a network of one stride."""
-    count = len(strides)
-    if len(set(strides)) == 1 and count > 4:
-        return tuple(count * quarter // 4 - 1 for quarter in (1, 2, 3, 4))
-    return DEFAULT_OUT_INDICES[:count]
+    indices = [int(tap.source) for tap in facts.taps]
+    if len(set(facts.strides)) == 1 and len(indices) > 4:
+        return tuple(indices[len(indices) * quarter // 4 - 1] for quarter in (1, 2, 3, 4))
+    return tuple(indices[: len(DEFAULT_OUT_INDICES)])

@@ -32,21 +32,32 @@ class NetworkFacts:
     """What a network offers and needs.
 
     Attributes:
-        taps: every feature, named and found by its index.
+        strides: stride in pixels of every feature that timm lists, by its index.
+        taps: the features that can be taken, named and found by their index.
         input_rule: the images that it takes.
         look_size: height and width in pixels of an image that it takes as it is.
         pretrained_cfg: timm's description of its weights.
     """
 
+    strides: tuple[int, ...]
     taps: tuple[Feature, ...]
     input_rule: InputRule
     look_size: Size
     pretrained_cfg: Mapping[str, Any]
 
-    @property
-    def strides(self) -> list[int]:
-        """Stride of each feature in pixels."""
-        return [tap.stride for tap in self.taps]
+    def tap(self, index: int, who: str) -> Feature:
+        """Give the feature of an index.
+
+        Raises:
+            BackboneError: timm lists it, but cannot take it.
+        """
+        for tap in self.taps:
+            if tap.source == index:
+                return tap
+        offered = ", ".join(f"{tap.source} (stride {tap.stride})" for tap in self.taps)
+        raise BackboneError(
+            f"timm lists feature {index} of {who} but cannot take it: choose among {offered}."
+        )
 
 
 def import_timm() -> ModuleType:
@@ -161,7 +172,10 @@ class _Look:
         self.channels = int(keywords.get("in_chans", 3))
         with torch.device(device):
             offered: Any = _created_to_look(name, keywords).feature_info
-        self.strides = [int(tap["reduction"]) for tap in offered.info]
+        self.all_strides = tuple(int(tap["reduction"]) for tap in offered.info)
+        # TResNet lists a feature that no module gives.
+        self.indices = [i for i, tap in enumerate(offered.info) if tap.get("module") != ""]
+        self.strides = [self.all_strides[i] for i in self.indices]
         self._built: dict[tuple[str, ...], nn.Module] = {}
 
     def network(self, further: tuple[str, ...] = ()) -> nn.Module:
@@ -169,7 +183,7 @@ class _Look:
         if further not in self._built:
             more = {**self.keywords, **dict.fromkeys(further, True)}
             with torch.device(self.device):
-                built = create_network(self.name, more, range(len(self.strides)))
+                built = create_network(self.name, more, self.indices)
             self._built[further] = built.eval()
         return self._built[further]
 
@@ -200,11 +214,12 @@ class _Look:
         size = rule.tile or rule.fitted_size([min(side, _LOOK_SIDE) for side in native])
         further = tuple(rule.keywords)
         taps = []
-        for index, shape in enumerate(self.shapes(size, further)):
+        for index, shape in zip(self.indices, self.shapes(size, further), strict=True):
             layout = _layout(self.network(further), shape, size)
             channels = int(shape[3] if layout == "NHWC" else shape[1])
-            taps.append(Feature(str(index), index, channels, self.strides[index], layout))
-        return NetworkFacts(tuple(taps), rule, size, config)
+            stride = self.all_strides[index]
+            taps.append(Feature(str(index), index, channels, stride, layout))
+        return NetworkFacts(self.all_strides, tuple(taps), rule, size, config)
 
 
 def _created_to_look(name: str, keywords: Mapping[str, Any]) -> nn.Module:

@@ -42,7 +42,7 @@ def test_network_facts__taps_are_those_of_timm(name):
     outputs = network(torch.randn(2, 3, *facts.look_size))
     info = network.feature_info
     assert [tap.channels for tap in facts.taps] == info.channels()
-    assert facts.strides == info.reduction()
+    assert list(facts.strides) == info.reduction()
     for tap, output in zip(facts.taps, outputs, strict=True):
         assert tap.to_map(output, facts.look_size).shape[1] == tap.channels
 
@@ -64,3 +64,11 @@ def test_check_name__leaves_hubs_to_timm():
     check_name("hf-hub:somebody/some_model")
     with pytest.raises(BackboneError, match="no model named 'hf_hub'"):
         check_name("hf_hub")
+
+
+def test_network_facts__feature_that_no_module_gives():
+    facts = network_facts("tresnet_m", {})
+    assert facts.strides == (2, 4, 8, 16, 32)
+    assert [tap.source for tap in facts.taps] == [1, 2, 3, 4]
+    with pytest.raises(BackboneError, match=r"feature 0 of tresnet_m .* 1 \(stride 4\), 2"):
+        facts.tap(0, "tresnet_m")
