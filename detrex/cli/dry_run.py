@@ -104,7 +104,10 @@ def build_on_meta(call: DictConfig) -> nn.Module:
     try:
         with torch.device("meta"):
             return instantiate(call)
-    except NotImplementedError:  # its constructor computes with values, as torchvision's RegNets
+    except RuntimeError as error:
+        if "meta tensor" not in str(error):
+            raise
+        # Its constructor computes with values, as torchvision's RegNets and detectron2's Swin do.
         return instantiate(call).to("meta")
 
 

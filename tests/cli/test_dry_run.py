@@ -1,6 +1,8 @@
+import pytest
 import torch
 from detectron2.config import LazyCall as L
 from detectron2.config import instantiate
+from detectron2.modeling import SwinTransformer
 from torch import nn
 
 from detrex.cli.dry_run import SavedBytes, build_on_meta, count_parameters, dry_run, without_weights
@@ -70,6 +72,12 @@ def test_without_weights__fetches_nothing_and_says_so():
     assert notes == ["model.backbone.pretrained=True is left out: nothing is fetched"]
 
 
-def test_build_on_meta__network_that_computes_in_its_constructor():
-    call = L(TorchvisionBackbone)(model_name="regnet_x_400mf", out_strides=(8,))
+@pytest.mark.parametrize(
+    "call",
+    [
+        L(TorchvisionBackbone)(model_name="regnet_x_400mf", out_strides=(8,)),
+        L(SwinTransformer)(depths=[1, 1], num_heads=[1, 1], embed_dim=8, out_indices=[0, 1]),
+    ],
+)
+def test_build_on_meta__network_that_computes_in_its_constructor(call):
     assert all(parameter.is_meta for parameter in build_on_meta(call).parameters())

@@ -37,7 +37,8 @@ model.backbone = L(SimpleFeaturePyramid)(
     scale_factors=(2.0, 1.0, 0.5),
     top_block=L(LastLevelMaxPool)(),
     norm="LN",
-    square_pad="${.net.img_size}",
+    # Pictures have up to 1333 pixels here, more than a square of `img_size`: tables are resampled.
+    square_pad=0,
 )
 
 # detectron2's ViT does not publish the statistics of its images.
