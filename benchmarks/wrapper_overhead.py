@@ -1,10 +1,10 @@
 """Time of `TimmBackbone` by stride over that of timm's own feature network with equal weights.
 
-    python benchmarks/wrapper_overhead.py [--models resnet50 ...] [--rounds 40] [--size 224]
+    python benchmarks/wrapper_overhead.py [--models resnet50 ...] [--rounds 100] [--size 224]
 
-Both run in one process on the same image and take turns; which goes first changes each round. The
-figure is the median over the rounds of one round's ratio, so that what slows the machine down for a
-while slows both. Parameters are counted too.
+Both run in one process on the same image and take turns, twice a round; which goes first changes.
+The figure is the median over the rounds of one round's ratio, so that what slows the machine down
+for a while slows both. Parameters are counted too.
 """
 
 import argparse
@@ -24,7 +24,7 @@ def main() -> None:
     """Print one line a model."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--models", nargs="+", default=MODELS)
-    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
@@ -55,11 +55,13 @@ def compare(
     """
     ratios, times = [], []
     for turn in range(rounds + 3):
-        order = (ours, theirs) if turn % 2 else (theirs, ours)
-        seconds = {network: _seconds(network, image) for network in order}
+        first, second = (ours, theirs) if turn % 2 else (theirs, ours)
+        seconds = {ours: 0.0, theirs: 0.0}
+        for network in (first, second, second, first):  # so that a drift cancels out
+            seconds[network] += _seconds(network, image)
         if turn >= 3:  # the first rounds fill caches
             ratios.append(seconds[ours] / seconds[theirs])
-            times.append(seconds[theirs])
+            times.append(seconds[theirs] / 2)
     return ratios, times
 
 
