@@ -18,6 +18,12 @@ _EXAMPLES = """examples:
 """
 
 
+_NEEDED = (
+    *("model", "dataloader", "optimizer", "lr_multiplier", "train"),
+    *("dataloader.train", "train.device", "train.output_dir", "train.max_iter"),
+)
+
+
 def add_parser(commands: Any) -> None:
     """Add the command to the command line.
 
@@ -56,11 +62,12 @@ def run(arguments: argparse.Namespace) -> int:
 
     logging.disable(logging.WARNING)
     cfg = load_config(arguments.config)
+    findings = list(_override(cfg, arguments.overrides))
     try:
         size = parse_size(arguments.size) if arguments.size else training_size(cfg)
     except ValueError:
         arguments.parser.error(f"--size expects e.g. 800x1333, got {arguments.size!r}")
-    findings = [*_override(cfg, arguments.overrides), *static_findings(cfg)]
+    findings += static_findings(cfg)
     logging.disable(logging.CRITICAL)  # detectron2 logs what fails, which is told as a finding
     seen = None
     if "model" in cfg:
@@ -95,17 +102,19 @@ def static_findings(cfg: Any) -> list[str]:
     findings += _bad_output_dir(cfg)
     findings += _absent_weights(cfg)
     findings += _unknown_datasets(cfg)
+    findings += _unlike_evaluator(cfg)
     return findings
 
 
 def training_size(cfg: Any) -> tuple[int, int]:
-    """Give the largest image that the training augmentation makes, by default 800 x 1333.
+    """Give the largest image that the training augmentation makes.
 
     Args:
         cfg: the whole config.
 
     Returns:
-        Height and width in pixels.
+        Height and width in pixels; 800 x 1333 where no resizing with a shortest and a longest side
+        says so, for the pictures themselves are not opened.
     """
     from omegaconf import OmegaConf
 
@@ -113,12 +122,12 @@ def training_size(cfg: Any) -> tuple[int, int]:
     from detrex.config.types import lazy_calls
 
     mapper = OmegaConf.select(cfg, "dataloader.train.mapper")
+    sizes = []
     for _, call in lazy_calls(mapper, ""):
         edge, longest = call.get("short_edge_length"), call.get("max_size")
         if edge is not None and longest is not None:
-            shortest = max(edge) if not isinstance(edge, int) else edge
-            return int(shortest), int(longest)
-    return DEFAULT_SIZE
+            sizes.append((int(edge if isinstance(edge, int) else max(edge)), int(longest)))
+    return max(sizes, default=DEFAULT_SIZE)
 
 
 def text_of(seen: Any, findings: list[str]) -> str:
@@ -180,23 +189,37 @@ def _override(cfg: Any, overrides: list[str]) -> Iterator[str]:
 
 
 def _missing_parts(cfg: Any) -> Iterator[str]:
-    for part in ("model", "dataloader", "optimizer", "lr_multiplier", "train"):
-        if part not in cfg:
-            names = [str(name) for name in cfg]
-            yield f"the config has no {part!r}, which training needs.{did_you_mean(part, names)}"
+    from detrex.config import try_get_key
+
+    for key in _NEEDED:
+        holder = try_get_key(cfg, key.rpartition(".")[0]) if "." in key else cfg
+        if holder is not None and try_get_key(cfg, key) is None:
+            hint = did_you_mean(key.rpartition(".")[2], [str(name) for name in holder])
+            yield f"the config has no {key!r}, which training needs.{hint}"
+
+
+def _unlike_evaluator(cfg: Any) -> Iterator[str]:
+    from detrex.config import try_get_key
+
+    tested = try_get_key(cfg, "dataloader.test.dataset.names")
+    evaluated = try_get_key(cfg, "dataloader.evaluator.dataset_name")
+    both_names = isinstance(tested, str) and isinstance(evaluated, str)
+    if both_names and tested != evaluated:
+        yield (
+            f"dataloader.evaluator.dataset_name is {evaluated!r}, but dataloader.test loads "
+            f'{tested!r}: write "${{..test.dataset.names}}" for the first.'
+        )
 
 
 def _bad_output_dir(cfg: Any) -> Iterator[str]:
     folder = cfg.get("train", {}).get("output_dir")
     if not folder:
-        yield "train.output_dir is not set: name the folder of the run."
         return
-    path = Path(folder).expanduser()
-    if path.exists() and not path.is_dir():
-        yield f"train.output_dir {folder} is a file: name a folder."
-        return
-    parent = next(p for p in [path, *path.absolute().parents] if p.exists())
-    if not os.access(parent, os.W_OK):
+    path = Path(folder).expanduser().absolute()
+    parent = next(p for p in [path, *path.parents] if p.exists())
+    if not parent.is_dir():
+        yield f"train.output_dir {folder} cannot be a folder, for {parent} is a file: name another."
+    elif not os.access(parent, os.W_OK):
         yield f"train.output_dir {folder} cannot be written to: {parent} is not yours to write."
 
 

@@ -1,6 +1,7 @@
 """A detector built and run on the ``meta`` device, without data or weights."""
 
 import copy
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -65,6 +66,14 @@ def dry_run(model: DictConfig, size: Size) -> DryRun:
     if backbone is not None:
         _attempt(seen, "model.backbone", lambda: _look_at_backbone(backbone, seen))
     if backbone is None and "backbone" in model:
+        # What is left is built part by part, so that its mistakes are told as well.
+        for name in model:
+            if (
+                name != "backbone"
+                and isinstance(model[name], DictConfig)
+                and "_target_" in model[name]
+            ):
+                _attempt(seen, f"model.{name}", functools.partial(build_on_meta, model[name]))
         return seen
     detector = _attempt(seen, "model", lambda: build_on_meta(model))
     if detector is not None:

@@ -44,7 +44,7 @@ def test_check__lists_all_mistakes_at_once(tmp_path, capsys):
         "no 'out_featurs'. Did you mean 'out_features'",
         "no 'max_itr'. Did you mean 'max_iter'",
         "model.num_queries of DINO() must be int, got 'many'",
-        "train.output_dir taken is a file",
+        "train.output_dir taken cannot be a folder",
         "train.init_checkpoint is 'absent.pth', which does not exist",
         "elsewhere/train/annotations.json, which does not exist",
         "elsewhere/val/images, which does not exist",
@@ -59,6 +59,16 @@ def test_check__misspelt_keyword_of_a_wrapper(capsys):
     text = capsys.readouterr().out
     assert "no 'model_nme'. Did you mean 'model_name'" in text
     assert "model.backbone.pretrained=True is left out" in text
+
+
+def test_check__size_follows_the_overrides(capsys):
+    config = str(configs_root() / "dino" / "timm_example.py")
+    mapper = "dataloader.train.mapper"
+    resize = f"{mapper}.augmentation.1"
+    words = [f"{resize}.short_edge_length=[96]", f"{resize}.max_size=128"]
+    words += [f"{mapper}.augmentation_with_crop=null", "model.backbone.model_name=test_resnet"]
+    main(["check", config, *words])
+    assert "for an image of 96 x 128" in capsys.readouterr().out
 
 
 def test_check__config_that_is_not_there(capsys):
@@ -77,11 +87,22 @@ def test_static_findings__datasets_and_parts():
     cfg = get_config("dino/dino_r50_4scale_12ep.py")
     cfg.dataloader.train.dataset.names = "coco_2017_trian"
     del cfg["optimizer"]
-    cfg.train.output_dir = ""
     findings = "\n".join(static_findings(cfg))
     assert "'coco_2017_trian', which is not registered. Did you mean 'coco_2017_train'" in findings
     assert "the config has no 'optimizer'" in findings
-    assert "train.output_dir is not set" in findings
+
+
+def test_static_findings__keys_evaluator_and_output_below_a_file(tmp_path):
+    cfg = get_config("dino/dino_r50_4scale_12ep.py")
+    (tmp_path / "file").write_text("")
+    cfg.train.output_dir = str(tmp_path / "file" / "run")
+    cfg.train.max_iters = cfg.train.max_iter
+    del cfg.train["max_iter"]
+    cfg.dataloader.evaluator.dataset_name = "coco_2017_train"
+    findings = "\n".join(static_findings(cfg))
+    assert "no 'train.max_iter', which training needs. Did you mean 'max_iters'" in findings
+    assert f"cannot be a folder, for {tmp_path / 'file'} is a file" in findings
+    assert "evaluator.dataset_name is 'coco_2017_train', but dataloader.test loads" in findings
 
 
 def test_training_size__is_the_augmentations():

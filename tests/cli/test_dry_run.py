@@ -53,6 +53,17 @@ def test_dry_run__backbone_that_fails_ends_what_depends_on_it():
     assert seen.parameters == {}
 
 
+def test_dry_run__goes_on_with_the_parts_beside_a_backbone_that_fails():
+    model = small_model()
+    model.backbone = L(TimmBackbone)(model_name="resnet5O", out_strides=(8, 16))
+    model.transformer.encoder.num_heads = 7
+    findings = dry_run(model, (64, 96)).findings
+    assert [finding.partition(":")[0] for finding in findings] == [
+        "model.backbone",
+        "model.transformer",
+    ]
+
+
 def test_dry_run__table_of_what_is_frozen():
     model = small_model()
     model.neck.input_shapes = model.neck.in_features = None
