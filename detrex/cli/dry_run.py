@@ -67,13 +67,9 @@ def dry_run(model: DictConfig, size: Size) -> DryRun:
         _attempt(seen, "model.backbone", lambda: _look_at_backbone(backbone, seen))
     if backbone is None and "backbone" in model:
         # What is left is built part by part, so that its mistakes are told as well.
-        for name in model:
-            if (
-                name != "backbone"
-                and isinstance(model[name], DictConfig)
-                and "_target_" in model[name]
-            ):
-                _attempt(seen, f"model.{name}", functools.partial(build_on_meta, model[name]))
+        for name, part in model.items():
+            if name != "backbone" and isinstance(part, DictConfig) and "_target_" in part:
+                _attempt(seen, f"model.{name!s}", functools.partial(build_on_meta, part))
         return seen
     detector = _attempt(seen, "model", lambda: build_on_meta(model))
     if detector is not None:

@@ -53,12 +53,11 @@ def facts_of(entry: Entry, size: tuple[int, int]) -> dict[str, Any]:
     fitted = rule.fitted_size(size, max(OUT_STRIDES) if backbone.pyramid else 1)
     tile = rule.tile or fitted
     tiles = math.prod(whole // part for whole, part in zip(fitted, tile, strict=True))
-    frozen = {}
-    for freeze_at in range(1, 6):
-        twin = build_to_look(
-            entry.name, entry.library, out_strides=OUT_STRIDES, freeze_at=freeze_at
-        ).network
-        frozen[freeze_at] = sum(p.numel() for p in twin.parameters() if not p.requires_grad)
+    named = list(backbone.network.named_parameters())
+    frozen = {
+        freeze_at: sum(p.numel() for name, p in named if stage.holds(name) or not p.requires_grad)
+        for freeze_at, stage in enumerate(backbone.stages, start=1)
+    }
     made = sum(p.numel() for p in backbone.parameters()) - entry_params(backbone)
     return {
         "name": entry.name,
@@ -131,7 +130,7 @@ def text_of(facts: dict[str, Any]) -> str:
         "sizes",
         f"  {facts['input_rule']}; padding_constraints {facts['padding_constraints']}",
         f"  {height} x {width} runs at {' x '.join(map(str, facts['fitted_size']))}{tiles}: "
-        f"{facts['gflops']:.1f} GFLOPs (multiply-adds)",
+        f"{facts['gflops']:.1f} GFLOPs of the network",
         "",
         "freezing",
         *(

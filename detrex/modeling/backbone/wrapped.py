@@ -37,6 +37,7 @@ class WrappedBackbone(KeepsFrozen, Backbone):
         input_rule: what is done to images of a size that the network does not take.
         preprocess: statistics and channel order of the images that the weights expect.
         offered: every map that the network itself has, in the order of their computation.
+        stages: what each ``freeze_at`` from 1 to 5 freezes of the network.
         frozen_table: frozen and trainable parameters by level, as text.
     """
 
@@ -44,6 +45,7 @@ class WrappedBackbone(KeepsFrozen, Backbone):
     input_rule: InputRule
     preprocess: Preprocess
     offered: tuple[Feature, ...]
+    stages: tuple[FreezePlan, ...]
     frozen_table: str
     pyramid: FeaturePyramid | None
     _taps: FeatureTable
@@ -98,6 +100,7 @@ class WrappedBackbone(KeepsFrozen, Backbone):
 
     def _log(self, who: str, stages: Sequence[FreezePlan]) -> None:
         """Log once what was built: outputs, sizes, and what of it learns."""
+        self.stages = tuple(stages)
         self.frozen_table = freezing_table(self.network, stages, self.pyramid)
         logger.info("%s: %s; %s\n%s", who, self.features, self.input_rule, self.frozen_table)
 
