@@ -1,6 +1,6 @@
 """Position tables for another size of image or window, by bicubic resampling.
 
-A table is known by ``pos`` in its name and by its shape:
+A table is known by ``pos`` in its name and by its shape::
 
     (1, N, C) or (N, C)       absolute, a token a cell, class and register tokens before them
     (1, C, H, W), (1, H, W, C)  absolute, as a map

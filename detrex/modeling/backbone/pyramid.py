@@ -1,6 +1,6 @@
 """From the maps that a network has to the levels that are asked for by stride.
 
-A level whose stride the network has is that map, untouched. The others are made:
+A level whose stride the network has is that map, untouched. The others are made::
 
     plain networks    every level from a map of the one stride, as in ViTDet (arXiv:2203.16527,
                       section 3): transposed convolutions up, max pooling down, then a 1x1 and a

@@ -1,5 +1,7 @@
 """Which image sizes a network takes, found by trying, and how an image of any other size is fitted.
 
+::
+
     any size                    nothing to do
     multiples of a number       zeros at the right and at the bottom
     position tables of one size keywords of the network that resample them (`dynamic_img_size`)
