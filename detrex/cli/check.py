@@ -57,10 +57,18 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         ConfigError: there is no such config, or it does not run.
     """
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)  # detectron2 logs what fails, which is told as a finding
+    try:
+        return _check(arguments)
+    finally:
+        logging.disable(before)
+
+
+def _check(arguments: argparse.Namespace) -> int:
     from detrex.cli.catalogue import parse_size
     from detrex.config import load_config
 
-    logging.disable(logging.WARNING)
     cfg = load_config(arguments.config)
     findings = list(_override(cfg, arguments.overrides))
     try:
@@ -68,14 +76,12 @@ def run(arguments: argparse.Namespace) -> int:
     except ValueError:
         arguments.parser.error(f"--size expects e.g. 800x1333, got {arguments.size!r}")
     findings += static_findings(cfg)
-    logging.disable(logging.CRITICAL)  # detectron2 logs what fails, which is told as a finding
     seen = None
     if "model" in cfg:
         from detrex.cli.dry_run import dry_run
 
         seen = dry_run(cfg.model, size)
         findings += [finding for finding in seen.findings if finding not in findings]
-    logging.disable(logging.NOTSET)
     if arguments.json:
         facts = dataclasses.asdict(seen) if seen else {}
         print(json.dumps({**facts, "config": arguments.config, "findings": findings}, indent=1))

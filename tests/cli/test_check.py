@@ -1,4 +1,5 @@
 import json
+import logging
 
 import pytest
 from omegaconf import OmegaConf
@@ -74,6 +75,7 @@ def test_check__size_follows_the_overrides(capsys):
 def test_check__config_that_is_not_there(capsys):
     assert main(["check", SHAPES.replace("shapes", "shaps")]) == 1
     assert "does not exist. Did you mean 'demo_shapes.py'" in capsys.readouterr().err
+    assert logging.getLogger("detrex").isEnabledFor(logging.WARNING)
 
 
 def test_check__bad_size(capsys):
