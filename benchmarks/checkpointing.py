@@ -13,6 +13,7 @@ import timm
 import torch
 from torch import nn
 
+from detrex.cli.dry_run import SavedBytes
 from detrex.modeling.backbone.checkpointing import checkpoint_blocks
 
 MODELS = (
@@ -51,19 +52,11 @@ def main() -> None:
 
 def _step(network: nn.Module, image: torch.Tensor) -> tuple[int, float, list[torch.Tensor]]:
     """Bytes saved by a forward, its loss, and the gradients."""
-    held = {t.untyped_storage().data_ptr() for t in (*network.parameters(), *network.buffers())}
-    saved: dict[int, torch.UntypedStorage] = {}
-
-    def pack(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in held:
-            saved[storage.data_ptr()] = storage
-        return tensor
-
+    saved = SavedBytes(network)
     torch.manual_seed(0)
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+    with saved:
         loss = torch.stack([m.square().mean() for m in network(image)]).sum()
-    size = sum(storage.nbytes() for storage in saved.values())
+    size = saved.total
     loss.backward()
     return size, loss.item(), [p.grad for p in network.parameters() if p.grad is not None]
 

@@ -6,6 +6,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 
+from detrex.cli import backbones, check
 from detrex.errors import DetrexError
 
 _EXAMPLES = """examples:
@@ -34,17 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    # A command imports what it needs, which for `check` is PyTorch.
-    if not words or words[0] != "check":
-        from detrex.cli import backbones
-
-        backbones.add_parser(commands)
-    if not words or words[0] != "backbones":
-        from detrex.cli import check
-
-        check.add_parser(commands)
-    parsed, further = parser.parse_known_args(words)
+    backbones.add_parser(commands)
+    check.add_parser(commands)
+    parsed, further = parser.parse_known_args(arguments)
     if further and hasattr(parsed, "overrides") and not any(w.startswith("-") for w in further):
         parsed.overrides += further  # key=value after an option
     elif further:

@@ -11,8 +11,7 @@ from detrex.checkpoint.input_kernels import adapt_kernel
 from detrex.errors import BackboneError
 
 from .probing import look_at
-
-MAX_IN_CHANNELS = 12
+from .wrapped import check_in_channels
 
 _BUILT_FOR = 3
 
@@ -34,10 +33,7 @@ def set_input_channels(
         BackboneError: the number is out of range, the network cannot be run, or something else
             than a convolution reads its image's channels.
     """
-    if type(in_channels) is not int or not 1 <= in_channels <= MAX_IN_CHANNELS:
-        raise BackboneError(
-            f"in_channels must be an integer from 1 to {MAX_IN_CHANNELS}, got {in_channels!r}."
-        )
+    check_in_channels(in_channels)
     if in_channels == _BUILT_FOR:
         return
     sizes = [*image_sizes] or _usual_sizes(network)

@@ -1,8 +1,10 @@
 """Weights for a network of timm or torchvision, wherever they are and whatever they are called.
 
-weights=... -> where (timm_weights, torchvision_weights, a path, an address)
--> the file (detrex.checkpoint.download, .reading)
--> the network (detrex.checkpoint.matching), with a report
+::
+
+    weights=... -> where (timm_weights, torchvision_weights, a path, an address)
+                -> the file (detrex.checkpoint.download, .reading)
+                -> the network (detrex.checkpoint.matching), with a report
 """
 
 import functools
