@@ -1,7 +1,6 @@
 """``detrex backbones show`` and ``nodes``: one architecture, looked at on the ``meta`` device."""
 
 import json
-import math
 from typing import Any
 
 from detrex.cli.catalogue import Entry, read_catalogue
@@ -46,13 +45,14 @@ def facts_of(entry: Entry, size: tuple[int, int]) -> dict[str, Any]:
     Returns:
         Plain values, by the headings that `text_of` prints.
     """
-    from detrex.modeling.backbone.survey import OUT_STRIDES, build_to_look, multiply_adds
+    from detrex.modeling.backbone.survey import (
+        OUT_STRIDES,
+        build_to_look,
+        count_tiles,
+        multiply_adds_for,
+    )
 
     backbone = build_to_look(entry.name, entry.library, out_strides=OUT_STRIDES)
-    rule = backbone.input_rule
-    fitted = rule.fitted_size(size, max(OUT_STRIDES) if backbone.pyramid else 1)
-    tile = rule.tile or fitted
-    tiles = math.prod(whole // part for whole, part in zip(fitted, tile, strict=True))
     named = list(backbone.network.named_parameters())
     frozen = {
         freeze_at: sum(p.numel() for name, p in named if stage.holds(name) or not p.requires_grad)
@@ -86,11 +86,11 @@ def facts_of(entry: Entry, size: tuple[int, int]) -> dict[str, Any]:
             for feature in backbone.features
         ],
         "size": list(size),
-        "fitted_size": list(fitted),
-        "tiles": tiles,
-        "input_rule": str(rule),
+        "fitted_size": list(backbone.fitted_size(size)),
+        "tiles": count_tiles(backbone, size),
+        "input_rule": str(backbone.input_rule),
         "padding_constraints": backbone.padding_constraints,
-        "gflops": round(tiles * multiply_adds(backbone.network, tile) / 1e9, 2),
+        "gflops": round(multiply_adds_for(backbone, size) / 1e9, 2),
         "frozen_params": frozen,
         "pixel_mean": list(backbone.preprocess.pixel_mean),
         "pixel_std": list(backbone.preprocess.pixel_std),

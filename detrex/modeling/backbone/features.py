@@ -182,8 +182,8 @@ def describe_feature(
             "choose a node before the pooling and the classifier."
         )
     layout = map_layout(shape, image_size)
-    first = 2 if layout == "NCHW" else 1
-    map_stride = _stride([s[first] for s in shapes], [height for height, _ in image_sizes])
+    heights = [map_size(s, layout)[0] for s in shapes]
+    map_stride = _stride(heights, [height for height, _ in image_sizes])
     if map_stride is None:
         raise BackboneError(
             f"node {source!r} gives a tensor of shape {tuple(shape)} whatever the size of the "
@@ -206,6 +206,17 @@ def map_layout(shape: Sequence[int], image_size: Sequence[int]) -> Layout:
     channels_first = abs(math.log(shape[2] / shape[3]) - aspect)
     channels_last = abs(math.log(shape[1] / shape[2]) - aspect)
     return "NCHW" if channels_first <= channels_last else "NHWC"
+
+
+def map_size(shape: Sequence[int], layout: Layout) -> tuple[int, int]:
+    """Give height and width of a map in cells.
+
+    Args:
+        shape: the four sizes of a feature map.
+        layout: ``"NCHW"`` or ``"NHWC"``.
+    """
+    first = 2 if layout == "NCHW" else 1
+    return int(shape[first]), int(shape[first + 1])
 
 
 def _stride(map_heights: Sequence[int], image_heights: Sequence[int]) -> int | None:

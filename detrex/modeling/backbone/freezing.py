@@ -9,7 +9,7 @@ embedding, and as its four stages the quarters of its blocks.
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -18,7 +18,7 @@ from torch import nn
 
 from detrex.errors import BackboneError
 
-from .features import map_layout
+from .features import map_layout, map_size
 from .probing import Look
 
 MAX_FREEZE_AT = 5
@@ -110,19 +110,6 @@ def check_freeze_at(freeze_at: int) -> None:
         )
 
 
-def plan_freezing(look: Look, freeze_at: int) -> FreezePlan:
-    """Find what the first `freeze_at` stages of a network are.
-
-    Args:
-        look: a twin of the network and an image that it takes.
-        freeze_at: number of stages as in `check_freeze_at`.
-
-    Returns:
-        The names to freeze.
-    """
-    return FreezePlan() if freeze_at <= 0 else plan_stages(look)[freeze_at - 1]
-
-
 def plan_stages(look: Look) -> list[FreezePlan]:
     """Find the stages of a network by one run of it.
 
@@ -130,7 +117,7 @@ def plan_stages(look: Look) -> list[FreezePlan]:
         look: a twin of the network and an image that it takes.
 
     Returns:
-        For 1 to 5 what `plan_freezing` gives; each holds those before it.
+        What is frozen by a ``freeze_at`` of 1 to 5; each holds those before it.
     """
     calls = record_calls(look)
     plans = []
@@ -141,6 +128,19 @@ def plan_stages(look: Look) -> list[FreezePlan]:
         _collect(look.twin, "", calls, end, modules, parameters)
         plans.append(FreezePlan(tuple(modules), tuple(parameters)))
     return plans
+
+
+def plan_freezing(stages: Sequence[FreezePlan], freeze_at: int) -> FreezePlan:
+    """Choose what the first `freeze_at` stages of a network are.
+
+    Args:
+        stages: as from `plan_stages`.
+        freeze_at: number of stages as in `check_freeze_at`.
+
+    Returns:
+        The names to freeze.
+    """
+    return stages[freeze_at - 1] if freeze_at > 0 else FreezePlan()
 
 
 def record_calls(look: Look) -> dict[str, _Call]:
@@ -185,8 +185,7 @@ def _level(output: Any, image_size: tuple[int, int]) -> int | None:
     if output.dim() == 3:
         pixels = output.shape[1]
     else:
-        first = 2 if map_layout(output.shape, image_size) == "NCHW" else 1
-        pixels = output.shape[first] * output.shape[first + 1]
+        pixels = math.prod(map_size(output.shape, map_layout(output.shape, image_size)))
     return round(math.log2(image_size[0] * image_size[1] / pixels) / 2) if pixels else None
 
 

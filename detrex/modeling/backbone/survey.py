@@ -97,15 +97,13 @@ def describe(backbone: WrappedBackbone) -> dict[str, Any]:
     last = {feature.stride: feature for feature in offered}
     strides = sorted(last)
     rule = backbone.input_rule
-    size = rule.tile or rule.fitted_size(FLOPS_SIZE)
-    tiles = math.prod(-(-side // step) for side, step in zip(FLOPS_SIZE, size, strict=True))
     return {
         "strides": strides,
         "channels": [last[stride].channels for stride in strides],
         "kind": kind_of(strides),
         "layout": offered[-1].layout,
         "params": sum(p.numel() for p in network.parameters()),
-        "gflops": round(tiles * multiply_adds(network, size) / 1e9, 3),
+        "gflops": round(multiply_adds_for(backbone, FLOPS_SIZE) / 1e9, 3),
         "norm": norm_kind(network),
         "multiple": rule.multiple,
         "tile": list(rule.tile) if rule.tile else None,
@@ -153,6 +151,24 @@ def _norm_of(module: nn.Module) -> str:
     if isinstance(module, nn.LayerNorm):
         return "layer"
     return "rms" if "rmsnorm" in type(module).__name__.lower() else ""
+
+
+def count_tiles(backbone: WrappedBackbone, image_size: Size) -> int:
+    """Count the pieces in which the network sees an image; 1 where it takes it whole."""
+    fitted = backbone.fitted_size(image_size)
+    tile = backbone.input_rule.tile or fitted
+    return math.prod(whole // part for whole, part in zip(fitted, tile, strict=True))
+
+
+def multiply_adds_for(backbone: WrappedBackbone, image_size: Size) -> int:
+    """Count the multiply-adds of a backbone's network for an image of any size, in its tiles.
+
+    Args:
+        backbone: as from `build_to_look`.
+        image_size: height and width in pixels, before padding.
+    """
+    size = backbone.input_rule.tile or backbone.fitted_size(image_size)
+    return count_tiles(backbone, image_size) * multiply_adds(backbone.network, size)
 
 
 def multiply_adds(network: nn.Module, size: Size, in_channels: int = 3) -> int:

@@ -10,10 +10,10 @@ from detectron2.layers import FrozenBatchNorm2d
 from torch import nn
 
 from .features import Feature, resolve_indices
-from .freezing import FreezePlan, check_freeze_at, plan_stages
+from .freezing import check_freeze_at, plan_stages
 from .frozen_norm import freeze_norms, frozen_norm_class
 from .preprocess import Preprocess
-from .probing import Look, look_at, unused_parameters
+from .probing import look_at, unused_parameters
 from .pyramid import Level, check_out_strides, plan_levels, taps_and_levels
 from .timm_network import NetworkFacts, check_name, create_network, network_facts
 from .wrapped import (
@@ -125,18 +125,13 @@ class TimmBackbone(WrappedBackbone):
             freeze_norms(self.timm_model, frozen_class, model_name, facts.look_size, in_channels)
         self._publish(taps, levels, out_channels, facts.input_rule)
         look = look_at(self.timm_model, [facts.look_size], in_channels)
-        stages = plan_stages(look)
-        self._freeze(look, stages, freeze_at)
-        if grad_checkpointing:
-            checkpoint_network(self.timm_model, model_name)
-        self._log(f"TimmBackbone({model_name!r})", stages)
-
-    def _freeze(self, look: Look, stages: Sequence[FreezePlan], freeze_at: int) -> None:
-        plan = stages[freeze_at - 1] if freeze_at > 0 else FreezePlan()
-        self.frozen_modules = tuple(f"timm_model.{n}" for n in plan.apply(self.timm_model))
+        self._freeze(plan_stages(look), freeze_at)
         parameters = dict(self.timm_model.named_parameters())
         for name in unused_parameters(look.twin, look.outputs):
             parameters[name].requires_grad_(False)
+        if grad_checkpointing:
+            checkpoint_network(self.timm_model, model_name)
+        self._log(f"TimmBackbone({model_name!r})")
 
     @property
     def network(self) -> nn.Module:

@@ -12,7 +12,7 @@ from torch import nn
 from detrex.errors import BackboneError, did_you_mean
 
 from .building import build_network
-from .features import Feature, Layout, map_layout
+from .features import Feature, Layout, map_layout, map_size
 from .sizes import InputRule, Run, Size, find_input_rule
 
 # Keywords that reach no constructor of timm's: those of TimmBackbone, and of timm's builder.
@@ -199,7 +199,7 @@ class _Look:
         def sizes(size: Size) -> list[Size]:
             network = self.network(further)
             shapes = self.shapes(size, further)
-            return [_map_size(shape, _layout(network, shape, size)) for shape in shapes]
+            return [map_size(shape, _layout(network, shape, size)) for shape in shapes]
 
         return sizes
 
@@ -243,8 +243,3 @@ def _native_size(config: Mapping[str, Any], keywords: Mapping[str, Any]) -> Size
 def _layout(network: nn.Module, shape: Sequence[int], size: Size) -> Layout:
     claimed = getattr(network, "output_fmt", None)
     return claimed.value if claimed is not None else map_layout(shape, size)
-
-
-def _map_size(shape: Sequence[int], layout: Layout) -> Size:
-    height, width = shape[2:4] if layout == "NCHW" else shape[1:3]
-    return int(height), int(width)

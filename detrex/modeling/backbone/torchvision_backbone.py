@@ -13,6 +13,7 @@ from torch import nn
 
 from detrex.errors import BackboneError
 
+from .channels import set_input_channels
 from .features import Feature
 from .freezing import check_freeze_at, plan_stages
 from .frozen_norm import freeze_norms, frozen_norm_class
@@ -115,10 +116,7 @@ class TorchvisionBackbone(WrappedBackbone):
 
         who = f"torchvision's {model_name!r}"
         network = build_classifier(model_name, **kwargs)
-        if in_channels != 3:
-            from .channels import set_input_channels
-
-            set_input_channels(network, in_channels)
+        set_input_channels(network, in_channels)
         offer = look_for_nodes(network, who, in_channels)
         self.offered = offer.nodes
         taps: Sequence[Feature] = ()
@@ -145,13 +143,11 @@ class TorchvisionBackbone(WrappedBackbone):
             rule = offer.input_rule
             taps = table_of_nodes(self.feature_extractor, rule, nodes, in_channels).features
         self._publish(taps, levels, out_channels, offer.input_rule)
-        stages = plan_stages(look_at(network, [offer.look_size], in_channels))
-        if freeze_at > 0:
-            frozen = stages[freeze_at - 1].apply(self.feature_extractor)
-            self.frozen_modules = tuple(f"feature_extractor.{name}" for name in frozen)
+        look = look_at(network, [offer.look_size], in_channels)
+        self._freeze(plan_stages(look), freeze_at)
         if grad_checkpointing:
             checkpoint_network(self.feature_extractor, model_name)
-        self._log(f"TorchvisionBackbone({model_name!r})", stages)
+        self._log(f"TorchvisionBackbone({model_name!r})")
 
     @property
     def network(self) -> nn.Module:

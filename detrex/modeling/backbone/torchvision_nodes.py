@@ -14,7 +14,7 @@ from torch import nn
 
 from detrex.errors import BackboneError, did_you_mean
 
-from .features import Feature, FeatureTable, describe_feature
+from .features import Feature, FeatureTable, describe_feature, map_size
 from .probing import look_at
 from .sizes import InputRule, Size, find_input_rule
 
@@ -147,8 +147,7 @@ def _grid(node: Feature, shape: Shape, size: Size) -> Size:
         if shape[1] - node.prefix_tokens != height * width:
             raise BackboneError(f"{shape[1]} tokens are not {height} x {width}.")
         return height, width
-    first = 2 if node.layout == "NCHW" else 1
-    return int(shape[first]), int(shape[first + 1])
+    return map_size(shape, node.layout)
 
 
 def nodes_by_mode(

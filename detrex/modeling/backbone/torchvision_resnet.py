@@ -18,7 +18,7 @@ from .preprocess import IMAGENET, Preprocess
 from .torchvision_classifier import build_classifier
 from .torchvision_weights import first_weights
 from .weights import load_network_weights
-from .wrapped import check_in_channels, chosen_weights
+from .wrapped import chosen_weights
 
 __all__ = ["FrozenBatchNorm2d", "TorchvisionResNet"]
 
@@ -65,7 +65,6 @@ class TorchvisionResNet(KeepsFrozen, Backbone):
         in_channels: int = 3,
     ) -> None:
         super().__init__()
-        check_in_channels(in_channels)
         if not name.startswith(("resnet", "resnext", "wide_resnet")):
             raise BackboneError(
                 f"TorchvisionResNet takes a ResNet such as 'resnet50', got {name!r}: "
@@ -82,8 +81,7 @@ class TorchvisionResNet(KeepsFrozen, Backbone):
             norm_layer=FrozenBatchNorm2d,
             replace_stride_with_dilation=[False, False, dilation],
         )
-        if in_channels != 3:
-            set_input_channels(network, in_channels)
+        set_input_channels(network, in_channels)
         layers = _check_layers(return_layers)
         self.body = IntermediateLayerGetter(network, layers)
         if pretrained:

@@ -15,11 +15,11 @@ from torch import nn
 from detrex.errors import BackboneError
 
 from .features import Feature, FeatureTable
-from .freezing import FreezePlan, KeepsFrozen
+from .freezing import FreezePlan, KeepsFrozen, plan_freezing
 from .freezing_table import freezing_table
 from .preprocess import Preprocess
 from .pyramid import FeaturePyramid, Level, whole_cells
-from .sizes import InputRule, pad_to
+from .sizes import InputRule, Size, pad_to
 
 logger = logging.getLogger(__name__)
 
@@ -98,10 +98,16 @@ class WrappedBackbone(KeepsFrozen, Backbone):
         if used.preprocess is not None:
             self.preprocess = used.preprocess
 
-    def _log(self, who: str, stages: Sequence[FreezePlan]) -> None:
-        """Log once what was built: outputs, sizes, and what of it learns."""
+    def _freeze(self, stages: Sequence[FreezePlan], freeze_at: int) -> None:
+        """Freeze the first stages of the network."""
         self.stages = tuple(stages)
-        self.frozen_table = freezing_table(self.network, stages, self.pyramid)
+        frozen = plan_freezing(stages, freeze_at).apply(self.network)
+        (prefix,) = (name for name, child in self.named_children() if child is self.network)
+        self.frozen_modules = tuple(f"{prefix}.{name}" for name in frozen)
+
+    def _log(self, who: str) -> None:
+        """Log once what was built: outputs, sizes, and what of it learns."""
+        self.frozen_table = freezing_table(self.network, self.stages, self.pyramid)
         logger.info("%s: %s; %s\n%s", who, self.features, self.input_rule, self.frozen_table)
 
     @property
@@ -113,6 +119,15 @@ class WrappedBackbone(KeepsFrozen, Backbone):
     def padding_constraints(self) -> dict[str, int]:
         """Padding that images need: ``size_divisibility`` and ``square_size`` (0 for none)."""
         return {"size_divisibility": self.size_divisibility, "square_size": 0}
+
+    def fitted_size(self, image_size: Sequence[int]) -> Size:
+        """Give the size to which an image is padded inside.
+
+        Args:
+            image_size: height and width in pixels.
+        """
+        grid = 1 if self.pyramid is None else max(f.stride for f in self.features)
+        return self.input_rule.fitted_size(image_size, grid)
 
     def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         """Map images to features.
@@ -126,8 +141,7 @@ class WrappedBackbone(KeepsFrozen, Backbone):
         """
         if self.pyramid is None and not self.size_divisibility:
             return self._taps.to_maps(self._run(x), x.shape[-2:])
-        grid = 1 if self.pyramid is None else max(f.stride for f in self.features)
-        images = pad_to(x, self.input_rule.fitted_size(x.shape[-2:], grid))
+        images = pad_to(x, self.fitted_size(x.shape[-2:]))
         tiles = self.input_rule.cut(images)
         maps = self._taps.to_maps(self._run(tiles), tiles.shape[-2:])
         strides = self._strides(maps, tiles)

@@ -62,18 +62,18 @@ class Patches(nn.Module):
     ],
 )
 def test_plan_freezing__counts_stages_by_stride(freeze_at, modules):
-    plan = plan_freezing(look_at(Pyramid(), [(64, 96)]), freeze_at)
+    plan = plan_freezing(plan_stages(look_at(Pyramid(), [(64, 96)])), freeze_at)
     assert plan == FreezePlan(modules, ())
 
 
 def test_plan_freezing__takes_a_patch_stem_with_its_norm():
     network = nn.Sequential(nn.Conv2d(3, 4, 4, 4), nn.GroupNorm(1, 4), halving(4, 4), halving(4, 4))
-    assert plan_freezing(look_at(network, [(64, 96)]), 1).modules == ("0", "1")
+    assert plan_freezing(plan_stages(look_at(network, [(64, 96)])), 1).modules == ("0", "1")
 
 
 @pytest.mark.parametrize(("freeze_at", "blocks"), [(1, 0), (2, 2), (3, 4), (4, 6), (5, 8)])
 def test_plan_freezing__counts_quarters_of_a_plain_network(freeze_at, blocks):
-    plan = plan_freezing(look_at(Patches(), [(64, 64)]), freeze_at)
+    plan = plan_freezing(plan_stages(look_at(Patches(), [(64, 64)])), freeze_at)
     expected = ("embed", *(f"blocks.{i}" for i in range(blocks)))
     assert plan.modules == (*expected, "norm") if freeze_at == 5 else expected
     assert plan.parameters == ("position",)
@@ -110,7 +110,7 @@ def test_check_freeze_at(freeze_at):
 def test_plan_stages__each_holds_those_before_it():
     look = look_at(Patches(), [(64, 96)])
     stages = plan_stages(look)
-    assert stages == [plan_freezing(look, freeze_at) for freeze_at in (1, 2, 3, 4, 5)]
+    assert stages == [plan_freezing(plan_stages(look), freeze_at) for freeze_at in (1, 2, 3, 4, 5)]
     names = [name for name, _ in look.twin.named_parameters()]
     held = [{name for name in names if stage.holds(name)} for stage in stages]
     assert all(few <= many for few, many in itertools.pairwise(held))
