@@ -125,7 +125,7 @@ def training_size(cfg: Any) -> tuple[int, int]:
     from omegaconf import OmegaConf
 
     from detrex.cli.dry_run import DEFAULT_SIZE
-    from detrex.config.types import lazy_calls
+    from detrex.config.lint import lazy_calls
 
     mapper = OmegaConf.select(cfg, "dataloader.train.mapper")
     sizes = []
@@ -230,7 +230,7 @@ def _bad_output_dir(cfg: Any) -> Iterator[str]:
 
 
 def _absent_weights(cfg: Any) -> Iterator[str]:
-    from detrex.config.types import lazy_calls
+    from detrex.config.lint import lazy_calls
 
     named = {"train.init_checkpoint": cfg.get("train", {}).get("init_checkpoint")}
     for path, call in lazy_calls(cfg.get("model"), "model"):

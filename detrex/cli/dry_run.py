@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from detrex.config.types import lazy_calls
+from detrex.config.lint import lazy_calls
 
 Size = tuple[int, int]
 

@@ -44,31 +44,60 @@ def check_targets(cfg: Any) -> list[str]:
         >>> check_targets(L(dict)(a=1))
         []
     """
-    return list(_visit(cfg, ""))
+    mistakes = []
+    for path, node in walk(cfg):
+        if isinstance(node, InterpolationResolutionError):
+            reason = _first_line(node)
+            mistakes.append(f"{path} refers to something that is not there: {reason}")
+        elif isinstance(node, DictConfig) and "_target_" in node:
+            mistakes += _check_call(node, path)
+    return mistakes
 
 
-def _visit(node: Any, path: str) -> Iterator[str]:
+def lazy_calls(cfg: Any, path: str = "") -> Iterator[tuple[str, DictConfig]]:
+    """List the lazy calls in a config, the outermost first.
+
+    Args:
+        cfg: a config or a part of one.
+        path: its dotted name, empty for the root.
+
+    Yields:
+        Dotted name and call.
+    """
+    for name, node in walk(cfg, path):
+        if isinstance(node, DictConfig) and "_target_" in node:
+            yield name, node
+
+
+def walk(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Go through a config; what a reference leads to is passed over, for it stands elsewhere.
+
+    Args:
+        node: a config or a part of one.
+        path: its dotted name, empty for the root.
+
+    Yields:
+        Dotted name and dict or list, the outermost first; for a reference to nothing its error.
+    """
     if isinstance(node, DictConfig):
-        if "_target_" in node:
-            yield from _check_call(node, path)
-        for key in node:
-            yield from _visit_child(node, key, f"{path}.{key!s}" if path else str(key))
+        children: list[tuple[Any, str]] = [
+            (key, f"{path}.{key!s}" if path else str(key)) for key in node
+        ]
     elif isinstance(node, ListConfig):
-        for index in range(len(node)):
-            yield from _visit_child(node, index, f"{path}[{index}]")
-
-
-def _visit_child(node: DictConfig | ListConfig, key: Any, path: str) -> Iterator[str]:
-    if OmegaConf.is_missing(node, key):
+        children = [(index, f"{path}[{index}]") for index in range(len(node))]
+    else:
         return
-    try:
-        child = node[key]
-    except InterpolationResolutionError as error:
-        yield f"{path} refers to something that is not there: {_first_line(error)}"
-        return
-    # What a reference leads to is checked where it stands.
-    if not OmegaConf.is_interpolation(node, key):
-        yield from _visit(child, path)
+    yield path, node
+    for key, inner in children:
+        if OmegaConf.is_missing(node, key):
+            continue
+        try:
+            child = node[key]
+        except InterpolationResolutionError as error:
+            yield inner, error
+            continue
+        if not OmegaConf.is_interpolation(node, key):
+            yield from walk(child, inner)
 
 
 def _check_call(node: DictConfig, path: str) -> Iterator[str]:

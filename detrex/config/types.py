@@ -9,6 +9,9 @@ from typing import Any
 
 from detectron2.utils.registry import locate
 from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from detrex.config.lint import lazy_calls
 
 _NUMBERS = {int: (int,), float: (int, float), bool: (bool,), str: (str,)}
 _UNIONS = (typing.Union, types.UnionType)
@@ -32,34 +35,7 @@ def check_types(cfg: Any) -> list[str]:
         >>> check_types(L(MLP)(input_dim="wide", hidden_dim=3, output_dim=3, num_layers=2))
         ["input_dim of MLP() must be int, got 'wide'."]
     """
-    return [m for path, call in lazy_calls(cfg, "") for m in _mistakes(path, call)]
-
-
-def lazy_calls(node: Any, path: str) -> Iterator[tuple[str, DictConfig]]:
-    """List the lazy calls in a config, the outermost first.
-
-    Args:
-        node: a config or a part of one.
-        path: its dotted name, empty for the root.
-
-    Yields:
-        Dotted name and call; what a reference that leads nowhere would give is passed over.
-    """
-    if isinstance(node, DictConfig):
-        if "_target_" in node:
-            yield path, node
-        children: list[tuple[Any, str]] = [
-            (key, f"{path}.{key!s}" if path else str(key)) for key in node
-        ]
-    elif isinstance(node, ListConfig):
-        children = [(index, f"{path}[{index}]") for index in range(len(node))]
-    else:
-        return
-    for key, inner in children:
-        # What a reference leads to is listed where it stands.
-        if OmegaConf.is_missing(node, key) or OmegaConf.is_interpolation(node, key):
-            continue
-        yield from lazy_calls(node[key], inner)
+    return [m for path, call in lazy_calls(cfg) for m in _mistakes(path, call)]
 
 
 def _mistakes(path: str, call: DictConfig) -> Iterator[str]:
@@ -72,12 +48,14 @@ def _mistakes(path: str, call: DictConfig) -> Iterator[str]:
         name = str(key)
         if name not in hints or OmegaConf.is_missing(call, key):
             continue
-        with suppress(Exception):  # a reference to nothing is told by check_targets
+        try:
             value = call[key]
-            if not _fits(value, hints[name]):
-                shown = OmegaConf.to_container(value) if _is_config(value) else value
-                owner = getattr(target, "__qualname__", repr(target))
-                yield f"{where}{name} of {owner}() must be {_shown(hints[name])}, got {shown!r}."
+        except OmegaConfBaseException:  # a reference to nothing is told by check_targets
+            continue
+        if not _fits(value, hints[name]):
+            shown = OmegaConf.to_container(value) if _is_config(value) else value
+            owner = getattr(target, "__qualname__", repr(target))
+            yield f"{where}{name} of {owner}() must be {_shown(hints[name])}, got {shown!r}."
 
 
 def _hints(target: Any) -> Mapping[str, Any]:

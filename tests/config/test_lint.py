@@ -7,7 +7,7 @@ from detectron2.solver.build import get_default_optimizer_params
 from omegaconf import DictConfig
 from torch import nn
 
-from detrex.config.lint import check_targets
+from detrex.config.lint import check_targets, lazy_calls
 
 
 def needs_both(first, second, *, third=3):
@@ -80,3 +80,8 @@ def test_check_targets__all_mistakes_at_once():
 
 def test_check_targets__root_call():
     assert check_targets(L(nn.ReLU)(inplac=True))[0].startswith("config: ReLU()")
+
+
+def test_lazy_calls__lists_paths_once():
+    cfg = config(a=L(needs_both)(first=[L(takes_any)(), L(takes_any)()]), b="${a}")
+    assert [path for path, _ in lazy_calls(cfg, "")] == ["a", "a.first[0]", "a.first[1]"]

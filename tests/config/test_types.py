@@ -6,7 +6,7 @@ from omegaconf import OmegaConf
 
 from detrex.config import load_config
 from detrex.config.config import configs_root
-from detrex.config.types import check_types, lazy_calls
+from detrex.config.types import check_types
 
 
 def target(
@@ -54,10 +54,3 @@ def test_check_types__says_where_and_leaves_references_alone():
 )
 def test_check_types__finds_nothing_in_our_configs(path):
     assert check_types(load_config(path)) == []
-
-
-def test_lazy_calls__lists_paths_once():
-    cfg = OmegaConf.create(flags={"allow_objects": True})
-    cfg.a = L(target)(anything=[L(target)(), L(target)()])
-    cfg.b = "${a}"
-    assert [path for path, _ in lazy_calls(cfg, "")] == ["a", "a.anything[0]", "a.anything[1]"]
