@@ -230,15 +230,17 @@ def _bad_output_dir(cfg: Any) -> Iterator[str]:
 
 
 def _absent_weights(cfg: Any) -> Iterator[str]:
+    from detrex.checkpoint.download import is_address
     from detrex.config.lint import lazy_calls
+    from detrex.modeling.backbone.weights import WEIGHT_FILES
 
     named = {"train.init_checkpoint": cfg.get("train", {}).get("init_checkpoint")}
     for path, call in lazy_calls(cfg.get("model"), "model"):
         named |= {f"{path}.{key}": call.get(key) for key in ("weights", "checkpoint_path")}
     for key, value in named.items():
         text = value.partition("?")[0] if isinstance(value, str) else ""
-        looks_like_file = text.endswith((".pth", ".pt", ".bin", ".pkl", ".safetensors"))
-        if looks_like_file and ":" not in text and not Path(text).expanduser().is_file():
+        is_path = text.endswith(WEIGHT_FILES) and not is_address(text)
+        if is_path and not Path(text).expanduser().is_file():
             yield f"{key} is {text!r}, which does not exist: correct the path."
 
 

@@ -123,10 +123,11 @@ def weights_of(name: str, library: str) -> tuple[tuple[str, ...], str]:
         return tuple(member.name for member in enum), ""
     import timm
 
+    from detrex.modeling.backbone.timm_weights import tags
+
     default = timm.models.get_pretrained_cfg(name)
-    tags = [full.partition(".")[2] for full in timm.list_pretrained(f"{name}.*")]
     first = default.tag if default is not None else ""
-    ordered = sorted(filter(None, tags), key=lambda tag: (tag != first, tag))
+    ordered = sorted(filter(None, tags(name)), key=lambda tag: (tag != first, tag))
     return tuple(ordered), str(getattr(default, "license", None) or "") if ordered else ""
 
 

@@ -14,6 +14,7 @@ from detrex.errors import BackboneError, did_you_mean
 from .building import build_network
 from .features import Feature, Layout, map_layout, map_size
 from .sizes import InputRule, Run, Size, find_input_rule
+from .timm_weights import tags
 
 # Keywords that reach no constructor of timm's: those of TimmBackbone, and of timm's builder.
 _OTHER_KEYWORDS = (
@@ -95,11 +96,10 @@ def check_name(name: str, features_only: bool = True) -> None:
             f"timm has no model named {name!r}.{hint or ' See timm.list_models().'}"
         )
     architecture, _, tag = name.partition(".")
-    tags = [t.partition(".")[2] for t in timm.list_pretrained(f"{architecture}.*")]
-    if tag and tag not in tags:
+    if tag and tag not in (known := tags(name)):
         raise BackboneError(
-            f"{architecture} has no weights tagged {tag!r}.{did_you_mean(tag, tags)} "
-            f"It has: {', '.join(tags) or 'none'}."
+            f"{architecture} has no weights tagged {tag!r}.{did_you_mean(tag, known)} "
+            f"It has: {', '.join(known) or 'none'}."
         )
 
 
