@@ -1,7 +1,9 @@
 """Weights files of every common kind, and checkpoints of training runs.
 
 download              address -> file, whole and verified, from the cache the second time
-reading               file -> tensors by name, never running code of the file's
+reading               file -> tensors by name, out of any nesting
+file_kinds            the kinds of weights files, and how each is read
+safe_pickle           pickles of numbers and arrays, never running code of the file's
 key_families          how torchvision, timm, detectron2 and Caffe2 name the same weights
 pairing               names of a file <-> names of a module
 position_tables       position tables for another size of image or window
