@@ -5,6 +5,7 @@
     DetrexError
     |-- BackboneError (ValueError)       a backbone cannot be built or used as asked
     |-- ConfigError (ValueError)         a config cannot be loaded, or its parts do not fit together
+    |-- DataError (ValueError)           annotations or pictures cannot be read, or cannot be right
     |-- CheckpointError (ValueError)     a weights file cannot be read, or does not fit the model
     |-- DownloadError (OSError)          a file cannot be fetched, or is not the right one
     `-- NonFiniteLossError (ArithmeticError)   training met a loss that is NaN or infinite
@@ -27,6 +28,10 @@ class BackboneError(DetrexError, ValueError):
 
 class ConfigError(DetrexError, ValueError):
     """A config cannot be found or loaded, or its parts do not fit together."""
+
+
+class DataError(DetrexError, ValueError):
+    """Annotations or pictures cannot be read, or what they say cannot be right."""
 
 
 class CheckpointError(DetrexError, ValueError):

@@ -6,6 +6,7 @@ from detrex.errors import (
     BackboneError,
     CheckpointError,
     ConfigError,
+    DataError,
     DetrexError,
     DownloadError,
     NonFiniteLossError,
@@ -18,6 +19,7 @@ from detrex.errors import (
     [
         (BackboneError, ValueError),
         (ConfigError, ValueError),
+        (DataError, ValueError),
         (CheckpointError, ValueError),
         (DownloadError, OSError),
         (NonFiniteLossError, ArithmeticError),

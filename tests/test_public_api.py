@@ -15,8 +15,8 @@ LOSSES = """
 MODULES = {
     "detrex": "__version__",
     "detrex.errors": """
-        BackboneError CheckpointError ConfigError DetrexError DownloadError NonFiniteLossError
-        did_you_mean
+        BackboneError CheckpointError ConfigError DataError DetrexError DownloadError
+        NonFiniteLossError did_you_mean
     """,
     "detrex.layers": """
         BaseTransformerLayer ConditionalCrossAttention ConditionalSelfAttention ConvNorm ConvNormAct
