@@ -49,8 +49,8 @@ def test_decoder__each_layer_starts_where_the_last_one_ended():
         hook.remove()
     for index, (seen, output) in enumerate(layers):
         expected = reference[:, :, None].expand(-1, -1, 2, -1) * 0.8
-        torch.testing.assert_close(seen, expected, rtol=1e-6, atol=1e-6)
-        torch.testing.assert_close(states[index], decoder.norm(output), rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(seen, expected, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(states[index], decoder.norm(output), rtol=1e-5, atol=1e-6)
         reference = (decoder.bbox_embed[index](output) + inverse_sigmoid(reference)).sigmoid()
         torch.testing.assert_close(references[index], reference, rtol=1e-5, atol=1e-6)
 
@@ -66,8 +66,8 @@ def test_decoder__last_layer_only():
     _, all_states, all_references = _run(decoder)
     decoder.return_intermediate = False
     _, state, reference = _run(decoder)
-    torch.testing.assert_close(decoder.norm(state), all_states[-1], rtol=1e-6, atol=1e-6)
-    torch.testing.assert_close(reference, all_references[-1], rtol=0, atol=0)
+    torch.testing.assert_close(decoder.norm(state), all_states[-1], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(reference, all_references[-1], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("twice", [False, True])
@@ -105,7 +105,7 @@ def test_decoder__checkpointing_changes_no_gradient():
         (states.square().sum() + references.square().sum()).backward()
         gradients.append({n: p.grad for n, p in decoder.named_parameters() if p.grad is not None})
     assert gradients[0].keys() == gradients[1].keys()
-    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-4, atol=1e-5)
 
 
 def test_decoder__embed_dim_not_a_multiple_of_four():

@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -28,10 +30,16 @@ def _naive(logits, boxes, size, limit, padding):
     return found
 
 
+def _distinct(*shape):
+    """Logits in random order that no rounding brings into another."""
+    count = math.prod(shape)
+    return torch.linspace(-3, 3, count)[torch.randperm(count)].reshape(shape)
+
+
 @pytest.mark.parametrize("limit", [1, 6, 1000])
 @pytest.mark.parametrize("padded", [False, True])
 def test_select_detections__equals_a_ranking_of_all_pairs(limit, padded):
-    logits, boxes = torch.randn(2, 7, 3), torch.rand(2, 7, 4)
+    logits, boxes = _distinct(2, 7, 3), torch.rand(2, 7, 4)
     padding = torch.zeros(2, 7, dtype=torch.bool)
     padding[1, 4:] = padded
     results = select_detections(logits, boxes, SIZES, limit, padding if padded else None)

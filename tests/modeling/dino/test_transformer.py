@@ -52,7 +52,7 @@ def test_forward__matching_queries_do_not_see_denoising_ones():
     prompted = transformer(*inputs, query_embed=prompt, attn_masks=[mask, None])
     plain = transformer(*inputs)
     torch.testing.assert_close(
-        prompted.inter_states[:, :, 3:], plain.inter_states, rtol=1e-4, atol=1e-5
+        prompted.inter_states[:, :, 3:], plain.inter_states, rtol=1e-3, atol=1e-4
     )
 
 
