@@ -8,6 +8,7 @@
     |-- DataError (ValueError)           annotations or pictures cannot be read, or cannot be right
     |-- CheckpointError (ValueError)     a weights file cannot be read, or does not fit the model
     |-- DownloadError (OSError)          a file cannot be fetched, or is not the right one
+    |-- PictureError (ValueError)        a picture cannot be read, or is not as its record says
     `-- NonFiniteLossError (ArithmeticError)   training met a loss that is NaN or infinite
 
 Every message is one sentence that says what was wrong, what was given, what was expected and how to
@@ -40,6 +41,10 @@ class CheckpointError(DetrexError, ValueError):
 
 class DownloadError(DetrexError, OSError):
     """A file cannot be fetched, or what arrived is not the file that was asked for."""
+
+
+class PictureError(DetrexError, ValueError):
+    """A picture cannot be read, is not as its record says, or would lose its levels."""
 
 
 class NonFiniteLossError(DetrexError, ArithmeticError):

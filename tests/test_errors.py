@@ -10,6 +10,7 @@ from detrex.errors import (
     DetrexError,
     DownloadError,
     NonFiniteLossError,
+    PictureError,
     did_you_mean,
 )
 
@@ -22,6 +23,7 @@ from detrex.errors import (
         (DataError, ValueError),
         (CheckpointError, ValueError),
         (DownloadError, OSError),
+        (PictureError, ValueError),
         (NonFiniteLossError, ArithmeticError),
     ],
 )

@@ -83,6 +83,7 @@ def _mapper(is_train, augmentation):
 dataloader = dict(
     # Where demo/run.py writes the shapes.
     folder="output/demo/shapes/data",
+    on_bad_image="error",
     train=L(build_train_loader)(
         dataset=_dataset("train", filter_empty=True),
         mapper=_mapper(True, [L(T.RandomFlip)()]),

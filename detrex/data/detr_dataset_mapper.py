@@ -11,6 +11,8 @@ from detectron2.data import detection_utils as utils
 from detectron2.data import transforms as T
 from detectron2.structures import BoxMode
 
+from detrex.data.pictures import augment, check_image_size, checked_value_range, read_image
+
 logger = logging.getLogger(__name__)
 
 
@@ -30,9 +32,11 @@ class DetrDatasetMapper:
         img_format: the order of the channels, such as ``"RGB"`` or ``"BGR"``.
         min_visible: objects of whose box the augmentation leaves less than this share of the area
             inside the image are dropped in training, 0..1; 0 drops none but the empty ones.
+        value_range: the values that become 0 and 255 in pictures of more than 8 bits; see
+            :func:`detrex.data.pictures.read_image`.
 
     Raises:
-        ValueError: if ``min_visible`` is out of range.
+        ValueError: if ``min_visible`` or ``value_range`` is out of range.
     """
 
     def __init__(
@@ -43,6 +47,7 @@ class DetrDatasetMapper:
         mask_on: bool = False,
         img_format: str = "RGB",
         min_visible: float = 0.0,
+        value_range: Sequence[float] | None = None,
     ) -> None:
         if not 0 <= min_visible <= 1:
             raise ValueError(
@@ -57,6 +62,7 @@ class DetrDatasetMapper:
         self.mask_on = mask_on
         self.img_format = img_format
         self.min_visible = min_visible
+        self.value_range = checked_value_range(value_range)
         logger.info(
             "Full TransformGens used in %s: %s, crop: %s",
             "training" if is_train else "inference",
@@ -71,15 +77,18 @@ class DetrDatasetMapper:
             dataset_dict: one image in detectron2's standard format.
 
         Returns:
-            The record with ``image``, a uint8 tensor ``(3, H, W)`` after augmentation; in training
-            also ``instances`` (boxes xyxy in pixels of that image, classes, masks with
-            ``mask_on``), without crowds and objects that augmentation left empty, and with no
-            ``annotations``.
+            The record with ``image``, a tensor ``(3, H, W)`` after augmentation, from 0 to 255:
+            uint8, or float32 for a picture of more than 8 bits; in training also ``instances``
+            (boxes xyxy in pixels of that image, classes, masks with ``mask_on``), without crowds
+            and objects that augmentation left empty, and with no ``annotations``.
+
+        Raises:
+            PictureError: the picture cannot be read or augmented, or has not its record's size.
         """
         record = copy.deepcopy(dataset_dict)
-        image = utils.read_image(record["file_name"], format=self.img_format)
-        utils.check_image_size(record, image)
-        image, transforms = T.apply_transform_gens(self._draw_augmentation(), image)
+        image = read_image(record["file_name"], self.img_format, self.value_range)
+        check_image_size(record, image)
+        image, transforms = augment(self._draw_augmentation(), image, record["file_name"])
         record["image"] = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
 
         annotations = record.pop("annotations", None)

@@ -16,7 +16,8 @@ from detectron2.data import DatasetFromList
 from detectron2.utils import comm
 from detectron2.utils.serialize import PicklableWrapper
 
-from detrex.errors import ConfigError
+from detrex.data.bad_pictures import BadPicture
+from detrex.errors import ConfigError, PictureError
 from detrex.utils.seeding import seeded
 
 Sample = dict[str, Any]
@@ -36,7 +37,8 @@ class TrainLoader:
     Args:
         dataset: the dataset dicts, in detectron2's format.
         mapper: turns a copy of a dataset dict into a sample, or into None to have another one
-            drawn.
+            drawn. A `BadPicture` has another one drawn too, and comes along in the batch, beside
+            the ``batch_size`` samples.
         batch_size: samples per batch **of this process**.
         num_workers: processes that map; 0 maps in the caller's process and leaves its generators as
             they were.
@@ -89,7 +91,7 @@ class TrainLoader:
             _MappedSamples(self._samples, self._mapper, self._seed),
             batch_sampler=_Resumed(self, self._batch, self._seed),
             num_workers=self.num_workers,
-            collate_fn=list,
+            collate_fn=_joined,
         )
         return iter(loader)
 
@@ -133,18 +135,31 @@ class _MappedSamples(torch.utils.data.Dataset):
     def __init__(self, samples: DatasetFromList, mapper: Callable, seed: int) -> None:
         self.samples, self.mapper, self.seed = samples, mapper, seed
 
-    def __getitem__(self, key: SampleKey) -> Sample:
+    def __getitem__(self, key: SampleKey) -> list[Sample]:
+        """The sample, after the bad pictures that were drawn before it."""
         position, index = key
+        drawn: list[Sample] = []
         with seeded(self.seed, position):
             for _ in range(_MAX_REDRAWS):
                 sample = self.mapper(self.samples[index])
                 if sample is not None:
-                    return sample
+                    drawn.append(sample)
+                    if not isinstance(sample, BadPicture):
+                        return drawn
                 index = np.random.randint(len(self.samples))
+        if drawn:
+            raise PictureError(
+                f"none of {_MAX_REDRAWS} pictures in a row could be used; the last one: "
+                f"{drawn[-1].error}"
+            )
         raise ConfigError(
             f"dataloader.train.mapper returned None for {_MAX_REDRAWS} dataset dicts in a row, "
             "expected a sample for most: check the dataset's images and annotations."
         )
+
+
+def _joined(drawn: list[list[Sample]]) -> list[Sample]:
+    return [sample for samples in drawn for sample in samples]
 
 
 def build_train_loader(

@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from detrex.config import try_get_key
+from detrex.data.bad_pictures import MarkBadPictures, ReadableBatches, checked_policy
 from detrex.engine.distributed import sync_buffers, unwrap_ddp
 from detrex.engine.trainer import AMP_DTYPES
 from detrex.errors import ConfigError, did_you_mean
@@ -27,8 +28,9 @@ EMA_PREFIX = "ema/"
 def do_test(cfg: DictConfig, model: nn.Module, eval_only: bool = False) -> Metrics:
     """Evaluate a model as its config says.
 
-    Reads ``dataloader.test``, ``dataloader.evaluator``, ``train.amp``, ``train.model_ema.enabled``
-    and ``train.model_ema.use_ema_weights_for_eval_only``. The model comes back in the mode
+    Reads ``dataloader.test``, ``dataloader.on_bad_image`` (where it is ``"skip"``, a picture that
+    cannot be read counts as one in which nothing was found), ``dataloader.evaluator``,
+    ``train.amp``, ``train.model_ema.enabled`` and ``train.model_ema.use_ema_weights_for_eval_only``. The model comes back in the mode
     (training or evaluation, module by module) that it had, and all ranks evaluate the weights of
     the main process.
 
@@ -106,6 +108,8 @@ class Evaluation:
             torch.amp.autocast(device_type, self.amp_dtype, enabled=self.amp),
         ):
             metrics = inference_on_dataset(model, progress_bar(self.loader), self.evaluator)
+        if isinstance(self.loader, ReadableBatches):
+            self.loader.report("they count as pictures in which nothing was found.")
         if comm.is_main_process():
             print_csv_format(metrics)
         return dict(metrics)
@@ -170,19 +174,26 @@ def build_loader(cfg: DictConfig, key: str) -> Iterable:
         key: the loader's place in it, such as ``"dataloader.train"``.
 
     Returns:
-        What the loader's config builds.
+        What the loader's config builds; where it has a ``mapper``, inside a
+        :class:`detrex.data.bad_pictures.ReadableBatches` that does as ``dataloader.on_bad_image``
+        says.
 
     Raises:
-        ConfigError: a name under ``dataset.names`` is not registered with detectron2, or one of the
-            dataset's files does not exist.
+        ConfigError: a name under ``dataset.names`` is not registered with detectron2, one of the
+            dataset's files does not exist, or ``dataloader.on_bad_image`` is unknown.
     """
     node = try_get_key(cfg, key)
     dataset = try_get_key(node, "dataset")
     names = dataset.get("names", []) if isinstance(dataset, DictConfig) else []
     if not isinstance(names, DictConfig):  # a call registers its dataset when it is built
         _require_registered([names] if isinstance(names, str) else names, key)
+    policy = checked_policy(try_get_key(cfg, "dataloader.on_bad_image", default="error"))
     try:
-        return instantiate(node)
+        if not isinstance(node, DictConfig) or node.get("mapper") is None:
+            return instantiate(node)
+        # Its items keep their places in the config, and with them what they refer to.
+        call = dict(node.items()) | {"mapper": MarkBadPictures(instantiate(node.mapper))}
+        return ReadableBatches(instantiate(call), key, policy)
     except FileNotFoundError as error:
         raise ConfigError(
             f"{key} needs {error.filename or error}, which does not exist: correct the dataset's "

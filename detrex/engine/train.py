@@ -16,6 +16,7 @@ from torch import nn, optim
 
 from detrex.checkpoint.detection_checkpoint import DetectionCheckpointer
 from detrex.config import try_get_key
+from detrex.data.bad_pictures import ReadableBatches
 from detrex.engine.distributed import broadcast_from_main, resolve_device, wrap_ddp
 from detrex.engine.evaluation import Evaluation, Metrics, amp_dtype, build_loader, do_test
 from detrex.engine.trainer import Trainer
@@ -37,6 +38,8 @@ def do_train(args: argparse.Namespace, cfg: DictConfig) -> Metrics:
     * ``optimizer``: a torch optimizer; ``optimizer.params.model`` is filled in here.
     * ``lr_multiplier``: a ``ParamScheduler`` of fvcore, the learning rate's factor over the run.
     * ``dataloader.train``: an endless iterable over batches, resumed exactly if it has ``seek``.
+    * ``dataloader.on_bad_image``: ``"error"`` (default) ends the run at a picture that cannot be
+      read, ``"skip"`` leaves it out and counts it.
     * ``dataloader.test``, ``dataloader.evaluator``: test loader and detectron2 evaluator; without
       an evaluator nothing is evaluated.
     * ``train.output_dir``: gets checkpoints, ``metrics.json`` and TensorBoard's events.
@@ -104,6 +107,8 @@ def do_train(args: argparse.Namespace, cfg: DictConfig) -> Metrics:
     start_iter = trainer.iter + 1 if resumes else 0
     _seek(trainer, start_iter)
     trainer.train(start_iter, int(cfg.train.max_iter))
+    if isinstance(loader, ReadableBatches):
+        loader.report("others were drawn for them.")
     return results
 
 

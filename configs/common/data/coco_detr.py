@@ -25,6 +25,9 @@ def _resize():
 
 dataloader = OmegaConf.create()
 
+# A picture that cannot be read: "error" ends the run, "skip" leaves it out and counts it.
+dataloader.on_bad_image = "error"
+
 dataloader.train = L(build_train_loader)(
     dataset=L(get_detection_dataset_dicts)(names="coco_2017_train"),
     mapper=L(DetrDatasetMapper)(

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from detectron2.data import detection_utils as utils
 from detectron2.data import transforms as T
 from detectron2.structures import BitMasks, Instances
+
+from detrex.data.pictures import augment, check_image_size, checked_value_range, read_image
 
 logger = logging.getLogger(__name__)
 
@@ -86,14 +87,25 @@ class COCOInstanceNewBaselineDatasetMapper:
         is_train: whether to keep the objects.
         augmentation: detectron2 augmentations, e.g. of ``coco_instance_transform_gen``.
         image_format: the order of the channels, such as ``"RGB"`` or ``"BGR"``.
+        value_range: the values that become 0 and 255 in pictures of more than 8 bits; see
+            :func:`detrex.data.pictures.read_image`.
+
+    Raises:
+        ValueError: if ``value_range`` is no range.
     """
 
     def __init__(
-        self, is_train: bool = True, *, augmentation: Sequence[T.Augmentation], image_format: str
+        self,
+        is_train: bool = True,
+        *,
+        augmentation: Sequence[T.Augmentation],
+        image_format: str,
+        value_range: Sequence[float] | None = None,
     ) -> None:
         self.tfm_gens = list(augmentation)
         self.img_format = image_format
         self.is_train = is_train
+        self.value_range = checked_value_range(value_range)
         logger.info(
             "Full TransformGens used in %s: %s",
             "training" if is_train else "inference",
@@ -107,16 +119,20 @@ class COCOInstanceNewBaselineDatasetMapper:
             dataset_dict: one image in detectron2's standard format.
 
         Returns:
-            The record with ``image``, uint8 ``(3, H, W)``, and ``padding_mask``, bool ``(H, W)``,
-            true where augmentation padded; in training also ``instances`` with ``gt_classes``,
-            ``gt_masks`` (bool tensor ``(n, H, W)``) and ``gt_boxes`` (tight around the masks, xyxy
-            in pixels), without crowds and objects left empty. No ``annotations``.
+            The record with ``image``, uint8 ``(3, H, W)`` (float32 for a picture of more than 8
+            bits), and ``padding_mask``, bool ``(H, W)``, true where augmentation padded; in
+            training also ``instances`` with ``gt_classes``, ``gt_masks`` (bool tensor
+            ``(n, H, W)``) and ``gt_boxes`` (tight around the masks, xyxy in pixels), without
+            crowds and objects left empty. No ``annotations``.
+
+        Raises:
+            PictureError: the picture cannot be read or augmented, or has not its record's size.
         """
         record = copy.deepcopy(dataset_dict)
-        image = utils.read_image(record["file_name"], format=self.img_format)
-        utils.check_image_size(record, image)
+        image = read_image(record["file_name"], self.img_format, self.value_range)
+        check_image_size(record, image)
         inside = np.ones(image.shape[:2], dtype=np.uint8)
-        image, transforms = T.apply_transform_gens(self.tfm_gens, image)
+        image, transforms = augment(self.tfm_gens, image, record["file_name"])
         # A crop pads labels with 255 by default, and 0 stands for nothing else.
         inside = transforms.apply_segmentation(inside)
         record["image"] = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))

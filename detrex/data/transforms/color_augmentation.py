@@ -58,7 +58,10 @@ class ColorAugSSDTransform(Transform):
         return segmentation
 
     def apply_image(self, img: np.ndarray, interp: Any = None) -> np.ndarray:
-        """Distort a uint8 image ``(H, W, 3)``; the original array is left as it is."""
+        """Distort an image ``(H, W, 3)`` of 0..255; the original array is left as it is.
+
+        One that is not uint8 is taken to be grey, which has no hue to turn, and keeps its type.
+        """
         image = img[..., ::-1] if self.is_rgb else img
         image = self.brightness(np.ascontiguousarray(image))
         steps = [self.contrast, self.saturation, self.hue]
@@ -69,8 +72,8 @@ class ColorAugSSDTransform(Transform):
         return np.ascontiguousarray(image[..., ::-1]) if self.is_rgb else image
 
     def convert(self, img: np.ndarray, alpha: float = 1, beta: float = 0) -> np.ndarray:
-        """``img * alpha + beta``, clipped to uint8."""
-        return np.clip(img.astype(np.float32) * alpha + beta, 0, 255).astype(np.uint8)
+        """``img * alpha + beta``, clipped to 0..255, in the image's type."""
+        return np.clip(img.astype(np.float32) * alpha + beta, 0, 255).astype(img.dtype)
 
     def brightness(self, img: np.ndarray) -> np.ndarray:
         """Half of the time, add the same random number to all of a BGR image."""
@@ -88,7 +91,7 @@ class ColorAugSSDTransform(Transform):
 
     def saturation(self, img: np.ndarray) -> np.ndarray:
         """Half of the time, multiply a BGR image's saturation by a random number."""
-        if not np.random.randint(2):
+        if not np.random.randint(2) or img.dtype != np.uint8:
             return img
         cv2 = _opencv()
         hsv = cv2.cvtColor(img, cv2.COLOR_BGR2HSV)
@@ -98,7 +101,7 @@ class ColorAugSSDTransform(Transform):
 
     def hue(self, img: np.ndarray) -> np.ndarray:
         """Half of the time, turn a BGR image's hue by a random angle."""
-        if not np.random.randint(2):
+        if not np.random.randint(2) or img.dtype != np.uint8:
             return img
         cv2 = _opencv()
         hsv = cv2.cvtColor(img, cv2.COLOR_BGR2HSV)

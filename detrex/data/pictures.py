@@ -1,0 +1,342 @@
+"""Reading a picture, in one way for training, evaluation, the demo and the viewers.
+
+The file's content tells its format, its EXIF orientation is applied, and what has more than 8 bits
+keeps its levels. Whatever goes wrong is a `PictureError` that names the file.
+"""
+
+import functools
+import logging
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from detectron2.data import detection_utils as utils
+from detectron2.data import transforms as T
+from detectron2.utils.file_io import PathManager
+from PIL import Image, UnidentifiedImageError
+
+from detrex.errors import PictureError
+
+logger = logging.getLogger(__name__)
+
+# PostScript and the like are left out: reading them starts another program.
+_FORMATS = (
+    *("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "MPO", "PCX", "PNG", "PPM", "QOI", "SGI"),
+    *("TGA", "TIFF", "WEBP"),
+)
+_EXIF_ORIENTATION = 0x0112
+_TIFF_BITS_PER_SAMPLE = 258
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_TWELVE_BITS, _SIXTEEN_BITS = 4095, 65535
+
+
+def read_image(
+    path: str | os.PathLike[str],
+    image_format: str = "RGB",
+    value_range: Sequence[float] | None = None,
+) -> np.ndarray:
+    """Read a picture, upright as its EXIF orientation says.
+
+    A picture of 8 bits, or of 16 bits and several channels (of which the upper 8 bits are taken),
+    comes as uint8. A grey one of 12 or 16 bits, of 32-bit integers or of floats comes as float32,
+    scaled linearly to 0..255 from ``value_range``, or without one from all that its file can hold;
+    what a file of 32-bit integers or floats can hold says nothing, so that these need a range.
+    Transparency is dropped, and of several frames or pages the first is taken.
+
+    Args:
+        path: of the file, or an address that detectron2's ``PathManager`` knows.
+        image_format: the channels: ``"RGB"``, ``"BGR"``, ``"L"``, ``"YUV-BT.601"`` or a mode of
+            Pillow.
+        value_range: the values ``(low, high)`` that become 0 and 255 in pictures of more than 8
+            bits, such as ``(0, 4095)`` for a camera of 12 bits; what is outside is clipped.
+
+    Returns:
+        ``(H, W, C)``, values from 0 to 255 (YUV: as detectron2's function of this name gives).
+
+    Raises:
+        PictureError: the file is missing, damaged or no picture, has too many pixels, or its levels
+            would be lost.
+    """
+    name = shown(path)
+    try:
+        local = os.fspath(path)
+        if os.path.exists(local) and not os.path.isfile(local):
+            kind = "a folder" if os.path.isdir(local) else "no regular file"
+            raise PictureError(f"{name} is {kind}, expected a picture: name a file.")
+        with PathManager.open(local, "rb") as stream:
+            image = Image.open(stream, formats=_formats())
+            _warn_of_frames(image, name)
+            deep = any(";16" in str(tile[3]) for tile in image.tile)
+            # Before the orientation is asked for: TIFF's reader turns its pictures itself.
+            image.load()
+            if _is_wide(image.mode):
+                levels = _scaled_levels(image, name, value_range)
+                return _channels(_upright(levels, image), image_format, name)
+            if deep:
+                _refuse_dark_colours(image, name)
+            return utils.convert_PIL_to_numpy(_upright(image, image), image_format)
+    except PictureError:
+        raise
+    except Exception as error:  # Pillow's readers raise whatever a damaged file leads to
+        raise PictureError(f"{name} {_reason(error, path)}") from error
+
+
+def check_image_size(record: dict[str, Any], image: np.ndarray) -> None:
+    """Hold a picture against the size in its record, or write the size into it.
+
+    Args:
+        record: a detectron2 dict with ``file_name``; ``height`` and ``width`` are filled in where
+            they are missing or None.
+        image: ``(H, W, C)``, as read.
+
+    Raises:
+        PictureError: the sizes differ.
+    """
+    size = dict(zip(("height", "width"), image.shape[:2], strict=True))
+    said = {key: record.get(key) for key in size}
+    if any(value is not None and value != size[key] for key, value in said.items()):
+        turned = said["height"] == size["width"] and said["width"] == size["height"]
+        hint = (
+            "the picture's EXIF orientation turns it, so annotate it upright or remove the tag"
+            if turned
+            else "correct the record, or put the picture there that was annotated"
+        )
+        raise PictureError(
+            f"{shown(record.get('file_name', 'a picture'))} has {size['width']} x "
+            f"{size['height']} pixels (width x height), but its record says {said['width']} x "
+            f"{said['height']}: {hint}."
+        )
+    record.update(size)
+
+
+def augment(
+    augmentations: Sequence[T.Augmentation], image: np.ndarray, path: str | os.PathLike[str]
+) -> tuple[np.ndarray, T.TransformList]:
+    """Apply detectron2 augmentations to a picture.
+
+    Args:
+        augmentations: applied in order.
+        image: ``(H, W, C)``.
+        path: the picture's file, for the error.
+
+    Returns:
+        The new picture, uint8 or float32 as ``image``, and the transforms for its boxes.
+
+    Raises:
+        PictureError: an augmentation fails, as a resize does that leaves no pixel of a long strip.
+    """
+    try:
+        augmented, transforms = T.apply_transform_gens(augmentations, image)
+    except Exception as error:  # any augmentation of the user's, with any error of its own
+        height, width = image.shape[:2]
+        raise PictureError(
+            f"{shown(path)}, {width} x {height} pixels (width x height), cannot be augmented or "
+            f"resized ({type(error).__name__}: {first_line(error)}): crop or pad the picture, or "
+            "change the augmentation."
+        ) from error
+    if np.issubdtype(augmented.dtype, np.floating):  # some compute in double precision
+        augmented = augmented.astype(np.float32, copy=False)
+    return augmented, transforms
+
+
+def as_uint8(image: np.ndarray) -> np.ndarray:
+    """Round a picture of 0..255 to uint8; one that is uint8 is returned itself."""
+    return image if image.dtype == np.uint8 else np.rint(np.clip(image, 0, 255)).astype(np.uint8)
+
+
+def checked_value_range(value_range: Sequence[float] | None) -> tuple[float, float] | None:
+    """Check a ``value_range`` of `read_image`.
+
+    Args:
+        value_range: two numbers, or None.
+
+    Returns:
+        The same as a tuple of floats, or None.
+
+    Raises:
+        ValueError: it is not two finite numbers, the lower first.
+    """
+    if value_range is None:
+        return None
+    try:
+        low, high = map(float, value_range)
+    except (TypeError, ValueError):
+        low = high = np.nan
+    if not (np.isfinite([low, high]).all() and low < high):
+        raise ValueError(
+            f"value_range is the least and the greatest value of a picture, got {value_range!r}: "
+            "give two numbers such as [0, 4095], or null."
+        )
+    return low, high
+
+
+def refuse_wide(path: str | os.PathLike[str], mapper: str) -> None:
+    """Refuse a picture of more than 8 bits for a mapper that would clip it; reads the header only.
+
+    Args:
+        path: of the file; one that cannot be opened is left to the mapper.
+        mapper: the name of the mapper, for the error.
+
+    Raises:
+        PictureError: the picture has more than 8 bits.
+    """
+    try:
+        with PathManager.open(os.fspath(path), "rb") as stream:
+            mode = Image.open(stream, formats=_formats()).mode
+    except Exception:  # the mapper's own attempt says what is wrong
+        return
+    if _is_wide(mode):
+        raise PictureError(
+            f"{shown(path)} has more than 8 bits (Pillow's mode {mode}), which {mapper} would clip "
+            "to 255: convert it to 8 bits, or use detrex.data.DetrDatasetMapper."
+        )
+
+
+def shown(path: str | os.PathLike[str]) -> str:
+    """Write a path for a message: on one line, and of a long one the end."""
+    text = os.fspath(path)
+    text = text if text.isprintable() else repr(text)
+    return text if len(text) <= 200 else f"...{text[-200:]}"
+
+
+def first_line(error: Exception) -> str:
+    """Take the first line of an error's text, or its class where it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    Image.init()
+    return tuple(name for name in _FORMATS if name in Image.OPEN)
+
+
+def _is_wide(mode: str) -> bool:
+    return mode in ("I", "F") or mode.startswith("I;16")
+
+
+def _scaled_levels(
+    image: Image.Image, name: str, value_range: Sequence[float] | None
+) -> np.ndarray:
+    """Scale a grey picture of more than 8 bits to 0..255, float32 ``(H, W)``."""
+    values = np.asarray(image).astype(np.float64)
+    if not np.isfinite(values).all():
+        raise PictureError(f"{name} holds NaN or infinite values: replace them in the file.")
+    low, high = value_range or (0, _greatest(image, name))
+    if value_range is None and high == _SIXTEEN_BITS and 0 < values.max() <= _TWELVE_BITS:
+        _warn_once(
+            "dark",
+            "%s has 16 bits but no value over %d, as cameras of 12 bits write: it is dark at the "
+            "range 0..65535; set value_range=[0, 4095] in the mappers of dataloader.train and "
+            "dataloader.test, if all pictures are so (said once)",
+            *(name, values.max()),
+        )
+    return np.clip((values - low) * (255 / (high - low)), 0, 255).astype(np.float32)
+
+
+def _greatest(image: Image.Image, name: str) -> int:
+    """The greatest value that a file of whole numbers from 0 can hold."""
+    if image.mode.startswith("I;16"):
+        bits = getattr(image, "tag_v2", {}).get(_TIFF_BITS_PER_SAMPLE, 16)
+        return _TWELVE_BITS if bits in (12, (12,)) else _SIXTEEN_BITS
+    if image.mode == "I" and image.format in ("PNG", "PPM"):  # older Pillows' word for 16 bits
+        return _SIXTEEN_BITS
+    kind = "floats" if image.mode == "F" else "32-bit or signed integers"
+    raise PictureError(
+        f"{name} is a picture of {kind}, whose range the file does not tell: set value_range=[low, "
+        "high] in the mappers of dataloader.train and dataloader.test, or convert it to 8 bits."
+    )
+
+
+def _channels(levels: np.ndarray, image_format: str, name: str) -> np.ndarray:
+    """Give grey levels ``(H, W)`` the channels of a format."""
+    if image_format == "L":
+        return levels[..., None]
+    if image_format in ("RGB", "BGR"):
+        return np.repeat(levels[..., None], 3, axis=2)
+    raise PictureError(
+        f"{name} has more than 8 bits, and such pictures are read as RGB, BGR or L, not as "
+        f"{image_format}: choose one of these, or convert the picture to 8 bits."
+    )
+
+
+def _refuse_dark_colours(image: Image.Image, name: str) -> None:
+    """Refuse 16-bit channels with small values, of which the upper 8 bits keep next to nothing."""
+    greatest = max(high for _, high in image.convert("RGB").getextrema())
+    if greatest <= _SIXTEEN_BITS >> 12:
+        raise PictureError(
+            f"{name} has 16 bits per channel but values of less than {_TWELVE_BITS + 1} only, of "
+            "which the upper 8 bits keep no more than 16 levels: convert it to 8 bits."
+        )
+
+
+def _upright(pixels: Any, image: Image.Image) -> Any:
+    """Turn a picture, or its levels, as the orientation in its EXIF says."""
+    try:
+        turn = _TURNS.get(image.getexif().get(_EXIF_ORIENTATION))
+    except Exception:  # EXIF that cannot be read does not turn the picture
+        return pixels
+    if turn is None:
+        return pixels
+    if isinstance(pixels, np.ndarray):
+        return np.asarray(Image.fromarray(pixels).transpose(turn))
+    return pixels.transpose(turn)
+
+
+def _warn_of_frames(image: Image.Image, name: str) -> None:
+    # A camera's MPO holds a preview beside the picture, and nobody means that.
+    if image.format in ("GIF", "PNG", "TIFF", "WEBP") and getattr(image, "is_animated", False):
+        _warn_once(
+            f"frames of {image.format}",
+            "%s is a %s of several frames or pages, of which the first is taken (said once)",
+            *(name, image.format),
+        )
+
+
+_warned: set[str] = set()
+
+
+def _warn_once(kind: str, message: str, *args: object) -> None:
+    """Log the first warning of a kind; one for each file would drown a log."""
+    if kind not in _warned:
+        _warned.add(kind)
+        logger.warning(message, *args)
+
+
+def _reason(error: Exception, path: str | os.PathLike[str]) -> str:
+    """Say what is wrong with a file that could not be read, and what to do."""
+    cure = ": copy it again or leave it out."
+    if isinstance(error, FileNotFoundError):
+        return "does not exist: correct the path."
+    if isinstance(error, PermissionError):
+        return "may not be read (permission denied): change its mode."
+    if isinstance(error, Image.DecompressionBombError):
+        return (
+            f"has too many pixels ({first_line(error).rstrip('.')}): cut it into tiles, or raise "
+            "PIL.Image.MAX_IMAGE_PIXELS where you trust the file."
+        )
+    if isinstance(error, MemoryError):
+        return "does not fit into memory: cut it into tiles."
+    if isinstance(error, UnidentifiedImageError):
+        return f"is no picture{_disguise(path)}, expected one of {', '.join(_formats())}{cure}"
+    return f"is truncated or damaged ({first_line(error).rstrip('.')}){cure}"
+
+
+def _disguise(path: str | os.PathLike[str]) -> str:
+    """Say in brackets what a file is that is no picture, where that is easily seen."""
+    with PathManager.open(os.fspath(path), "rb") as stream:
+        head = stream.read(64)
+    kinds = {
+        "it is empty": not head,
+        "it is a Git LFS pointer: run `git lfs pull`": head.startswith(b"version https://git-lfs"),
+        "it is a web page": head.lstrip()[:1] == b"<",
+    }
+    return next((f" ({kind})" for kind, seen in kinds.items() if seen), "")
