@@ -122,27 +122,25 @@ class ReadableBatches:
             DetrexError: any other of the package's errors, from a worker process too, in one
                 sentence.
         """
-        batches = iter(self.loader)
-        return self._readable(batches)
+        # Started here and not by the first next(), so that it sees where seek() points now.
+        return self._readable([iter(self.loader)])
 
-    def _readable(self, batches: Iterator) -> Iterator[list[Any]]:
-        while True:
-            try:
-                batch = next(batches)
-            except StopIteration:
-                return
-            except DetrexError as error:
-                raise _without_traceback(error) from error
-            bad = [sample for sample in batch if isinstance(sample, BadPicture)]
-            if not bad:
+    def _readable(self, batches: list[Iterator]) -> Iterator[list[Any]]:
+        """Filter the batches of the one iterator in a list, which is dropped when this ends.
+
+        A traceback that kept it alive would keep worker processes waiting.
+        """
+        try:
+            while (batch := _next(batches)) is not None:
+                bad = [sample for sample in batch if isinstance(sample, BadPicture)]
+                if bad:
+                    self._note(bad)
+                    batch = [sample for sample in batch if not isinstance(sample, BadPicture)]
                 self.kept += len(batch)
-                yield batch
-                continue
-            self._note(bad)
-            kept = [sample for sample in batch if not isinstance(sample, BadPicture)]
-            self.kept += len(kept)
-            if kept:
-                yield kept
+                if batch:
+                    yield batch
+        finally:
+            batches.clear()
 
     def _note(self, bad: list[BadPicture]) -> None:
         if self.on_bad_image == "error":
@@ -183,7 +181,7 @@ class ReadableBatches:
                 "correct the data set's image_root, or copy the pictures again."
             )
         logger.warning(
-            "dataloader.on_bad_image=skip: %s left out %d pictures that cannot be read, %d times "
+            "dataloader.on_bad_image=skip: %s left out %d picture(s) that cannot be read, %d time(s) "
             "(%s%s); %s",
             *(self.key, len(counts), sum(counts.values()), names, more, meaning),
         )
@@ -209,9 +207,15 @@ def checked_policy(value: Any) -> str:
     return value
 
 
-def _without_traceback(error: DetrexError) -> DetrexError:
-    """Undo torch's wrapping of a worker's error, whose text is a traceback with ours at its end."""
-    lines = str(error).strip().splitlines()
-    if not lines or not lines[0].startswith("Caught "):
-        return error
-    return type(error)(lines[-1].partition(": ")[2] or lines[-1])
+def _next(batches: list[Iterator]) -> list[Any] | None:
+    """Take the next batch, None at the end; raise an error of ours as one sentence."""
+    try:
+        return next(batches[0], None)
+    except DetrexError as error:
+        lines = str(error).strip().splitlines()
+        if not lines or not lines[0].startswith("Caught "):
+            raise
+        # torch's text for an error in a worker is a traceback with the error's own at its end.
+        sentence = type(error)(lines[-1].partition(": ")[2] or lines[-1])
+        error.with_traceback(None)
+    raise sentence

@@ -135,17 +135,17 @@ class _MappedSamples(torch.utils.data.Dataset):
     def __init__(self, samples: DatasetFromList, mapper: Callable, seed: int) -> None:
         self.samples, self.mapper, self.seed = samples, mapper, seed
 
-    def __getitem__(self, key: SampleKey) -> list[Sample]:
+    def __getitem__(self, key: SampleKey) -> Sequence[Sample]:
         """The sample, after the bad pictures that were drawn before it."""
         position, index = key
-        drawn: list[Sample] = []
+        drawn: list[BadPicture] = []
         with seeded(self.seed, position):
             for _ in range(_MAX_REDRAWS):
                 sample = self.mapper(self.samples[index])
-                if sample is not None:
+                if isinstance(sample, BadPicture):
                     drawn.append(sample)
-                    if not isinstance(sample, BadPicture):
-                        return drawn
+                elif sample is not None:
+                    return [*drawn, sample]
                 index = np.random.randint(len(self.samples))
         if drawn:
             raise PictureError(
@@ -158,7 +158,7 @@ class _MappedSamples(torch.utils.data.Dataset):
         )
 
 
-def _joined(drawn: list[list[Sample]]) -> list[Sample]:
+def _joined(drawn: list[Sequence[Sample]]) -> list[Sample]:
     return [sample for samples in drawn for sample in samples]
 
 

@@ -242,10 +242,11 @@ def _scaled_levels(
     return np.clip((values - low) * (255 / (high - low)), 0, 255).astype(np.float32)
 
 
-def _greatest(image: Image.Image, name: str) -> int:
+def _greatest(image: Image.Image, name: str) -> float:
     """The greatest value that a file of whole numbers from 0 can hold."""
     if image.mode.startswith("I;16"):
-        bits = getattr(image, "tag_v2", {}).get(_TIFF_BITS_PER_SAMPLE, 16)
+        tags: dict[int, Any] = getattr(image, "tag_v2", None) or {}
+        bits = tags.get(_TIFF_BITS_PER_SAMPLE, 16)
         return _TWELVE_BITS if bits in (12, (12,)) else _SIXTEEN_BITS
     if image.mode == "I" and image.format in ("PNG", "PPM"):  # older Pillows' word for 16 bits
         return _SIXTEEN_BITS
@@ -270,7 +271,7 @@ def _channels(levels: np.ndarray, image_format: str, name: str) -> np.ndarray:
 
 def _refuse_dark_colours(image: Image.Image, name: str) -> None:
     """Refuse 16-bit channels with small values, of which the upper 8 bits keep next to nothing."""
-    greatest = max(high for _, high in image.convert("RGB").getextrema())
+    greatest = np.asarray(image.convert("RGB")).max()
     if greatest <= _SIXTEEN_BITS >> 12:
         raise PictureError(
             f"{name} has 16 bits per channel but values of less than {_TWELVE_BITS + 1} only, of "

@@ -30,9 +30,10 @@ def do_test(cfg: DictConfig, model: nn.Module, eval_only: bool = False) -> Metri
 
     Reads ``dataloader.test``, ``dataloader.on_bad_image`` (where it is ``"skip"``, a picture that
     cannot be read counts as one in which nothing was found), ``dataloader.evaluator``,
-    ``train.amp``, ``train.model_ema.enabled`` and ``train.model_ema.use_ema_weights_for_eval_only``. The model comes back in the mode
-    (training or evaluation, module by module) that it had, and all ranks evaluate the weights of
-    the main process.
+    ``train.amp``, ``train.model_ema.enabled`` and
+    ``train.model_ema.use_ema_weights_for_eval_only``. The model comes back in the mode (training or
+    evaluation, module by module) that it had, and all ranks evaluate the weights of the main
+    process.
 
     Args:
         cfg: the config.

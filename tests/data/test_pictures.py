@@ -1,4 +1,4 @@
-"""What is read from a file, against detectron2's reader, the drawn levels and Pillow's own turns."""
+"""What is read from a file, against detectron2's reader, the drawn levels and Pillow's turns."""
 
 import logging
 import struct
@@ -29,7 +29,9 @@ def _png(pixels, bit_depth, colour_type):
     """A PNG written by hand, since Pillow writes no 16-bit colours; pixels ``(H, W, C)``."""
 
     def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
 
     height, width = pixels.shape[:2]
     header = struct.pack(">IIBBBBB", width, height, bit_depth, colour_type, 0, 0, 0)
@@ -86,7 +88,7 @@ def test_read_image__is_upright(tmp_path, suffix, orientation):
 @pytest.mark.parametrize("suffix", ["png", "tif", "ppm", "jp2"])
 def test_read_image__16_bits_keep_their_levels(tmp_path, suffix):
     path = tmp_path / f"a.{suffix}"
-    values = GREY.astype(np.uint16) * 257 + 3 * (GREY < 200)
+    values = GREY.astype(np.uint16) * 257 + (GREY < 200).astype(np.uint16)
     Image.fromarray(values).save(path)
     for image_format, channels in (("RGB", 3), ("BGR", 3), ("L", 1)):
         image = read_image(path, image_format)
@@ -119,7 +121,7 @@ def test_read_image__12_bits_in_16_by_the_config(tmp_path, caplog):
     assert not caplog.text
     dark = read_image(path, "L")[..., 0]
     assert len(np.unique(dark)) == len(np.unique(GREY))
-    np.testing.assert_allclose(dark, values * 255 / 65535, atol=1e-4)
+    np.testing.assert_allclose(dark, values * (255 / 65535), atol=1e-4)
     read_image(path)
     assert caplog.text.count("a.png has 16 bits but no value over 40") == 1
 
@@ -135,7 +137,9 @@ def test_read_image__12_bits_in_16_by_the_config(tmp_path, caplog):
 def test_read_image__of_unknown_range_needs_the_config(tmp_path, values, value_range):
     path = tmp_path / "a.tif"
     Image.fromarray(values).save(path)
-    with pytest.raises(PictureError, match=r"a\.tif is a picture of .* set value_range=\[low, high"):
+    with pytest.raises(
+        PictureError, match=r"a\.tif is a picture of .* set value_range=\[low, high"
+    ):
         read_image(path)
     np.testing.assert_allclose(read_image(path, "L", value_range)[..., 0], GREY, atol=1e-3)
     low, high = value_range
@@ -311,7 +315,9 @@ def test_as_uint8__rounds_and_clips():
     assert as_uint8(COLOURS) is COLOURS
 
 
-@pytest.mark.parametrize("wrong", [5, [0], [0, 1, 2], [4, 4], [5, 0], ["a", "b"], [0, float("nan")]])
+@pytest.mark.parametrize(
+    "wrong", [5, [0], [0, 1, 2], [4, 4], [5, 0], ["a", "b"], [0, float("nan")]]
+)
 def test_checked_value_range__says_what_it_takes(wrong):
     with pytest.raises(ValueError, match=r"value_range .*give two numbers such as \[0, 4095\]"):
         pictures.checked_value_range(wrong)

@@ -1,13 +1,18 @@
 import contextlib
+import json
 
 import pytest
 import torch
 from detectron2.config import LazyCall as L
+from detectron2.structures import Boxes, Instances
+from PIL import Image
 from torch import nn
 
+from detrex.config import load_config
 from detrex.engine import do_test, evaluation
-from detrex.engine.evaluation import evaluation_mode, progress_bar
-from detrex.errors import ConfigError
+from detrex.engine.evaluation import build_loader, evaluation_mode, progress_bar
+from detrex.engine.overrides import apply_overrides
+from detrex.errors import ConfigError, PictureError
 from detrex.modeling import ema
 from tests.reference.stand_in import StandIn, evaluation_batches, stand_in_config
 
@@ -112,3 +117,79 @@ def test_progress_bar__only_where_somebody_watches(monkeypatch, capsys):
     assert len(shown) == 3
     assert list(shown) == batches
     assert "evaluation" in capsys.readouterr().err
+
+
+class Oracle(nn.Module):
+    """Finds the one box that `_three_pictures` draws into each picture."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+
+    def forward(self, batch):
+        answers = []
+        for sample in batch:
+            found = Instances((sample["height"], sample["width"]))
+            found.pred_boxes = Boxes(torch.tensor([[4.0, 5.0, 20.0, 19.0]]))
+            found.scores, found.pred_classes = torch.tensor([0.9]), torch.tensor([0])
+            answers.append({"instances": found})
+        return answers
+
+
+def _three_pictures(folder, name, policy):
+    """A config whose test set has three pictures, of which the second is cut short."""
+    box = {"category_id": 1, "bbox": [4, 5, 16, 14], "area": 224, "iscrowd": 0}
+    size = {"height": 24, "width": 32}
+    coco = {
+        "images": [{"id": n, "file_name": f"{n}.png", **size} for n in (1, 2, 3)],
+        "annotations": [{"id": n, "image_id": n, **box} for n in (1, 2, 3)],
+        "categories": [{"id": 1, "name": "thing"}],
+    }
+    (folder / "val.json").write_text(json.dumps(coco))
+    for n in (1, 2, 3):
+        Image.new("RGB", (32, 24)).save(folder / f"{n}.png")
+    (folder / "2.png").write_bytes((folder / "2.png").read_bytes()[:50])
+    cfg = apply_overrides(load_config("configs/common/data/custom.py"), policy)
+    names = {"name": name, "json_file": str(folder / "val.json"), "image_root": str(folder)}
+    cfg.dataloader.test.dataset.names.update(names, num_classes=None)
+    cfg.dataloader.test.mapper.augmentation = []
+    cfg.dataloader.test.num_workers = 1
+    return cfg
+
+
+def test_do_test__a_skipped_picture_counts_as_one_without_detections(tmp_path, caplog):
+    cfg = _three_pictures(tmp_path, "three_skip", ["dataloader.on_bad_image=skip"])
+    metrics = do_test(cfg, Oracle())
+    # Two of three found: the precision is 1 at the 67 of 101 recalls up to 2/3, and 0 beyond.
+    assert metrics["bbox"]["AP"] == pytest.approx(100 * 67 / 101, abs=1e-6)
+    assert "dataloader.test left out 1 picture(s) that cannot be read, 1 time(s) (" in caplog.text
+    assert "they count as pictures in which nothing was found" in caplog.text
+
+
+def test_do_test__a_bad_picture_ends_the_evaluation_by_default(tmp_path):
+    cfg = _three_pictures(tmp_path, "three_error", [])
+    with pytest.raises(PictureError, match=r"2\.png is truncated or damaged .*on_bad_image=skip"):
+        do_test(cfg, Oracle())
+
+
+@pytest.mark.parametrize("key", ["dataloader.train", "dataloader.test"])
+def test_build_loader__unknown_policy_is_said(cfg, key):
+    cfg.dataloader.on_bad_image = "skpi"
+    with pytest.raises(ConfigError, match=r"on_bad_image=skpi is unknown: .* Did you mean 'skip'"):
+        build_loader(cfg, key)
+
+
+@pytest.mark.parametrize(
+    "config", ["common/data/coco.py", "common/data/coco_detr.py", "dino/demo_shapes.py"]
+)
+def test_build_loader__shipped_configs_have_the_policy(config):
+    cfg = apply_overrides(load_config(f"configs/{config}"), ["dataloader.on_bad_image=skip"])
+    assert cfg.dataloader.on_bad_image == "skip"
+
+
+def test_build_loader__references_from_a_mapper_stay_whole(tmp_path):
+    cfg = load_config("configs/common/data/coco.py")
+    cfg.dataloader.test.dataset = [{"file_name": "a.png", "image_id": 1}]
+    cfg.dataloader.train.mapper.image_format = "L"
+    loader = build_loader(cfg, "dataloader.test")
+    assert loader.dataset._map_func._obj.mapper.image_format == "L"
