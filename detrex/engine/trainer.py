@@ -1,5 +1,8 @@
 """One optimizer step: seed, forward, backward, agree on the losses, clip, step.
 
+Whatever stops one rank while it loads a batch or computes its losses stops all ranks, with one
+sentence: in every step they make the same calls of `exchange`, and gather the losses once.
+
 Mixed precision, gradient accumulation and exact resumption live here; everything that happens
 around the steps (schedules, checkpoints, evaluation, logs) is a hook of detectron2.
 """
@@ -7,6 +10,7 @@ around the steps (schedules, checkpoints, evaluation, logs) is a hook of detectr
 import logging
 import math
 import time
+import zlib
 from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from typing import Any
@@ -14,10 +18,11 @@ from typing import Any
 import torch
 from detectron2.engine import SimpleTrainer
 from detectron2.utils import comm
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from detrex.errors import ConfigError, DetrexError, NonFiniteLossError
+from detrex.utils.dist import exchange, failing_together
 from detrex.utils.seeding import seed_everything
 
 AMP_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -105,7 +110,8 @@ class Trainer(SimpleTrainer):
             NonFiniteLossError: a loss is NaN or infinite, on any rank; raised on all ranks, before
                 the optimizer steps.
         """
-        batches = self._data_loader_iter  # starting a loader draws random numbers: before the seed
+        with failing_together():
+            batches = self._data_loader_iter  # starting it draws random numbers: before the seed
         if self.seed is not None:
             seed_everything(self.seed, self.iter, comm.get_rank())
         self.optimizer.zero_grad(set_to_none=True)
@@ -113,13 +119,14 @@ class Trainer(SimpleTrainer):
         data_seconds = 0.0
         for step in range(self.accumulate_steps):
             start = time.perf_counter()
-            batch = next(batches)
+            with failing_together():
+                batch = next(batches)
             data_seconds += time.perf_counter() - start
+            exchange()
             for name, loss in self._forward_backward(batch, step).items():
                 sums[name] = sums[name] + loss if name in sums else loss
         self.after_backward()
-        means = {name: total.item() / self.accumulate_steps for name, total in sums.items()}
-        self._agree_and_record(means, data_seconds)
+        self._gather_and_record(sums, data_seconds)
         if self.clip_grad_params is not None:
             self.grad_scaler.unscale_(self.optimizer)
             self.clip_grads(self.model.parameters())
@@ -128,11 +135,13 @@ class Trainer(SimpleTrainer):
 
     def _forward_backward(self, batch: Any, step: int) -> dict[str, Tensor]:
         """Add the gradients of one batch; ranks exchange them at the last batch only."""
-        exchange = step == self.accumulate_steps - 1
+        is_last = step == self.accumulate_steps - 1
         ddp = isinstance(self.model, DistributedDataParallel)
-        with self.model.no_sync() if ddp and not exchange else nullcontext():
-            with torch.amp.autocast(self.device_type, self.amp_dtype, enabled=self.amp):
+        autocast = torch.amp.autocast(self.device_type, self.amp_dtype, enabled=self.amp)
+        with self.model.no_sync() if ddp and not is_last else nullcontext():
+            with failing_together(), autocast:
                 losses = self._losses_of(batch)
+            self._check_names(losses)
             total = torch.stack([loss.float() for loss in losses.values()]).sum()
             self.grad_scaler.scale(total / self.accumulate_steps).backward()
         return {name: loss.detach().float() for name, loss in losses.items()}
@@ -142,26 +151,45 @@ class Trainer(SimpleTrainer):
             losses = self.model(batch)
         except NonFiniteLossError as error:
             raise NonFiniteLossError(
-                f"Training stopped at iteration {self.iter}, whose losses cannot be computed: "
-                f"{error}"
+                f"Training stopped at iteration {self.iter}, whose losses cannot be computed on "
+                f"rank {comm.get_rank()}: {error}"
             ) from error
         return {"total_loss": losses} if isinstance(losses, Tensor) else losses
 
-    def _agree_and_record(self, losses: dict[str, float], data_seconds: float) -> None:
+    def _check_names(self, losses: Iterable[str]) -> None:
+        """Stop all ranks where they do not have the same losses: what they gather must fit."""
+        names = sorted(losses)
+        digests = exchange(zlib.crc32(" ".join(names).encode()))
+        if len(set(digests)) == 1:
+            return
+        first, *others = comm.all_gather(names)
+        rank, other = next((r, other) for r, other in enumerate(others, 1) if other != first)
+        differing = sorted(set(first) ^ set(other))
+        raise DetrexError(
+            f"Training stopped at iteration {self.iter}: ranks 0 and {rank} have different losses, "
+            f"{', '.join(differing[:3])} on one of them only; let the model return the same losses "
+            "in every step, 0 where there is nothing to score."
+        )
+
+    def _gather_and_record(self, sums: Mapping[str, Tensor], data_seconds: float) -> None:
         """Store the losses' means over the ranks; stop all ranks where one has a bad loss."""
-        by_rank = comm.all_gather(losses)
+        names = sorted(sums)
+        own = torch.stack([sums[name] for name in names]) / self.accumulate_steps
+        by_rank = [own]
+        if comm.get_world_size() > 1:
+            by_rank = [torch.empty_like(own) for _ in range(comm.get_world_size())]
+            distributed.all_gather(by_rank, own)
+        values = torch.stack(by_rank).tolist()
         bad = [
             (rank, name, value)
-            for rank, values in enumerate(by_rank)
-            for name, value in values.items()
+            for rank, row in enumerate(values)
+            for name, value in zip(names, row, strict=True)
             if not math.isfinite(value)
         ]
         if bad:
             raise NonFiniteLossError(self._describe_bad_losses(bad))
-        names = dict.fromkeys(name for values in by_rank for name in values)
-        means = {
-            name: sum(values.get(name, 0.0) for values in by_rank) / len(by_rank) for name in names
-        }
+        columns = zip(*values, strict=True)
+        means = {name: sum(of) / len(of) for name, of in zip(names, columns, strict=True)}
         means["total_loss"] = sum(means.values())
         self.storage.put_scalars(data_time=data_seconds, **means)
 

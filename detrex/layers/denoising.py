@@ -97,19 +97,21 @@ def denoising_attention_mask(
     return (group >= 0) & (group != group[:, None])
 
 
-def spread_over_images(queries: Tensor, counts: Sequence[int], copies: int) -> Tensor:
+def spread_over_images(
+    queries: Tensor, counts: Sequence[int], copies: int, slots: int | None = None
+) -> Tensor:
     """Give each object's queries their place in the batch.
 
     Args:
         queries: (copies * m, C) queries: all objects of all images, then all of them again, ...
         counts: number of objects of each image, m in total.
         copies: number of queries of each object.
+        slots: queries of an image and copy, at least ``max(counts)``; that number by default.
 
     Returns:
-        (B, copies * max(counts), C) queries, zero where an image has fewer objects than the
-        largest.
+        (B, copies * slots, C) queries, zero where an image has fewer objects than ``slots``.
     """
-    largest = max(counts, default=0)
+    largest = max(counts, default=0) if slots is None else slots
     image = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)).repeat(copies)
     slot = torch.cat([torch.arange(count) for count in counts])
     slot = (torch.arange(copies)[:, None] * largest + slot).flatten()

@@ -1,12 +1,23 @@
-"""Where this process stands among those that train together."""
+"""Where this process stands among those that train together, and what it tells the others.
+
+Ranks agree by `exchange`, a collective call on whole numbers that never waits for a GPU. All its
+calls have one form, so that a rank that failed can take part in the one at which the others wait
+(`failing_together`), and all stop with the same sentence instead of waiting for it.
+"""
 
 import builtins
 import os
 import subprocess
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 import torch
 import torch.distributed as dist
+
+from detrex import errors
 
 
 def is_dist_avail_and_initialized() -> bool:
@@ -22,6 +33,83 @@ def get_world_size() -> int:
 def get_rank() -> int:
     """Give the number of this process; 0 without a process group."""
     return dist.get_rank() if is_dist_avail_and_initialized() else 0
+
+
+def exchange(value: int = 0) -> list[int]:
+    """Tell all ranks a number, and hear theirs; every rank must call it equally often.
+
+    Args:
+        value: this rank's number, of 64 bits.
+
+    Returns:
+        The numbers by rank; only this one without a process group.
+
+    Raises:
+        DetrexError: another rank left a `failing_together` block by such an error; it is raised
+            here too.
+        RuntimeError: likewise, with that rank's traceback, for any other error.
+    """
+    if not is_dist_avail_and_initialized():
+        return [value]
+    failed, values = _gather_words(0, value)
+    if any(failed):
+        raise _error_elsewhere(None)
+    return values
+
+
+@contextmanager
+def failing_together() -> Iterator[None]:
+    """Run a block whose error on one rank shall stop all.
+
+    The ranks that do not fail hear of it in their next `exchange`, inside the block or after it, so
+    one must follow, and no other collective call may come before it. Errors that came by `exchange`
+    pass through.
+    """
+    try:
+        yield
+    except Exception as error:
+        if is_dist_avail_and_initialized() and not getattr(error, "is_from_exchange", False):
+            _gather_words(1, 0)
+            _error_elsewhere(error)
+        raise
+
+
+def _gather_words(failed: int, value: int) -> tuple[list[int], list[int]]:
+    mine = torch.tensor([failed, value])
+    words = [torch.empty_like(mine) for _ in range(get_world_size())]
+    dist.all_gather(words, mine, group=_cpu_group())
+    flags, values = torch.stack(words).T.tolist()
+    return flags, values
+
+
+def _error_elsewhere(error: Exception | None) -> Exception:
+    """Tell the others this rank's error, and give the first one told, as it is to be raised here.
+
+    One of the package's own kinds stays what it is; of any other only the traceback is told.
+    """
+    told: tuple[type[Exception], str] | None = None
+    if isinstance(error, errors.DetrexError):
+        kind = next(kind for kind in type(error).__mro__ if kind.__module__ == errors.__name__)
+        told = (kind, str(error))
+    elif error is not None:
+        told = (RuntimeError, "".join(traceback.format_exception(error)))
+    by_rank: list[Any] = [None] * get_world_size()
+    dist.all_gather_object(by_rank, told, group=_cpu_group())
+    rank, (kind, text) = next((rank, told) for rank, told in enumerate(by_rank) if told)
+    heard = kind(text if kind is not RuntimeError else f"Rank {rank} stopped:\n{text}")
+    heard.is_from_exchange = True
+    return heard
+
+
+def _cpu_group() -> Any:
+    """The group of all ranks whose messages do not pass through a GPU; None for the usual one."""
+    return None if dist.get_backend() == "gloo" else _gloo_beside(dist.group.WORLD)
+
+
+@lru_cache(maxsize=1)
+def _gloo_beside(world: Any) -> Any:
+    """Made once for each ``world``, by all of its ranks at their first `exchange`."""
+    return dist.new_group(backend="gloo")
 
 
 def setup_for_distributed(is_master: bool) -> None:

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch.distributed
 
+from detrex.errors import ConfigError
 from detrex.utils import dist, get_rank, get_world_size, is_dist_avail_and_initialized
 
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "SLURM_PROCID")
@@ -36,6 +37,33 @@ def test_rank_and_size__without_group():
     assert (get_rank(), get_world_size()) == (0, 1)
 
 
+def test_exchange__without_group():
+    assert dist.exchange(7) == [7]
+
+
+def test_failing_together__without_group():
+    with pytest.raises(KeyError, match="name"), dist.failing_together():
+        raise KeyError("name")
+
+
+def _join_alone(monkeypatch):
+    for name, value in {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    args = SimpleNamespace(dist_url=f"tcp://127.0.0.1:{_free_port()}")
+    dist.slurm_init_distributed_mode(args)
+    return args
+
+
+@pytest.mark.parametrize("value", [0, 2**40 + 1, -3])
+def test_exchange__group_of_one(monkeypatch, value):
+    _join_alone(monkeypatch)
+    assert dist.exchange(value) == [value]
+    with pytest.raises(ConfigError, match="wrong"), dist.failing_together():
+        raise ConfigError("wrong")
+    assert dist.exchange(value) == [value]
+
+
 def test_setup_for_distributed__silences_all_but_the_first(capsys):
     dist.setup_for_distributed(is_master=False)
     builtins.print("hidden")  # noqa: T201
@@ -53,11 +81,7 @@ def test_slurm_init__without_variables():
 
 
 def test_slurm_init__torchrun_variables(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    for name, value in {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}.items():
-        monkeypatch.setenv(name, value)
-    args = SimpleNamespace(dist_url=f"tcp://127.0.0.1:{_free_port()}")
-    dist.slurm_init_distributed_mode(args)
+    args = _join_alone(monkeypatch)
     assert (args.rank, args.world_size, args.gpu, args.distributed) == (0, 1, 0, True)
     assert is_dist_avail_and_initialized()
     assert (get_rank(), get_world_size()) == (0, 1)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from detrex.layers.box_ops import box_cxcywh_to_xyxy
 from detrex.modeling.losses import FocalLoss, GIoULoss, L1Loss
-from detrex.modeling.matcher.assignment import Indices
+from detrex.modeling.matcher.assignment import Indices, match_together
 from detrex.modeling.matcher.modified_matcher import ModifedMatcher
 from detrex.utils.misc import at_least_float32
 
@@ -82,16 +82,20 @@ class BaseCriterion(nn.Module):
             Scalar losses ``loss_class``, ``loss_bbox``, ``loss_giou``, weights applied, those of
             layer i with suffix ``_{i}``.
         """
-        num_boxes = count_boxes(targets, outputs["pred_logits"].device)
+        num_boxes = count_boxes(targets)
         labels = [target["labels"] for target in targets]
         boxes = [target["boxes"] for target in targets]
-        layers = [(outputs, "")]
-        layers += [(layer, f"_{i}") for i, layer in enumerate(outputs.get("aux_outputs", ()))]
+        layers = [outputs, *outputs.get("aux_outputs", ())]
+        predictions = [
+            (at_least_float32(layer["pred_logits"]), at_least_float32(layer["pred_boxes"]))
+            for layer in layers
+        ]
+        matches = match_together(self.matcher, [(*layer, labels, boxes) for layer in predictions])
         losses: Losses = {}
-        for layer, suffix in layers:
-            logits = at_least_float32(layer["pred_logits"])
-            layer_boxes = at_least_float32(layer["pred_boxes"])
-            indices = self.matcher(logits, layer_boxes, labels, boxes)
+        for i, ((logits, layer_boxes), indices) in enumerate(
+            zip(predictions, matches, strict=True), start=-1
+        ):
+            suffix = "" if i < 0 else f"_{i}"
             scored = (targets, indices, num_boxes)
             losses["loss_class" + suffix] = self.calculate_class_loss(logits, *scored)
             losses["loss_bbox" + suffix] = self.calculate_bbox_loss(layer_boxes, *scored)

@@ -1,7 +1,8 @@
 """The set criterion of DETR: match each layer's predictions with objects, score the pairs."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -10,9 +11,11 @@ from torch import Tensor, nn
 from detrex.errors import did_you_mean
 from detrex.layers.box_ops import box_cxcywh_to_xyxy, paired_generalized_box_iou
 from detrex.modeling.losses.focal_loss import binary_focal_loss
-from detrex.modeling.matcher.assignment import Indices
-from detrex.utils.dist import get_world_size, is_dist_avail_and_initialized
+from detrex.modeling.matcher.assignment import Indices, match_together
+from detrex.utils.dist import exchange
 from detrex.utils.misc import at_least_float32
+
+from .weights import check_weights
 
 Targets = Sequence[Mapping[str, Tensor]]
 Losses = dict[str, Tensor]
@@ -83,14 +86,30 @@ def target_classes(
     return classes
 
 
-def count_boxes(targets: Targets, device: torch.device) -> float:
-    """Count the objects of a batch, as a mean over the processes, at least 1."""
-    count = float(sum(len(target["labels"]) for target in targets))
-    if is_dist_avail_and_initialized():
-        total = torch.tensor(count, device=device)
-        torch.distributed.all_reduce(total)
-        count = total.item() / get_world_size()
-    return max(count, 1.0)
+def count_boxes(targets: Targets) -> float:
+    """Count the objects of a batch, as a mean over the processes, at least 1.
+
+    A collective call: every process makes it once a step, whatever its targets. With that mean the
+    gradients that processes average are those of one process with all their images, unless there
+    are fewer objects than processes.
+    """
+    counts = exchange(sum(len(target["labels"]) for target in targets))
+    return max(sum(counts) / len(counts), 1.0)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Predictions that are matched and scored: those of a decoder layer, or of the encoder.
+
+    Attributes:
+        outputs: ``pred_logits`` (B, Q, C) and ``pred_boxes`` (B, Q, 4).
+        targets: what they are matched with.
+        suffix: of the names of the losses.
+    """
+
+    outputs: Mapping[str, Any]
+    targets: Targets
+    suffix: str = ""
 
 
 class SetCriterion(nn.Module):
@@ -107,11 +126,21 @@ class SetCriterion(nn.Module):
         alpha: weight of the positives in the focal loss.
         gamma: exponent of the focal loss.
 
+    Attributes:
+        loss_terms: the losses that each entry of ``losses`` gives; a subclass with others adds
+            them, so that ``weight_dict`` may have weights for them.
+
     Raises:
         ValueError: when a loss or the kind of classification loss is unknown.
+        ConfigError: when a weight has the name of no loss; any suffix will do, also that of a layer
+            that a model does not have.
     """
 
     empty_weight: Tensor
+    loss_terms: ClassVar[Mapping[str, Sequence[str]]] = {
+        "class": ("loss_class",),
+        "boxes": ("loss_bbox", "loss_giou"),
+    }
 
     def __init__(
         self,
@@ -132,7 +161,8 @@ class SetCriterion(nn.Module):
             )
         self.num_classes = num_classes
         self.matcher = matcher
-        self.weight_dict = dict(weight_dict)
+        known = [term for terms in self.loss_terms.values() for term in terms]
+        self.weight_dict = check_weights(weight_dict, known)
         self.losses = list(losses)
         for loss in self.losses:
             self._loss_function(loss)
@@ -253,18 +283,40 @@ class SetCriterion(nn.Module):
             ``_{i}``. With ``return_indices`` a pair of that and a list of matches: each auxiliary
             layer's, then the last layer's.
         """
-        layers = [(outputs, "")]
-        layers += [(layer, f"_{i}") for i, layer in enumerate(outputs.get("aux_outputs", ()))]
-        num_boxes = count_boxes(targets, outputs["pred_logits"].device)
-        losses: Losses = {}
-        matches = []
-        for layer, suffix in layers:
-            indices = self.matcher(layer, targets)
-            matches.append(indices)
-            losses.update(self.layer_losses(layer, targets, indices, num_boxes, suffix))
+        losses, matches = self.match_and_score(outputs, targets, count_boxes(targets))
         if return_indices:
-            return losses, [*matches[1:], matches[0]]
+            last = 1 + len(outputs.get("aux_outputs", ()))
+            return losses, [*matches[1:last], matches[0]]
         return losses
+
+    def layers(self, outputs: Mapping[str, Any], targets: Targets) -> list[Layer]:
+        """List what is matched and scored: the last layer, then each of ``aux_outputs``."""
+        before = outputs.get("aux_outputs", ())
+        return [
+            Layer(outputs, targets),
+            *(Layer(layer, targets, f"_{i}") for i, layer in enumerate(before)),
+        ]
+
+    def match_and_score(
+        self, outputs: Mapping[str, Any], targets: Targets, num_boxes: float
+    ) -> tuple[Losses, list[Indices]]:
+        """Match all of `layers` together, then score one after the other.
+
+        Args:
+            outputs: as in `forward`.
+            targets: as in `forward`.
+            num_boxes: number of objects to divide by.
+
+        Returns:
+            The losses of all layers, and the matches of each.
+        """
+        layers = self.layers(outputs, targets)
+        matches = match_together(self.matcher, [(layer.outputs, layer.targets) for layer in layers])
+        losses: Losses = {}
+        for layer, indices in zip(layers, matches, strict=True):
+            scored = (layer.outputs, layer.targets, indices, num_boxes, layer.suffix)
+            losses.update(self.layer_losses(*scored))
+        return losses, matches
 
     def extra_repr(self) -> str:
         """Describe the settings; the matcher is printed as a submodule."""

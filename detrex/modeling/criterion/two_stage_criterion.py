@@ -7,7 +7,7 @@ import torch
 
 from detrex.modeling.matcher.assignment import Indices
 
-from .criterion import Losses, SetCriterion, Targets, count_boxes
+from .criterion import Layer, SetCriterion, Targets
 
 
 class TwoStageCriterion(SetCriterion):
@@ -43,38 +43,19 @@ class TwoStageCriterion(SetCriterion):
         )
         self.two_stage_binary_cls = two_stage_binary_cls
 
-    def forward(
-        self, outputs: Mapping[str, Any], targets: Targets, return_indices: bool = False
-    ) -> Any:
-        """Score the decoder's layers, then ``enc_outputs``.
+    def layers(self, outputs: Mapping[str, Any], targets: Targets) -> list[Layer]:
+        """List what is matched and scored: the decoder's layers, then ``enc_outputs``.
 
         Args:
-            outputs: as in `SetCriterion.forward`, and ``enc_outputs``, a dict like one layer's.
+            outputs: as in `SetCriterion.forward`, and ``enc_outputs``, a dict like one layer's,
+                whose losses have the suffix ``_enc``; `forward` does not return its matches.
             targets: as in `SetCriterion.forward`.
-            return_indices: as in `SetCriterion.forward`; the encoder's matches are not among them.
-
-        Returns:
-            As `SetCriterion.forward`, plus the losses of the encoder with suffix ``_enc``.
         """
-        losses, matches = super().forward(outputs, targets, return_indices=True)
-        if "enc_outputs" in outputs:
-            losses.update(self.encoder_losses(outputs["enc_outputs"], targets))
-        return (losses, matches) if return_indices else losses
-
-    def encoder_losses(self, enc_outputs: Mapping[str, Any], targets: Targets) -> Losses:
-        """Match and score the encoder's proposals.
-
-        Args:
-            enc_outputs: ``pred_logits`` (B, Q, C) and ``pred_boxes`` (B, Q, 4).
-            targets: as in `SetCriterion.forward`.
-
-        Returns:
-            Scalar losses with suffix ``_enc``.
-        """
+        layers = super().layers(outputs, targets)
+        if "enc_outputs" not in outputs:
+            return layers
         if self.two_stage_binary_cls:
             targets = [
                 {**target, "labels": torch.zeros_like(target["labels"])} for target in targets
             ]
-        indices = self.matcher(enc_outputs, targets)
-        num_boxes = count_boxes(targets, enc_outputs["pred_logits"].device)
-        return self.layer_losses(enc_outputs, targets, indices, num_boxes, "_enc")
+        return [*layers, Layer(outputs["enc_outputs"], targets, "_enc")]

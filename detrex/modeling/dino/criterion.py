@@ -1,6 +1,5 @@
 """The losses of the decoder's layers, the encoder and the denoising queries (arXiv:2203.03605)."""
 
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -8,14 +7,8 @@ import torch
 
 from detrex.modeling.criterion import TwoStageCriterion
 from detrex.modeling.criterion.criterion import Losses, Targets, count_boxes
+from detrex.modeling.criterion.weights import loss_terms
 from detrex.modeling.matcher.assignment import Indices
-
-_SUFFIX = re.compile(r"(_dn|_enc|_\d+)$")
-
-
-def loss_terms(names: Iterable[str]) -> list[str]:
-    """Pick the names that say what a loss is and not, by a suffix, where it is taken."""
-    return [name for name in names if not _SUFFIX.search(name)]
 
 
 def expand_weight_dict(weight_dict: Mapping[str, float], num_layers: int) -> dict[str, float]:
@@ -90,8 +83,10 @@ class DINOCriterion(TwoStageCriterion):
             ``_dn`` for the last layer and ``_dn_{i}`` for layer i of ``aux_outputs``. The latter
             are there in every step, 0 without denoising queries.
         """
-        losses = super().forward(outputs, targets)
-        losses.update(self.denoising_losses(outputs, targets, dn_metas, loss_terms(losses)))
+        num_boxes = count_boxes(targets)
+        losses, _ = self.match_and_score(outputs, targets, num_boxes)
+        terms = loss_terms(losses)
+        losses.update(self.denoising_losses(outputs, targets, dn_metas, terms, num_boxes))
         return losses
 
     def denoising_losses(
@@ -100,15 +95,27 @@ class DINOCriterion(TwoStageCriterion):
         targets: Targets,
         dn_metas: Mapping[str, Any] | None,
         terms: Iterable[str],
+        num_boxes: float,
     ) -> Losses:
-        """Score the denoising queries; arguments as in ``forward``, ``terms`` names the losses."""
+        """Score the denoising queries.
+
+        Args:
+            outputs: as in ``forward``.
+            targets: as in ``forward``.
+            dn_metas: as in ``forward``.
+            terms: names of the losses without suffix.
+            num_boxes: number of objects of the step; each is counted once per group.
+
+        Returns:
+            The losses with suffix ``_dn`` and ``_dn_{i}``.
+        """
         suffixes = ["_dn", *(f"_dn_{i}" for i in range(len(outputs.get("aux_outputs", ()))))]
         known = (dn_metas or {}).get("output_known_lbs_bboxes")
         if dn_metas is None or known is None:
             zero = outputs["pred_logits"].new_zeros(())
             return {term + suffix: zero for suffix in suffixes for term in terms}
         matches = denoising_matches(targets, dn_metas["dn_num"], dn_metas["single_padding"])
-        num_boxes = count_boxes(targets, known["pred_logits"].device) * dn_metas["dn_num"]
+        num_boxes = num_boxes * dn_metas["dn_num"]
         losses: Losses = {}
         for layer, suffix in zip([known, *known.get("aux_outputs", ())], suffixes, strict=True):
             losses.update(self.layer_losses(layer, targets, matches, num_boxes, suffix))

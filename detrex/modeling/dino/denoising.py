@@ -25,6 +25,7 @@ from detrex.layers.denoising import (
     spread_over_images,
 )
 from detrex.utils import inverse_sigmoid
+from detrex.utils.dist import exchange
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,10 @@ def denoising_queries(
 ) -> DenoisingQueries | None:
     """Make the contrastive denoising queries of a batch.
 
+    With a positive ``dn_number`` this is a collective call. A process whose images hold no object
+    lays its queries out, all of them zero, for as many objects as an image of the others has: like
+    an image without objects in a batch with others, it learns to say "no object".
+
     Args:
         targets: for each image ``"labels"`` (m_i,) and ``"boxes"`` (m_i, 4), cxcywh in 0..1.
         label_embedding: num_classes x d.
@@ -92,11 +97,15 @@ def denoising_queries(
 
     Returns:
         The queries on the targets' device, or None when ``dn_number`` is not positive or no image
-        has an object.
+        of any process has an object.
     """
+    if dn_number <= 0:
+        return None
     counts = [len(target["labels"]) for target in targets]
-    max_objects = max(counts, default=0)
-    if dn_number <= 0 or max_objects == 0:
+    own_max = max(counts, default=0)
+    max_of_ranks = max(exchange(own_max))
+    max_objects = own_max or max_of_ranks
+    if max_objects == 0:
         return None
     num_groups = max(1, dn_number // max_objects)
     copies = 2 * num_groups
@@ -113,8 +122,8 @@ def denoising_queries(
         boxes_m4.repeat(copies, 1), negative_rm.flatten(), box_noise_scale
     )
     return DenoisingQueries(
-        content=spread_over_images(label_embedding(labels), counts, copies),
-        boxes_unact=spread_over_images(inverse_sigmoid(boxes), counts, copies),
+        content=spread_over_images(label_embedding(labels), counts, copies, max_objects),
+        boxes_unact=spread_over_images(inverse_sigmoid(boxes), counts, copies, max_objects),
         attention_mask=denoising_attention_mask(
             num_groups, 2 * max_objects, num_queries, labels.device
         ),

@@ -213,7 +213,9 @@ class DINO(nn.Module):
     def denoising_queries(
         self, targets: Sequence[Mapping[str, Tensor]], features: Sequence[Tensor]
     ) -> DenoisingQueries | None:
-        """Make denoising queries of the targets; None without objects, so in evaluation too."""
+        """Make denoising queries of the targets in training; None without objects."""
+        if not self.training:
+            return None
         return denoising_queries(
             targets,
             self.label_enc,

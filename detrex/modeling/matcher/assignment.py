@@ -1,6 +1,9 @@
 """The cheapest one-to-one assignment, and the checks that make it safe."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -8,14 +11,89 @@ from torch import Tensor
 from detrex.errors import NonFiniteLossError
 
 Indices = list[tuple[Tensor, Tensor]]
+Inputs = Mapping[str, Tensor | Sequence[Tensor]]
 
 # Stands for a cost that overflowed although all inputs were finite: dear, but comparable.
 _DEAREST = 1e30
 
 
-def assign(
-    cost: Tensor, num_targets: Sequence[int], inputs: Mapping[str, Tensor | Sequence[Tensor]]
-) -> Indices:
+@dataclass(frozen=True)
+class Problem:
+    """What is to be matched: the predictions of a layer and the objects of a batch.
+
+    Attributes:
+        cost: (B, Q, T) costs on any device; columns from an image's number of objects on are
+            padding.
+        labels: the (T,) labels of each image's objects.
+        num_classes: number of logits per prediction.
+        inputs: the tensors that the cost was computed from, by name, for the error message.
+    """
+
+    cost: Tensor
+    labels: Sequence[Tensor]
+    num_classes: int
+    inputs: Inputs
+
+
+def solve(problems: Sequence[Problem]) -> list[Indices]:
+    """Solve problems whose costs and labels come to the CPU all together, in one transfer.
+
+    Args:
+        problems: of the layers of a step, for example.
+
+    Returns:
+        For each problem what `assign` gives.
+
+    Raises:
+        NonFiniteLossError: when an input is NaN or infinite, naming it.
+        ValueError: when a label is not a class.
+    """
+    tensors = [tensor for problem in problems for tensor in (problem.cost, *problem.labels)]
+    flat = torch.cat([tensor.detach().flatten().float() for tensor in tensors]).cpu()
+    parts = iter(flat.split([tensor.numel() for tensor in tensors]))
+    solutions = []
+    for problem in problems:
+        cost = next(parts).view(problem.cost.shape)
+        labels = [next(parts) for _ in problem.labels]
+        check_labels(torch.cat(labels), problem.num_classes)
+        solutions.append(assign(cost, [len(label) for label in labels], problem.inputs))
+    return solutions
+
+
+def match_together(matcher: Callable[..., Indices], calls: Sequence[tuple]) -> list[Indices]:
+    """Match several layers, by ``matcher.match_layers`` where there is one, else one by one.
+
+    Args:
+        matcher: gives matches for each of `calls`. A ``match_layers`` that it inherits from a class
+            whose ``forward`` it replaces is left alone.
+        calls: positional arguments of the matcher, one tuple per layer.
+
+    Returns:
+        For each layer a pair of index tensors per image.
+    """
+    together = getattr(matcher, "match_layers", None)
+    if together and _depth(matcher, "match_layers") <= _depth(matcher, "forward"):
+        return together(calls)
+    return [matcher(*call) for call in calls]
+
+
+def _depth(thing: Any, method: str) -> float:
+    """How far up its method is defined: 0 for the object itself; infinity for nowhere."""
+    owners = enumerate([thing, *type(thing).__mro__])
+    return next((i for i, owner in owners if method in getattr(owner, "__dict__", ())), math.inf)
+
+
+def class_indices(labels: Tensor, num_classes: int) -> Tensor:
+    """Clamp labels to the classes there are, so that costs can be computed before `solve` checks.
+
+    Args:
+        labels: int64 labels of any shape and device.
+        num_classes: number of logits per prediction.
+    """
+    return labels.clamp(0, num_classes - 1)
+
+
+def assign(cost: Tensor, num_targets: Sequence[int], inputs: Inputs) -> Indices:
     """Solve one assignment problem per image (Hungarian method, by scipy).
 
     Args:
@@ -47,7 +125,7 @@ def check_labels(labels: Tensor, num_classes: int) -> None:
     """Raise when a label is not a class of the detector.
 
     Args:
-        labels: int64 labels of any shape.
+        labels: whole numbers of any shape.
         num_classes: number of logits per prediction.
 
     Raises:
@@ -55,7 +133,7 @@ def check_labels(labels: Tensor, num_classes: int) -> None:
     """
     if not labels.numel():
         return
-    lowest, highest = torch.stack(labels.aminmax()).tolist()
+    lowest, highest = (int(label) for label in labels.aminmax())
     if lowest < 0 or highest >= num_classes:
         raise ValueError(
             f"Target labels run from {lowest} to {highest}, but the detector has {num_classes} "
@@ -63,7 +141,7 @@ def check_labels(labels: Tensor, num_classes: int) -> None:
         )
 
 
-def _check_finite(inputs: Mapping[str, Tensor | Sequence[Tensor]]) -> None:
+def _check_finite(inputs: Inputs) -> None:
     for name, tensors in inputs.items():
         for tensor in [tensors] if isinstance(tensors, Tensor) else tensors:
             bad = int((~tensor.isfinite()).sum())

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from .assignment import Indices, assign, check_labels
+from .assignment import Indices, Inputs, Problem, class_indices, solve
 from .match_cost import CrossEntropyCost, FocalLossCost, GIoUCost, L1Cost
 
 _CLASS_COSTS = ("focal_loss_cost", "ce_cost")
@@ -73,12 +73,34 @@ class HungarianMatcher(nn.Module):
             NonFiniteLossError: when predictions or boxes are NaN or infinite.
             ValueError: when a label is not below C.
         """
+        return self.match_layers([(outputs, targets)])[0]
+
+    @torch.no_grad()
+    def match_layers(
+        self, layers: Sequence[tuple[Mapping[str, Tensor], Sequence[Mapping[str, Tensor]]]]
+    ) -> list[Indices]:
+        """Match several layers as `forward` matches one; they come to the CPU together.
+
+        Args:
+            layers: outputs and targets of each.
+
+        Returns:
+            The matches of each.
+
+        Raises:
+            NonFiniteLossError: when predictions or boxes are NaN or infinite.
+            ValueError: when a label is not below C.
+        """
+        return solve([self._problem(outputs, targets) for outputs, targets in layers])
+
+    def _problem(
+        self, outputs: Mapping[str, Tensor], targets: Sequence[Mapping[str, Tensor]]
+    ) -> Problem:
         logits, boxes = outputs["pred_logits"].float(), outputs["pred_boxes"].float()
         target_labels = [target["labels"] for target in targets]
         target_boxes = [target["boxes"].float() for target in targets]
-        check_labels(torch.cat(target_labels), logits.shape[-1])
-
-        labels_BT = pad_sequence(target_labels, batch_first=True)
+        num_classes = logits.shape[-1]
+        labels_BT = class_indices(pad_sequence(target_labels, batch_first=True), num_classes)
         boxes_BT4 = pad_sequence(target_boxes, batch_first=True)
         if self.cost_class_type == "focal_loss_cost":
             class_cost: nn.Module = FocalLossCost(self.alpha, self.gamma, self.cost_class)
@@ -89,11 +111,8 @@ class HungarianMatcher(nn.Module):
             + L1Cost(self.cost_bbox)(boxes, boxes_BT4)
             + GIoUCost(self.cost_giou)(boxes, boxes_BT4)
         )
-        return assign(
-            cost_BQT,
-            [len(labels) for labels in target_labels],
-            {"pred_logits": logits, "pred_boxes": boxes, "target boxes": target_boxes},
-        )
+        inputs: Inputs = {"target boxes": target_boxes, "pred_logits": logits, "pred_boxes": boxes}
+        return Problem(cost_BQT, target_labels, num_classes, inputs)
 
     def __repr__(self, _repr_indent: int = 4) -> str:
         """List the settings, each indented by ``_repr_indent`` spaces."""

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
-from .assignment import Indices, assign, check_labels
+from .assignment import Indices, Inputs, Problem, class_indices, solve
 from .match_cost import FocalLossCost, GIoUCost, L1Cost
 
 
@@ -55,19 +56,53 @@ class ModifedMatcher(nn.Module):
             NonFiniteLossError: when predictions or boxes are NaN or infinite.
             ValueError: when a label is not below C.
         """
-        check_labels(torch.cat(list(gt_labels_list)), pred_logits.shape[-1])
-        indices: Indices = []
-        for logits, boxes, gt_labels, gt_boxes in zip(
-            pred_logits.float(), pred_bboxes.float(), gt_labels_list, gt_bboxes_list, strict=True
+        call = (pred_logits, pred_bboxes, gt_labels_list, gt_bboxes_list)
+        return self.match_layers([call])[0]
+
+    @torch.no_grad()
+    def match_layers(
+        self, layers: Sequence[tuple[Tensor, Tensor, Sequence[Tensor], Sequence[Tensor]]]
+    ) -> list[Indices]:
+        """Match several layers as `forward` matches one; they come to the CPU together.
+
+        Args:
+            layers: the four arguments of `forward` for each.
+
+        Returns:
+            The matches of each.
+
+        Raises:
+            NonFiniteLossError: when predictions or boxes are NaN or infinite.
+            ValueError: when a label is not below C.
+        """
+        return solve([self._problem(*layer) for layer in layers])
+
+    def _problem(
+        self,
+        pred_logits: Tensor,
+        pred_bboxes: Tensor,
+        gt_labels_list: Sequence[Tensor],
+        gt_bboxes_list: Sequence[Tensor],
+    ) -> Problem:
+        logits_BQC, boxes_BQ4 = pred_logits.float(), pred_bboxes.float()
+        num_classes = pred_logits.shape[-1]
+        costs = []
+        for logits, boxes, labels, gt_boxes in zip(
+            logits_BQC, boxes_BQ4, gt_labels_list, gt_bboxes_list, strict=True
         ):
-            cost = (
-                self.cost_class(logits, gt_labels)
+            cost_QT = (
+                self.cost_class(logits, class_indices(labels, num_classes))
                 + self.cost_bbox(boxes, gt_boxes.float())
                 + self.cost_giou(boxes, gt_boxes.float())
             )
-            inputs = {"pred_logits": logits, "pred_bboxes": boxes, "gt_bboxes": gt_boxes}
-            indices += assign(cost[None], [len(gt_labels)], inputs)
-        return indices
+            costs.append(cost_QT.mT)
+        cost_BQT = pad_sequence(costs, batch_first=True).mT
+        inputs: Inputs = {
+            "gt_bboxes": gt_bboxes_list,
+            "pred_logits": logits_BQC,
+            "pred_bboxes": boxes_BQ4,
+        }
+        return Problem(cost_BQT, gt_labels_list, num_classes, inputs)
 
 
 HungarianMatcher = ModifedMatcher

@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from omegaconf import OmegaConf
 
-from detrex.modeling.criterion import SetCriterion
-from detrex.modeling.criterion.criterion import sigmoid_focal_loss
+from detrex.modeling.criterion import BaseCriterion, SetCriterion, TwoStageCriterion
+from detrex.modeling.criterion.criterion import count_boxes, sigmoid_focal_loss
 from detrex.modeling.matcher import HungarianMatcher
 from tests.reference.loops import focal, giou, to_xyxy
 from tests.reference.predictions import random_outputs, random_targets
@@ -95,6 +95,67 @@ def test_forward__half_precision_is_summed_in_float32(dtype):
     half = {name: tensor.detach().to(dtype) for name, tensor in outputs.items()}
     full = {name: tensor.float() for name, tensor in half.items()}
     torch.testing.assert_close(_criterion()(half, targets), _criterion()(full, targets))
+
+
+@pytest.mark.parametrize(
+    ("others", "mean"), [([], 3.0), ([0], 1.5), ([4], 3.5), ([0, 0, 0, 0], 1.0), ([1, 0], 4 / 3)]
+)
+def test_count_boxes__is_the_mean_over_the_processes(monkeypatch, others, mean):
+    """The other processes are played; two real ones are in the integration tests."""
+    monkeypatch.setattr(
+        "detrex.modeling.criterion.criterion.exchange", lambda count: [*others, count]
+    )
+    assert count_boxes(random_targets((2, 0, 1))) == mean
+    assert count_boxes(random_targets((0,))) == max(1.0, sum(others) / (1 + len(others)))
+
+
+@pytest.mark.parametrize("cls", [SetCriterion, TwoStageCriterion, BaseCriterion])
+@pytest.mark.parametrize("counts", [(3, 2), (0, 0)])
+def test_forward__counts_boxes_once(monkeypatch, cls, counts):
+    calls = []
+    monkeypatch.setattr(
+        "detrex.modeling.criterion.criterion.exchange", lambda count: [calls.append(count) or count]
+    )
+    criterion = cls(CLASSES) if cls is BaseCriterion else cls(CLASSES, HungarianMatcher(), {})
+    criterion(
+        {**random_outputs(2, aux=2), "enc_outputs": random_outputs(2)}, random_targets(counts)
+    )
+    assert calls == [sum(counts)]
+
+
+def test_forward__mean_over_the_processes_divides_all_losses(monkeypatch):
+    outputs = {**random_outputs(2, aux=1), "enc_outputs": random_outputs(2)}
+    criterion, targets = TwoStageCriterion(CLASSES, HungarianMatcher(), {}), random_targets((3, 2))
+    alone = criterion(outputs, targets)
+    monkeypatch.setattr(
+        "detrex.modeling.criterion.criterion.exchange", lambda count: [count, 4 * count]
+    )
+    shared = criterion(outputs, targets)
+    expected = {name: loss / 2.5 for name, loss in alone.items()}
+    torch.testing.assert_close(shared, expected, rtol=1e-6, atol=1e-7)
+
+
+def test_forward__own_matcher_is_called_for_each_layer():
+    layers = []
+
+    def matcher(outputs, targets):
+        layers.append(outputs)
+        return [(torch.arange(len(t["labels"])), torch.arange(len(t["labels"]))) for t in targets]
+
+    outputs, targets = random_outputs(2, aux=2), random_targets((2, 3))
+    _, matches = SetCriterion(CLASSES, matcher, {})(outputs, targets, return_indices=True)
+    assert layers == [outputs, *outputs["aux_outputs"]]
+    assert [rows.tolist() for rows, _ in matches[0]] == [[0, 1], [0, 1, 2]]
+
+
+@pytest.mark.parametrize("cls", [TwoStageCriterion, BaseCriterion])
+def test_forward__matches_of_all_layers_are_read_back_together(monkeypatch, cls):
+    calls, plain = [], torch.Tensor.cpu
+    monkeypatch.setattr(torch.Tensor, "cpu", lambda tensor: calls.append(tensor) or plain(tensor))
+    criterion = cls(CLASSES) if cls is BaseCriterion else cls(CLASSES, HungarianMatcher(), {})
+    outputs = {**random_outputs(3, aux=2), "enc_outputs": random_outputs(3, queries=11)}
+    criterion(outputs, random_targets((3, 0, 2)))
+    assert len({tensor.untyped_storage().data_ptr() for tensor in calls}) == 1
 
 
 def test_get_loss__one_kind():

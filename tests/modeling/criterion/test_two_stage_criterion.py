@@ -27,10 +27,17 @@ def test_forward__adds_the_encoder(kind):
 
 
 def test_forward__binary_proposals():
-    encoder, targets = random_outputs(2), random_targets((3, 2))
-    losses = _two_stage(two_stage_binary_cls=True).encoder_losses(encoder, targets)
+    outputs, targets = random_outputs(2, aux=1), random_targets((3, 2))
+    outputs["enc_outputs"] = random_outputs(2)
+    losses = _two_stage(two_stage_binary_cls=True)(outputs, targets)
+    plain = _two_stage()
     one_class = [{**target, "labels": target["labels"] * 0} for target in targets]
-    torch.testing.assert_close(losses, _two_stage().encoder_losses(encoder, one_class))
+    expected = {
+        name: loss for name, loss in plain(outputs, targets).items() if not name.endswith("_enc")
+    }
+    encoder = plain(outputs, one_class)
+    expected.update({name: loss for name, loss in encoder.items() if name.endswith("_enc")})
+    torch.testing.assert_close(losses, expected)
 
 
 def test_forward__without_encoder_outputs_equals_set_criterion():

@@ -39,7 +39,7 @@ def test_forward__own_costs():
 def test_forward__nan_is_named():
     outputs, targets = random_outputs(2), random_targets((2, 3))
     outputs["pred_boxes"].data[1, 2, 0] = float("nan")
-    with pytest.raises(NonFiniteLossError, match="got pred_bboxes with 1 of 28 numbers NaN"):
+    with pytest.raises(NonFiniteLossError, match="got pred_bboxes with 1 of 56 numbers NaN"):
         ModifedMatcher()(*_arguments(outputs, targets))
 
 
@@ -48,3 +48,15 @@ def test_forward__label_beyond_the_classes():
     targets[0]["labels"][0] = 9
     with pytest.raises(ValueError, match=r"run from .* to 9"):
         ModifedMatcher()(*_arguments(outputs, targets))
+
+
+def test_match_layers__are_those_of_each_layer_alone():
+    layers = [
+        _arguments(random_outputs(3), random_targets((3, 0, 5))),
+        _arguments(random_outputs(2, queries=11), random_targets((0, 1))),
+    ]
+    matcher = ModifedMatcher()
+    for layer, matches in zip(layers, matcher.match_layers(layers), strict=True):
+        for match, expected in zip(matches, matcher(*layer), strict=True):
+            assert torch.equal(match[0], expected[0])
+            assert torch.equal(match[1], expected[1])
