@@ -136,10 +136,13 @@ def train_on_crops(folder: Path) -> None:
         accumulate_steps=2,
         seed=5,
     )
+    own: list[float] = []
+    model.register_forward_hook(lambda *args: own.append(float(sum(args[-1].values()))))
     trainer.register_hooks([ema.EMAHook(cfg, model)])
     trainer.train(0, 30)
     state = {
         "counts": mapper.counts,
+        "own": own,
         "weights": fingerprint(model),
         "average": ema.get_model_ema_state(model).state_dict(),
         "losses": {k: v.values() for k, v in trainer.storage.histories().items() if "loss" in k},

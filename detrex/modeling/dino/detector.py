@@ -8,7 +8,6 @@ from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 
 from .checks import check_parts
-from .criterion import expand_weight_dict
 from .denoising import DenoisingQueries, denoising_queries
 from .head import as_outputs, at_least_float32, box_heads, class_heads, predict
 from .inputs import (
@@ -22,7 +21,13 @@ from .inputs import (
 )
 from .postprocess import draw_training, resize_detections, select_detections
 from .transformer import DINOTransformer, HiddenStates
-from .wiring import Statistic, connect_neck, pixel_statistics, size_position_embedding
+from .wiring import (
+    Statistic,
+    connect_neck,
+    pixel_statistics,
+    size_position_embedding,
+    weigh_losses,
+)
 
 
 class DINO(nn.Module):
@@ -133,9 +138,7 @@ class DINO(nn.Module):
             values = torch.tensor(statistic, dtype=torch.get_default_dtype())
             self.register_buffer(name, values.view(-1, 1, 1), persistent=False)
         self.init_neck()
-        weights = getattr(criterion, "weight_dict", None)
-        if isinstance(weights, Mapping):
-            criterion.weight_dict = expand_weight_dict(weights, num_layers)  # type: ignore[assignment]
+        weigh_losses(criterion, num_layers)
 
     @property
     def device(self) -> torch.device:

@@ -1,11 +1,12 @@
 """What the parts of a detector tell each other when it is built, so that a config need not.
 
 Backbone -> neck: the maps. Backbone -> detector: the statistics and the channel order of the images
-that its weights expect. Detector -> position embedding: its width.
+that its weights expect. Detector -> position embedding: its width. Detector -> criterion: the
+layers whose losses have weights.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from detectron2.layers import ShapeSpec
@@ -14,9 +15,11 @@ from torch import nn
 
 from detrex.errors import ConfigError
 from detrex.modeling.backbone.preprocess import IMAGENET, Preprocess
+from detrex.modeling.criterion import SetCriterion
 from detrex.modeling.neck import ChannelMapper
 
 from .checks import check_agreement
+from .criterion import expand_weight_dict
 
 logger = logging.getLogger(__name__)
 
@@ -80,6 +83,29 @@ def size_position_embedding(position_embedding: nn.Module, embed_dim: int) -> No
             f"axes, got {embed_dim}."
         )
     position_embedding.num_pos_feats = embed_dim // 2  # type: ignore[assignment]
+
+
+def weigh_losses(criterion: nn.Module, num_layers: int) -> None:
+    """Give the losses of all layers the weight of their term; warn of a term that has none.
+
+    Args:
+        criterion: its ``weight_dict``, where it has one, is replaced by
+            :func:`~detrex.modeling.dino.criterion.expand_weight_dict`.
+        num_layers: decoder layers.
+    """
+    weights = getattr(criterion, "weight_dict", None)
+    if not isinstance(weights, Mapping):
+        return
+    criterion.weight_dict = expand_weight_dict(weights, num_layers)  # type: ignore[assignment]
+    if not weights or not isinstance(criterion, SetCriterion):
+        return
+    terms = [term for loss in criterion.losses for term in criterion.loss_terms.get(loss, ())]
+    missing = [term for term in terms if term not in weights]
+    if missing:
+        logger.warning(
+            "weight_dict has no weight for %s, which counts with 1; write 0 to switch a loss off.",
+            ", ".join(missing),
+        )
 
 
 class PixelStatistics(NamedTuple):

@@ -18,7 +18,8 @@ def test_forward__adds_the_encoder(kind):
     outputs = random_outputs(2, num_classes=width, aux=1)
     encoder = random_outputs(2, queries=11, num_classes=width)
     targets = random_targets((3, 2))
-    losses = _two_stage(loss_class_type=kind)({**outputs, "enc_outputs": encoder}, targets)
+    criterion = _two_stage(loss_class_type=kind)
+    losses = criterion({**outputs, "enc_outputs": encoder}, targets)
     plain = SetCriterion(5, HungarianMatcher(2, 5, 2), {}, loss_class_type=kind)
     expected = plain(outputs, targets)
     expected.update({f"{name}_enc": loss for name, loss in plain(encoder, targets).items()})
@@ -47,3 +48,13 @@ def test_forward__without_encoder_outputs_equals_set_criterion():
         losses, SetCriterion(5, HungarianMatcher(2, 5, 2), {})(outputs, targets)
     )
     assert len(matches) == 2
+
+
+def test_forward__returns_the_matches_of_the_decoder_alone():
+    outputs, targets = random_outputs(2, aux=2), random_targets((3, 2))
+    _, expected = SetCriterion(5, HungarianMatcher(2, 5, 2), {})(outputs, targets, True)
+    outputs["enc_outputs"] = random_outputs(2, queries=11)
+    _, matches = _two_stage()(outputs, targets, return_indices=True)
+    assert [[rows.tolist() for rows, _ in layer] for layer in matches] == [
+        [rows.tolist() for rows, _ in layer] for layer in expected
+    ]

@@ -81,6 +81,46 @@ def test_denoising_queries__nothing_to_denoise(dn_number, counts):
     assert _make(counts, dn_number)[2] is None
 
 
+def _play_other_process(monkeypatch, most):
+    """Another process whose fullest image has that many objects; collects what it is told."""
+    told = []
+    monkeypatch.setattr(
+        "detrex.modeling.dino.denoising.exchange", lambda own: [told.append(own) or own, most]
+    )
+    return told
+
+
+@pytest.mark.parametrize(("counts", "most", "groups"), [((3, 5), 9, 2), ((3, 5), 0, 2)])
+def test_denoising_queries__layout_follows_the_objects_of_the_process(
+    monkeypatch, counts, most, groups
+):
+    told = _play_other_process(monkeypatch, most)
+    _, _, queries = _make(counts)
+    assert told == [5]
+    assert (queries.num_groups, queries.group_size) == (groups, 10)
+
+
+def test_denoising_queries__process_without_objects_pads_as_the_others_do(monkeypatch):
+    told = _play_other_process(monkeypatch, 3)
+    _, embedding, queries = _make((0, 0), label_noise_ratio=0.5, box_noise_scale=1.0)
+    assert told == [0]
+    assert (queries.num_groups, queries.group_size) == (3, 6)
+    assert queries.content.shape == (2, 18, 6)
+    assert queries.boxes_unact.shape == (2, 18, 4)
+    assert not queries.content.any()
+    assert not queries.boxes_unact.any()
+    expected = denoising_attention_mask(3, 6, 13, "cpu")
+    torch.testing.assert_close(queries.attention_mask, expected)
+    queries.content.sum().backward()
+    assert not embedding.weight.grad.any()
+
+
+def test_denoising_queries__none_is_wanted_none_is_asked(monkeypatch):
+    told = _play_other_process(monkeypatch, 3)
+    assert _make((2,), dn_number=0)[2] is None
+    assert not told
+
+
 def test_denoising_queries__negative_half_lies_further_off():
     boxes = torch.rand(5, 4) * 0.2 + torch.tensor([0.4, 0.4, 0.2, 0.2])
     target = {"labels": torch.zeros(5, dtype=torch.int64), "boxes": boxes}

@@ -13,13 +13,16 @@ from detrex.errors import ConfigError
 from detrex.layers import PositionEmbeddingSine
 from detrex.modeling.backbone import BasicStem, ResNet, SimpleFeaturePyramid, TorchvisionResNet
 from detrex.modeling.backbone.preprocess import CAFFE, IMAGENET, Preprocess
+from detrex.modeling.criterion import SetCriterion
 from detrex.modeling.dino.wiring import (
     PixelStatistics,
     connect_neck,
     pixel_statistics,
     published_shapes,
     size_position_embedding,
+    weigh_losses,
 )
+from detrex.modeling.matcher import HungarianMatcher
 from detrex.modeling.neck import ChannelMapper
 from tests.reference.detections import assert_same_detections
 from tests.reference.tiny_dino import TinyBackbone, random_inputs, tiny_dino
@@ -207,3 +210,33 @@ def test_simple_feature_pyramid__passes_on_what_its_network_publishes():
     assert SimpleFeaturePyramid(net, **options).preprocess is None
     net.preprocess = CAFFE
     assert SimpleFeaturePyramid(net, **options).preprocess == CAFFE
+
+
+@pytest.mark.parametrize(
+    ("weights", "losses", "missing"),
+    [
+        ({"loss_class": 1.0, "loss_bbox_0": 5.0}, ("class", "boxes"), "loss_bbox, loss_giou"),
+        ({"loss_class": 1.0, "loss_bbox": 5.0}, ("class", "boxes"), "loss_giou"),
+        ({"loss_class": 1.0}, ("class",), None),
+        ({"loss_class": 1.0, "loss_bbox": 0.0, "loss_giou": 2.0}, ("class", "boxes"), None),
+        ({}, ("class", "boxes"), None),
+    ],
+)
+def test_weigh_losses__a_loss_without_a_weight_is_told(weights, losses, missing, caplog):
+    criterion = SetCriterion(5, HungarianMatcher(), weights, losses=losses)
+    weigh_losses(criterion, 3)
+    assert criterion.weight_dict.get("loss_class_1") == weights.get("loss_class")
+    told = [record.getMessage() for record in caplog.records]
+    expected = f"weight_dict has no weight for {missing}, which counts with 1; "
+    assert [message[: len(expected)] for message in told] == ([expected] if missing else [])
+
+
+def test_weigh_losses__criterion_of_another_make():
+    criterion = nn.Identity()
+    weigh_losses(criterion, 3)
+    assert not hasattr(criterion, "weight_dict")
+    criterion.weight_dict = {"loss_mask": 2.0}
+    weigh_losses(criterion, 2)
+    assert set(criterion.weight_dict) == {
+        f"loss_mask{s}" for s in ("", "_0", "_enc", "_dn", "_dn_0")
+    }
