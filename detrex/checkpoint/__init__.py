@@ -3,7 +3,11 @@
 download              address -> file, whole and verified, from the cache the second time
 reading               file -> tensors by name, out of any nesting
 file_kinds            the kinds of weights files, and how each is read
-safe_pickle           pickles of numbers and arrays, never running code of the file's
+torch_files           what torch.save writes: zip archives and older pickles
+safe_pickle           pickles as plain data, never running code of the file's
+pickled_values        the arrays and containers that a pickle may name
+pickled_tensors       the tensors that a pickle may name
+plain_data            the bounds that a stranger's content has to keep
 key_families          how torchvision, timm, detectron2 and Caffe2 name the same weights
 pairing               names of a file <-> names of a module
 position_tables       position tables for another size of image or window

@@ -1,27 +1,22 @@
 """The kinds of weights files, told by the first bytes and not by the name, and how each is read.
 
-torch's zip archives and its older pickles (both with ``weights_only=True``), safetensors, and
-pickles of numpy arrays as detectron2's model zoo has them.
+torch's zip archives and its older pickles, safetensors, and pickles of numpy arrays as detectron2's
+model zoo has them.
 """
 
 import re
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor
 
-from detrex.checkpoint.safe_pickle import ArrayUnpickler, ForbiddenClassError
+from detrex.checkpoint.pickled_values import NAMES
+from detrex.checkpoint.plain_data import ForbiddenNameError, UnfitContentError
+from detrex.checkpoint.safe_pickle import SafeUnpickler
+from detrex.checkpoint.torch_files import MAGIC, read_pickle, read_zip
 from detrex.errors import CheckpointError
-
-_TORCH_PICKLE_MAGIC = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19"
-
-
-def _first_sentence(error: BaseException) -> str:
-    text = str(error).strip().rpartition("WeightsUnpickler error: ")[2]
-    return re.split(r"\.\s|\n", text)[0].rstrip(".") if text else type(error).__name__
 
 
 def read_file(file: Path) -> Any:
@@ -36,14 +31,21 @@ def read_file(file: Path) -> Any:
     Raises:
         CheckpointError: it is damaged or of an unknown kind, or needs code to be read.
     """
-    with file.open("rb") as stream:
-        head = stream.read(64)
-    if head.startswith(b"PK\x03\x04") or _TORCH_PICKLE_MAGIC in head:
-        return _read_torch(file)
+    try:
+        with file.open("rb") as stream:
+            head = stream.read(64)
+    except OSError as error:
+        raise CheckpointError(
+            f"{file} cannot be read ({error.strerror}): check its permissions"
+        ) from error
+    if head.startswith(b"PK\x03\x04"):
+        return _read_torch_zip(file)
+    if MAGIC in head:
+        return _read_pickled(file, read_pickle)
     if file.suffix == ".safetensors" or _is_safetensors(head, file.stat().st_size):
         return _read_safetensors(file)
     if head.startswith(b"\x80") or (file.suffix == ".pkl" and head):
-        return _read_arrays(file)
+        return _read_pickled(file, _read_arrays)
     hint = ""
     if not head:
         hint = " (it is empty)"
@@ -61,36 +63,45 @@ def _is_safetensors(head: bytes, size: int) -> bool:
     return head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= size - 8
 
 
-def _read_torch(file: Path) -> Any:
+def _read_pickled(file: Path, read: Callable[[Path], Any]) -> Any:
     try:
-        with torch.serialization.safe_globals(_numpy_globals()):
-            return torch.load(file, map_location="cpu", weights_only=True)
+        return read(file)
+    except ForbiddenNameError as error:
+        raise CheckpointError(
+            f"{file} holds an object of {error}, which could run any code when it is unpickled, so "
+            "the file is refused: where you trust it, load it once with torch.load(..., "
+            "weights_only=False) and save its state dict alone"
+        ) from error
+    except UnfitContentError as error:
+        raise CheckpointError(
+            f"{file} holds {error}, expected dense tensors and arrays of numbers: save a state "
+            "dict of these alone"
+        ) from error
     except Exception as error:
-        reason = str(error)
-        if forbidden := re.search(r"(?:GLOBAL |class ')([\w.]+)", reason):
-            raise _needs_code(file, forbidden.group(1)) from error
-        if "TorchScript" in reason:
-            raise CheckpointError(
-                f"{file} is a TorchScript program, expected tensors only: save the state_dict() of "
-                "what torch.jit.load gives"
-            ) from error
-        if zipfile.is_zipfile(file) and not _has_torch_record(file):
-            raise CheckpointError(
-                f"{file} is a zip archive without tensors, expected one written by torch.save: "
-                "unpack it and name the file inside"
-            ) from error
         raise _damaged(file, error) from error
 
 
-def _numpy_globals() -> list[Any]:
-    """List what torch must know to read numpy's numbers and arrays, which run no code either."""
-    functions = [(f, n) for n, f in ArrayUnpickler.CALLABLES.items() if n.startswith("numpy")]
-    return functions + [type(np.dtype(kind)) for kind in "?bBhHiIlLqQefdFD"]
+def _read_torch_zip(file: Path) -> Any:
+    names = _names_in_zip(file)
+    if any(name.endswith("constants.pkl") for name in names):
+        raise CheckpointError(
+            f"{file} is a TorchScript program, expected tensors only: save the state_dict() of "
+            "what torch.jit.load gives"
+        )
+    if not any(name.endswith("data.pkl") for name in names):
+        raise CheckpointError(
+            f"{file} is a zip archive without tensors, expected one written by torch.save: "
+            "unpack it and name the file inside"
+        )
+    return _read_pickled(file, read_zip)
 
 
-def _has_torch_record(file: Path) -> bool:
-    with zipfile.ZipFile(file) as archive:
-        return any(name.endswith("data.pkl") for name in archive.namelist())
+def _names_in_zip(file: Path) -> list[str]:
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return archive.namelist()
+    except Exception as error:
+        raise _damaged(file, error) from error
 
 
 def _read_safetensors(file: Path) -> dict[str, Tensor]:
@@ -107,24 +118,10 @@ def _read_safetensors(file: Path) -> dict[str, Tensor]:
 
 
 def _read_arrays(file: Path) -> Any:
-    try:
-        with file.open("rb") as stream:
-            return ArrayUnpickler(stream, encoding="latin1").load()
-    except ForbiddenClassError as error:
-        raise _needs_code(file, str(error)) from error
-    except Exception as error:
-        raise _damaged(file, error) from error
+    with file.open("rb") as stream:
+        return SafeUnpickler(stream, NAMES).load()
 
 
 def _damaged(file: Path, error: Exception) -> CheckpointError:
-    return CheckpointError(
-        f"{file} is truncated or damaged ({_first_sentence(error)}): copy or download it again"
-    )
-
-
-def _needs_code(file: Path, name: str) -> CheckpointError:
-    return CheckpointError(
-        f"{file} holds an object of {name}, which could run any code when it is unpickled, so the "
-        "file is refused: where you trust it, load it once with torch.load(..., "
-        "weights_only=False) and save its state dict alone"
-    )
+    reason = re.split(r"\.\s|\n", str(error).strip())[0].rstrip(".")[:200] or type(error).__name__
+    return CheckpointError(f"{file} is truncated or damaged ({reason}): copy or download it again")

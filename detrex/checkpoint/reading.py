@@ -20,6 +20,7 @@ from torch import Tensor
 from detrex.checkpoint.download import fetch, is_address
 from detrex.checkpoint.file_kinds import read_file
 from detrex.checkpoint.key_families import from_caffe2, is_caffe2
+from detrex.checkpoint.plain_data import shorten
 from detrex.errors import CheckpointError, did_you_mean
 
 logger = logging.getLogger(__name__)
@@ -67,14 +68,23 @@ def local_path(source: str | os.PathLike[str]) -> Path:
     if stripped != name:
         logger.info("Ignoring 'matching_heuristics' of %s: names are always matched", stripped)
     path = fetch(stripped) if is_address(stripped) else Path(stripped).expanduser()
-    if path.is_file():
-        return path
+    try:
+        if path.is_file():
+            return path
+        raise CheckpointError(_why_no_file(path))
+    except OSError as error:
+        raise CheckpointError(
+            f"{path} cannot be read ({error.strerror}): check the path and its permissions"
+        ) from error
+
+
+def _why_no_file(path: Path) -> str:
     if path.is_dir():
-        raise CheckpointError(f"{path} is a folder, expected a weights file: name a file in it")
+        return f"{path} is a folder, expected a weights file: name a file in it"
+    if path.exists():
+        return f"{path} is a device or a pipe, expected a weights file: copy it to a file first"
     siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-    raise CheckpointError(
-        f"there is no weights file {path}: check the path.{did_you_mean(path.name, siblings)}"
-    )
+    return f"there is no weights file {path}: check the path.{did_you_mean(path.name, siblings)}"
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -175,8 +185,10 @@ def _is_tensor(value: Any) -> bool:
 
 
 def _as_tensor(value: Tensor | np.ndarray) -> Tensor:
-    return value.detach() if isinstance(value, Tensor) else torch.from_numpy(value.copy())
+    if isinstance(value, Tensor):
+        return value.detach()
+    return torch.from_numpy(np.array(value, value.dtype.newbyteorder("=")))
 
 
 def _examples(names: Mapping[str, Any]) -> str:
-    return ", ".join(repr(str(name)) for name in list(names)[:4]) or "an empty dictionary"
+    return ", ".join(repr(shorten(name)) for name in list(names)[:4]) or "an empty dictionary"

@@ -122,7 +122,7 @@ def test_read_checkpoint__torchscript(tmp_path):
     [
         ({"model": {}, "args": argparse.Namespace(lr=1)}, "argparse.Namespace"),
         (nn.Linear(2, 3), r"torch\.nn\.modules\.linear\.Linear"),
-        ({"model": Evil()}, "print"),
+        ({"model": Evil()}, "builtins.print"),
     ],
 )
 @pytest.mark.parametrize("write", [torch.save, _legacy])
