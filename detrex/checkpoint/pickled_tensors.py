@@ -24,6 +24,7 @@ _NUMBERS = (
     *("bfloat16", "float16", "float32", "float64", "complex32", "complex64", "complex128"),
     *("float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz", "float8_e8m0fnu"),
 )
+_QUANTIZED = ("QInt8", "QUInt8", "QInt32", "QUInt4x2", "QUInt2x4")
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Storage:
     values: Tensor
 
 
-def strided(storage: Any, offset: Any, size: Any, stride: Any, dtype: Any = None) -> Tensor:
+def strided(storage: Any, offset: Any, size: Any, stride: Any) -> Tensor:
     """Make a tensor that lies inside its storage.
 
     Args:
@@ -41,7 +42,6 @@ def strided(storage: Any, offset: Any, size: Any, stride: Any, dtype: Any = None
         offset: the element of the storage that comes first.
         size: the tensor's shape.
         stride: elements of the storage from one to the next, along each axis.
-        dtype: of the tensor, where the storage has plain bytes.
 
     Returns:
         A tensor that shares the storage's memory.
@@ -51,8 +51,8 @@ def strided(storage: Any, offset: Any, size: Any, stride: Any, dtype: Any = None
     """
     if not isinstance(storage, Storage) or type(offset) is not int or offset < 0:
         raise UnpicklingError("a tensor has no proper storage")
-    flat = storage.values if dtype is None else _typed(storage.values, dtype)
-    shape, steps = check_shape(tuple(size)), check_shape(tuple(stride))
+    flat = storage.values
+    shape, steps = check_shape(size), check_shape(stride)
     if len(shape) != len(steps):
         raise UnpicklingError(f"a tensor has the shape {shorten(shape)}, steps {shorten(steps)}")
     elements = math.prod(shape)
@@ -69,8 +69,8 @@ def strided(storage: Any, offset: Any, size: Any, stride: Any, dtype: Any = None
 
 
 def _typed(values: Tensor, dtype: Any) -> Tensor:
-    if not isinstance(dtype, torch.dtype) or dtype is torch.bool:
-        raise UnpicklingError(f"a storage's number type is a {type(dtype).__name__}")
+    if values.dtype != torch.uint8 or not isinstance(dtype, torch.dtype) or dtype is torch.bool:
+        raise UnpicklingError("a storage of bytes has no proper number type")
     return values[: len(values) // dtype.itemsize * dtype.itemsize].view(dtype)
 
 
@@ -171,6 +171,7 @@ def _torch_names() -> dict[str, Any]:
         **numbers,
         **{f"{prefix}.{name}Storage": classes[name] for prefix, name in kinds},
         **{f"{prefix}.{name}Tensor": _BlankTensor for prefix, name in kinds},
+        **{f"torch.{name}Storage": UnfitContentError("quantized numbers") for name in _QUANTIZED},
         **{f"torch._utils.{name}": UnfitContentError(what) for name, what in unfit.items()},
         "torch.storage.UntypedStorage": torch.uint8,
         "torch._utils._rebuild_tensor": _rebuild,

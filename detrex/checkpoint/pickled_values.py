@@ -62,7 +62,7 @@ class _NumberType(Pending):
 
     def resolve(self) -> np.dtype:
         if not (isinstance(self.code, str) and self.code in _NUMBERS):
-            what = "Python objects" if self.code == "O8" else f"type {shorten(self.code)}"
+            what = "Python objects" if self.code == "O8" else f"the type '{shorten(self.code)}'"
             raise UnfitContentError(f"numpy values of {what}")
         return np.dtype(self.code).newbyteorder(self.order)  # type: ignore[arg-type]
 
