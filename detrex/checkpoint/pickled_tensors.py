@@ -81,18 +81,12 @@ def _rebuild(
     return _with_signs(strided(storage, offset, size, stride), *rest)
 
 
-def _rebuild_v3(
-    storage: Any,
-    offset: Any,
-    size: Any,
-    stride: Any,
-    _grad: Any,
-    _hooks: Any,
-    dtype: Any,
-    *rest: Any,
-) -> Tensor:
+def _rebuild_v3(storage: Any, *places: Any) -> Tensor:
     """Stand for ``_rebuild_tensor_v3``, whose storages are plain bytes."""
-    return _with_signs(strided(storage, offset, size, stride, dtype), *rest)
+    offset, size, stride, _grad, _hooks, dtype, *rest = places
+    if not isinstance(storage, Storage):
+        raise UnpicklingError("a tensor has no proper storage")
+    return _rebuild(Storage(_typed(storage.values, dtype)), offset, size, stride, 0, 0, *rest)
 
 
 def _with_signs(tensor: Tensor, metadata: Any = None) -> Tensor:

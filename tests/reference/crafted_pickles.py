@@ -71,10 +71,6 @@ def array(**parts):
     return BLANK + state(**parts)
 
 
-def _deep(opening, closing, count=200_000):
-    return opening * count + closing * count
-
-
 def _laughs(empty, fill):
     """Nine containers of which each holds the one before ten times: a billion when walked."""
     out = empty + b"q\x00"
@@ -87,6 +83,7 @@ def _keys(get):
     return b"(" + b"".join(text(str(i)) + b"h" + get for i in range(10)) + b"u"
 
 
+DEEP = 100_000
 MEBIBYTE = raw(bytes(2**20))
 PICKLES = {
     "objects": array(number=dtype("O8", OBJECTS), sizes=shape(1), data=raw(b"A" * 8)),
@@ -176,12 +173,12 @@ PICKLES = {
     "dicts_that_laugh": _laughs(b"}", _keys),
     "list_of_itself": b"]q\x00h\x00a",
     "dict_of_itself": b"}q\x00" + text("model") + b"h\x00s",
-    "deep_list": _deep(b"]", b"a"),
-    "deep_tuple": b")" + b"\x85" * 200_000,
-    "deep_key": b"})" + b"\x85" * 200_000 + b"Ns",
-    "deep_set": b"(" * 200_000 + b"\x91" * 200_000,
-    "deep_dict": _deep(b"}N", b"s"),
-    "marks_alone": b"(" * 200_000,
+    "deep_list": b"]" * DEEP + b"a" * (DEEP - 1),
+    "deep_tuple": b")" + b"\x85" * DEEP,
+    "deep_key": b"})" + b"\x85" * DEEP + b"Ns",
+    "deep_set": b"(" * DEEP + b"\x91" * DEEP,
+    "deep_dict": b"}N" * DEEP + b"N" + b"s" * DEEP,
+    "marks_alone": b"(" * DEEP,
     "memo_index_huge": b"Nr\xff\xff\xff\x7f",
     "memo_index_negative": b"Np-5\n",
     "memo_index_missing": b"j\xff\xff\xff\x7f",
