@@ -65,7 +65,7 @@ def strided(storage: Any, offset: Any, size: Any, stride: Any) -> Tensor:
         raise UnpicklingError(f"a tensor of shape {shorten(shape)} repeats {len(flat)} elements")
     if not elements:
         return flat[:0].new_empty(shape)
-    return flat.as_strided(shape, steps, offset)
+    return flat.as_strided(shape, steps, flat.storage_offset() + offset)
 
 
 def _typed(values: Tensor, dtype: Any) -> Tensor:

@@ -129,6 +129,13 @@ def _encode(text: Any, encoding: Any = "latin1") -> bytes:
     return text.encode("latin1")
 
 
+def _bytes(*parts: Any) -> bytes:
+    """Stand for ``bytes``, by which Python 3 writes none at all into old pickles."""
+    if parts:
+        raise UnpicklingError("bytes are written in an unknown way")
+    return b""
+
+
 def _bytearray(data: Any = b"", encoding: Any = "latin1") -> bytearray:
     return bytearray(data if isinstance(data, bytes) else _encode(data, encoding))
 
@@ -187,6 +194,7 @@ def _numpy_names() -> dict[str, Any]:
 
 NAMES: dict[str, Any] = {
     "builtins.bytearray": _bytearray,
+    "builtins.bytes": _bytes,
     "builtins.complex": _complex,
     "builtins.frozenset": _frozenset,
     "builtins.set": _set,
