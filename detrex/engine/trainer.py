@@ -22,7 +22,7 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from detrex.errors import ConfigError, DetrexError, NonFiniteLossError
-from detrex.utils.dist import exchange, failing_together
+from detrex.utils.dist import came_by_exchange, exchange, failing_together
 from detrex.utils.seeding import seed_everything
 
 AMP_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -150,6 +150,8 @@ class Trainer(SimpleTrainer):
         try:
             losses = self.model(batch)
         except NonFiniteLossError as error:
+            if came_by_exchange(error):
+                raise
             raise NonFiniteLossError(
                 f"Training stopped at iteration {self.iter}, whose losses cannot be computed on "
                 f"rank {comm.get_rank()}: {error}"

@@ -68,10 +68,21 @@ def failing_together() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if is_dist_avail_and_initialized() and not getattr(error, "is_from_exchange", False):
+        if is_dist_avail_and_initialized() and not came_by_exchange(error):
             _gather_words(1, 0)
             _error_elsewhere(error)
         raise
+
+
+def came_by_exchange(error: BaseException | None) -> bool:
+    """Tell whether an error, or one that it was raised from or while handling, is another rank's.
+
+    Args:
+        error: what was caught.
+    """
+    while error is not None and not getattr(error, "is_from_exchange", False):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _gather_words(failed: int, value: int) -> tuple[list[int], list[int]]:

@@ -89,6 +89,13 @@ def test_train__error_of_one_rank_stops_both(seen, failure, steps):
 
 
 def test_train__losses_that_differ_between_ranks(seen):
-    first, second = (of_rank["names"] for of_rank in seen("failures"))
+    first, second = (of_rank["OtherNames"] for of_rank in seen("failures"))
     assert first == second
     assert "ranks 0 and 1 have different losses, loss_extra on one of them only" in first[1]
+
+
+def test_train__error_that_is_wrapped_where_it_is_heard(seen):
+    first, second = (of_rank["BrokenBeforeCounting"] for of_rank in seen("failures"))
+    assert first == ("KeyError", "'wrapped'")
+    assert second[0] == "NonFiniteLossError"
+    assert second[1].endswith("on rank 1: the images are broken.")

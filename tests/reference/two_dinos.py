@@ -25,7 +25,7 @@ from detrex.data.loader import build_train_loader
 from detrex.data.shapes import write_shapes_dataset
 from detrex.engine import Trainer, launch
 from detrex.engine.distributed import wrap_ddp
-from detrex.errors import ConfigError
+from detrex.errors import ConfigError, NonFiniteLossError
 from detrex.modeling import ema
 from detrex.modeling.dino import DINO
 from detrex.utils import dist
@@ -204,6 +204,21 @@ class OtherNames(DINO):
         return losses if comm.get_rank() == 0 else {**losses, "loss_extra": losses["loss_class"]}
 
 
+class BrokenBeforeCounting(DINO):
+    """Fails on the second rank before the ranks count objects, where the first hears of it."""
+
+    def prepare_targets(self, batched_inputs: Any) -> Any:
+        if comm.get_rank() == 1:
+            raise NonFiniteLossError("the images are broken.")
+        return super().prepare_targets(batched_inputs)
+
+    def denoising_queries(self, *args: Any) -> Any:
+        try:
+            return super().denoising_queries(*args)
+        except NonFiniteLossError as error:
+            raise KeyError("wrapped") from error
+
+
 FAILURES = [_broken_file, _broken_record, _not_a_number, _unknown_class, _infinite_image]
 
 
@@ -213,9 +228,10 @@ def fail_on_second_rank(folder: Path) -> None:
     for steps in (1, 2):
         for failure in FAILURES:
             told[f"{failure.__name__} {steps}"] = _failure(detector(), _batches(failure), steps)
-    model = detector()
-    model.__class__ = OtherNames
-    told["names"] = _failure(model, _batches(list), 1)
+    for kind in (OtherNames, BrokenBeforeCounting):
+        model = detector()
+        model.__class__ = kind
+        told[kind.__name__] = _failure(model, _batches(list), 1)
     torch.save(told, folder / f"failures{comm.get_rank()}.pth")
 
 

@@ -46,6 +46,19 @@ def test_failing_together__without_group():
         raise KeyError("name")
 
 
+def test_came_by_exchange__follows_what_an_error_was_raised_from():
+    heard, own = RuntimeError("heard"), RuntimeError("own")
+    heard.is_from_exchange = True
+    wrapped = KeyError("wrapped")
+    wrapped.__cause__ = heard
+    assert dist.came_by_exchange(heard)
+    assert dist.came_by_exchange(wrapped)
+    assert not dist.came_by_exchange(own)
+    own.__context__ = wrapped
+    assert dist.came_by_exchange(own)
+    assert not dist.came_by_exchange(None)
+
+
 def _join_alone(monkeypatch):
     for name, value in {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}.items():
         monkeypatch.setenv(name, value)
@@ -55,9 +68,11 @@ def _join_alone(monkeypatch):
     return args
 
 
-@pytest.mark.parametrize("value", [0, 2**40 + 1, -3])
-def test_exchange__group_of_one(monkeypatch, value):
+@pytest.mark.parametrize(("value", "backend"), [(0, "gloo"), (2**40 + 1, "gloo"), (-3, "nccl")])
+def test_exchange__group_of_one(monkeypatch, value, backend):
+    """Beside a group that moves device memory only, one for the CPU is made."""
     _join_alone(monkeypatch)
+    monkeypatch.setattr(torch.distributed, "get_backend", lambda *_: backend)
     assert dist.exchange(value) == [value]
     with pytest.raises(ConfigError, match="wrong"), dist.failing_together():
         raise ConfigError("wrong")

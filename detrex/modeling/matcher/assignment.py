@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -49,14 +50,15 @@ def solve(problems: Sequence[Problem]) -> list[Indices]:
         ValueError: when a label is not a class.
     """
     tensors = [tensor for problem in problems for tensor in (problem.cost, *problem.labels)]
-    flat = torch.cat([tensor.detach().flatten().float() for tensor in tensors]).cpu()
-    parts = iter(flat.split([tensor.numel() for tensor in tensors]))
+    flat = torch.cat([tensor.detach().flatten().float() for tensor in tensors]).cpu().numpy()
+    ends = np.cumsum([tensor.numel() for tensor in tensors])
+    parts = iter(np.split(flat, ends[:-1]))
     solutions = []
     for problem in problems:
-        cost = next(parts).view(problem.cost.shape)
+        cost = next(parts).reshape(problem.cost.shape)
         labels = [next(parts) for _ in problem.labels]
-        check_labels(torch.cat(labels), problem.num_classes)
-        solutions.append(assign(cost, [len(label) for label in labels], problem.inputs))
+        check_labels(np.concatenate(labels), problem.num_classes)
+        solutions.append(_assign(cost, [len(of_image) for of_image in labels], problem.inputs))
     return solutions
 
 
@@ -108,32 +110,36 @@ def assign(cost: Tensor, num_targets: Sequence[int], inputs: Inputs) -> Indices:
     Raises:
         NonFiniteLossError: when an input is NaN or infinite, naming it.
     """
+    return _assign(cost.detach().float().cpu().numpy(), num_targets, inputs)
+
+
+def _assign(cost: np.ndarray, num_targets: Sequence[int], inputs: Inputs) -> Indices:
     from scipy.optimize import linear_sum_assignment
 
-    cost = cost.detach().float().cpu()
-    if not cost.isfinite().all():
+    if not np.isfinite(cost).all():
         _check_finite(inputs)
-        cost = cost.nan_to_num(nan=_DEAREST, posinf=_DEAREST, neginf=-_DEAREST)
+        cost = np.nan_to_num(cost, nan=_DEAREST, posinf=_DEAREST, neginf=-_DEAREST)
     indices: Indices = []
     for matrix, count in zip(cost, num_targets, strict=True):
-        predictions, objects = linear_sum_assignment(matrix[:, :count].numpy())
+        predictions, objects = linear_sum_assignment(matrix[:, :count])
         indices.append((torch.as_tensor(predictions), torch.as_tensor(objects)))
     return indices
 
 
-def check_labels(labels: Tensor, num_classes: int) -> None:
+def check_labels(labels: Tensor | np.ndarray, num_classes: int) -> None:
     """Raise when a label is not a class of the detector.
 
     Args:
-        labels: whole numbers of any shape.
+        labels: whole numbers of any shape, on the CPU.
         num_classes: number of logits per prediction.
 
     Raises:
         ValueError: with the range that was found.
     """
-    if not labels.numel():
+    numbers = np.asarray(labels)
+    if not numbers.size:
         return
-    lowest, highest = (int(label) for label in labels.aminmax())
+    lowest, highest = int(numbers.min()), int(numbers.max())
     if lowest < 0 or highest >= num_classes:
         raise ValueError(
             f"Target labels run from {lowest} to {highest}, but the detector has {num_classes} "

@@ -155,7 +155,7 @@ def test_forward__matches_of_all_layers_are_read_back_together(monkeypatch, cls)
     criterion = cls(CLASSES) if cls is BaseCriterion else cls(CLASSES, HungarianMatcher(), {})
     outputs = {**random_outputs(3, aux=2), "enc_outputs": random_outputs(3, queries=11)}
     criterion(outputs, random_targets((3, 0, 2)))
-    assert len({tensor.untyped_storage().data_ptr() for tensor in calls}) == 1
+    assert len(calls) == 1
 
 
 def test_get_loss__one_kind():

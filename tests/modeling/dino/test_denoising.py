@@ -135,6 +135,17 @@ def test_denoising_queries__negative_half_lies_further_off():
     assert share[:, 1].max() < 2.001
 
 
+def test_denoising_queries__half_of_the_ratio_draws_labels_anew():
+    target = {"labels": torch.full((200,), 3), "boxes": torch.rand(200, 4) * 0.3 + 0.3}
+    embedding = nn.Embedding(7, 6)
+    queries = denoising_queries(
+        [target], embedding, dn_number=4000, num_queries=1, label_noise_ratio=0.8
+    )
+    kept = (queries.content == embedding.weight[3]).all(-1).float().mean().item()
+    # 8000 labels: a standard deviation of 0.005. A label drawn anew is another one six times of 7.
+    assert kept == pytest.approx(1 - 0.4 * 6 / 7, abs=0.03)
+
+
 def test_denoising_queries__gradient_reaches_the_embedding():
     _, embedding, queries = _make((2, 3), label_noise_ratio=0.5, box_noise_scale=1.0)
     queries.content.square().sum().backward()
