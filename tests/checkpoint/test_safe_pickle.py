@@ -122,7 +122,7 @@ def test_load__crafted_file_ends_in_one_sentence(ends, name):
     assert end["end"] == "sentence", end
     assert end["seconds"] < 30
     assert end["grown"] < 100  # MiB; the largest of these files has 3
-    if name.removesuffix(".pkl") not in HARMLESS:
+    if name.partition(".")[0] not in HARMLESS:
         reason = r" is truncated or damaged \(.+\): copy| holds .+: (where|save)"
         assert re.search(reason, end["message"])
 
