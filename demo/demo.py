@@ -5,12 +5,15 @@ r"""Run a detector on images, folders of images or video, and draw what it finds
     python demo/demo.py --config-file CONFIG --video-input a.mp4 --output found.mp4 \
         --opts train.init_checkpoint=model_final.pth
 
-Without --output the pictures are shown one by one.
+Without --output the pictures are shown one by one. Class names are those of the checkpoint, else of
+the config's data set. Nothing is written over but what was drawn before; a picture that cannot be
+read is named at the end, with exit status 1.
 """
 
 import argparse
 import glob
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -20,18 +23,27 @@ import detectron2.data.transforms as T
 import numpy as np
 import torch
 from detectron2.config import instantiate
-from detectron2.data import Metadata, MetadataCatalog
-from detectron2.data.detection_utils import read_image
+from detectron2.data import Metadata
 from detectron2.structures import Instances
 from omegaconf import DictConfig
 from PIL import Image
 from torch import nn
 from tqdm import tqdm
 
-from detrex.checkpoint import load_init_checkpoint
+from detrex.checkpoint import load_init_checkpoint, read_checkpoint
 from detrex.config import load_config, try_get_key
+from detrex.data.class_names import choose_metadata
+from detrex.data.pictures import augment, read_image
 from detrex.engine.overrides import apply_overrides
+from detrex.errors import ConfigError, run_tool
 from detrex.utils.drawing import draw_instances
+from detrex.utils.outputs import (
+    Failures,
+    make_folder,
+    plan_outputs,
+    refuse_to_replace,
+    save_drawn,
+)
 
 logger = logging.getLogger("demo")
 
@@ -54,25 +66,35 @@ class Predictor:
         self.img_format = img_format
 
     @torch.inference_mode()
-    def __call__(self, image_rgb: np.ndarray) -> Instances:
-        """Return what is found in ``(height, width, 3)``, in pixels of it and on the CPU."""
+    def __call__(self, image_rgb: np.ndarray, name: str = "the picture") -> Instances:
+        """Return what is found in ``(height, width, 3)``, in pixels of it and on the CPU.
+
+        Raises:
+            PictureError: the picture, called ``name``, cannot be resized.
+        """
         height, width = image_rgb.shape[:2]
         image = image_rgb if self.img_format == "RGB" else image_rgb[:, :, ::-1]
-        image = self.resize.get_transform(image).apply_image(image)
+        image, _ = augment([self.resize], image, name)
         tensor = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
         sample = {"image": tensor, "height": height, "width": width}
         return self.model([sample])[0]["instances"].to("cpu")
 
 
-def build_predictor(cfg: DictConfig, args: argparse.Namespace) -> Predictor:
-    """Build the config's model and load ``train.init_checkpoint`` into it."""
+def build_predictor(cfg: DictConfig, args: argparse.Namespace) -> tuple[Predictor, Metadata]:
+    """Build the config's model and load ``train.init_checkpoint`` into it.
+
+    Returns:
+        The predictor, and metadata with the names of its classes.
+    """
+    path = try_get_key(cfg, "train.init_checkpoint", default="")
+    checkpoint = read_checkpoint(path) if path else {}
+    metadata = choose_metadata(cfg, checkpoint, args.metadata_dataset)
     model = instantiate(cfg.model).to(try_get_key(cfg, "train.device", default="cpu"))
-    checkpoint = try_get_key(cfg, "train.init_checkpoint", default="")
-    if checkpoint:
-        load_init_checkpoint(model, checkpoint)
+    if path:
+        load_init_checkpoint(model, checkpoint, name=path)
     else:
         logger.warning("No train.init_checkpoint is given: the detector's weights are random.")
-    return Predictor(model, args.min_size_test, args.max_size_test, args.img_format)
+    return Predictor(model, args.min_size_test, args.max_size_test, args.img_format), metadata
 
 
 def image_files(inputs: Sequence[str]) -> list[Path]:
@@ -104,34 +126,68 @@ def image_files(inputs: Sequence[str]) -> list[Path]:
     return files
 
 
-def run_on_images(predictor: Predictor, metadata: Metadata, args: argparse.Namespace) -> None:
-    """Draw the predictions on every picture of ``--input``."""
-    files = image_files(args.input)
-    output = Path(args.output) if args.output else None
-    into_file = output is not None and output.suffix.lower() in IMAGE_SUFFIXES
-    if into_file and len(files) > 1:
-        raise ValueError(
+def planned_outputs(files: Sequence[Path], output: str | None) -> list[Path | None]:
+    """Find a place for the picture of each file: none where it is shown, ``--output`` or below it.
+
+    Raises:
+        ConfigError: something of the user's would be written over, or ``output`` is one file for
+            several pictures.
+    """
+    if output is None:
+        return [None for _ in files]
+    if Path(output).suffix.lower() not in IMAGE_SUFFIXES or Path(output).is_dir():
+        planned: list[Path | None] = [*plan_outputs(files, output)]
+        make_folder(output, "--output")
+        return planned
+    if len(files) > 1:
+        raise ConfigError(
             f"--output {output} is one file, but --input names {len(files)} pictures: name "
             "a folder."
         )
-    for path in tqdm(files, unit="picture"):
-        image_rgb = read_image(str(path), format="RGB")
-        found = predictor(image_rgb)
-        picture = Image.fromarray(
-            draw_instances(image_rgb, found, metadata, args.confidence_threshold)
-        )
-        if output is None:
-            picture.show(title=path.name)
-            continue
-        target = output if into_file else output / path.name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        picture.save(target)
+    refuse_to_replace([output], files)
+    return [Path(output)]
+
+
+def run_on_images(
+    predictor: Predictor,
+    metadata: Metadata,
+    args: argparse.Namespace,
+    value_range: Sequence[float] | None = None,
+) -> None:
+    """Draw the predictions on every picture of ``--input``.
+
+    Raises:
+        SystemExit: status 1 when a picture could not be read; the others are drawn.
+    """
+    named = {os.path.abspath(path): path for path in reversed(image_files(args.input))}
+    files = list(reversed(named.values()))  # what is named twice is drawn once
+    failures = Failures()
+
+    def draw(path: Path, target: Path | None) -> None:
+        image_rgb = read_image(path, "RGB", value_range)
+        found = predictor(image_rgb, str(path))
+        picture = draw_instances(image_rgb, found, metadata, args.confidence_threshold)
+        if target is None:
+            Image.fromarray(picture).show(title=path.name)
+            return
+        save_drawn(picture, target)
         count = int((found.scores >= args.confidence_threshold).sum())
         tqdm.write(f"{path}: {count} objects -> {target}")
 
+    pairs = list(zip(files, planned_outputs(files, args.output), strict=True))
+    for path, target in tqdm(pairs, unit="picture"):
+        failures.attempt(draw, path, target)
+    failures.end()
+
 
 def run_on_video(predictor: Predictor, metadata: Metadata, args: argparse.Namespace) -> None:
-    """Draw the predictions on every frame of ``--video-input`` or of the webcam."""
+    """Draw the predictions on every frame of ``--video-input`` or of the webcam.
+
+    Raises:
+        ConfigError: ``--output`` exists.
+    """
+    if args.output:
+        refuse_to_replace([video_file(args)])
     cv2 = require_opencv()
     source = 0 if args.webcam else args.video_input
     video = cv2.VideoCapture(source)
@@ -182,17 +238,23 @@ def _frames(cv2: ModuleType, video: Any) -> Iterator[np.ndarray]:
         yield cv2.cvtColor(frame_bgr, cv2.COLOR_BGR2RGB)
 
 
+def video_file(args: argparse.Namespace) -> Path:
+    """Find the file to write: ``--output``, or in that folder ``<name of the video>.mp4``."""
+    path = Path(args.output)
+    if path.suffix and not path.is_dir():
+        return path
+    stem = "webcam" if args.webcam else Path(args.video_input).stem
+    return path / f"{stem}.mp4"
+
+
 def _video_writer(
     cv2: ModuleType,
     args: argparse.Namespace,
     frames_per_second: float,
     shape: tuple[int, ...],
 ) -> Any:
-    """Open ``--output``: a file, or a folder for ``<name of the video>.mp4``."""
-    path = Path(args.output)
-    if not path.suffix:
-        stem = "webcam" if args.webcam else Path(args.video_input).stem
-        path = path / f"{stem}.mp4"
+    """Open ``--output`` for writing."""
+    path = video_file(args)
     path.parent.mkdir(parents=True, exist_ok=True)
     codec = cv2.VideoWriter_fourcc(*("mp4v" if path.suffix == ".mp4" else "MJPG"))
     writer = cv2.VideoWriter(str(path), codec, frames_per_second, (shape[1], shape[0]))
@@ -221,7 +283,9 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument("--max_size_test", type=int, default=1333, help="longer side (%(default)s)")
     parser.add_argument("--img_format", choices=("RGB", "BGR"), default="RGB")
     parser.add_argument(
-        "--metadata_dataset", default="coco_2017_val", help="whose class names to use (%(default)s)"
+        "--metadata_dataset",
+        metavar="NAME",
+        help="use a registered data set's class names (those of the checkpoint, else the config's)",
     )
     parser.add_argument(
         "--confidence-threshold", type=float, default=0.5, help="least score drawn (%(default)s)"
@@ -240,11 +304,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = argument_parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     cfg = apply_overrides(load_config(args.config_file), args.opts)
-    predictor = build_predictor(cfg, args)
-    metadata = MetadataCatalog.get(args.metadata_dataset)
-    run = run_on_images if args.input else run_on_video
-    run(predictor, metadata, args)
+    predictor, metadata = build_predictor(cfg, args)
+    if args.input:
+        value_range = try_get_key(cfg, "dataloader.test.mapper.value_range")
+        run_on_images(predictor, metadata, args, value_range)
+    else:
+        run_on_video(predictor, metadata, args)
 
 
 if __name__ == "__main__":
-    main()
+    run_tool(main, OSError, ImportError)

@@ -16,7 +16,7 @@ mend it.
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 
 class DetrexError(Exception):
@@ -65,3 +65,20 @@ def did_you_mean(name: str, choices: Iterable[str], limit: int = 3) -> str:
     """
     near = difflib.get_close_matches(str(name), [str(choice) for choice in choices], limit, 0.6)
     return f" Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
+
+
+def run_tool(main: Callable[[], object], *mistakes: type[Exception]) -> None:
+    """Run a program's main function, and end a mistake of its user's with a sentence.
+
+    Args:
+        main: the function.
+        mistakes: other errors than `DetrexError` whose text is for the user.
+
+    Raises:
+        SystemExit: status 1, with the error's class and text.
+    """
+    caught: tuple[type[Exception], ...] = (DetrexError, *mistakes)
+    try:
+        main()
+    except caught as error:
+        raise SystemExit(f"{type(error).__name__}: {error}") from None

@@ -28,7 +28,7 @@ from tqdm import tqdm
 
 from detrex.config import load_config, try_get_key
 from detrex.engine.overrides import apply_overrides
-from detrex.errors import ConfigError
+from detrex.errors import ConfigError, run_tool
 
 Batch = list[dict[str, Any]]
 
@@ -159,4 +159,4 @@ def _print_mean(unit: str, totals: Sequence[float], divisor: float) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_tool(main)

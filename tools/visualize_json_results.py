@@ -3,12 +3,15 @@
 python tools/visualize_json_results.py --input RUN/coco_instances_results.json --output output/look
 ... --dataset coco_2017_val                  for a dataset that detectron2 has registered
 ... --config-file CONFIG [key=value ...]     for the dataset of dataloader.test in a config
+
+Nothing is written over but what was drawn before; a picture that cannot be read is named at the
+end, with exit status 1.
 """
 
 import argparse
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +20,14 @@ import torch
 from detectron2.config import instantiate
 from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
 from detectron2.structures import Boxes, BoxMode, Instances
-from PIL import Image
 from tqdm import tqdm
 
-from detrex.config import load_config
+from detrex.config import load_config, try_get_key
+from detrex.data.class_names import dataset_metadata
 from detrex.engine.overrides import apply_overrides
-from detrex.errors import ConfigError, did_you_mean
+from detrex.errors import ConfigError, did_you_mean, run_tool
 from detrex.utils.drawing import draw_truth_beside_predictions
+from detrex.utils.outputs import Failures, make_folder, plan_outputs, positive, save_drawn
 
 Predictions = Sequence[Mapping[str, Any]]
 
@@ -40,8 +44,18 @@ def create_instances(
 
     Returns:
         ``pred_boxes``, ``pred_classes`` (contiguous) and ``scores``.
+
+    Raises:
+        ConfigError: a category is none of the dataset's.
     """
     contiguous = metadata.get("thing_dataset_id_to_contiguous_id", None)
+    unknown = {p["category_id"] for p in predictions} - set(contiguous or ())
+    if contiguous and unknown:
+        raise ConfigError(
+            f"--input holds detections of category {min(unknown)}, but the dataset's categories "
+            f"are {_listed(contiguous)}: name the dataset that was evaluated by --config-file or "
+            "--dataset."
+        )
     boxes = np.array([p["bbox"] for p in predictions], dtype=np.float32).reshape(-1, 4)
     categories = [p["category_id"] for p in predictions]
     return Instances(
@@ -54,20 +68,71 @@ def create_instances(
     )
 
 
-def load_dataset(args: argparse.Namespace) -> tuple[list[dict[str, Any]], Metadata]:
-    """Return the records and the metadata of ``--config-file``'s test set, or of ``--dataset``."""
+def read_predictions(path: str) -> dict[Any, list[Mapping[str, Any]]]:
+    """Read a COCO results file.
+
+    Args:
+        path: a list of rows with ``image_id``, ``category_id``, ``bbox`` and ``score``.
+
+    Returns:
+        The rows of each image id.
+
+    Raises:
+        ConfigError: the file is missing, or something else.
+    """
+    try:
+        rows = json.loads(Path(path).read_text())
+    except OSError as error:
+        raise ConfigError(
+            f"--input {path} cannot be read ({error.strerror}): name a run's "
+            "coco_instances_results.json."
+        ) from error
+    except ValueError as error:
+        raise ConfigError(f"--input {path} is no JSON ({error}): evaluate once more.") from error
+    by_image: dict[Any, list[Mapping[str, Any]]] = defaultdict(list)
+    needed = {"image_id", "category_id", "bbox", "score"}
+    for row in rows if isinstance(rows, list) else [rows]:
+        if not isinstance(row, dict) or not needed <= row.keys():
+            raise ConfigError(
+                f"--input {path} holds something else than rows with {', '.join(sorted(needed))}: "
+                "name a run's coco_instances_results.json."
+            )
+        by_image[row["image_id"]].append(row)
+    return by_image
+
+
+def load_dataset(
+    args: argparse.Namespace,
+) -> tuple[list[dict[str, Any]], Metadata, Sequence[float] | None]:
+    """Return records, metadata and value range of ``--config-file``'s test set or ``--dataset``."""
     if args.config_file:
         cfg = apply_overrides(load_config(args.config_file), args.opts)
         records = instantiate(cfg.dataloader.test.dataset)
-        names = instantiate(cfg.dataloader.test.dataset.names)
-        return records, MetadataCatalog.get(names if isinstance(names, str) else names[0])
+        value_range = try_get_key(cfg, "dataloader.test.mapper.value_range")
+        return records, dataset_metadata(cfg.dataloader.test.dataset), value_range
     if args.dataset not in DatasetCatalog:
         raise ConfigError(
             f"--dataset {args.dataset} is not registered with detectron2: name a registered one, "
             "or the config that registers it by --config-file."
             + did_you_mean(args.dataset, DatasetCatalog.list())
         )
-    return DatasetCatalog.get(args.dataset), MetadataCatalog.get(args.dataset)
+    return DatasetCatalog.get(args.dataset), MetadataCatalog.get(args.dataset), None
+
+
+def check_images(predictions: Mapping[Any, Any], records: Sequence[Mapping[str, Any]]) -> None:
+    """Check that the predictions are for a dataset's images.
+
+    Raises:
+        ConfigError: some are for an image that it has not.
+    """
+    known = {record["image_id"] for record in records}
+    unknown = [image for image in predictions if image not in known]
+    if unknown:
+        raise ConfigError(
+            f"--input holds detections for {len(unknown)} images that the dataset has not, such as "
+            f"image id {unknown[0]}: name the dataset that was evaluated by --config-file or "
+            "--dataset."
+        )
 
 
 def argument_parser() -> argparse.ArgumentParser:
@@ -84,26 +149,45 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--conf-threshold", default=0.5, type=float, help="leave out what scores less (0.5)"
     )
-    parser.add_argument("-n", "--num-images", type=int, help="stop after so many pictures")
+    parser.add_argument("-n", "--num-images", type=positive, help="stop after so many pictures")
     parser.add_argument("opts", nargs="*", default=[], help="overrides of the config")
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Write one PNG per image of the dataset."""
+    """Write one PNG per image of the dataset.
+
+    Raises:
+        SystemExit: status 1 when a picture could not be read; the others are drawn.
+    """
     args = argument_parser().parse_intermixed_args(arguments)
-    records, metadata = load_dataset(args)
-    by_image: dict[Any, list[Mapping[str, Any]]] = defaultdict(list)
-    for prediction in json.loads(Path(args.input).read_text()):
-        by_image[prediction["image_id"]].append(prediction)
-    folder = Path(args.output)
-    folder.mkdir(parents=True, exist_ok=True)
-    for record in tqdm(records[: args.num_images], unit="picture", disable=None):
+    predictions = read_predictions(args.input)
+    records, metadata, value_range = load_dataset(args)
+    check_images(predictions, records)
+    targets = plan_outputs([record["file_name"] for record in records], args.output, ".png")
+    make_folder(args.output, "--output")
+    failures = Failures()
+
+    def draw(record: Mapping[str, Any], target: Path) -> None:
         size = (record["height"], record["width"])
-        found = create_instances(by_image[record["image_id"]], size, metadata)
-        picture = draw_truth_beside_predictions(record, found, metadata, args.conf_threshold)
-        Image.fromarray(picture).save(folder / f"{Path(record['file_name']).stem}.png")
+        found = create_instances(predictions.get(record["image_id"], ()), size, metadata)
+        save_drawn(
+            draw_truth_beside_predictions(
+                record, found, metadata, args.conf_threshold, value_range
+            ),
+            target,
+        )
+
+    pairs = list(zip(records, targets, strict=True))[: args.num_images]
+    for record, target in tqdm(pairs, unit="picture", disable=None):
+        failures.attempt(draw, record, target)
+    failures.end()
+
+
+def _listed(ids: Iterable[Any], limit: int = 8) -> str:
+    ids = list(ids)
+    return ", ".join(map(str, ids[:limit])) + (", ..." if len(ids) > limit else "")
 
 
 if __name__ == "__main__":
-    main()
+    run_tool(main, OSError)

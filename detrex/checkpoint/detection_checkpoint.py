@@ -1,7 +1,8 @@
 """Save and resume training runs, so that a run killed at any moment can be continued.
 
 A checkpoint is ``{"model", <checkpointables: "trainer", "ema_state", ...>, "iteration"}``, the
-layout of detectron2 and the original detrex. It is written beside its place, flushed to the disk
+layout of detectron2 and the original detrex, and beside these ``"class_names"`` where they are
+known. It is written beside its place, flushed to the disk
 and then renamed, so that under its own name it is complete or absent; the file ``last_checkpoint``,
 which names it, follows in the same way.
 """
@@ -40,7 +41,8 @@ class DetectionCheckpointer(Checkpointer):
     * saving is atomic;
     * resuming passes over a damaged file, with a warning, to the newest complete one;
     * weights of other libraries are matched by their names, and too poor a match is an error
-      (`detrex.checkpoint.load_init_checkpoint`).
+      (`detrex.checkpoint.load_init_checkpoint`);
+    * what is in `notes`, plain numbers, strings and lists, is saved with every checkpoint.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class DetectionCheckpointer(Checkpointer):
         writes = comm.is_main_process() if save_to_disk is None else save_to_disk
         super().__init__(model, os.fspath(save_dir), save_to_disk=writes, **checkpointables)
         self.path_manager = PathManager
+        self.notes: dict[str, Any] = {}
 
     def save(self, name: str, **kwargs: Any) -> None:
         """Write ``<save_dir>/<name>.pth`` and make it the one to resume from.
@@ -80,7 +83,7 @@ class DetectionCheckpointer(Checkpointer):
             return
         if not name or name != os.path.basename(name):
             raise ValueError(f"the checkpoint's name {name!r} must be a bare file name")
-        content = {"model": self.model.state_dict()}
+        content = {**self.notes, "model": self.model.state_dict()}
         content |= {key: value.state_dict() for key, value in self.checkpointables.items()}
         folder = Path(self.save_dir)
         folder.mkdir(parents=True, exist_ok=True)

@@ -94,6 +94,11 @@ class ReadableBatches:
 
     Attributes of the loader, such as ``seek``, are this object's too.
 
+    Attributes:
+        left_out: how often each file was left out since the last `report`.
+        reasons: why, a sentence for each file.
+        kept: how many samples were yielded since then.
+
     Args:
         loader: an iterable over batches, lists in which a `BadPicture` may stand.
         key: the loader's place in the config, for messages.
@@ -103,6 +108,7 @@ class ReadableBatches:
     def __init__(self, loader: Iterable, key: str, on_bad_image: str = "error") -> None:
         self.loader, self.key, self.on_bad_image = loader, key, on_bad_image
         self.left_out: Counter[str] = Counter()
+        self.reasons: dict[str, str] = {}
         self.kept = 0
 
     def __getattr__(self, name: str) -> Any:
@@ -150,8 +156,9 @@ class ReadableBatches:
             )
         for picture in bad:
             name = str(picture.get("file_name"))
-            if name not in self.left_out and len(self.left_out) < _MOST_NAMED:
+            if name not in self.reasons and len(self.reasons) < _MOST_NAMED:
                 logger.warning("Left out: %s", picture.error)
+            self.reasons[name] = picture.error
             self.left_out[name] += 1
 
     def report(self, meaning: str) -> None:
@@ -181,8 +188,8 @@ class ReadableBatches:
                 "correct the data set's image_root, or copy the pictures again."
             )
         logger.warning(
-            "dataloader.on_bad_image=skip: %s left out %d picture(s) that cannot be read, %d time(s) "
-            "(%s%s); %s",
+            "dataloader.on_bad_image=skip: %s left out %d picture(s) that cannot be read, %d "
+            "time(s) (%s%s); %s",
             *(self.key, len(counts), sum(counts.values()), names, more, meaning),
         )
 

@@ -245,8 +245,7 @@ def _scaled_levels(
 def _greatest(image: Image.Image, name: str) -> float:
     """The greatest value that a file of whole numbers from 0 can hold."""
     if image.mode.startswith("I;16"):
-        tags: dict[int, Any] = getattr(image, "tag_v2", None) or {}
-        bits = tags.get(_TIFF_BITS_PER_SAMPLE, 16)
+        bits = getattr(image, "tag_v2", {}).get(_TIFF_BITS_PER_SAMPLE, 16)
         return _TWELVE_BITS if bits in (12, (12,)) else _SIXTEEN_BITS
     if image.mode == "I" and image.format in ("PNG", "PPM"):  # older Pillows' word for 16 bits
         return _SIXTEEN_BITS
@@ -282,7 +281,7 @@ def _refuse_dark_colours(image: Image.Image, name: str) -> None:
 def _upright(pixels: Any, image: Image.Image) -> Any:
     """Turn a picture, or its levels, as the orientation in its EXIF says."""
     try:
-        turn = _TURNS.get(image.getexif().get(_EXIF_ORIENTATION))
+        turn = _TURNS.get(image.getexif().get(_EXIF_ORIENTATION, 1))
     except Exception:  # EXIF that cannot be read does not turn the picture
         return pixels
     if turn is None:

@@ -17,6 +17,7 @@ from torch import nn, optim
 from detrex.checkpoint.detection_checkpoint import DetectionCheckpointer
 from detrex.config import try_get_key
 from detrex.data.bad_pictures import ReadableBatches
+from detrex.data.class_names import CHECKPOINT_KEY, config_class_names
 from detrex.engine.distributed import broadcast_from_main, resolve_device, wrap_ddp
 from detrex.engine.evaluation import Evaluation, Metrics, amp_dtype, build_loader, do_test
 from detrex.engine.trainer import Trainer
@@ -42,7 +43,8 @@ def do_train(args: argparse.Namespace, cfg: DictConfig) -> Metrics:
       read, ``"skip"`` leaves it out and counts it.
     * ``dataloader.test``, ``dataloader.evaluator``: test loader and detectron2 evaluator; without
       an evaluator nothing is evaluated.
-    * ``train.output_dir``: gets checkpoints, ``metrics.json`` and TensorBoard's events.
+    * ``train.output_dir``: gets checkpoints (with the training set's class names),
+      ``metrics.json`` and TensorBoard's events.
     * ``train.init_checkpoint``: a detector's checkpoint or a bare backbone's file; default none.
     * ``train.max_iter``: optimizer steps of the whole run.
     * ``train.device``: ``cpu``, ``cuda``, ``cuda:<n>`` or ``mps``.
@@ -92,6 +94,8 @@ def do_train(args: argparse.Namespace, cfg: DictConfig) -> Metrics:
         seed=seed,
     )
     checkpointer = _build_checkpointer(cfg, model, trainer=trainer)
+    if names := config_class_names(cfg):
+        checkpointer.notes[CHECKPOINT_KEY] = names
     results: Metrics = {}
 
     def evaluate() -> Metrics:

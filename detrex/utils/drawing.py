@@ -1,9 +1,9 @@
 """Pictures for people: boxes on images, truth beside predictions, and the curves of a training run.
 
-Images are ``uint8`` arrays of shape ``(height, width, 3)`` in RGB order; boxes are absolute
-``(x0, y0, x1, y1)`` in pixels of the image they belong to. Boxes are drawn by Pillow, since
-detectron2's ``Visualizer`` needs OpenCV and a hundred times as long; curves by matplotlib's Agg
-canvas, which needs no display.
+Images are arrays of shape ``(height, width, 3)`` in RGB order from 0 to 255, and pictures are of
+``uint8``; boxes are absolute ``(x0, y0, x1, y1)`` in pixels of the image they belong to. Boxes are
+drawn by Pillow, since detectron2's ``Visualizer`` needs OpenCV and a hundred times as long; curves
+by matplotlib's Agg canvas, which needs no display.
 """
 
 import json
@@ -18,6 +18,8 @@ from detectron2.structures import BoxMode, Instances
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image, ImageColor, ImageDraw, ImageFont
+
+from detrex.data.pictures import as_uint8, check_image_size, read_image
 
 if TYPE_CHECKING:
     from detectron2.data import Metadata
@@ -123,6 +125,7 @@ def draw_truth_beside_predictions(
     predictions: Instances,
     metadata: "Metadata | None" = None,
     score_threshold: float = 0.3,
+    value_range: Sequence[float] | None = None,
 ) -> np.ndarray:
     """Show what is in an image on the left, and what a detector finds in it on the right.
 
@@ -131,12 +134,16 @@ def draw_truth_beside_predictions(
         predictions: of that image, with ``pred_boxes, pred_classes, scores``.
         metadata: of the dataset.
         score_threshold: predictions that score less are left out.
+        value_range: see :func:`detrex.data.pictures.read_image`.
 
     Returns:
         One picture with a title line over each half.
+
+    Raises:
+        PictureError: the picture cannot be read, or has not its record's size.
     """
-    with Image.open(record["file_name"]) as file:
-        image_rgb = np.asarray(file.convert("RGB"))
+    image_rgb = read_image(record["file_name"], "RGB", value_range)
+    check_image_size(dict(record), image_rgb)
     return beside(
         {
             "truth": draw_record(image_rgb, record, metadata),
@@ -287,7 +294,7 @@ def _enlarge(image_rgb: np.ndarray, min_side: int) -> tuple[Image.Image, np.ndar
     height, width = image_rgb.shape[:2]
     factor = max(1.0, min_side / min(height, width))
     size = (round(width * factor), round(height * factor))
-    image = Image.fromarray(image_rgb).resize(size, Image.Resampling.BICUBIC)
+    image = Image.fromarray(as_uint8(image_rgb)).resize(size, Image.Resampling.BICUBIC)
     return image, np.array([size[0] / width, size[1] / height] * 2)
 
 
@@ -304,7 +311,7 @@ def _labels(
     elif len(names) == 1:
         words = [""] * len(classes)
     else:
-        words = [names[index] for index in classes]
+        words = [str(names[i]) if 0 <= i < len(names) else str(i) for i in classes]
     if scores is None:
         return words
     return [f"{word} {score:.0%}".strip() for word, score in zip(words, scores, strict=True)]
