@@ -12,6 +12,7 @@ from detrex.errors import (
     NonFiniteLossError,
     PictureError,
     did_you_mean,
+    run_tool,
 )
 
 
@@ -52,3 +53,22 @@ def test_did_you_mean__stops_at_the_limit():
 
 def test_did_you_mean__takes_keys_that_are_no_strings():
     assert did_you_mean(123, [124, 9]) == " Did you mean '124'?"
+
+
+@pytest.mark.parametrize("error", [ConfigError, FileNotFoundError])
+def test_run_tool__a_mistake_ends_in_a_sentence(error):
+    def main():
+        raise error("it is not there")
+
+    with pytest.raises(SystemExit) as caught:
+        run_tool(main, OSError)
+    assert caught.value.code == f"{error.__name__}: it is not there"
+
+
+def test_run_tool__other_errors_stay():
+    def main():
+        raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        run_tool(main, OSError)
+    run_tool(lambda: 7)

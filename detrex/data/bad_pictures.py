@@ -155,7 +155,7 @@ class ReadableBatches:
                 "pictures)."
             )
         for picture in bad:
-            name = str(picture.get("file_name"))
+            name = str(picture.get("file_name") or f"image id {picture.get('image_id')}")
             if name not in self.reasons and len(self.reasons) < _MOST_NAMED:
                 logger.warning("Left out: %s", picture.error)
             self.reasons[name] = picture.error

@@ -10,6 +10,7 @@ from typing import Any
 from detectron2.config import instantiate
 from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
 from detrex.config import try_get_key
 from detrex.errors import ConfigError, did_you_mean
@@ -55,7 +56,7 @@ def config_class_names(cfg: DictConfig, read: bool = False) -> list[str] | None:
         try:
             metadata = dataset_metadata(dataset)
             names = _thing_classes(metadata, read)
-        except (ConfigError, OSError) as error:
+        except (ConfigError, OSError, OmegaConfBaseException) as error:
             logger.info("%s tells no class names: %s", key, error)
             continue
         if names:

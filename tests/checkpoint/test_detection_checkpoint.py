@@ -3,6 +3,7 @@ import os
 
 import pytest
 import torch
+from detectron2.checkpoint import DetectionCheckpointer as D2Checkpointer
 from detectron2.engine.hooks import BestCheckpointer, PeriodicCheckpointer
 from torch import nn
 
@@ -54,6 +55,23 @@ def test_save__layout_and_names(tmp_path):
     assert list(content) == ["model", "trainer", "iteration"]
     assert list(content["model"]) == list(model().state_dict())
     assert content["trainer"] == {"value": 7}
+
+
+def test_save__notes_are_plain_and_read_by_others(tmp_path):
+    """They survive weights_only, resuming and detectron2's own checkpointer."""
+    original = DetectionCheckpointer(model(), tmp_path)
+    original.notes["class_names"] = ["circle", "blue square"]
+    original.save("model_final", iteration=4)
+    content = torch.load(tmp_path / "model_final.pth", weights_only=True)
+    assert content["class_names"] == ["circle", "blue square"]
+    for other in (DetectionCheckpointer(model(), tmp_path), D2Checkpointer(model(), tmp_path)):
+        rest = other.resume_or_load("", resume=True)
+        assert rest["iteration"] == 4
+        assert_equal(other.model, original.model)
+    old = D2Checkpointer(model(), str(tmp_path / "old"))
+    (tmp_path / "old").mkdir()
+    old.save("model_final", iteration=5)
+    assert DetectionCheckpointer(model(), tmp_path / "old").resume_or_load("")["iteration"] == 5
 
 
 def test_save__nowhere_and_not_by_other_processes(tmp_path):

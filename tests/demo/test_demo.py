@@ -9,6 +9,8 @@ from PIL import Image
 from torch import nn
 
 from demo import demo
+from detrex.errors import ConfigError
+from detrex.utils import drawing
 
 CONFIG = """
 from detectron2.config import LazyCall as L
@@ -101,6 +103,107 @@ def test_main__many_pictures_into_one_file_is_refused(pictures, config, tmp_path
     arguments = ["--config-file", config, "--input", str(pictures)]
     with pytest.raises(ValueError, match=r"one file, but --input names 2 pictures"):
         demo.main([*arguments, "--output", str(tmp_path / "found.png")])
+
+
+def _arguments(config, pictures, output, *options):
+    files = ["--input", *map(str, pictures), "--output", str(output)]
+    return ["--config-file", config, *files, *options]
+
+
+def test_main__originals_are_not_written_over(pictures, config, tmp_path):
+    before = {path: path.read_bytes() for path in pictures.iterdir()}
+    (tmp_path / "link.png").symlink_to(pictures / "b.png")
+    for inputs, output in (
+        ([pictures], pictures),
+        ([pictures / "b.png"], pictures / "b.png"),
+        ([pictures / "b.png"], tmp_path / "link.png"),
+        ([pictures / "a.jpg"], pictures / "b.png"),
+    ):
+        with pytest.raises(ConfigError, match=r"\.(png|jpg) (is one of the input files|exists)"):
+            demo.main(_arguments(config, inputs, output))
+    assert {path: path.read_bytes() for path in pictures.iterdir()} == before
+
+
+def test_main__folders_are_kept_and_each_picture_is_drawn_once(pictures, config, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    Image.fromarray(np.full((31, 47, 3), 200, np.uint8)).save(other / "b.png")
+    output = tmp_path / "out"
+    inputs = [pictures, other, pictures / "b.png"]
+    for _ in range(2):  # what was drawn before may be replaced
+        demo.main(_arguments(config, inputs, output, "--confidence-threshold", "0.95"))
+    drawn = sorted(path.relative_to(output).as_posix() for path in output.rglob("*.*"))
+    assert drawn == ["in/a.jpg", "in/b.png", "other/b.png"]
+    assert np.asarray(Image.open(output / "in" / "b.png")).max() <= 90
+    assert np.asarray(Image.open(output / "other" / "b.png")).min() >= 200
+
+
+def test_main__goes_on_past_bad_pictures(pictures, config, tmp_path):
+    (pictures / "aa.png").write_bytes((pictures / "b.png").read_bytes()[:60])
+    Image.new("RGB", (3000, 1)).save(pictures / "strip.png")
+    with pytest.raises(SystemExit) as caught:
+        demo.main(_arguments(config, [pictures], tmp_path / "out"))
+    message = caught.value.code
+    assert message.startswith("2 of 4 pictures could not be drawn: ")
+    assert "aa.png is truncated" in message
+    assert "strip.png, 3000 x 1 pixels" in message
+    assert "\n" not in message
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.jpg", "b.png"]
+
+
+def test_main__turned_and_16_bit_pictures_are_seen_as_in_training(config, tmp_path, monkeypatch):
+    grey = np.arange(31 * 47, dtype=np.uint16).reshape(31, 47)
+    exif = Image.Exif()
+    exif[0x112] = 6
+    Image.fromarray(np.rot90(grey)).save(tmp_path / "a.png", exif=exif)
+    seen = []
+
+    def remember(self, batch):
+        seen.append(batch[0]["image"])
+        return forward(self, batch)
+
+    forward = StandIn.forward
+    monkeypatch.setattr(StandIn, "forward", remember)
+    sizes = ["--min_size_test", "31", "--max_size_test", "100", "--opts"]
+    override = "+dataloader.test.mapper.value_range=[0,1456]"
+    demo.main(_arguments(config, [tmp_path / "a.png"], tmp_path / "out", *sizes, override))
+    np.testing.assert_allclose(seen[0][0].numpy(), grey * (255 / 1456), atol=1e-3)
+
+
+@pytest.mark.parametrize("asked", [[], ["--metadata_dataset", "coco_2017_val"]])
+def test_main__class_names_are_the_checkpoints(pictures, config, tmp_path, monkeypatch, asked):
+    words = []
+    labels = drawing._labels
+    monkeypatch.setattr(drawing, "_labels", lambda *a: words.extend(made := labels(*a)) or made)
+    weights = tmp_path / "model.pth"
+    torch.save({"model": {"weight": torch.zeros(3)}, "class_names": ["circle", "disc"]}, weights)
+    overrides = ["--opts", f"train.init_checkpoint={weights}"]
+    demo.main(_arguments(config, [pictures / "b.png"], tmp_path / "out", *asked, *overrides))
+    assert words == ["person 90%" if asked else "circle 90%"]
+
+
+def test_main__without_names_numbers_are_drawn(pictures, config, tmp_path, caplog):
+    demo.main(_arguments(config, [pictures / "b.png"], tmp_path / "out"))
+    assert "Nothing tells the classes' names" in caplog.text
+
+
+def test_main__unknown_metadata_dataset_is_an_error(pictures, config, tmp_path):
+    asked = ["--metadata_dataset", "coco_2017_vol"]
+    with pytest.raises(ConfigError, match=r"--metadata_dataset coco_2017_vol .*'coco_2017_val'"):
+        demo.main(_arguments(config, [pictures], tmp_path / "out", *asked))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("output", ["in.mp4", "other.mp4", "folder"])
+def test_main__video_does_not_replace_a_file(config, tmp_path, output):
+    source, folder = tmp_path / "in.mp4", tmp_path / "folder"
+    folder.mkdir()
+    for path in (source, tmp_path / "other.mp4", folder / "in.mp4"):
+        path.write_bytes(b"frames")
+    arguments = ["--video-input", str(source), "--output", str(tmp_path / output)]
+    with pytest.raises(ConfigError, match=r"\.mp4 exists and was not drawn by this program"):
+        demo.main(["--config-file", config, *arguments])
+    assert source.read_bytes() == b"frames"
 
 
 def test_main__without_weights_warns(pictures, config, tmp_path, caplog):

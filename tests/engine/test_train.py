@@ -10,8 +10,9 @@ from detectron2.data import get_detection_dataset_dicts
 from detectron2.data.datasets import register_coco_instances
 from omegaconf import OmegaConf
 
+from detrex.data.datasets import register_coco_json
 from detrex.engine import build_model, build_optimizer, do_train, evaluate_only
-from detrex.errors import CheckpointError, ConfigError, NonFiniteLossError
+from detrex.errors import CheckpointError, ConfigError, NonFiniteLossError, PictureError
 from tests.reference.stand_in import make_dataset, stand_in_config, still_image
 
 FRESH, RESUME = argparse.Namespace(resume=False), argparse.Namespace(resume=True)
@@ -222,6 +223,58 @@ def test_do_train__dataset_files_that_are_not_there(tmp_path):
         ConfigError, match=r"dataloader\.train needs .*lost\.json, which does not exist"
     ):
         do_train(FRESH, cfg)
+
+
+def _named_dataset(folder, name):
+    """A data set of two classes and twelve pictures, which nobody reads."""
+    images = [
+        {"id": n, "file_name": f"{n}.png", "height": 7, "width": 7, "truth": n} for n in range(12)
+    ]
+    categories = [{"id": 4, "name": "circle"}, {"id": 9, "name": "blue square"}]
+    box = {"bbox": [1, 1, 2, 2], "area": 4, "iscrowd": 0, "category_id": 4}
+    boxes = [{"id": n + 1, "image_id": n, **box} for n in range(12)]
+    coco = {"images": images, "annotations": boxes, "categories": categories}
+    (folder / "a.json").write_text(json.dumps(coco))
+    return L(get_detection_dataset_dicts)(
+        names=L(register_coco_json)(
+            name=name, json_file=str(folder / "a.json"), image_root=str(folder)
+        )
+    )
+
+
+def test_do_train__class_names_are_in_every_checkpoint(tmp_path):
+    cfg = stand_in_config(str(tmp_path))
+    cfg.dataloader.train.dataset = _named_dataset(tmp_path, "names_in_the_checkpoint")
+    cfg.dataloader.train.mapper = lambda sample: {**still_image(sample), "truth": 0.5}
+    do_train(FRESH, cfg)
+    files = list(tmp_path.glob("model_*.pth"))
+    assert len(files) == 3
+    for file in files:
+        content = torch.load(file, weights_only=True)
+        assert content["class_names"] == ["circle", "blue square"]
+    cfg.train.max_iter = 8
+    assert do_train(RESUME, cfg)
+    do_train(FRESH, stand_in_config(str(tmp_path / "unnamed")))
+    assert "class_names" not in torch.load(tmp_path / "unnamed" / "model_final.pth")
+
+
+def test_do_train__left_out_pictures_are_told_at_the_end(tmp_path, caplog):
+    def mapper(sample):
+        if sample["image_id"] == 5:
+            raise PictureError("5.png is truncated.")
+        return still_image(sample)
+
+    cfg = stand_in_config(str(tmp_path))
+    cfg.dataloader.train.mapper = mapper
+    with pytest.raises(PictureError, match=r"5\.png is truncated \(dataloader\.on_bad_image=skip"):
+        do_train(FRESH, cfg)
+    cfg.dataloader.on_bad_image = "skip"
+    do_train(FRESH, cfg)
+    lines = [record.getMessage() for record in caplog.records]
+    (line,) = [line for line in lines if line.startswith("dataloader.on_bad_image=skip")]
+    assert "dataloader.train left out 1 picture(s) that cannot be read, " in line
+    assert "(image id 5)" in line
+    assert line.endswith("others were drawn for them.")
 
 
 def test_do_train__wandb_missing(tmp_path, monkeypatch):

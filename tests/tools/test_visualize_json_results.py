@@ -93,3 +93,54 @@ def test_create_instances__nothing_found():
     found = visualize_json_results.create_instances([], (31, 47), Metadata(name="none"))
     assert len(found) == 0
     assert found.pred_boxes.tensor.shape == (0, 4)
+
+
+def test_create_instances__a_category_of_another_dataset_is_said():
+    metadata = Metadata(name="create_other", thing_dataset_id_to_contiguous_id={7: 0, 9: 1})
+    rows = [{"category_id": 8, "bbox": [3, 5, 7, 11], "score": 0.5}]
+    with pytest.raises(ConfigError, match=r"category 8, but the dataset's categories are 7, 9: "):
+        visualize_json_results.create_instances(rows, (31, 47), metadata)
+
+
+def test_main__images_of_another_dataset_are_said(dataset, tmp_path):
+    register_coco_json(**dataset)
+    row = {"image_id": 77, "category_id": 1, "bbox": [1, 1, 9, 9], "score": 0.1}
+    (tmp_path / "results.json").write_text(json.dumps([row]))
+    with pytest.raises(ConfigError, match=r"1 images that the dataset has not, .* image id 77"):
+        _run(tmp_path, "--dataset", dataset["name"])
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (None, "cannot be read"),
+        ("[{", "is no JSON"),
+        ('{"images": []}', "something else than rows with bbox, category_id"),
+        ("[3]", "something else than rows"),
+    ],
+)
+def test_read_predictions__says_what_the_file_is(tmp_path, text, reason):
+    if text is not None:
+        (tmp_path / "results.json").write_text(text)
+    with pytest.raises(ConfigError, match=reason):
+        visualize_json_results.read_predictions(str(tmp_path / "results.json"))
+
+
+def test_main__bad_pictures_folders_and_originals(dataset, tmp_path):
+    """A broken picture is named at the end, folders stay, and no original is replaced."""
+    images = tmp_path / "data" / "images"
+    coco = json.loads((tmp_path / "data" / "annotations.json").read_text())
+    for number, name in enumerate(("a/x.png", "b/x.png", "b/y.png")):
+        (images / name).parent.mkdir(exist_ok=True)
+        (images / f"{number:06d}.png").rename(images / name)
+        coco["images"][number]["file_name"] = name
+    (images / "b" / "y.png").write_bytes((images / "b" / "y.png").read_bytes()[:100])
+    (tmp_path / "data" / "annotations.json").write_text(json.dumps(coco))
+    register_coco_json(**dataset)
+    with pytest.raises(SystemExit, match=r"^1 of 3 pictures .*y\.png is truncated"):
+        _run(tmp_path, "--dataset", dataset["name"])
+    drawn = sorted(p.relative_to(tmp_path / "out").as_posix() for p in tmp_path.glob("out/*/*"))
+    assert drawn == ["a/x.png", "b/x.png"]
+    arguments = ["--input", str(tmp_path / "results.json"), "--dataset", dataset["name"]]
+    with pytest.raises(ConfigError, match="one of the input files"):
+        visualize_json_results.main([*arguments, "--output", str(images)])

@@ -7,6 +7,7 @@ from detectron2.data.catalog import Metadata
 from detectron2.structures import Boxes, BoxMode, Instances
 from PIL import Image
 
+from detrex.errors import PictureError
 from detrex.utils import drawing
 
 GREY = 90
@@ -116,6 +117,30 @@ def test_draw_truth_beside_predictions__two_halves(tmp_path, image_rgb, metadata
     below_title = picture[drawing._TITLE_HEIGHT :]
     assert not _touched(below_title[:, :half]).any()
     assert _touched(below_title[:, half + drawing._GAP :]).any()
+
+
+def test_draw_truth_beside_predictions__reads_as_training_does(tmp_path, image_rgb, metadata):
+    """A picture that EXIF turns, with 16 bits, is drawn like the upright one with 8."""
+    grey = image_rgb[..., 0]
+    exif = Image.Exif()
+    exif[0x112] = 6
+    Image.fromarray(grey).save(tmp_path / "upright.png")
+    Image.fromarray(np.rot90(grey).astype(np.uint16) * 16).save(tmp_path / "turned.png", exif=exif)
+    size = {"height": 31, "width": 47, "annotations": []}
+    drawn = [
+        drawing.draw_truth_beside_predictions(
+            {"file_name": str(tmp_path / name), **size}, _predictions(), metadata, value_range=limit
+        )
+        for name, limit in (("upright.png", None), ("turned.png", (0, 4080)))
+    ]
+    np.testing.assert_array_equal(*drawn)
+    wrong = {"file_name": str(tmp_path / "upright.png"), **size, "width": 48}
+    with pytest.raises(PictureError, match=r"upright\.png has 47 x 31 pixels"):
+        drawing.draw_truth_beside_predictions(wrong, _predictions(), metadata)
+
+
+def test_draw_boxes__a_class_without_a_name_is_its_number():
+    assert drawing._labels([1, 2, 5], None, ["a", "b"]) == ["b", "2", "5"]
 
 
 def test_read_metrics__resumed_rows_replace_and_cut_lines_are_reported(tmp_path, caplog):
