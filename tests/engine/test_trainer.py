@@ -43,11 +43,11 @@ def test_run_step__equals_a_naive_loop():
     torch.testing.assert_close(model.state_dict(), reference.state_dict(), rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.parametrize("clip", [{"max_norm": 0.1}, None])
 @pytest.mark.parametrize("accumulate_steps", [2, 3])
-def test_accumulate_steps__equals_a_larger_batch(accumulate_steps):
+def test_accumulate_steps__equals_a_larger_batch(accumulate_steps, clip):
     small, large = make_model(dropout=0.0), make_model(dropout=0.0)
     size = 12 // accumulate_steps
-    clip = {"max_norm": 0.1}
     trainers = [
         train(small, make_batches(size), accumulate_steps=accumulate_steps, clip_grad_params=clip),
         train(large, make_batches(12), clip_grad_params=clip),
@@ -65,6 +65,19 @@ def test_amp__stays_near_float32_on_cpu(dtype):
     assert trainer.grad_scaler.is_enabled() == (dtype is torch.float16)
     assert all(p.dtype == torch.float32 for p in mixed.parameters())
     torch.testing.assert_close(mixed.state_dict(), full.state_dict(), rtol=0.05, atol=0.02)
+
+
+def test_amp__clips_the_gradients_that_are_not_scaled():
+    mixed, full, start = (make_model(dropout=0.0) for _ in range(3))
+    clip = {"max_norm": 0.1}
+    scaler = torch.amp.GradScaler("cpu", init_scale=128.0)
+    train(mixed, make_batches(4), amp=True, grad_scaler=scaler, clip_grad_params=clip)
+    train(full, make_batches(4), clip_grad_params=clip)
+    before = nn.utils.parameters_to_vector(start.parameters())
+    updates = [nn.utils.parameters_to_vector(m.parameters()) - before for m in (mixed, full)]
+    # Three steps of 0.1 * 0.1 at most.
+    assert 0.01 < updates[1].norm().item() <= 0.03 + 1e-6
+    torch.testing.assert_close(*updates, rtol=0.02, atol=2e-4)
 
 
 def test_amp__overflowing_gradients_skip_the_step():
