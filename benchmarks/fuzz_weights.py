@@ -118,9 +118,9 @@ def _mutate_bytes(data: bytes, rng: random.Random) -> bytes:
 
 
 def _mutate_opcodes(data: bytes, rng: random.Random) -> bytes:
-    """Drop, repeat, swap, replace or insert whole opcodes of the first pickle."""
-    codes = _opcodes(data)
-    rest = data[sum(map(len, codes)) :]
+    """Drop, repeat, swap, replace or insert whole opcodes of one of the file's pickles."""
+    first, codes = rng.choice(_pickles(data))
+    rest = data[first + sum(map(len, codes)) :]
     for _ in range(rng.choice((1, 1, 2, 5))):
         at = rng.randrange(len(codes) + 1)
         way = rng.randrange(6)
@@ -137,18 +137,27 @@ def _mutate_opcodes(data: bytes, rng: random.Random) -> bytes:
             codes[at:at] = [random_opcode(rng) for _ in range(rng.choice((1, 3, 30)))]
         else:
             codes[at:at] = [random_opcode(rng)] * rng.choice((2, 1000))
-    return b"".join(codes) + rest
+    return data[:first] + b"".join(codes) + rest
 
 
-def _opcodes(data: bytes) -> list[bytes]:
-    """Split the first pickle of a file into opcodes with their arguments."""
-    starts = []
-    try:
-        starts.extend(position for _, _, position in pickletools.genops(io.BytesIO(data)))
-    except ValueError:
-        starts = starts or [0]
-    ends = [*starts[1:], starts[-1] + 1]
-    return [data[start:end] for start, end in zip(starts, ends, strict=True)]
+def _pickles(data: bytes) -> list[tuple[int, list[bytes]]]:
+    """Find where each pickle of a file begins, and its opcodes with their arguments.
+
+    The longest comes ten times: it holds the content, and the others of torch's older files little.
+    """
+    found, begin = [], 0
+    while begin < len(data):
+        starts = []
+        try:
+            starts.extend(at for _, _, at in pickletools.genops(data[begin:]))
+        except ValueError:
+            break
+        ends = [*starts[1:], starts[-1] + 1]
+        codes = [data[begin + a : begin + b] for a, b in zip(starts, ends, strict=True)]
+        found.append((begin, codes))
+        begin += ends[-1]
+    found = found or [(0, [data[at : at + 1] for at in range(len(data))])]
+    return [*found, *[max(found, key=lambda pickle: len(pickle[1]))] * 9]
 
 
 def random_opcode(rng: random.Random) -> bytes:

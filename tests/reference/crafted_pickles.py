@@ -83,7 +83,7 @@ def _keys(get):
     return b"(" + b"".join(text(str(i)) + b"h" + get for i in range(10)) + b"u"
 
 
-DEEP = 100_000
+DEEP = 50_000
 MEBIBYTE = raw(bytes(2**20))
 PICKLES = {
     "objects": array(number=dtype("O8", OBJECTS), sizes=shape(1), data=raw(b"A" * 8)),
@@ -113,6 +113,10 @@ PICKLES = {
     "type_by_newobj_ex": named("numpy.dtype") + row(text("O8")) + b"}\x92",
     "type_alone": dtype(),
     "array_by_its_class": call("numpy.ndarray", shape(2**40), dtype()),
+    "objects_by_its_class": call("numpy.ndarray", shape(1), dtype("O8", OBJECTS), raw(b"A" * 8)),
+    "objects_from_a_buffer": call(
+        "numpy._core.numeric._frombuffer", raw(b"A" * 8), dtype("O8", OBJECTS), shape(1), text("C")
+    ),
     "array_by_newobj": named("numpy.ndarray") + row(shape(2**40)) + b"\x81",
     "array_with_steps": call(
         "numpy.ndarray", shape(4), dtype(), raw(b"1234"), integer(2**40), shape(2**40)
@@ -306,6 +310,7 @@ def archive(pickle, compression=zipfile.ZIP_STORED, records=(("data/0", bytes(16
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", compression) as out:
         out.writestr("w/data.pkl", pickle)
+        out.writestr("w/version", "3\n")
         for name, data in records:
             out.writestr(f"w/{name}", data)
     return stream.getvalue()
