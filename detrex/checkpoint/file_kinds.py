@@ -8,11 +8,14 @@ import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from detrex.checkpoint.pickled_values import NAMES
+from detrex.checkpoint.pickled_tensors import NUMBER_TYPES
+from detrex.checkpoint.pickled_values import NAMES, check_shape
 from detrex.checkpoint.plain_data import ForbiddenNameError, UnfitContentError
 from detrex.checkpoint.safe_pickle import SafeUnpickler
 from detrex.checkpoint.torch_files import MAGIC, read_pickle, read_zip
@@ -112,9 +115,18 @@ def _read_safetensors(file: Path) -> dict[str, Tensor]:
             f"{file} needs the package safetensors: run `pip install safetensors`"
         ) from error
     try:
-        return load_file(file)
+        return {name: _checked(tensor) for name, tensor in load_file(file).items()}
     except Exception as error:
         raise _damaged(file, error) from error
+
+
+def _checked(tensor: Tensor) -> Tensor:
+    """Hold what safetensors admits against the bounds that other files have to keep."""
+    check_shape(tuple(tensor.shape))
+    if tensor.dtype not in NUMBER_TYPES:
+        raise UnpicklingError(f"the number type {tensor.dtype} is not known")
+    # Bytes other than 0 and 1 are no truth values.
+    return tensor.view(torch.uint8) != 0 if tensor.dtype is torch.bool else tensor
 
 
 def _read_arrays(file: Path) -> Any:

@@ -24,6 +24,8 @@ _NUMBERS = (
     *("bfloat16", "float16", "float32", "float64", "complex32", "complex64", "complex128"),
     *("float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz", "float8_e8m0fnu"),
 )
+# Some of them are younger than the oldest torch that is supported.
+NUMBER_TYPES = [getattr(torch, name) for name in _NUMBERS if hasattr(torch, name)]
 _QUANTIZED = ("QInt8", "QUInt8", "QInt32", "QUInt4x2", "QUInt2x4")
 
 
@@ -135,8 +137,6 @@ def _layout(name: Any) -> torch.layout:
 
 
 def _torch_names() -> dict[str, Any]:
-    # Some of them are younger than the oldest torch that is supported.
-    numbers = {f"torch.{name}": getattr(torch, name) for name in _NUMBERS if hasattr(torch, name)}
     classes = {
         "Double": torch.float64,
         "Float": torch.float32,
@@ -162,7 +162,7 @@ def _torch_names() -> dict[str, Any]:
     }
     kinds = [(prefix, name) for prefix in ("torch", "torch.cuda") for name in classes]
     return {
-        **numbers,
+        **{str(dtype): dtype for dtype in NUMBER_TYPES},
         **{f"{prefix}.{name}Storage": classes[name] for prefix, name in kinds},
         **{f"{prefix}.{name}Tensor": _BlankTensor for prefix, name in kinds},
         **{f"torch.{name}Storage": UnfitContentError("quantized numbers") for name in _QUANTIZED},

@@ -67,7 +67,7 @@ def local_path(source: str | os.PathLike[str]) -> Path:
     stripped = _HEURISTICS_SUFFIX.sub("", name)
     if stripped != name:
         logger.info("Ignoring 'matching_heuristics' of %s: names are always matched", stripped)
-    path = fetch(stripped) if is_address(stripped) else Path(stripped).expanduser()
+    path = fetch(stripped) if is_address(stripped) else Path(os.path.expanduser(stripped))
     try:
         if path.is_file():
             return path
@@ -83,6 +83,8 @@ def _why_no_file(path: Path) -> str:
         return f"{path} is a folder, expected a weights file: name a file in it"
     if path.exists():
         return f"{path} is a device or a pipe, expected a weights file: copy it to a file first"
+    if path.is_symlink():
+        return f"{path} is a link to a file that is not there: restore the file or name another"
     siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
     return f"there is no weights file {path}: check the path.{did_you_mean(path.name, siblings)}"
 

@@ -147,8 +147,52 @@ def test_read_checkpoint__numpy_in_a_torch_file(tmp_path, write):
     assert_same(got, {"a": torch.arange(3), "b": torch.ones(2)})
 
 
-def test_read_checkpoint__safetensors_with_forged_header(tmp_path):
-    header = json.dumps({"a": {"dtype": "F32", "shape": [9], "data_offsets": [0, 36]}}).encode()
-    (tmp_path / "w.pth").write_bytes(len(header).to_bytes(8, "little") + header)
+def _described(shape=(1,), place=(0, 4), dtype="F32"):
+    return {"dtype": dtype, "shape": shape, "data_offsets": place}
+
+
+@pytest.mark.parametrize(
+    ("header", "claimed"),
+    [
+        ({"a": _described([9], [0, 36])}, None),
+        ({"a": _described([9])}, None),
+        ({"a": _described(), "b": _described()}, None),
+        ({"a": _described(), "b": _described(place=[8, 12])}, None),
+        ({"a": _described([2**32, 2**32])}, None),
+        ({"a": _described([-1])}, None),
+        ({"a": _described([0, 2**62, 2**62], [0, 0]), "b": _described()}, None),
+        ({"a": _described([1] * 1000)}, None),
+        ({"a": _described(place=[4, 0])}, None),
+        ({"a": _described([8], dtype="F4")}, None),
+        ({"a": _described(dtype="X")}, None),
+        (b"[" * 10**5, None),
+        (b'{"a":' * 10**5, None),
+        (b'{"\xff": 1}', None),
+        (b"{", 10**8),
+        (b"{}", 2**62),
+    ],
+)
+def test_read_checkpoint__safetensors_with_forged_header(tmp_path, header, claimed):
+    header = header if isinstance(header, bytes) else json.dumps(header).encode()
+    size = (claimed or len(header)).to_bytes(8, "little")
+    (tmp_path / "w.safetensors").write_bytes(size + header + bytes(4))
     with pytest.raises(CheckpointError, match="truncated or damaged"):
+        read_checkpoint(tmp_path / "w.safetensors")
+
+
+def test_read_checkpoint__safetensors_truth_values_are_0_or_1(tmp_path):
+    header = json.dumps({"a": _described([4], dtype="BOOL")}).encode()
+    data = len(header).to_bytes(8, "little") + header + b"\0\1\2\xff"
+    (tmp_path / "w.safetensors").write_bytes(data)
+    got = read_checkpoint(tmp_path / "w.safetensors")["a"]
+    assert got.view(torch.uint8).tolist() == [0, 1, 1, 1]
+
+
+def test_read_checkpoint__no_permission(tmp_path, monkeypatch):
+    def refuse(*_args, **_options):
+        raise PermissionError(13, "Permission denied")
+
+    torch.save(table(), tmp_path / "w.pth")
+    monkeypatch.setattr("pathlib.Path.open", refuse)
+    with pytest.raises(CheckpointError, match=r"cannot be read \(Permission denied\): check its"):
         read_checkpoint(tmp_path / "w.pth")

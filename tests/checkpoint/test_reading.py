@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -95,6 +97,42 @@ def test_local_path__near_name_is_suggested(tmp_path):
 def test_local_path__folder(tmp_path):
     with pytest.raises(CheckpointError, match="is a folder, expected a weights file"):
         local_path(tmp_path)
+
+
+def test_local_path__neither_file_nor_folder(tmp_path):
+    os.mkfifo(tmp_path / "pipe.pth")
+    (tmp_path / "zero.pth").symlink_to("/dev/zero")
+    (tmp_path / "gone.pth").symlink_to("nowhere.pth")
+    (tmp_path / "loop.pth").symlink_to("loop.pth")
+    for name, match in [
+        ("pipe.pth", "is a device or a pipe"),
+        ("zero.pth", "is a device or a pipe"),
+        ("gone.pth", "is a link to a file that is not there"),
+        ("loop.pth", "is a link to a file that is not there"),
+        ("x" * 300, r"cannot be read \(File name too long\)"),
+        ("a\0b.pth", "there is no weights file"),
+    ]:
+        with pytest.raises(CheckpointError, match=match):
+            local_path(tmp_path / name)
+
+
+def test_local_path__home_of_nobody():
+    with pytest.raises(CheckpointError, match="there is no weights file ~nobody-of-this-name/w"):
+        local_path("~nobody-of-this-name/w.pth")
+
+
+def test_tensors_of__arrays_of_another_byte_order():
+    values = np.arange(6.0).reshape(2, 3)
+    got = tensors_of({"a": values.astype(">f8"), "b": values[::-1, ::-1]})
+    np.testing.assert_array_equal(got["a"].numpy(), values)
+    np.testing.assert_array_equal(got["b"].numpy(), values[::-1, ::-1])
+
+
+def test_tensors_of__a_long_name_is_shortened_in_the_error():
+    with pytest.raises(CheckpointError) as error:
+        tensors_of({"x" * 10**5: 1, "a\nb": 2})
+    assert len(str(error.value)) < 500
+    assert "\n" not in str(error.value)
 
 
 def test_local_path__heuristics_suffix_is_ignored(tmp_path, caplog):
