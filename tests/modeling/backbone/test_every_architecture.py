@@ -11,13 +11,15 @@ from detrex.cli.catalogue import packaged_file, read_catalogue
 from detrex.modeling.backbone.survey import survey
 
 COUNT = 60
+HERE = {"timm": timm.list_models(), "torchvision": torchvision.models.list_models()}
+"""What the installed libraries have: an older one lacks some of the table."""
 
 
 def smallest_of_each_family():
     """Names and libraries, those of the fewest parameters first."""
     families = {}
     for entry in sorted(read_catalogue(packaged_file()).entries, key=lambda e: (e.params, e.name)):
-        if entry.reason:
+        if entry.reason or entry.name not in HERE[entry.library]:
             continue
         if entry.library == "timm":
             home = timm.model_entrypoint(entry.name)

@@ -98,6 +98,21 @@ def test_convert_frozen_norm__keeps_axes_and_activation(norm, shape):
     assert_close(frozen.train()(x), expected, rtol=1e-5, atol=1e-6)
 
 
+class _Shift(nn.Module):
+    def __init__(self, *_, **__):
+        super().__init__()
+
+    def forward(self, x):
+        return x - 1
+
+
+def test_convert_frozen_norm__drops_before_it_activates():
+    norm = timm.layers.BatchNormAct2d(5, act_layer=nn.ReLU, drop_layer=_Shift)
+    x = torch.randn(2, 5, 3, 7)
+    plain = nn.functional.batch_norm(x, norm.running_mean, norm.running_var, eps=norm.eps)
+    assert_close(convert_frozen_norm(norm)(x), (plain - 1).relu(), rtol=1e-5, atol=1e-6)
+
+
 def test_convert_frozen_norm__keeps_half_precision():
     frozen = convert_frozen_norm(nn.BatchNorm1d(5))
     assert frozen(torch.randn(2, 5, 7, dtype=torch.bfloat16)).dtype == torch.bfloat16

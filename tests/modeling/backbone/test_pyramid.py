@@ -4,6 +4,9 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
+from detectron2.modeling.backbone import Backbone
+from detectron2.modeling.backbone.vit import SimpleFeaturePyramid
 from torch.testing import assert_close
 
 from detrex.errors import BackboneError
@@ -138,6 +141,89 @@ def test_forward__sizes_and_widths(out_channels):
     }
     assert pyramid.table.channels == dict.fromkeys(outputs, width)
     assert pyramid.table.strides == {"p2": 4, "p3": 8, "p4": 16, "p5": 32}
+
+
+class _OneMap(Backbone):
+    """Gives its input as the map of a plain network of stride 16."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self._out_features = ["map"]
+        self._out_feature_channels, self._out_feature_strides = {"map": channels}, {"map": 16}
+
+    def forward(self, x):
+        return {"map": x}
+
+
+def _randomised(module):
+    for parameter in module.parameters():
+        torch.nn.init.normal_(parameter, 0.1, 0.6)
+    return module.double()
+
+
+def test_forward__levels_of_a_plain_network_are_those_of_detectron2():
+    pyramid = _randomised(FeaturePyramid(plan_levels((4, 8, 16, 32), taps(16, channels=8)), 7))
+    theirs = SimpleFeaturePyramid(_OneMap(8), "map", 7, (4.0, 2.0, 1.0, 0.5), norm="LN").double()
+    ours = list(pyramid.state_dict().values())
+    theirs.load_state_dict(dict(zip(theirs.state_dict(), ours, strict=True)))
+    x = torch.randn(2, 8, 6, 10, dtype=torch.float64)
+    outputs, expected = pyramid({"0": x}, {"0": (16, 16)}), theirs(x)
+    assert list(outputs) == list(expected) == ["p2", "p3", "p4", "p5"]
+    for name, level in expected.items():
+        assert_close(outputs[name], level, rtol=1e-9, atol=1e-9)
+
+
+def _channel_norm(x, weight, bias):
+    mean, var = x.mean(1, keepdim=True), x.var(1, keepdim=True, unbiased=False)
+    return (x - mean) / (var + 1e-6).sqrt() * weight[:, None, None] + bias[:, None, None]
+
+
+def _naive_level(x, parameters, doublings):
+    """One level of (n, c, h, w) in sums over single places."""
+    parameters = iter(parameters)
+    for step in range(doublings):
+        if step:
+            x = _channel_norm(x, next(parameters), next(parameters))
+            x = x * (1 + torch.erf(x / math.sqrt(2))) / 2
+        x = torch.einsum("nchw,coij->nohiwj", x, next(parameters)).flatten(4, 5).flatten(2, 3)
+        x = x + next(parameters)[:, None, None]
+    for _ in range(-doublings):
+        height, width = x.shape[2:]
+        windows = [x[..., y : y + 2, z : z + 2].amax((2, 3)) for y in range(0, height, 2)
+                   for z in range(0, width, 2)]  # fmt: skip
+        x = torch.stack(windows, -1).unflatten(-1, (-(-height // 2), -(-width // 2)))
+    x = torch.einsum("nchw,oc->nohw", x, next(parameters)[..., 0, 0])
+    x = _channel_norm(x, next(parameters), next(parameters))
+    kernel, padded = next(parameters), F.pad(x, (1, 1, 1, 1))
+    height, width = x.shape[2:]
+    x = sum(
+        torch.einsum("nchw,oc->nohw", padded[..., y : y + height, z : z + width], kernel[..., y, z])
+        for y in range(3)
+        for z in range(3)
+    )
+    return _channel_norm(x, next(parameters), next(parameters))
+
+
+@pytest.mark.parametrize(
+    ("offered", "stride", "source", "doublings"),
+    [
+        ((4, 8, 16), 32, "2", -1),
+        ((4, 8), 32, "1", -2),
+        ((16, 32, 64), 8, "0", 1),
+        ((16, 32), 4, "0", 2),
+        ((32, 32), 4, "1", 3),
+        ((8, 8), 8, "1", 0),
+    ],
+)
+@pytest.mark.parametrize("size", [(5, 7), (1, 2)])
+def test_forward__completed_level_is_that_of_plain_sums(offered, stride, source, doublings, size):
+    (level,) = plan_levels((stride,), taps(*offered, channels=8))
+    assert (level.tap.name, level.doublings) == (source, doublings)
+    pyramid = _randomised(FeaturePyramid([level], 6))
+    x = torch.randn(2, level.tap.channels, *size, dtype=torch.float64)
+    (output,) = pyramid({source: x}, {source: (level.tap.stride,) * 2}).values()
+    expected = _naive_level(x, pyramid.parameters(), doublings)
+    assert_close(output, expected, rtol=1e-9, atol=1e-9)
 
 
 def test_forward__direct_levels_are_untouched():

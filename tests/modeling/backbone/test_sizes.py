@@ -57,6 +57,32 @@ def test_find_input_rule__maps_that_do_not_grow_become_tiles():
     assert find_input_rule("net", [({}, run)], (240, 240), (12,)).tile == (240, 240)
 
 
+@pytest.mark.parametrize(
+    "cells",
+    [
+        lambda side, stride: round(0.93 * side / stride),
+        lambda side, stride: round(side / stride - 0.02 * side),
+        lambda side, stride: -(-side // stride) + 2,
+    ],
+    ids=["too slow", "too slow by a share of the side", "beyond the image"],
+)
+def test_find_input_rule__maps_of_another_stride_become_tiles(cells):
+    """Cells that are not where the published stride says are no use, however near it is."""
+
+    def run(size):
+        return [tuple(cells(side, stride) for side in size) for stride in (8, 16)]
+
+    assert find_input_rule("net", [({}, run)], (224, 224), (8, 16)).tile == (224, 224)
+
+
+def test_find_input_rule__lost_borders_do_not_matter():
+    def run(size):
+        return [tuple(-(-side // stride) - 2 for side in size) for stride in (8, 16)]
+
+    rule = find_input_rule("net", [({}, run)], (224, 224), (8, 16))
+    assert (rule.multiple, rule.tile) == (1, None)
+
+
 def test_find_input_rule__nothing_works():
     with pytest.raises(
         BackboneError, match=r"net could not be .* 224 x 224 .*\(RuntimeError: no\)"
