@@ -3,20 +3,23 @@
 #   PYTHON  the Python that makes the virtual environment
 #   VENV    the environment to use; one of your own may be named, and what it holds is kept
 #   D2      where detectron2 comes from when VENV has none: any pip requirement
+#   TESTS   what test-lowest and test-newest run
 PYTHON ?= python3
 VENV ?= .venv
 D2 ?= ./third_party/detectron2
+TESTS ?= tests
 
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip -qq --disable-pip-version-check
 RECIPE := $(wildcard setup.py pyproject.toml third_party/detectron2/*)
+PYTEST := -m pytest -n 2 -q -m "not slow and not gpu"
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test check docs clean
+.PHONY: help install demo test test-numeric test-processors test-lowest test-newest check docs clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/; s#\$$\(VENV\)#$(VENV)#' | expand -t 20
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/; s#\$$\(VENV\)#$(VENV)#' | expand -t 24
 	@echo "Variables: PYTHON=$(PYTHON) VENV=$(VENV) D2=$(D2)"
 
 install: $(VENV)/.detrex-test  ## set up $(VENV): torch, torchvision, detectron2, detrex, pytest
@@ -28,7 +31,24 @@ demo: $(VENV)/.detrex-test  ## train two small detectors and draw what they find
 
 test: $(VENV)/.detrex-test  ## run the tests (10 minutes)
 	@echo "== test: two processes; slow and gpu tests are left out"
-	@OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 -q -m "not slow and not gpu"
+	@OMP_NUM_THREADS=1 $(PY) $(PYTEST)
+
+test-numeric: $(VENV)/.detrex-test  ## run the numeric part under this shell's ATEN_CPU_CAPABILITY and the like
+	@$(PY) .ci/processors.py here
+
+test-processors: $(VENV)/.detrex-test  ## run the numeric part as each kind of processor (2 hours)
+	@$(PY) .ci/processors.py
+
+test-lowest: .venv-lowest/.detrex-test-lowest  ## run the tests with the lowest versions that pyproject.toml allows
+	@$(call test-versions,.venv-lowest)
+
+test-newest: .venv-newest/.detrex-test-newest  ## run the tests with the newest versions that there are
+	@$(call test-versions,.venv-newest)
+
+define test-versions
+echo "== test: $(TESTS), with:" && $(1)/bin/python -m pip list --format=freeze | tr '\n' ' ' && echo && \
+OMP_NUM_THREADS=1 $(1)/bin/python $(PYTEST) $(TESTS)
+endef
 
 check: $(VENV)/.detrex-test $(VENV)/.detrex-dev  ## lint, format and types
 	@echo "== check: ruff, mypy"
@@ -43,7 +63,7 @@ docs: $(VENV)/.detrex-test $(VENV)/.detrex-docs  ## build docs/_build/html; a wa
 
 clean:  ## remove what was built and the demo's output; $(VENV) and your runs stay
 	rm -rf build dist output/demo docs/_build *.egg-info .pytest_cache .ruff_cache .mypy_cache
-	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+	find . -name __pycache__ -not -path './$(VENV)/*' -not -path './.venv-*' -prune -exec rm -rf {} +
 
 # One stamp for each extra of pyproject.toml that is installed; a changed recipe installs again.
 $(VENV)/.detrex-%: $(RECIPE) | $(PY)
@@ -57,6 +77,24 @@ $(VENV)/.detrex-%: $(RECIPE) | $(PY)
 		$(PIP) install --no-build-isolation "$(D2)"; \
 	fi
 	@touch $@
+
+# The floors are those of the oldest Python for which all of them have wheels.
+.venv-lowest/.detrex-test-lowest: $(RECIPE)
+	@$(PYTHON) -c 'import sys; sys.version_info[:2] == (3, 11) or sys.exit("the lowest versions are those for Python 3.11: make test-lowest PYTHON=python3.11")'
+	@$(call fresh-venv,.venv-lowest,lowest-direct)
+	@touch $@
+
+.venv-newest/.detrex-test-newest: $(RECIPE)
+	@$(call fresh-venv,.venv-newest,highest)
+	@touch $@
+
+define fresh-venv
+echo "== set-up: $(1), versions: $(2); this takes minutes and 6 GB" && \
+$(PYTHON) -m venv --clear $(1) && \
+$(1)/bin/python -m pip -qq --disable-pip-version-check install uv && \
+$(1)/bin/uv pip install -q --python $(1)/bin/python --resolution $(2) --editable ".[test]" && \
+$(1)/bin/python -m pip -qq --disable-pip-version-check install --no-build-isolation "$(D2)"
+endef
 
 $(PY):
 	@echo "== set-up: virtual environment $(VENV)"

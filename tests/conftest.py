@@ -1,11 +1,12 @@
-"""What every test shares: one thread per process, a fixed seed, a clean global state afterwards."""
+"""What every test shares: one thread unless told, a fixed seed, a clean global state afterwards."""
 
 import builtins
+import os
 
 import pytest
 import torch
 
-torch.set_num_threads(1)
+torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
 
 
 @pytest.fixture(autouse=True)

@@ -22,7 +22,15 @@ def _tracked():
         check=False,
     )
     if listing.returncode:
-        skipped = {".venv", "build", "output", "_build", "__pycache__"}
+        skipped = {
+            ".venv",
+            ".venv-lowest",
+            ".venv-newest",
+            "build",
+            "output",
+            "_build",
+            "__pycache__",
+        }
         paths = [p for p in ROOT.rglob("*") if not skipped & set(p.relative_to(ROOT).parts)]
     else:
         paths = [ROOT / line for line in listing.stdout.splitlines()]

@@ -9,6 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 TARGETS = ["help", "install", "demo", "test", "check", "docs", "clean"]
+TARGETS += ["test-numeric", "test-processors", "test-lowest", "test-newest"]
 
 STUB = """#!/bin/sh
 echo "$@" >> "{log}"
@@ -81,6 +82,23 @@ def test_test__starts_at_once_the_second_time(make):
     assert "pip" in first
     assert "pip" not in second
     assert "pytest -n 2" in second
+
+
+@pytest.mark.parametrize(
+    ("target", "resolution"), [("lowest", "lowest-direct"), ("newest", "highest")]
+)
+def test_test_versions__have_an_environment_of_their_own(make, target, resolution):
+    output, _ = make("--dry-run", f"test-{target}", "TESTS=tests/layers")
+    own = f".venv-{target}"
+    assert f"uv pip install -q --python {own}/bin/python --resolution {resolution}" in output
+    assert f'{own}/bin/python -m pytest -n 2 -q -m "not slow and not gpu" tests/layers' in output
+    assert f"{own}/bin/python -m pip -qq" in output
+    assert ".venv/" not in output
+
+
+def test_test_numeric__runs_under_the_variables_of_the_shell(make):
+    _, asked = make("test-numeric", has_detectron2=True)
+    assert ".ci/processors.py here" in asked
 
 
 def test_clean__keeps_runs_and_environment(make, tmp_path):
