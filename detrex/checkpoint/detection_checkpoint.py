@@ -140,25 +140,40 @@ class DetectionCheckpointer(Checkpointer):
         return self._resume(file, checkpoint or read_checkpoint(file))
 
     def load(
-        self, path: str | os.PathLike[str], checkpointables: list[str] | None = None
+        self,
+        path: str | os.PathLike[str],
+        checkpointables: list[str] | None = None,
+        *,
+        new_heads: bool = True,
     ) -> dict[str, Any]:
         """Load a weights file of any kind into the model, and the checkpointables that it holds.
 
         Args:
             path: a file or an address; when empty nothing is loaded.
             checkpointables: the names of those to load; by default all that the file has.
+            new_heads: whether tensors of another shape in the file, such as the heads of another
+                number of classes, may keep the values that the model was built with.
 
         Returns:
             What a checkpoint holds beside the model and what was loaded.
 
         Raises:
-            CheckpointError: the file cannot be read, or does not fit the model.
+            CheckpointError: the file cannot be read, or does not fit the model; with ``new_heads``
+                False, a tensor has another shape.
         """
         if not path or not os.fspath(path):
             logger.info("No weights are given: the model keeps those that it was built with")
             return {}
         checkpoint = read_checkpoint(path)
-        load_init_checkpoint(self.model, checkpoint, name=os.fspath(path))
+        report = load_init_checkpoint(self.model, checkpoint, name=os.fspath(path))
+        if report.mismatched and not new_heads:
+            in_file, in_model = report.shapes[0]
+            raise CheckpointError(
+                f"{path} is of another model than the config describes: "
+                f"{report.mismatched[0]!r} (first of {len(report.mismatched)}) has the shape "
+                f"{tuple(in_file)} there and {tuple(in_model)} here: take the config of that run, "
+                "model.num_classes above all"
+            )
         names = self.checkpointables if checkpointables is None else checkpointables
         return self._load_state(checkpoint, [name for name in names if name in checkpoint])
 

@@ -1,17 +1,23 @@
 """Registering COCO-format data sets with detectron2, when asked to and never at import."""
 
-import logging
 import os
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.datasets import load_coco_json
 
+from detrex.data.coco.classes import class_names
+from detrex.data.coco.document import Document
+from detrex.data.coco.inspection import has_errors, inspect, log_findings
+from detrex.data.coco.reading import no_garbage_collection
+from detrex.data.coco.records import metadata_of, standard_records
 from detrex.errors import ConfigError
 
-logger = logging.getLogger(__name__)
+_documents: WeakValueDictionary[tuple, Document] = WeakValueDictionary()
+"""Documents that somebody still holds, so that a file is read once for all its uses."""
 
 
 @dataclass(frozen=True)
@@ -23,27 +29,90 @@ class CocoJson:
         json_file: the annotations.
         image_root: the folder that the annotations' file names are relative to.
         num_classes: how many classes the model tells apart, None to accept any number.
+        masks: whether objects without a mask are of no use.
+        classes: the names in the order in which the model numbers them, None for that of the ids.
+        source: where ``classes`` are from.
     """
 
     name: str
     json_file: str
     image_root: str
     num_classes: int | None = field(default=None, compare=False)
+    masks: bool = field(default=False, compare=False)
+    classes: tuple[str, ...] | None = field(default=None, compare=False)
+    source: str = field(default="the model", compare=False)
 
     def __call__(self) -> list[dict[str, Any]]:
         """Read the annotations into detectron2's standard dicts, one for each image.
 
         Raises:
             ConfigError: if the annotations have more or fewer categories than ``num_classes``.
+            DataError: if they cannot be read, or have an error; see `detrex.data.coco.inspect`.
         """
-        records = load_coco_json(self.json_file, self.image_root, self.name)
-        classes = MetadataCatalog.get(self.name).thing_classes
-        if self.num_classes is not None and len(classes) != self.num_classes:
-            raise ConfigError(
-                f"Data set {self.name!r} has {len(classes)} categories ({_listed(classes)}), but "
-                f"the model is for {self.num_classes}: set model.num_classes={len(classes)}."
+        document = self.document()
+        document.raise_errors()
+        self.publish(document)
+        check_num_classes(self.name, class_names(document), self.num_classes)
+        with no_garbage_collection():
+            return standard_records(document, self.image_root)
+
+    def document(self) -> Document:
+        """Read and inspect the annotations, or return what is still in memory of them.
+
+        Returns:
+            The document, whose warnings have been logged. It may have errors.
+
+        Raises:
+            DataError: the file cannot be read, or is not in COCO's format.
+        """
+        stat = os.stat(self.json_file) if os.path.exists(self.json_file) else None
+        state = (stat.st_mtime_ns, stat.st_size) if stat else None
+        key = (self.json_file, self.image_root, self.masks, self.classes, state)
+        document = _documents.get(key)
+        if document is None:
+            document = inspect(
+                self.json_file,
+                self.image_root,
+                masks=self.masks,
+                classes=self.classes,
+                source=self.source,
             )
-        return records
+            _documents[key] = document
+            if not has_errors(document):
+                log_findings(document)
+        return document
+
+    def publish(self, document: Document, evaluation_file: str = "") -> None:
+        """Describe the data set in detectron2's catalogue of metadata.
+
+        Args:
+            document: from `document`, without errors.
+            evaluation_file: what to evaluate with in the place of ``json_file``.
+        """
+        metadata = metadata_of(document)
+        if evaluation_file:
+            metadata["json_file"] = evaluation_file
+        # What detectron2 sets cannot be set again, and the content of a file may be another now.
+        vars(MetadataCatalog.get(self.name)).update(metadata)
+
+
+def check_num_classes(name: str, classes: Sequence[str], num_classes: int | None) -> None:
+    """Check that a data set has as many classes as the model.
+
+    Args:
+        name: the data set's.
+        classes: its classes.
+        num_classes: the model's number, None to accept any.
+
+    Raises:
+        ConfigError: the numbers differ.
+    """
+    if num_classes is not None and len(classes) != num_classes:
+        raise ConfigError(
+            f"Data set {name!r} has {len(classes)} categories ({', '.join(classes[:5])}"
+            f"{', ...' if len(classes) > 5 else ''}), but the model is for {num_classes}: set "
+            f"model.num_classes={len(classes)}."
+        )
 
 
 def register_coco_json(
@@ -86,7 +155,8 @@ def register_coco_json(
                 f"Data set name {name!r} is taken by {registered}, so it cannot stand for "
                 f"{dataset.json_file}: choose another name."
             )
-        DatasetCatalog.remove(name)
+        DatasetCatalog[name] = replace(registered, num_classes=num_classes)
+        return name
     DatasetCatalog.register(name, dataset)
     MetadataCatalog.get(name).set(
         json_file=dataset.json_file, image_root=dataset.image_root, evaluator_type="coco"
@@ -107,7 +177,3 @@ def _existing_path(name: str, role: str, path: str | os.PathLike[str] | None) ->
             f"{Path.cwd()}: correct the path."
         )
     return os.fspath(path)
-
-
-def _listed(names: list[str], limit: int = 5) -> str:
-    return ", ".join(names[:limit]) + (", ..." if len(names) > limit else "")

@@ -15,6 +15,7 @@ from torch import nn
 
 from detrex.config import try_get_key
 from detrex.data.bad_pictures import MarkBadPictures, ReadableBatches, checked_policy
+from detrex.data.preparation import prepared_data
 from detrex.engine.distributed import sync_buffers, unwrap_ddp
 from detrex.engine.trainer import AMP_DTYPES
 from detrex.errors import ConfigError, did_you_mean
@@ -50,15 +51,35 @@ def do_test(cfg: DictConfig, model: nn.Module, eval_only: bool = False) -> Metri
 
     Raises:
         ConfigError: ``eval_only`` without an evaluator, or a dataset that is not there.
+        DataError: a dataset has a mistake; see `detrex.data.preparation`.
+    """
+    evaluation = build_evaluation(cfg, eval_only)
+    return evaluation(model, eval_only) if evaluation else {}
+
+
+def build_evaluation(cfg: DictConfig, required: bool) -> "Evaluation | None":
+    """Look at the test data, and build the loader and the evaluator over them.
+
+    Args:
+        cfg: see :func:`do_test`.
+        required: whether an evaluator must be there.
+
+    Returns:
+        The evaluation, None where there is no evaluator.
+
+    Raises:
+        ConfigError: ``required`` without an evaluator, or a dataset that is not there.
+        DataError: a dataset has a mistake.
     """
     if try_get_key(cfg, "dataloader.evaluator") is None:
-        if eval_only:
+        if required:
             raise ConfigError(
                 "--eval-only needs dataloader.evaluator in the config, got none: add for example "
                 "dataloader.evaluator = L(COCOEvaluator)(dataset_name=...)."
             )
-        return {}
-    return Evaluation(cfg)(model, eval_only)
+        return None
+    with prepared_data(cfg, train=False):
+        return Evaluation(cfg)
 
 
 class Evaluation:

@@ -18,8 +18,9 @@ from detrex.checkpoint.detection_checkpoint import DetectionCheckpointer
 from detrex.config import try_get_key
 from detrex.data.bad_pictures import ReadableBatches
 from detrex.data.class_names import CHECKPOINT_KEY, config_class_names
+from detrex.data.preparation import prepared_data
 from detrex.engine.distributed import broadcast_from_main, resolve_device, wrap_ddp
-from detrex.engine.evaluation import Evaluation, Metrics, amp_dtype, build_loader, do_test
+from detrex.engine.evaluation import Evaluation, Metrics, amp_dtype, build_evaluation, build_loader
 from detrex.engine.trainer import Trainer
 from detrex.errors import ConfigError
 from detrex.modeling import ema
@@ -74,13 +75,15 @@ def do_train(args: argparse.Namespace, cfg: DictConfig) -> Metrics:
 
     Raises:
         ConfigError: a part of the config is missing or cannot work here.
+        DataError: training or test data have a mistake; see :mod:`detrex.data.preparation`.
         CheckpointError: ``train.init_checkpoint`` fits neither the detector nor its backbone.
         NonFiniteLossError: a loss became NaN or infinite.
     """
     apply_fast_dev_run(cfg)
     require_keys(cfg, "model", "optimizer", "lr_multiplier", "dataloader.train", "train.max_iter")
-    loader = build_loader(cfg, "dataloader.train")
-    evaluation = Evaluation(cfg) if try_get_key(cfg, "dataloader.evaluator") else None
+    with prepared_data(cfg):
+        loader = build_loader(cfg, "dataloader.train")
+        evaluation = Evaluation(cfg) if try_get_key(cfg, "dataloader.evaluator") else None
     seed = _run_seed(cfg)
     model = build_model(cfg, seed)
     trainer = Trainer(
@@ -129,22 +132,25 @@ def evaluate_only(args: argparse.Namespace, cfg: DictConfig) -> Metrics:
 
     Raises:
         ConfigError: no evaluator.
-        CheckpointError: the weights do not fit, or hold no EMA where it is to be evaluated.
+        DataError: the test data have a mistake.
+        CheckpointError: the weights do not fit, heads of another number of classes included, or
+            hold no EMA where it is to be evaluated.
     """
+    evaluation = build_evaluation(cfg, required=True)
     model = build_model(cfg, _run_seed(cfg))
     checkpointer = _build_checkpointer(cfg, model)
     path = try_get_key(cfg, "train.init_checkpoint", default="")
     if _resumes(args, checkpointer):
         checkpointer.resume_or_load("", resume=True)
     elif path:
-        checkpointer.load(path)
+        checkpointer.load(path, new_heads=False)
     else:
         logger.warning(
             "Evaluating initial weights: neither is train.init_checkpoint set nor does --resume "
             "find a checkpoint in %s.",
             cfg.train.output_dir,
         )
-    return do_test(cfg, model, eval_only=True)
+    return evaluation(model, eval_only=True) if evaluation else {}
 
 
 def build_model(cfg: DictConfig, seed: int) -> nn.Module:

@@ -1,0 +1,99 @@
+"""Classes: one name each, and the same order of names in training and validation."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from detrex.data.coco.document import Document, listed, shorten
+from detrex.errors import did_you_mean
+
+
+def check_names(document: Document) -> None:
+    """Check that every category has a name of its own; numbers are read as texts.
+
+    Args:
+        document: ``categories`` are mended in place.
+    """
+    if not document.categories:
+        document.tell("error", "no-categories", "categories is empty", "list the classes")
+        return
+    names = document.column("categories", "name")
+    numbers = [i for i, name in enumerate(names) if type(name) is int]
+    document.report(
+        *("warning", "category-name-number", "categories"),
+        numbers,
+        "name is a number",
+        "it was read as a text",
+        ["name"],
+    )
+    for position in numbers:
+        document.categories[position]["name"] = str(names[position])
+        document.changed = True
+    names = document.column("categories", "name")
+    bad = [i for i, name in enumerate(names) if type(name) is not str or not name.strip()]
+    document.report(
+        *("error", "category-name", "categories"),
+        bad,
+        "name is missing or no text",
+        "give each class a name",
+        ["name"],
+    )
+    for name, count in Counter(n for n in names if type(n) is str).items():
+        if count > 1:
+            ids = [c.get("id") for c in document.categories if c.get("name") == name]
+            document.tell(
+                *("error", "category-name-twice"),
+                f"{count} categories are named {shorten(name)} (ids {listed(ids)})",
+                "merge them, or give each a name of its own",
+                count,
+            )
+
+
+def class_names(document: Document) -> list[str]:
+    """Return the names in the order in which a model numbers them: that of the categories' ids."""
+    return [c["name"] for c in sorted(document.categories, key=lambda c: c["id"])]
+
+
+def align(document: Document, classes: Sequence[str], source: str) -> None:
+    """Bring the categories into the order of other classes, by their names.
+
+    A category without objects that the others do not have is taken away; one with objects is an
+    error.
+
+    Args:
+        document: after all checks; ``categories`` and ``annotations`` are mended in place.
+        classes: the names in the order in which the model numbers them.
+        source: where they are from, to be named.
+    """
+    own = class_names(document)
+    if own == list(classes):
+        return
+    used = {annotation["category_id"] for annotation in document.kept_annotations()}
+    strange = [c for c in document.categories if c["name"] not in classes]
+    if any(c["id"] in used for c in strange):
+        names = [c["name"] for c in strange if c["id"] in used]
+        lacking = [name for name in classes if name not in own]
+        document.tell(
+            *("error", "class-unknown"),
+            f"it has objects of {listed(names)}, which {source} does not know "
+            f"(only there: {listed(lacking) or 'none'}; in both: "
+            f"{listed([n for n in own if n in classes], 3) or 'none'})",
+            f"name the classes alike{did_you_mean(names[0], lacking).rstrip('?')}",
+            len(names),
+        )
+        return
+    number = {name: i for i, name in enumerate(classes, start=1)}
+    new_id = {c["id"]: number.get(c["name"]) for c in document.categories}
+    for annotation in document.annotations:
+        annotation["category_id"] = new_id.get(annotation["category_id"])
+    known = {c["name"]: c for c in document.categories}
+    document.categories = [{**known.get(n, {"name": n}), "id": i} for n, i in number.items()]
+    document.changed = True
+    added = [name for name in classes if name not in own]
+    changes = f", added {listed(added, 3)}" if added else ""
+    changes += f", without {listed([c['name'] for c in strange], 3)}" if strange else ""
+    document.tell(
+        *("warning", "class-order"),
+        f"its classes are {listed(own, 3)}, and those of {source} {listed(classes, 3)}",
+        f"brought together by name{changes}",
+        len(own),
+    )

@@ -1,0 +1,144 @@
+"""From an annotation file's bytes to a `Document`, or one sentence on why it is none."""
+
+import codecs
+import gc
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from detectron2.utils.file_io import PathManager
+
+from detrex.data.coco.document import Document, listed, shorten
+from detrex.errors import DataError, did_you_mean
+
+_LISTS = ("images", "annotations", "categories")
+
+
+def read_document(path: str | os.PathLike[str]) -> Document:
+    """Read an annotation file in COCO's format; nothing but its shape is checked.
+
+    Args:
+        path: a JSON file, or an address that detectron2's ``PathManager`` knows.
+
+    Returns:
+        Its content. ``annotations`` may be missing, as in lists of images to test on.
+
+    Raises:
+        DataError: the file is missing, a folder, empty, no JSON, cut short, or its top level is not
+            an object of the lists images, annotations and categories, each of objects.
+    """
+    name = os.fspath(path)
+    data = _read_bytes(name)
+    with no_garbage_collection():
+        content = _parse(name, data)
+    if not isinstance(content, dict):
+        raise DataError(f"{name}: {_unlike_coco(content)}.")
+    lists = {key: _list_of_objects(name, content, key) for key in _LISTS}
+    annotations = lists["annotations"]
+    return Document(
+        path=name,
+        images=lists["images"] or [],
+        annotations=annotations or [],
+        categories=lists["categories"] or [],
+        rest={key: value for key, value in content.items() if key not in _LISTS},
+        has_annotations=annotations is not None,
+        # pycocotools reads plain UTF-8 only, and stumbles over annotations that are null.
+        changed=not _is_plain_utf8(data) or ("annotations" in content and annotations is None),
+    )
+
+
+def _read_bytes(name: str) -> bytes:
+    try:
+        data = Path(PathManager.get_local_path(name)).read_bytes()
+    except FileNotFoundError:
+        raise DataError(
+            f"{name} does not exist in {Path.cwd()}: correct the data set's paths, or point the "
+            "environment variable DETECTRON2_DATASETS at detectron2's data sets."
+        ) from None
+    except IsADirectoryError:
+        raise DataError(
+            f"{name} is a folder, expected an annotation file: name the JSON file in it."
+        ) from None
+    except OSError as error:
+        raise DataError(f"{name} cannot be read: {error.strerror or error}.") from error
+    if not data.strip():
+        raise DataError(f"{name} is empty, expected annotations in COCO's format: write it again.")
+    if data[:2] in (b"\x1f\x8b", b"PK"):
+        raise DataError(f"{name} is compressed, expected plain JSON: unpack it.")
+    return data
+
+
+def _parse(name: str, data: bytes) -> Any:
+    try:
+        return json.loads(data)
+    except json.JSONDecodeError as error:
+        at_end = not error.doc[error.pos :].strip() or error.msg.startswith("Unterminated")
+        what = "is cut short" if at_end else "is no JSON"
+        raise DataError(
+            f"{name} {what}: {error.msg} at line {error.lineno}, column {error.colno}; copy or "
+            "export it again."
+        ) from None
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{name} is no UTF-8 text: byte {error.start} is 0x{data[error.start]:02x}; save it in "
+            "UTF-8."
+        ) from None
+    except (RecursionError, ValueError) as error:  # nested too deeply, or a number of miles
+        raise DataError(f"{name} is no JSON that can be read: {str(error)[:100]}.") from None
+
+
+def _is_plain_utf8(data: bytes) -> bool:
+    return not data.startswith(codecs.BOM_UTF8) and json.detect_encoding(data[:4]) == "utf-8"
+
+
+def _unlike_coco(content: Any) -> str:
+    kind = "a list" if isinstance(content, list) else shorten(content)
+    first = content[0] if isinstance(content, list) and content else None
+    detections = isinstance(first, dict) and "score" in first
+    hint = "; it seems to hold detections, not annotations" if detections else ""
+    return (
+        f"the top level is {kind}, expected an object with images, annotations and categories{hint}"
+    )
+
+
+def _list_of_objects(name: str, content: dict[str, Any], key: str) -> list[dict] | None:
+    """The list under a key; None only for annotations that are not there."""
+    value = content.get(key)
+    if value is None and key == "annotations" and "categories" in content:
+        near = did_you_mean(key, [k for k in content if k not in _LISTS])
+        if not near:
+            return None
+    if value is None:
+        others = [k for k in content if k not in _LISTS]
+        raise DataError(
+            f"{name} has no {key!r}, expected a list of objects in COCO's format; its entries are "
+            f"{listed(list(content)) or 'none'}: export it in COCO's format."
+            + did_you_mean(key, others)
+        )
+    if not isinstance(value, list):
+        raise DataError(
+            f"{name}: {key!r} is {shorten(value)}, expected a list of objects: export it in COCO's "
+            "format."
+        )
+    if set(map(type, value)) - {dict}:
+        place = next(i for i, item in enumerate(value) if type(item) is not dict)
+        raise DataError(
+            f"{name}: {key}[{place}] is {shorten(value[place])}, expected an object: correct or "
+            "remove it."
+        )
+    return value
+
+
+@contextmanager
+def no_garbage_collection() -> Iterator[None]:
+    """Hold the collector back: millions of new objects make it run often, and free nothing."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

@@ -1,0 +1,126 @@
+"""From a mended document to what training reads, and to the file that the evaluation reads."""
+
+import hashlib
+import json
+import os
+import re
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from detectron2.structures import BoxMode
+
+from detrex.data.coco.classes import class_names
+from detrex.data.coco.document import Document, Record
+from detrex.data.coco.objects import compressed
+from detrex.errors import DataError
+
+_COPIED = ("iscrowd", "bbox")
+
+
+def standard_records(document: Document, image_root: str) -> list[dict[str, Any]]:
+    """Write a document as detectron2's standard dicts.
+
+    Args:
+        document: after all checks, without errors.
+        image_root: the folder that file names are relative to.
+
+    Returns:
+        One dict an image, in the order of their ids: ``file_name``, ``height``, ``width``,
+        ``image_id``, and ``annotations`` with boxes XYWH in pixels and classes numbered from 0.
+        Boxes and outlines are those of the document itself.
+    """
+    number = contiguous_ids(document)
+    records = [
+        {
+            "file_name": os.path.join(image_root, image["file_name"]),
+            "height": image["height"],
+            "width": image["width"],
+            "image_id": image["id"],
+            "annotations": [],
+        }
+        for image in document.images
+    ]
+    for index, kept, annotation in zip(
+        document.image_index.tolist(), document.kept.tolist(), document.annotations, strict=True
+    ):
+        if kept:
+            records[index]["annotations"].append(_standard_object(annotation, number))
+    return sorted(records, key=lambda record: record["image_id"])
+
+
+def contiguous_ids(document: Document) -> dict[int, int]:
+    """Number the categories' ids from 0, in their order."""
+    ids = sorted(category["id"] for category in document.categories)
+    return {key: i for i, key in enumerate(ids)}
+
+
+def metadata_of(document: Document) -> dict[str, Any]:
+    """Describe the classes as detectron2's metadata do.
+
+    Args:
+        document: after all checks.
+
+    Returns:
+        ``thing_classes`` and ``thing_dataset_id_to_contiguous_id``.
+    """
+    return {
+        "thing_classes": class_names(document),
+        "thing_dataset_id_to_contiguous_id": contiguous_ids(document),
+    }
+
+
+def _standard_object(annotation: Record, number: dict[int, int]) -> dict[str, Any]:
+    record = {key: annotation[key] for key in _COPIED}
+    record["category_id"] = number[annotation["category_id"]]
+    record["bbox_mode"] = BoxMode.XYWH_ABS
+    if outline := annotation.get("segmentation"):
+        record["segmentation"] = compressed(outline)
+    if points := annotation.get("keypoints"):
+        # COCO counts the pixel that a keypoint is in; detectron2 takes that pixel's middle.
+        record["keypoints"] = [v if i % 3 == 2 else v + 0.5 for i, v in enumerate(points)]
+    return record
+
+
+def evaluation_file(document: Document, folder: str | os.PathLike[str], name: str) -> str:
+    """Give the file to evaluate with: the user's own, or a mended copy where it cannot serve.
+
+    A copy is named by its content and appears at once or not at all, so that any number of
+    processes may write it.
+
+    Args:
+        document: after all checks, without errors.
+        folder: where a copy goes.
+        name: what the data set is called.
+
+    Returns:
+        The path.
+
+    Raises:
+        DataError: the copy cannot be written.
+    """
+    if not document.changed:
+        return document.path
+    if not document.evaluation_file:
+        text = json.dumps(document.content())
+        stem = re.sub(r"[^\w.-]+", "_", name)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+        document.evaluation_file = _write_once(Path(folder) / f"{stem}-{digest}.json", text)
+    return document.evaluation_file
+
+
+def _write_once(file: Path, text: str) -> str:
+    if file.is_file():
+        return str(file)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        handle, unfinished = tempfile.mkstemp(dir=file.parent, suffix=".unfinished")
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(text)
+        os.replace(unfinished, file)
+    except OSError as error:
+        raise DataError(
+            f"{file}, the mended copy to evaluate with, cannot be written ({error.strerror}): "
+            "choose another train.output_dir."
+        ) from error
+    return str(file)

@@ -1,0 +1,239 @@
+"""The data sets of a config, looked at before the model is built.
+
+Training and validation are read, checked and mended by `detrex.data.coco`, and brought together:
+the validation's classes are numbered as the training's, and the evaluator reads a mended copy where
+the file itself would mislead it.
+"""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, Literal
+
+from detectron2.config import instantiate
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.utils import comm
+from detectron2.utils.file_io import PathManager
+from omegaconf import DictConfig, ListConfig
+
+from detrex.cache import default_cache_dir
+from detrex.config import try_get_key
+from detrex.data.coco.classes import check_names, class_names
+from detrex.data.coco.document import Document
+from detrex.data.coco.reading import read_document
+from detrex.data.coco.records import evaluation_file
+from detrex.data.datasets import CocoJson, check_num_classes
+from detrex.errors import DataError, DetrexError
+
+logger = logging.getLogger(__name__)
+
+Side = Literal["train", "test"]
+Sets = dict[Side, list[tuple[CocoJson, Document]]]
+
+_COPIES = "evaluation_annotations"
+_MASKS = ("mask_on", "use_instance_mask")
+
+
+@contextmanager
+def prepared_data(cfg: DictConfig, *, train: bool = True) -> Iterator[None]:
+    """Look at the config's data sets, and keep them in memory while loaders are built.
+
+    Data sets in COCO's format are looked at, whether `detrex.data.datasets` registered them or
+    detectron2; others are left alone. All processes of a run come to the same result.
+
+    Args:
+        cfg: ``dataloader.*.dataset.names``, ``dataloader.evaluator``, ``model.num_classes`` and
+            ``train.output_dir`` are read. A mended copy of annotations to evaluate with goes below
+            the latter.
+        train: whether the training set is used. If not, it is read for the names of the classes
+            alone, where it is there.
+
+    Raises:
+        ConfigError: a data set has another number of classes than the model.
+        DataError: annotations or pictures have a mistake that only their owner can mend.
+    """
+    error: DetrexError | None = None
+    sets: Sets = {"train": [], "test": []}
+    try:
+        sets = inspect_data(cfg, train=train)
+        _publish(cfg, sets)
+    except DetrexError as found:
+        error = found
+    _raise_on_all_ranks(error)
+    _warn_of_shared_pictures(sets)
+    yield
+
+
+def _publish(cfg: DictConfig, sets: Sets) -> None:
+    """Raise what is wrong, and tell detectron2 what is right."""
+    for dataset, document in [*sets["train"], *sets["test"]]:
+        document.raise_errors()
+        check_num_classes(dataset.name, class_names(document), num_classes_of(cfg))
+    for dataset, document in sets["train"]:
+        _require_objects(document)
+        dataset.publish(document)
+    folder = str(try_get_key(cfg, "train.output_dir", default="") or default_cache_dir())
+    for dataset, document in sets["test"]:
+        copy = evaluation_file(document, os.path.join(folder, _COPIES), dataset.name)
+        dataset.publish(document, copy)
+
+
+def _raise_on_all_ranks(error: DetrexError | None) -> None:
+    """Raise the error of any rank on every rank: one that went on alone would wait for ever."""
+    messages = comm.all_gather(None if error is None else str(error))
+    if error is not None:
+        raise error
+    for rank, message in enumerate(messages):
+        if message is not None:
+            raise DataError(f"On rank {rank}: {message}")
+
+
+def inspect_data(cfg: DictConfig, *, train: bool = True) -> Sets:
+    """Read and check the data sets of a config, and bring their classes together.
+
+    Args:
+        cfg: see `prepared_data`.
+        train: whether the training set is used.
+
+    Returns:
+        For ``"train"`` and ``"test"``, the data sets with their documents, errors and all. There is
+        no test set where there is no evaluator.
+
+    Raises:
+        DataError: annotations cannot be read at all.
+    """
+    sets: Sets = {"train": [], "test": []}
+    classes, source = (None, "") if train else _training_classes(cfg)
+    masks = masks_wanted(cfg)
+    sides: tuple[Side, ...] = ("train", "test") if train else ("test",)
+    for side in sides:
+        if side == "test" and try_get_key(cfg, "dataloader.evaluator") is None:
+            continue
+        for dataset in coco_sets(cfg, side):
+            dataset = _adopt(dataset, masks, classes, source)
+            document = dataset.document()
+            sets[side].append((dataset, document))
+            if classes is None and not any(f.severity == "error" for f in document.findings):
+                classes, source = tuple(class_names(document)), dataset.json_file
+    return sets
+
+
+def coco_sets(cfg: DictConfig, side: Side) -> list[CocoJson]:
+    """Return the data sets of a loader that are in COCO's format.
+
+    Args:
+        cfg: the config.
+        side: the loader, ``"train"`` or ``"test"``.
+
+    Returns:
+        Their loaders. One that detectron2 registered and whose file is not there is left out.
+
+    Raises:
+        ConfigError: a data set cannot be registered.
+    """
+    loader = try_get_key(cfg, f"dataloader.{side}")
+    dataset = loader.get("dataset") if isinstance(loader, DictConfig) else None
+    names = dataset.get("names") if isinstance(dataset, DictConfig) else None
+    if isinstance(names, DictConfig):
+        names = instantiate(names)
+    elif isinstance(names, ListConfig):
+        names = [instantiate(name) for name in names]
+    named = [names] if isinstance(names, str) else list(names or [])
+    found = (_as_coco(name) for name in named if name in DatasetCatalog.list())
+    return [dataset for dataset in found if dataset is not None]
+
+
+def _as_coco(name: str) -> CocoJson | None:
+    loader, metadata = DatasetCatalog[name], MetadataCatalog.get(name)
+    if isinstance(loader, CocoJson):
+        return loader
+    registrar = f"{loader.__module__}.{getattr(loader, '__qualname__', '')}"
+    if not registrar.startswith("detectron2.data.datasets.coco.register_coco_instances."):
+        return None
+    if not PathManager.exists(metadata.json_file):
+        return None
+    classes = metadata.get("thing_classes")
+    source = f"the metadata of {name!r}"
+    return CocoJson(
+        name,
+        os.fspath(metadata.json_file),
+        os.fspath(metadata.image_root),
+        classes=tuple(classes) if classes else None,
+        source=source,
+    )
+
+
+def _adopt(
+    dataset: CocoJson, masks: bool, classes: tuple[str, ...] | None, source: str
+) -> CocoJson:
+    """Have a data set read from now on as this run needs it."""
+    if classes is not None:
+        dataset = replace(dataset, classes=classes, source=source)
+    dataset = replace(dataset, masks=masks)
+    DatasetCatalog[dataset.name] = dataset
+    return dataset
+
+
+def _training_classes(cfg: DictConfig) -> tuple[tuple[str, ...] | None, str]:
+    """The names of the classes in training and where they are from, None where that is unknown."""
+    try:
+        for dataset in coco_sets(cfg, "train"):
+            if dataset.classes is not None:
+                return dataset.classes, dataset.source
+            document = read_document(dataset.json_file)
+            check_names(document)
+            document.raise_errors()
+            return tuple(class_names(document)), dataset.json_file
+    except (DetrexError, KeyError, TypeError) as error:
+        logger.warning(
+            "The training annotations cannot be read, so that the test set's own order of classes "
+            "is taken for the model's: %s",
+            error,
+        )
+    return None, ""
+
+
+def masks_wanted(cfg: DictConfig) -> bool:
+    """Tell whether a config trains or evaluates masks.
+
+    Args:
+        cfg: the mappers' ``mask_on`` or ``use_instance_mask``, and the evaluator's ``tasks``.
+    """
+    mappers = [try_get_key(cfg, f"dataloader.{side}.mapper") for side in ("train", "test")]
+    tasks = try_get_key(cfg, "dataloader.evaluator.tasks") or ()
+    switches = [m.get(key) for m in mappers if isinstance(m, DictConfig) for key in _MASKS]
+    return any(switch is True for switch in switches) or "segm" in tasks
+
+
+def num_classes_of(cfg: DictConfig) -> int | None:
+    """Return how many classes the model tells apart, None where the config does not say."""
+    number: Any = try_get_key(cfg, "model.num_classes", "model.roi_heads.num_classes")
+    return number if type(number) is int else None
+
+
+def _require_objects(document: Document) -> None:
+    if all(annotation["iscrowd"] for annotation in document.kept_annotations()):
+        raise DataError(
+            f"{document.path}: {len(document.annotations)} annotations, and none is an object to "
+            "train on: they are missing, crowds, or left out; correct the annotations."
+        )
+
+
+def _warn_of_shared_pictures(sets: Sets) -> None:
+    train, test = (
+        {
+            os.path.join(dataset.image_root, image["file_name"])
+            for dataset, document in sets[side]
+            for image in document.images
+        }
+        for side in ("train", "test")
+    )
+    if shared := train & test:
+        logger.warning(
+            "%d of %d pictures to evaluate on are trained on, too, such as %s.",
+            len(shared),
+            len(test),
+            min(shared),
+        )
