@@ -32,6 +32,8 @@ class CocoJson:
         masks: whether objects without a mask are of no use.
         classes: the names in the order in which the model numbers them, None for that of the ids.
         source: where ``classes`` are from.
+        skip_missing: whether the run goes on without pictures that are missing.
+        registered_classes: the names that detectron2's metadata had before, or None.
     """
 
     name: str
@@ -41,6 +43,8 @@ class CocoJson:
     masks: bool = field(default=False, compare=False)
     classes: tuple[str, ...] | None = field(default=None, compare=False)
     source: str = field(default="the model", compare=False)
+    skip_missing: bool = field(default=False, compare=False)
+    registered_classes: tuple[str, ...] | None = field(default=None, compare=False)
 
     def __call__(self) -> list[dict[str, Any]]:
         """Read the annotations into detectron2's standard dicts, one for each image.
@@ -67,7 +71,8 @@ class CocoJson:
         """
         stat = os.stat(self.json_file) if os.path.exists(self.json_file) else None
         state = (stat.st_mtime_ns, stat.st_size) if stat else None
-        key = (self.json_file, self.image_root, self.masks, self.classes, state)
+        options = (self.masks, self.classes, self.skip_missing)
+        key = (self.json_file, self.image_root, state, *options)
         document = _documents.get(key)
         if document is None:
             document = inspect(
@@ -76,6 +81,7 @@ class CocoJson:
                 masks=self.masks,
                 classes=self.classes,
                 source=self.source,
+                skip_missing=self.skip_missing,
             )
             _documents[key] = document
             if not has_errors(document):

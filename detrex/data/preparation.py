@@ -107,12 +107,16 @@ def inspect_data(cfg: DictConfig, *, train: bool = True) -> Sets:
     sets: Sets = {"train": [], "test": []}
     classes, source = (None, "") if train else _training_classes(cfg)
     masks = masks_wanted(cfg)
+    skip = try_get_key(cfg, "dataloader.on_bad_image") == "skip"
     sides: tuple[Side, ...] = ("train", "test") if train else ("test",)
     for side in sides:
         if side == "test" and try_get_key(cfg, "dataloader.evaluator") is None:
             continue
         for dataset in coco_sets(cfg, side):
-            dataset = _adopt(dataset, masks, classes, source)
+            names = classes or dataset.registered_classes
+            origin = source or f"the metadata of {dataset.name!r}"
+            dataset = replace(dataset, classes=names, source=origin, masks=masks, skip_missing=skip)
+            DatasetCatalog[dataset.name] = dataset  # read so from now on
             document = dataset.document()
             sets[side].append((dataset, document))
             if classes is None and not any(f.severity == "error" for f in document.findings):
@@ -155,33 +159,20 @@ def _as_coco(name: str) -> CocoJson | None:
     if not PathManager.exists(metadata.json_file):
         return None
     classes = metadata.get("thing_classes")
-    source = f"the metadata of {name!r}"
     return CocoJson(
         name,
         os.fspath(metadata.json_file),
         os.fspath(metadata.image_root),
-        classes=tuple(classes) if classes else None,
-        source=source,
+        registered_classes=tuple(classes) if classes else None,
     )
-
-
-def _adopt(
-    dataset: CocoJson, masks: bool, classes: tuple[str, ...] | None, source: str
-) -> CocoJson:
-    """Have a data set read from now on as this run needs it."""
-    if classes is not None:
-        dataset = replace(dataset, classes=classes, source=source)
-    dataset = replace(dataset, masks=masks)
-    DatasetCatalog[dataset.name] = dataset
-    return dataset
 
 
 def _training_classes(cfg: DictConfig) -> tuple[tuple[str, ...] | None, str]:
     """The names of the classes in training and where they are from, None where that is unknown."""
     try:
         for dataset in coco_sets(cfg, "train"):
-            if dataset.classes is not None:
-                return dataset.classes, dataset.source
+            if dataset.registered_classes is not None:
+                return dataset.registered_classes, f"the metadata of {dataset.name!r}"
             document = read_document(dataset.json_file)
             check_names(document)
             document.raise_errors()

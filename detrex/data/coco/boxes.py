@@ -43,7 +43,8 @@ def _as_numbers(document: Document, raw: list[Any]) -> np.ndarray:
         types = set(map(type, chain.from_iterable(raw)))
         if types <= {int, float}:
             try:
-                return np.array(raw, dtype=np.float64).reshape(-1, 4)
+                values = np.fromiter(chain.from_iterable(raw), np.float64, 4 * len(raw))
+                return values.reshape(-1, 4)
             except OverflowError:  # an integer beyond 1e308
                 pass
     boxes, bad, texts = np.full((len(raw), 4), np.nan), [], []

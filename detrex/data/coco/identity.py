@@ -24,7 +24,8 @@ def check_image_ids(document: Document) -> None:
     _merge_twins(document)
     place = {record["id"]: i for i, record in enumerate(document.images)}
     used = document.column("annotations", "image_id")
-    document.image_index = np.array([place.get(value, -1) for value in used], dtype=np.int64)
+    found = (place.get(value, -1) for value in used)
+    document.image_index = np.fromiter(found, np.int64, len(used))
     document.report(
         *("error", "unknown-image", "annotations"),
         np.flatnonzero(document.image_index < 0),

@@ -4,7 +4,7 @@ import os
 import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from detrex.data.coco.document import Document, listed, shorten
 
@@ -48,7 +48,9 @@ def _as_pixels(value: Any) -> int | None:
         return None
 
 
-def check_pictures(document: Document, image_root: str) -> None:
+def check_pictures(
+    document: Document, image_root: str, severity: Literal["error", "warning"] = "error"
+) -> None:
     """Find the images whose picture is not on the disk, all at once.
 
     A backslash in a file name is read as a slash where that leads to a picture.
@@ -56,6 +58,7 @@ def check_pictures(document: Document, image_root: str) -> None:
     Args:
         document: ``images`` are mended in place.
         image_root: the folder that file names are relative to.
+        severity: of pictures that are missing.
     """
     names = document.column("images", "file_name")
     unnamed = [i for i, name in enumerate(names) if type(name) is not str or not name.strip()]
@@ -83,7 +86,7 @@ def check_pictures(document: Document, image_root: str) -> None:
     )
     for position in mended:
         document.images[position]["file_name"] = slashed[position]
-    _report_missing(document, image_root, sorted(set(missing) - set(mended)))
+    _report_missing(document, image_root, sorted(set(missing) - set(mended)), severity)
 
 
 def _report_shared_pictures(document: Document, named: Sequence[int]) -> None:
@@ -101,12 +104,14 @@ def _report_shared_pictures(document: Document, named: Sequence[int]) -> None:
     )
 
 
-def _report_missing(document: Document, image_root: str, missing: list[int]) -> None:
+def _report_missing(
+    document: Document, image_root: str, missing: list[int], severity: Literal["error", "warning"]
+) -> None:
     if not missing:
         return
     names = [document.images[i]["file_name"] for i in missing]
     document.tell(
-        "error",
+        severity,
         "picture-missing",
         f"{len(missing)} of {len(document.images)} pictures are not there ({listed(names)})",
         f"looked for in {image_root}{_hint(image_root, names[0])}; correct image_root or file_name",

@@ -22,6 +22,7 @@ def inspect(
     masks: bool = False,
     classes: Sequence[str] | None = None,
     source: str = "the model",
+    skip_missing: bool = False,
 ) -> Document:
     """Read an annotation file, look at all of it, and mend what has one meaning.
 
@@ -34,6 +35,8 @@ def inspect(
         classes: the names in the order in which the model numbers them; by default that of the
             categories' ids.
         source: where ``classes`` are from, to be named in an error.
+        skip_missing: whether the run goes on without pictures that are missing; they are then a
+            warning in the place of an error.
 
     Returns:
         The mended document with all findings. Where there are errors among them, only the findings
@@ -48,7 +51,9 @@ def inspect(
             document.tell("error", "no-images", "images is empty", "list the pictures")
         check_image_ids(document)
         check_sizes(document)
-        check_pictures(document, os.fspath(image_root))
+        check_pictures(
+            document, os.fspath(image_root), severity="warning" if skip_missing else "error"
+        )
         check_names(document)
         check_category_ids(document)
         check_boxes(document)

@@ -14,6 +14,7 @@ from detectron2.utils.file_io import PathManager
 from detrex.data.coco.document import Document, listed, shorten
 from detrex.errors import DataError, did_you_mean
 
+_CUT = ("Unterminated", "Invalid \\u")  # in the midst of a text
 _LISTS = ("images", "annotations", "categories")
 
 
@@ -75,7 +76,7 @@ def _parse(name: str, data: bytes) -> Any:
     try:
         return json.loads(data)
     except json.JSONDecodeError as error:
-        at_end = not error.doc[error.pos :].strip() or error.msg.startswith("Unterminated")
+        at_end = not error.doc[error.pos :].strip() or error.msg.startswith(_CUT)
         what = "is cut short" if at_end else "is no JSON"
         raise DataError(
             f"{name} {what}: {error.msg} at line {error.lineno}, column {error.colno}; copy or "
