@@ -32,7 +32,7 @@ class CocoJson:
         masks: whether objects without a mask are of no use.
         classes: the names in the order in which the model numbers them, None for that of the ids.
         source: where ``classes`` are from.
-        skip_missing: whether the run goes on without pictures that are missing.
+        skip_missing: whether a run can go on without pictures that are missing.
         registered_classes: the names that detectron2's metadata had before, or None.
     """
 

@@ -13,10 +13,12 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from detectron2.config import instantiate
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
+from detectron2.utils.registry import locate
 from omegaconf import DictConfig, ListConfig
+from omegaconf.errors import OmegaConfBaseException
 
 from detrex.cache import default_cache_dir
 from detrex.config import try_get_key
@@ -24,7 +26,9 @@ from detrex.data.coco.classes import check_names, class_names
 from detrex.data.coco.document import Document
 from detrex.data.coco.reading import read_document
 from detrex.data.coco.records import evaluation_file
+from detrex.data.dataset_mappers import COCOInstanceNewBaselineDatasetMapper
 from detrex.data.datasets import CocoJson, check_num_classes
+from detrex.data.detr_dataset_mapper import DetrDatasetMapper
 from detrex.errors import DataError, DetrexError
 
 logger = logging.getLogger(__name__)
@@ -33,6 +37,7 @@ Side = Literal["train", "test"]
 Sets = dict[Side, list[tuple[CocoJson, Document]]]
 
 _COPIES = "evaluation_annotations"
+_READERS = (DetrDatasetMapper, COCOInstanceNewBaselineDatasetMapper, DatasetMapper)
 _MASKS = ("mask_on", "use_instance_mask")
 
 
@@ -115,7 +120,13 @@ def inspect_data(cfg: DictConfig, *, train: bool = True) -> Sets:
         for dataset in coco_sets(cfg, side):
             names = classes or dataset.registered_classes
             origin = source or f"the metadata of {dataset.name!r}"
-            dataset = replace(dataset, classes=names, source=origin, masks=masks, skip_missing=skip)
+            dataset = replace(
+                dataset,
+                classes=names,
+                source=origin,
+                masks=masks,
+                skip_missing=skip or not _reads_files(cfg, side),
+            )
             DatasetCatalog[dataset.name] = dataset  # read so from now on
             document = dataset.document()
             sets[side].append((dataset, document))
@@ -167,6 +178,14 @@ def _as_coco(name: str) -> CocoJson | None:
     )
 
 
+def _reads_files(cfg: DictConfig, side: Side) -> bool:
+    """Whether a loader's mapper is one of those that open the pictures by their file names."""
+    mapper = try_get_key(cfg, f"dataloader.{side}.mapper")
+    target = mapper.get("_target_") if isinstance(mapper, DictConfig) else type(mapper)
+    target = locate(target) if isinstance(target, str) else target
+    return isinstance(target, type) and issubclass(target, _READERS)
+
+
 def _training_classes(cfg: DictConfig) -> tuple[tuple[str, ...] | None, str]:
     """The names of the classes in training and where they are from, None where that is unknown."""
     try:
@@ -177,11 +196,11 @@ def _training_classes(cfg: DictConfig) -> tuple[tuple[str, ...] | None, str]:
             check_names(document)
             document.raise_errors()
             return tuple(class_names(document)), dataset.json_file
-    except (DetrexError, KeyError, TypeError) as error:
+    except (DetrexError, OmegaConfBaseException, KeyError, TypeError) as error:
         logger.warning(
             "The training annotations cannot be read, so that the test set's own order of classes "
             "is taken for the model's: %s",
-            error,
+            " ".join(str(error).split()),
         )
     return None, ""
 

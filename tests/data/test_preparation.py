@@ -8,6 +8,7 @@ import uuid
 from pathlib import Path
 
 import pytest
+from detectron2.config import LazyCall as L
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 from omegaconf import OmegaConf
@@ -153,6 +154,18 @@ def test_prepared_data__missing_pictures_where_they_are_skipped(tmp_path, name, 
     with caplog.at_level(logging.WARNING, logger="detrex"), prepared_data(cfg):
         assert len(DatasetCatalog.get(f"{name}_train")) == 5
     assert caplog.text.count("pictures are not there") == 1
+
+
+def test_prepared_data__a_mapper_of_ones_own_may_take_pictures_from_elsewhere(
+    tmp_path, name, caplog
+):
+    folder = write(tmp_path / "data")
+    (folder / "images" / "train1.png").unlink()
+    cfg = config(folder, name)
+    cfg.dataloader.train.mapper = L(dict)()
+    with caplog.at_level(logging.WARNING, logger="detrex"), prepared_data(cfg):
+        pass
+    assert "1 of 5 pictures are not there" in caplog.text
 
 
 def test_prepared_data__sets_that_detectron2_registered(tmp_path, name):

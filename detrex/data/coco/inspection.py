@@ -35,7 +35,7 @@ def inspect(
         classes: the names in the order in which the model numbers them; by default that of the
             categories' ids.
         source: where ``classes`` are from, to be named in an error.
-        skip_missing: whether the run goes on without pictures that are missing; they are then a
+        skip_missing: whether a run can go on without pictures that are missing; they are then a
             warning in the place of an error.
 
     Returns:
