@@ -130,6 +130,22 @@ def test_array__of_no_numbers(values, match):
         load(pickle.dumps({"a": values}, 2))
 
 
+@pytest.mark.parametrize(
+    ("value", "match"),
+    [
+        (array(sizes=shape(1)), r"shape \(1,\) and type float32 takes 4 bytes, and there are 8"),
+        (array(sizes=shape(3)), r"shape \(3,\) and type float32 takes 12 bytes, and there are 8"),
+        (
+            named("numpy.core.multiarray._reconstruct") + row(b"N", shape(0), raw(b"b")) + b"R",
+            "an array is of the class NoneType",
+        ),
+    ],
+)
+def test_array__of_other_bytes_or_class(value, match):
+    with pytest.raises(UnpicklingError, match=match):
+        load(pickled(value))
+
+
 @pytest.mark.parametrize("given", [(), (0,), (2**48,), (1,) * 32, (3, 0, 2**40)])
 def test_check_shape__fits(given):
     assert check_shape(given) == given
