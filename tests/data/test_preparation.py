@@ -8,7 +8,6 @@ import uuid
 from pathlib import Path
 
 import pytest
-from detectron2.config import LazyCall as L
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 from omegaconf import OmegaConf
@@ -162,7 +161,7 @@ def test_prepared_data__a_mapper_of_ones_own_may_take_pictures_from_elsewhere(
     folder = write(tmp_path / "data")
     (folder / "images" / "train1.png").unlink()
     cfg = config(folder, name)
-    cfg.dataloader.train.mapper = L(dict)()
+    cfg.dataloader.train.mapper = {"_target_": "builtins.dict"}
     with caplog.at_level(logging.WARNING, logger="detrex"), prepared_data(cfg):
         pass
     assert "1 of 5 pictures are not there" in caplog.text
