@@ -128,7 +128,8 @@ class SetCriterion(nn.Module):
 
     Attributes:
         loss_terms: the losses that each entry of ``losses`` gives; a subclass with others adds
-            them, so that ``weight_dict`` may have weights for them.
+            them, computes those of ``masks`` in ``loss_masks``, for example, with arguments and
+            result as of `loss_boxes`, and may then have weights for them.
 
     Raises:
         ValueError: when a loss or the kind of classification loss is unknown.
@@ -215,13 +216,12 @@ class SetCriterion(nn.Module):
         return pair_up(indices, 1)
 
     def _loss_function(self, loss: str) -> Callable[..., Losses]:
-        functions = {"class": self.loss_labels, "boxes": self.loss_boxes}
-        if loss not in functions:
+        if loss not in self.loss_terms:
             raise ValueError(
                 f"There is no loss {loss!r}; losses must be out of "
-                f"{', '.join(map(repr, functions))}.{did_you_mean(loss, functions)}"
+                f"{', '.join(map(repr, self.loss_terms))}.{did_you_mean(loss, self.loss_terms)}"
             )
-        return functions[loss]
+        return getattr(self, "loss_labels" if loss == "class" else f"loss_{loss}")
 
     def get_loss(
         self,

@@ -8,6 +8,7 @@ from detrex.modeling.criterion import SetCriterion
 from detrex.modeling.criterion.weights import check_weights, loss_terms
 from detrex.modeling.dino import DINOCriterion
 from detrex.modeling.matcher import HungarianMatcher
+from tests.reference.predictions import random_outputs, random_targets
 
 TERMS = ("loss_class", "loss_bbox", "loss_giou")
 SUFFIXES = ("", "_0", "_11", "_enc", "_dn", "_dn_0", "_dn_11", "_dn_enc")
@@ -56,4 +57,16 @@ def test_init__losses_of_a_subclass():
     class WithMasks(SetCriterion):
         loss_terms = {**SetCriterion.loss_terms, "masks": ("loss_mask",)}
 
-    assert WithMasks(5, HungarianMatcher(), {"loss_mask_0": 5.0}).weight_dict == {"loss_mask_0": 5}
+        def loss_masks(self, outputs, targets, indices, num_boxes):
+            return {"loss_mask": outputs["pred_boxes"].sum() * num_boxes}
+
+    losses = ("boxes", "masks")
+    criterion = WithMasks(5, HungarianMatcher(), {"loss_mask_0": 5.0}, losses=losses)
+    outputs = random_outputs(2, aux=1)
+    found = criterion(outputs, random_targets((1, 2)))
+    assert set(found) == {
+        f"{t}{s}" for t in ("loss_bbox", "loss_giou", "loss_mask") for s in ("", "_0")
+    }
+    assert found["loss_mask"] == outputs["pred_boxes"].sum() * 3
+    with pytest.raises(ValueError, match=r"no loss 'mask'; .*'masks'"):
+        WithMasks(5, HungarianMatcher(), {}, losses=["mask"])
