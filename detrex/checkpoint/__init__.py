@@ -3,6 +3,8 @@
 download              address -> file, whole and verified, from the cache the second time
 reading               file -> tensors by name, out of any nesting
 file_kinds            the kinds of weights files, and how each is read
+folders               folders of weights, and files in shards
+entries               which of a file's tables of tensors is meant
 torch_files           what torch.save writes: zip archives and older pickles
 safe_pickle           pickles as plain data, never running code of the file's
 pickled_values        the arrays and containers that a pickle may name

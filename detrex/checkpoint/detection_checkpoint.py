@@ -178,7 +178,9 @@ class DetectionCheckpointer(Checkpointer):
         return self._load_state(checkpoint, [name for name in names if name in checkpoint])
 
     def _resume(self, file: str, checkpoint: dict[str, Any]) -> dict[str, Any]:
-        values, report = fit_state_dict(self.model, tensors_of(checkpoint, file), source=file)
+        values, report = fit_state_dict(
+            self.model, tensors_of(checkpoint.get("model", checkpoint), file), source=file
+        )
         if report.missing or report.mismatched:
             raise CheckpointError(
                 f"{file} is of another model than the config describes: it lacks "

@@ -143,12 +143,21 @@ def hash_in_name(name: str) -> str:
     return "" if found is None or _DATE.fullmatch(found.group(1)) else found.group(1)
 
 
+def has_promised_hash(file: Path) -> bool:
+    """Tell whether a file's name carries the start of its sha256, as those of torch do.
+
+    Args:
+        file: a path; what is no file has no hash.
+    """
+    promised = hash_in_name(file.name)
+    return bool(promised) and file.is_file() and _sha256_of_file(file).startswith(promised)
+
+
 def _is_right(file: Path, url: str) -> bool:
     """Whether the cache holds the file; one of another hash is reported and passed over."""
     if not file.is_file():
         return False
-    promised = hash_in_name(file.name)
-    if not promised or _sha256_of_file(file).startswith(promised):
+    if not hash_in_name(file.name) or has_promised_hash(file):
         return True
     logger.warning("%s is not the file that its name promises: fetching %s again", file, url)
     return False

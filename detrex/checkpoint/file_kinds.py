@@ -1,7 +1,7 @@
 """The kinds of weights files, told by the first bytes and not by the name, and how each is read.
 
-torch's zip archives and its older pickles, safetensors, and pickles of numpy arrays as detectron2's
-model zoo has them.
+torch's zip archives and its older pickles, safetensors, pickles of numpy arrays as detectron2's
+model zoo has them, and numpy's own archives, which JAX's programs write.
 """
 
 import re
@@ -11,6 +11,7 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -41,6 +42,8 @@ def read_file(file: Path) -> Any:
         raise CheckpointError(
             f"{file} cannot be read ({error.strerror}): check its permissions"
         ) from error
+    if head.startswith(b"PK\x03\x04") and _is_npz(file):
+        return _read_npz(file)
     if head.startswith(b"PK\x03\x04"):
         return _read_torch_zip(file)
     if MAGIC in head:
@@ -64,6 +67,20 @@ def read_file(file: Path) -> Any:
 
 def _is_safetensors(head: bytes, size: int) -> bool:
     return head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= size - 8
+
+
+def _is_npz(file: Path) -> bool:
+    """Whether a zip archive holds arrays of numpy alone."""
+    names = _names_in_zip(file)
+    return bool(names) and all(name.endswith(".npy") for name in names)
+
+
+def _read_npz(file: Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(file, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except Exception as error:
+        raise _damaged(file, error) from error
 
 
 def _read_pickled(file: Path, read: Callable[[Path], Any]) -> Any:

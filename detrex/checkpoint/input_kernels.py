@@ -1,15 +1,37 @@
 """Kernels that see the image, for images of another number of channels."""
 
-from torch import Tensor
+from torch import Tensor, nn
 
 _IMAGE_CHANNELS = (1, 3)
+# A convolution deep in a network rarely has fewer channels than this.
+_FEW_CHANNELS = 5
+
+
+def input_kernels(module: nn.Module, in_channels: int) -> list[str]:
+    """Name the kernels of a module that see its image.
+
+    Args:
+        module: a network, or what holds one.
+        in_channels: channels of its images.
+
+    Returns:
+        Names of the weights of the convolutions of as many channels: all of them where an image
+        has few channels, else the first; of the first convolution where there is none.
+    """
+    kernels = {
+        f"{name}.weight": part
+        for name, part in module.named_modules()
+        if isinstance(part, nn.Conv2d) and part.groups == 1
+    }
+    fitting = [name for name, part in kernels.items() if part.in_channels == in_channels]
+    return fitting[: None if in_channels < _FEW_CHANNELS else 1] or list(kernels)[:1]
 
 
 def adapt_kernel(weight: Tensor, in_channels: int) -> Tensor:
     """Make a kernel for another number of image channels out of a pretrained one.
 
-    For one channel the channels are added up, so that a grey image gives the response of one with
-    three equal channels. For more they are repeated in order, the last turn cut short, and scaled
+    For one channel the channels are added up, so that a grey image gives the response of one whose
+    channels are all equal. For more they are repeated in order, the last turn cut short, and scaled
     by the ratio of the numbers: where the new number is a multiple of the old, an image whose
     channels are all equal gives the same response.
 
@@ -32,7 +54,10 @@ def adapt_kernel(weight: Tensor, in_channels: int) -> Tensor:
 
 
 def is_for_image(weight: Tensor, wanted: Tensor, in_channels: int) -> bool:
-    """Tell whether two kernels differ in the number of image channels alone.
+    """Tell whether two kernels differ in the number of image channels alone, as can be adapted.
+
+    From one or three channels to any number, and from any number to one: what the fourth band of a
+    file shows, a kernel for three does not say.
 
     Args:
         weight: the pretrained one.
@@ -41,7 +66,7 @@ def is_for_image(weight: Tensor, wanted: Tensor, in_channels: int) -> bool:
     """
     return (
         weight.ndim == wanted.ndim == 4
-        and weight.shape[1] in _IMAGE_CHANNELS
+        and (weight.shape[1] in _IMAGE_CHANNELS or in_channels == 1)
         and wanted.shape[1] == in_channels != weight.shape[1]
         and weight.shape[0] == wanted.shape[0]
         and weight.shape[2:] == wanted.shape[2:]

@@ -15,10 +15,16 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
-from detrex.checkpoint.input_kernels import adapt_kernel, is_for_image
-from detrex.checkpoint.pairing import PREFIXES, best_pairing, skipped_blocks, without_counters
+from detrex.checkpoint.input_kernels import adapt_kernel, input_kernels, is_for_image
+from detrex.checkpoint.pairing import (
+    PREFIXES,
+    best_pairing,
+    foreign_names,
+    skipped_blocks,
+    without_counters,
+)
 from detrex.checkpoint.position_tables import resize_table
-from detrex.checkpoint.reading import read_state_dict, tensors_of
+from detrex.checkpoint.reading import read_checkpoint, read_state_dict, tensors_of
 from detrex.checkpoint.report import LoadReport, examples
 from detrex.errors import CheckpointError
 
@@ -26,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 Translation = Callable[[dict[str, Tensor]], Mapping[str, Tensor]]
 Fit = tuple[dict[str, Tensor], LoadReport]
+
+_MOST_LISTED = 40
 
 
 def load_weights(
@@ -36,6 +44,7 @@ def load_weights(
     name: str = "the state dict",
     in_channels: int | None = None,
     translations: Mapping[str, Translation] = MappingProxyType({}),
+    hint: Callable[[Mapping[str, Tensor]], str] | None = None,
 ) -> LoadReport:
     """Load weights into a module, whatever library named them, and say what became of each tensor.
 
@@ -44,17 +53,21 @@ def load_weights(
         source: a weights file or an address (see `detrex.checkpoint.reading`), or a state dict.
         min_share: the share of the module's tensors that must get a value, from 0 to 1.
         name: what to call ``source`` in the report where it is a state dict.
-        in_channels: channels of the module's images; kernels for 1 or 3 are then adapted.
-        translations: further ways to rename the file's tensors, by what to call them; they raise
-            what they like for files that they do not know.
+        in_channels: channels of the module's images; kernels for 1 or 3 are then adapted, and one
+            that sees the image must get a value.
+        translations: further ways to rename the file's tensors, by what to call them, for files
+            that do not fit to the last tensor as they are; they raise what they like for files that
+            they do not know.
+        hint: what to say of a file that does not fit, from its tensors.
 
     Returns:
         The report, whose summary has been logged; missing tensors and those of another shape have
         been warned of.
 
     Raises:
-        CheckpointError: the file cannot be read, or less than ``min_share`` of the module's
-            tensors got a value; the module is then unchanged.
+        CheckpointError: the file cannot be read, holds several networks that fit, less than
+            ``min_share`` of the module's tensors got a value (a made pyramid not counted where the
+            file has none), or one that sees the image did not; the module is then unchanged.
         DownloadError: the file cannot be fetched.
         ValueError: ``min_share`` is not from 0 to 1.
     """
@@ -64,8 +77,9 @@ def load_weights(
     for title, translate in translations.items():
         if len(fitted[1].exact) < fitted[1].total:
             other = _fit_translated(module, tensors, name, in_channels, title, translate)
-            fitted = max(fitted, other or fitted, key=lambda fit: len(fit[1].exact))
-    return _load(module, tensors, fitted, min_share)
+            if other is not None and len(other[1].matched) >= len(fitted[1].matched):
+                fitted = other[0], _with_changes(other[1], fitted[1])
+    return _load(module, tensors, fitted, min_share, in_channels, hint)
 
 
 def load_init_checkpoint(
@@ -93,11 +107,17 @@ def load_init_checkpoint(
         The report for the detector, or for the backbone with the backbone's own names.
 
     Raises:
-        CheckpointError: the file cannot be read, or fits neither the detector nor its backbone.
+        CheckpointError: the file cannot be read, fits neither the detector nor its backbone, or has
+            no value for a kernel that sees the image.
         ValueError: ``min_share`` is not from 0 to 1.
     """
     model = _unwrap(model)
-    tensors, name = _tensors_and_name(source, name)
+    content, name = (
+        (source, name) if isinstance(source, Mapping) else (read_checkpoint(source), str(source))
+    )
+    # A run's own checkpoint: its average is a checkpointable beside the model.
+    own = "model" if {"model", "ema_state"} <= content.keys() else None
+    tensors = tensors_of(content if own is None else content[own], name)
     channels = _image_channels(model)
     fitted = fit_state_dict(model, tensors, source=name, in_channels=channels)
     backbone = getattr(model, "backbone", None)
@@ -107,7 +127,7 @@ def load_init_checkpoint(
             logger.info("%s holds no %s: it starts its backbone only", name, type(model).__name__)
             fitted = fit_state_dict(backbone, tensors, source=name, in_channels=channels)
             model = backbone
-    return _load(model, tensors, fitted, min_share)
+    return _load(model, tensors, fitted, min_share, channels)
 
 
 def _image_channels(model: nn.Module) -> int | None:
@@ -139,14 +159,16 @@ def fit_state_dict(
         report.
     """
     wanted = {n: t for n, t in module.state_dict(keep_vars=True).items() if isinstance(t, Tensor)}
-    best = best_pairing(wanted, state_dict, prefixes)
+    best = best_pairing(wanted, state_dict, prefixes, source)
+    inputs = () if in_channels is None else tuple(input_kernels(module, in_channels))
     values, clashes = {}, {}
     changed: dict[str, list[str]] = {"resized": [], "adapted": []}
     for name, origin in best.pairs.items():
         value, target = state_dict[origin], wanted[name]
         how = ""
         if value.shape != target.shape:
-            how, value = _made_to_fit(name, value, target, module, in_channels)
+            image = in_channels if name in inputs else None
+            how, value = _made_to_fit(name, value, target, module, image)
         if value.shape == target.shape:
             values[name] = value
             changed.get(how, []).append(name)
@@ -169,6 +191,8 @@ def fit_state_dict(
         resized=tuple(changed["resized"]),
         adapted=tuple(changed["adapted"]),
         cut_short=tuple(skipped_blocks(state_dict, used)),
+        foreign=tuple(foreign_names(state_dict, used)),
+        inputs=inputs,
     )
 
 
@@ -199,6 +223,18 @@ def _fit_translated(
     return values, dataclasses.replace(report, names=f"{title}, {report.names}")
 
 
+def _with_changes(report: LoadReport, plain: LoadReport) -> LoadReport:
+    """Say which tensors a translation has brought to another shape, beside renaming them."""
+    matched = set(report.matched)
+    adapted = {name for name in (*plain.adapted, *plain.mismatched) if name in report.inputs}
+    changed = {*plain.resized, *plain.mismatched} - adapted
+    return dataclasses.replace(
+        report,
+        resized=(*report.resized, *(n for n in report.matched if n in changed)),
+        adapted=(*report.adapted, *sorted(adapted & matched)),
+    )
+
+
 def _unwrap(module: nn.Module) -> nn.Module:
     return module.module if isinstance(module, DistributedDataParallel | DataParallel) else module
 
@@ -216,19 +252,51 @@ def _load(
     tensors: Mapping[str, Tensor],
     fitted: tuple[Mapping[str, Tensor], LoadReport],
     min_share: float,
+    in_channels: int | None = None,
+    hint: Callable[[Mapping[str, Tensor]], str] | None = None,
 ) -> LoadReport:
     if not 0 <= min_share <= 1:
         raise ValueError(f"min_share={min_share!r} is no share, expected a number from 0 to 1")
     values, report = fitted
     if not report.matched or report.share < min_share:
+        cure = "" if hint is None else hint(tensors)
         raise CheckpointError(
             f"{report.source} does not fit {type(module).__name__}: {len(report.matched)} of its "
             f"{report.total} tensors got a value and at least {min_share:.0%} must; the model has "
-            f"{examples(without_counters(module.state_dict()))}, the file has "
-            f"{examples(list(tensors))}: give a file of the same architecture"
+            f"{examples(without_counters(module.state_dict()), 2)}, the file has "
+            f"{examples(list(tensors), 2)}: {cure or 'give a file of the same architecture'}"
         )
+    for name in report.lacking["input layer"]:
+        raise CheckpointError(_about_input(name, report, in_channels))
     module.load_state_dict(values, strict=False)
     logger.info("%s\n%s", report.summary(), report.table())
+    _warn(report)
+    return report
+
+
+def _about_input(name: str, report: LoadReport, in_channels: int | None) -> str:
+    """Say why the kernel that sees the image has no value, and how to give it one."""
+    if name in report.missing:
+        return (
+            f"{report.source} has no value for {name!r}, the layer that sees the image, which "
+            "would stay random: give a file of the same architecture"
+        )
+    theirs, ours = report.shapes[report.mismatched.index(name)]
+    if len(theirs) == len(ours) == 4 and (theirs[0], *theirs[2:]) == (ours[0], *ours[2:]):
+        return (
+            f"{report.source} is of a network for images of {theirs[1]} channels ({name!r} has the "
+            f"shape {theirs}) and this one takes {in_channels}, for which there is no rule: give "
+            f"in_channels={theirs[1]}, or weights for images of 1 or 3 channels"
+        )
+    return (
+        f"{report.source} has {name!r}, the layer that sees the image, in the shape {theirs}, "
+        f"expected {ours}: give the keywords that the network of the file was built with, such as "
+        "its patch_size"
+    )
+
+
+def _warn(report: LoadReport) -> None:
+    """Log what of the file, and of the module, was left aside."""
     if report.unexpected:
         logger.info("unused in %s: %s", report.source, examples(report.unexpected))
     if report.cut_short:
@@ -237,12 +305,33 @@ def _load(
             report.source,
             examples(report.cut_short),
         )
-    if report.missing:
-        logger.warning("not in %s, left as they were: %s", report.source, examples(report.missing))
+    if report.foreign:
+        logger.warning(
+            "%s is of another kind of network: its blocks have %s beside what is used, so that the "
+            "features are not those of its network",
+            report.source,
+            examples(report.foreign),
+        )
+    missing = report.missing
+    if report.is_plain:
+        pyramid = report.lacking["pyramid"]
+        missing = tuple(name for name in missing if name not in pyramid)
+        logger.info(
+            "%s is of the network alone: the %d tensors of the pyramid start afresh",
+            report.source,
+            len(pyramid),
+        )
+    if missing:
+        counts = ", ".join(f"{kind}: {len(names)}" for kind, names in report.lacking.items())
+        logger.warning(
+            "not in %s, left as they were: %s (%s)",
+            report.source,
+            examples(missing, _MOST_LISTED),
+            counts,
+        )
     if report.mismatched:
         skipped = (
             f"skipped {name}: its shape is {theirs} in the file and {ours} here"
             for name, (theirs, ours) in zip(report.mismatched, report.shapes, strict=True)
         )
         logger.warning("\n".join(skipped))
-    return report

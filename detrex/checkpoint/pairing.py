@@ -3,24 +3,35 @@
 One translation is chosen for the whole file: a family of names (see `key_families`), one prefix
 taken off and one put on. Of all that are possible the one under which most tensors agree in name
 and shape wins. A tensor is never placed by the end of its name alone, so that a classifier's
-``norm.weight`` cannot land in a decoder's.
+``norm.weight`` cannot land in a decoder's, and never by its position, since tensors of equal shapes
+come in another order, and with other constants beside them, in another library.
 """
 
+import dataclasses
+import logging
 import re
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
+from detrex.checkpoint.entries import AVERAGE
 from detrex.checkpoint.key_families import FAMILIES, flat, same
+from detrex.checkpoint.report import is_of_pyramid
+from detrex.errors import CheckpointError
+
+logger = logging.getLogger(__name__)
 
 PREFIXES = ("backbone.", "model.", "encoder.", "module.", "timm_model.", "timm_model.model.")
 
 # A prefix that fewer than this share of the module's tensors have cannot make a file fit.
 _LEAST_SHARE = 0.25
 _COUNTER = "num_batches_tracked"
+_WRAPPERS = re.compile(r"\b(module|_orig_mod)\.")
 _BLOCK = re.compile(r"\.\d+(?=\.)")
+_TABLES = re.compile(r"mask|relative_|coords|index|rope|freqs|k_bias")
 
 
 @dataclass(frozen=True)
@@ -54,6 +65,7 @@ def best_pairing(
     wanted: Mapping[str, Tensor],
     state_dict: Mapping[str, Tensor],
     prefixes: Sequence[str] = PREFIXES,
+    source: str = "the file",
 ) -> Pairing:
     """Pair the names under which most tensors fit.
 
@@ -61,29 +73,84 @@ def best_pairing(
         wanted: the module's tensors by name.
         state_dict: the file's.
         prefixes: prefixes to try beside those that lead a good part of the names.
+        source: how to call the file in an error.
 
     Returns:
         The pairing; shapes in it may differ.
+
+    Raises:
+        CheckpointError: the file holds several networks that fit equally well.
     """
-    best = max(
-        _pairings(wanted, state_dict, prefixes),
-        key=lambda p: (p.score, len(p.pairs), -len(p.strip) - len(p.add)),
+    ours, theirs = _Unwrapped(wanted), _Unwrapped(state_dict)
+    found = list(_pairings(ours.tensors, theirs.tensors, prefixes))
+    best = max(found, key=lambda p: (p.score, len(p.pairs), -len(p.strip) - len(p.add)))
+    if 2 * best.score >= len(without_counters(n for n in wanted if not is_of_pyramid(n))):
+        best = _of_one_network(best, found, theirs.tensors, source)
+    names = {ours.names[name]: theirs.names[origin] for name, origin in best.pairs.items()}
+    return dataclasses.replace(best, pairs=names)
+
+
+class _Unwrapped:
+    """Tensors without the wrappers' parts in their names, where they stay different."""
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        bare = {_WRAPPERS.sub("", name): name for name in tensors}
+        self.names = bare if len(bare) == len(tensors) else {name: name for name in tensors}
+        self.tensors = {name: tensors[origin] for name, origin in self.names.items()}
+
+
+def _of_one_network(
+    best: Pairing, found: Sequence[Pairing], state_dict: Mapping[str, Tensor], source: str
+) -> Pairing:
+    """Choose among networks that fit equally well under different prefixes of one file.
+
+    A network that is there without a prefix is meant, and of others an average.
+    """
+    if not best.strip:
+        return best
+    rivals = {
+        p.strip: p
+        for p in found
+        if (p.family, p.add, p.score) == (best.family, best.add, best.score)
+        and not _same_values(best.pairs, p.pairs, state_dict)
+    }
+    if not rivals:
+        return best
+    rivals[best.strip] = best
+    averages = [prefix for prefix in rivals if AVERAGE.search(prefix)]
+    if len(averages) == 1:
+        logger.info("%s: of %s the average is taken", source, " and ".join(map(repr, rivals)))
+        return rivals[averages[0]]
+    raise CheckpointError(
+        f"{source} holds {len(rivals)} networks that fit, under "
+        f"{', '.join(repr(prefix) for prefix in list(rivals)[:6])}: name the one wanted behind the "
+        f"file, as in '#{best.strip.rstrip('.')}'"
     )
-    if 2 * best.score < len(without_counters(wanted)):
-        return _by_order(wanted, state_dict) or best
-    return best
+
+
+def _same_values(
+    pairs: Mapping[str, str], others: Mapping[str, str], state_dict: Mapping[str, Tensor]
+) -> bool:
+    """Whether two pairings give every tensor the same values."""
+    return pairs.keys() == others.keys() and all(
+        origin == others[name] or torch.equal(state_dict[origin], state_dict[others[name]])
+        for name, origin in pairs.items()
+    )
 
 
 def _pairings(
     wanted: Mapping[str, Tensor], state_dict: Mapping[str, Tensor], prefixes: Sequence[str]
 ) -> Iterator[Pairing]:
-    """Try every family with every pair of prefixes; stop at one by which everything fits."""
+    """Try every family with every pair of prefixes; stop at a family by which everything fits."""
     total = len(without_counters(wanted))
     targets = {
         add: _Tails({name: name for name in wanted}, add)
         for add in _common_prefixes(wanted, _LEAST_SHARE * total, prefixes)
     }
+    complete = False
     for family, rename in FAMILIES.items():
+        if complete:
+            return
         renamed = {rename(name): name for name in state_dict}
         if rename is not same and renamed.keys() == state_dict.keys():
             continue
@@ -94,8 +161,7 @@ def _pairings(
                 fitting = [n for n, o in pairs.items() if wanted[n].shape == state_dict[o].shape]
                 score = len(without_counters(fitting))
                 yield Pairing(family, strip, add, pairs, score)
-                if score == total:
-                    return
+                complete = complete or score == total
 
 
 class _Tails:
@@ -105,12 +171,30 @@ class _Tails:
         start = len(prefix)
         self.exact = {n[start:]: origin for n, origin in names.items() if n.startswith(prefix)}
         spelt = Counter(map(flat, self.exact))
-        self.flat = {flat(n): o for n, o in self.exact.items() if spelt[flat(n)] == 1}
+        self.flat = {flat(n): n for n in self.exact if spelt[flat(n)] == 1}
 
     def pairs_with(self, origins: "_Tails") -> dict[str, str]:
         """Pair these names with those of a file, in this side's order."""
-        by_flat = {n: origins.flat[key] for key, n in self.flat.items() if key in origins.flat}
-        return by_flat | {n: origins.exact[t] for t, n in self.exact.items() if t in origins.exact}
+        pairs = {}
+        for tail, name in self.exact.items():
+            spelt = tail
+            if tail not in origins.exact and flat(tail) in self.flat:
+                spelt = origins.flat.get(flat(tail), tail)
+            if spelt in origins.exact and (spelt == tail or _differ_in_head(tail, spelt)):
+                pairs[name] = origins.exact[spelt]
+        return pairs
+
+
+def _differ_in_head(name: str, other: str) -> bool:
+    """Whether two spellings differ in the separators of one name's first part alone.
+
+    timm's feature networks join the first parts of their classifier's names: ``stages_0.`` for
+    ``stages.0.``; ``a.b_c`` for ``a.b.c`` is another tensor.
+    """
+    return any(
+        long.endswith(short[len(short.partition(".")[0]) :])
+        for short, long in ((name, other), (other, name))
+    )
 
 
 def _common_prefixes(names: Iterable[str], least: float, known: Sequence[str]) -> list[str]:
@@ -120,24 +204,6 @@ def _common_prefixes(names: Iterable[str], least: float, known: Sequence[str]) -
     )
     common = [p for p, count in counts.items() if count >= least or p in known]
     return ["", *sorted(common, key=len)]
-
-
-def _by_order(wanted: Mapping[str, Tensor], state_dict: Mapping[str, Tensor]) -> Pairing | None:
-    """Pair by position, where each of the module's tensors meets one of the same kind and shape.
-
-    torchvision and timm build many networks (MobileNetV2, EfficientNet) from the same layers in the
-    same order under unrelated names. What the file has after the last of them is a head.
-    """
-    ours, theirs = without_counters(wanted), without_counters(state_dict)
-    if not 0 < len(ours) <= len(theirs):
-        return None
-    pairs = dict(zip(ours, theirs, strict=False))
-    kinds = ((name.rpartition(".")[2], origin.rpartition(".")[2]) for name, origin in pairs.items())
-    if any(ours != theirs for ours, theirs in kinds):
-        return None
-    if any(wanted[name].shape != state_dict[origin].shape for name, origin in pairs.items()):
-        return None
-    return Pairing("order, as every shape agrees", "", "", pairs, len(pairs))
 
 
 def without_counters(names: Iterable[str]) -> list[str]:
@@ -167,3 +233,31 @@ def skipped_blocks(state_dict: Iterable[str], used: Container[str]) -> list[str]
         else:
             waiting |= dict.fromkeys(sorted(parents & begun))
     return list(found)
+
+
+def foreign_names(state_dict: Mapping[str, Tensor], used: Container[str]) -> list[str]:
+    """Find tensors within used blocks that the module has no place for.
+
+    Args:
+        state_dict: the file's tensors.
+        used: names of those that are paired.
+
+    Returns:
+        Names such as ``"layer1.0.se.fc1.weight"``, where a file of SE-ResNet is paired with a
+        ResNet; none where fewer than half of the used blocks have such, as where a network is cut
+        within a block. Indices, masks and rotary tables are no weights.
+    """
+    blocks: dict[str, list[str]] = {}
+    begun: set[str] = set()
+    for name in without_counters(state_dict):
+        parents = [name[: m.start() + 1] for m in _BLOCK.finditer(name)]
+        if not parents:
+            continue
+        if name in used:
+            begun.add(parents[-1])
+        elif state_dict[name].is_floating_point() and not _TABLES.search(name):
+            blocks.setdefault(parents[-1], []).append(name)
+    found = [block for block in blocks if block in begun]
+    if 2 * len(found) < len(begun):
+        return []
+    return [name for block in found for name in blocks[block]]

@@ -18,33 +18,21 @@ import torch
 from torch import Tensor
 
 from detrex.checkpoint.download import fetch, is_address
+from detrex.checkpoint.entries import is_tensor, named_entry, split_entry, wanted_table
 from detrex.checkpoint.file_kinds import read_file
+from detrex.checkpoint.folders import LOCAL_FOLDER, is_index, read_shards, weights_in
 from detrex.checkpoint.key_families import from_caffe2, is_caffe2
 from detrex.checkpoint.plain_data import shorten
 from detrex.errors import CheckpointError, did_you_mean
 
 logger = logging.getLogger(__name__)
 
-# Where training programs keep the table of tensors, most wanted first: an exponential average or a
-# teacher is what its authors evaluate.
-_NESTS = (
-    "model",
-    "state_dict",
-    "model_state_dict",
-    "model_state",
-    "teacher",
-    "student",
-    "module",
-    "net",
-    "network",
-    "weights",
-    "blobs",
-    "model_ema",
-    "ema",
-    "ema_state",
+# What DistributedDataParallel puts before every name.
+_WRAPPER = "module."
+# What torch.compile, FSDP, activation checkpointing and Fabric put anywhere.
+_INNER_WRAPPERS = re.compile(
+    r"\b(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|_forward_module)\."
 )
-# What DistributedDataParallel and torch.compile put before every name.
-_WRAPPERS = ("module.", "_orig_mod.")
 _HEURISTICS_SUFFIX = re.compile(r"[?&]matching_heuristics=(True|False)$")
 
 
@@ -54,7 +42,8 @@ def local_path(source: str | os.PathLike[str]) -> Path:
     Args:
         source: a path, or an address (``https://``, ``hf-hub:``, ``detectron2://``, ...; see
             `detrex.checkpoint.download`), which is fetched once and cached. detectron2's suffix
-            ``?matching_heuristics=True`` is accepted and does nothing.
+            ``?matching_heuristics=True`` is accepted and does nothing. A folder, with or without
+            timm's ``local-dir:`` before it, stands for the weights in it.
 
     Returns:
         The path of a file that exists.
@@ -67,10 +56,12 @@ def local_path(source: str | os.PathLike[str]) -> Path:
     stripped = _HEURISTICS_SUFFIX.sub("", name)
     if stripped != name:
         logger.info("Ignoring 'matching_heuristics' of %s: names are always matched", stripped)
-    path = fetch(stripped) if is_address(stripped) else Path(os.path.expanduser(stripped))
+    path = fetch(stripped) if is_address(stripped) else _expanded(stripped)
     try:
         if path.is_file():
             return path
+        if path.is_dir():
+            return weights_in(path)
         raise CheckpointError(_why_no_file(path))
     except OSError as error:
         raise CheckpointError(
@@ -79,8 +70,6 @@ def local_path(source: str | os.PathLike[str]) -> Path:
 
 
 def _why_no_file(path: Path) -> str:
-    if path.is_dir():
-        return f"{path} is a folder, expected a weights file: name a file in it"
     if path.exists():
         return f"{path} is a device or a pipe, expected a weights file: copy it to a file first"
     if path.is_symlink():
@@ -89,29 +78,36 @@ def _why_no_file(path: Path) -> str:
     return f"there is no weights file {path}: check the path.{did_you_mean(path.name, siblings)}"
 
 
+def _expanded(path: str) -> Path:
+    return Path(os.path.expanduser(path.removeprefix(LOCAL_FOLDER)))
+
+
 def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read everything that a weights file holds, on the CPU, as it is nested in the file.
 
     Args:
-        path: a ``.pth``, ``.pt``, ``.bin``, ``.pkl`` or ``.safetensors`` file, or an address; see
-            `local_path`.
+        path: a ``.pth``, ``.pt``, ``.bin``, ``.pkl``, ``.npz`` or ``.safetensors`` file, the index
+            of a file in shards (``model.safetensors.index.json``), a folder, or an address (see
+            `local_path`); ``#entry`` behind it names one of several tables (see
+            `detrex.checkpoint.entries`).
 
     Returns:
         The file's dictionary: a table of tensors, or one that has such tables under names such as
         ``"model"``. Arrays in pickles are still numpy arrays.
 
     Raises:
-        CheckpointError: there is no such file, it is damaged or of an unknown kind, it needs code
-            to be read, or it holds something other than a dictionary.
+        CheckpointError: there is no such file or entry, it is damaged or of an unknown kind, it
+            needs code to be read, or it holds something other than a dictionary.
     """
-    file = local_path(path)
-    content = read_file(file)
+    source, entry = split_entry(os.fspath(path))
+    file = local_path(source)
+    content = read_shards(file) if is_index(file) else read_file(file)
     if not isinstance(content, Mapping):
         raise CheckpointError(
             f"{file} holds a {type(content).__name__}, expected a dictionary of tensors: "
             "save model.state_dict() instead"
         )
-    return dict(content)
+    return named_entry(content, entry, str(file)) if entry else dict(content)
 
 
 def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
@@ -138,21 +134,21 @@ def tensors_of(content: Mapping[str, Any], source: str = "a dictionary") -> dict
 
     Returns:
         Tensors by name, in the order of ``content``. The nesting under ``"model"``,
-        ``"state_dict"``, ``"teacher"`` and the like is gone, a ``module.`` before every name too;
-        numpy arrays are tensors, Caffe2 names are detectron2's, and what is no tensor is left out.
+        ``"state_dict"``, ``"ema"`` and the like is gone (see `detrex.checkpoint.entries`), and so
+        are a ``module.`` before every name and the marks of other wrappers; numpy arrays are
+        tensors, Caffe2 names are detectron2's, and what is no tensor is left out.
 
     Raises:
-        CheckpointError: it holds no tensors.
+        CheckpointError: it holds no tensors, or several tables of equal rank.
     """
-    content = _without_nests(content)
-    tensors = {str(name): _as_tensor(value) for name, value in content.items() if _is_tensor(value)}
+    content = wanted_table(content, source)
+    tensors = {str(name): _as_tensor(value) for name, value in content.items() if is_tensor(value)}
     if not tensors:
         raise CheckpointError(
             f"{source} holds no tensors, only {_examples(content)}: expected a state dict, bare or "
-            f"under one of {', '.join(map(repr, _NESTS[:5]))}"
+            "under one of 'model', 'state_dict', 'ema'"
         )
-    while prefix := next((p for p in _WRAPPERS if all(n.startswith(p) for n in tensors)), None):
-        tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
+    tensors = _without_wrappers(tensors)
     return from_caffe2(tensors) if is_caffe2(tensors) else tensors
 
 
@@ -165,25 +161,16 @@ def is_caffe2_checkpoint(content: Mapping[str, Any]) -> bool:
     Returns:
         Whether its tensors have Caffe2's names, which `tensors_of` takes away.
     """
-    return is_caffe2(name for name, value in _without_nests(content).items() if _is_tensor(value))
+    table = wanted_table(content, "a dictionary")
+    return is_caffe2(name for name, value in table.items() if is_tensor(value))
 
 
-def _without_nests(content: Mapping[str, Any]) -> Mapping[str, Any]:
-    while nest := next((key for key in _NESTS if _holds_tensors(content.get(key))), None):
-        content = content[nest]
-    return content
-
-
-def _holds_tensors(value: Any) -> bool:
-    if not isinstance(value, Mapping):
-        return False
-    return any(_is_tensor(v) or _holds_tensors(v) for v in value.values())
-
-
-def _is_tensor(value: Any) -> bool:
-    return isinstance(value, Tensor) or (
-        isinstance(value, np.ndarray) and value.dtype.kind in "biufc"
-    )
+def _without_wrappers(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    bare = {_INNER_WRAPPERS.sub("", name): value for name, value in tensors.items()}
+    tensors = bare if len(bare) == len(tensors) else tensors
+    while all(name.startswith(_WRAPPER) for name in tensors):
+        tensors = {name.removeprefix(_WRAPPER): value for name, value in tensors.items()}
+    return tensors
 
 
 def _as_tensor(value: Tensor | np.ndarray) -> Tensor:

@@ -1,16 +1,23 @@
 """What became of the tensors when weights were loaded into a module."""
 
+import re
 from collections import Counter
 from dataclasses import dataclass
 
 _MOST_EXAMPLES = 4
+_PYRAMID = re.compile(r"(^|\.)pyramid\.")
 
 
-def examples(names: tuple[str, ...] | list[str]) -> str:
+def examples(names: tuple[str, ...] | list[str], most: int = _MOST_EXAMPLES) -> str:
     """Write out a few names, and how many more there are."""
-    shown = ", ".join(repr(name) for name in names[:_MOST_EXAMPLES])
-    rest = len(names) - _MOST_EXAMPLES
+    shown = ", ".join(repr(name) for name in names[:most])
+    rest = len(names) - most
     return f"{shown} and {rest} more" if rest > 0 else shown or "none"
+
+
+def is_of_pyramid(name: str) -> bool:
+    """Tell a tensor of the levels that a backbone makes itself from those of its network."""
+    return _PYRAMID.search(name) is not None
 
 
 @dataclass(frozen=True)
@@ -33,6 +40,9 @@ class LoadReport:
         adapted: kernels that were adapted to another number of image channels.
         cut_short: sequences of blocks of which the file has more, in its midst, than the module;
             it is then of a deeper network.
+        foreign: the file's tensors in blocks that are used otherwise; it is then of another kind
+            of network.
+        inputs: the module's kernels that see the image.
     """
 
     source: str
@@ -45,11 +55,31 @@ class LoadReport:
     resized: tuple[str, ...] = ()
     adapted: tuple[str, ...] = ()
     cut_short: tuple[str, ...] = ()
+    foreign: tuple[str, ...] = ()
+    inputs: tuple[str, ...] = ()
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the file is of the network alone, without the pyramid that the module has."""
+        has = any(is_of_pyramid(name) for name in (*self.matched, *self.mismatched))
+        return not has and any(is_of_pyramid(name) for name in self.missing)
+
+    @property
+    def lacking(self) -> dict[str, tuple[str, ...]]:
+        """The module's tensors that got no value, by kind: network, input layer, pyramid."""
+        kinds: dict[str, list[str]] = {"network": [], "input layer": [], "pyramid": []}
+        for name in (*self.missing, *self.mismatched):
+            kind = "input layer" if name in self.inputs else "network"
+            kinds["pyramid" if is_of_pyramid(name) else kind].append(name)
+        return {kind: tuple(names) for kind, names in kinds.items()}
 
     @property
     def total(self) -> int:
-        """The number of the module's tensors."""
-        return len(self.matched) + len(self.missing) + len(self.mismatched)
+        """The number of the module's tensors; without the pyramid for a file without one."""
+        missing = len(self.missing)
+        if self.is_plain:
+            missing -= len(self.lacking["pyramid"])
+        return len(self.matched) + missing + len(self.mismatched)
 
     @property
     def share(self) -> float:
@@ -68,10 +98,12 @@ class LoadReport:
         changed = "".join(
             f", {len(names)} of them {kind}" for kind, names in kinds.items() if names
         )
+        counts = ", ".join(f"{kind} {len(names)}" for kind, names in self.lacking.items() if names)
+        missing = f"{len(self.missing)} ({counts})" if counts else "0"
         return (
             f"{self.source}: {len(self.matched)} of {self.total} tensors loaded by {self.names}"
             f"{changed}; "
-            f"missing {len(self.missing)}, of another shape {len(self.mismatched)}, "
+            f"missing {missing}, of another shape {len(self.mismatched)}, "
             f"unused in the file {len(self.unexpected)}"
         )
 

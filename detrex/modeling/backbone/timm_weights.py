@@ -1,21 +1,18 @@
-"""timm's pretrained weights: where each tag has them, and how timm renames what is in them."""
+"""timm's pretrained weights: where each tag has them, and how timm itself loads them."""
 
-import logging
-import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
-import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from detrex.errors import BackboneError
 
 from .weights import Place
 
-logger = logging.getLogger(__name__)
-
-# A recorder stands where all threads see it.
-_RECORDING = threading.Lock()
+# What of timm's description says where weights are.
+_SOURCES = ("state_dict", "file", "hf_hub_id", "hf_hub_filename", "url")
 
 
 def tags(model_name: str) -> list[str]:
@@ -39,12 +36,20 @@ def tags(model_name: str) -> list[str]:
     return sorted(found, key=lambda tag: tag != first)
 
 
-def default_place(model_name: str, network: nn.Module | None = None) -> Place:
+def default_place(
+    model_name: str,
+    network: nn.Module | None = None,
+    keywords: Mapping[str, Any] = MappingProxyType({}),
+) -> Place:
     """Find the weights that ``timm.create_model(model_name, pretrained=True)`` would take.
 
     Args:
-        model_name: architecture with or without a tag, or ``hf-hub:owner/name``.
-        network: the network, which knows its weights where its name is not in timm's registry.
+        model_name: architecture with or without a tag, ``hf-hub:owner/name`` or
+            ``local-dir:/path``.
+        network: the network, which knows its weights where its name is not in timm's registry, or
+            where `keywords` describe them.
+        keywords: what the network was built with; ``pretrained_cfg`` and ``pretrained_cfg_overlay``
+            describe its weights. A source in the overlay stands before all others.
 
     Returns:
         Where they are.
@@ -54,23 +59,35 @@ def default_place(model_name: str, network: nn.Module | None = None) -> Place:
     """
     import timm
 
-    if timm.is_model(model_name):
+    overlay = dict(keywords.get("pretrained_cfg_overlay") or {})
+    is_described = overlay or keywords.get("pretrained_cfg")
+    if timm.is_model(model_name) and not (is_described and network is not None):
         config = timm.get_pretrained_cfg(model_name)
         described = {} if config is None else config.to_dict()
     else:
         described = dict(getattr(network, "pretrained_cfg", None) or {})
+    if any(overlay.get(key) for key in _SOURCES):
+        others = {key: None for key in _SOURCES if not overlay.get(key)}
+        described = described | overlay | others | {"source": None}
     return _place(model_name, described)
 
 
-def tagged_place(model_name: str, tag: str) -> Place:
-    """Find the weights of a tag, one of `tags`."""
+def tagged_place(
+    model_name: str, tag: str, keywords: Mapping[str, Any] = MappingProxyType({})
+) -> Place:
+    """Find the weights of a tag, one of `tags`, described as `keywords` say besides."""
     import timm
 
     config = timm.get_pretrained_cfg(f"{model_name.partition('.')[0]}.{tag}")
-    return _place(model_name, {} if config is None else config.to_dict())
+    described = {} if config is None else config.to_dict()
+    overlay = dict(keywords.get("pretrained_cfg_overlay") or {})
+    further = {key: value for key, value in overlay.items() if key not in _SOURCES}
+    return _place(model_name, described | further)
 
 
 def _place(model_name: str, config: Mapping[str, Any]) -> Place:
+    if tensors := config.get("state_dict"):
+        return Place((), pretrained_cfg=config, content=tensors)
     addresses = []
     if file := config.get("file"):
         addresses.append(str(file))
@@ -79,7 +96,7 @@ def _place(model_name: str, config: Mapping[str, Any]) -> Place:
         addresses.append(f"hf-hub:{repository}" + (f"/{file_name}" if file_name else ""))
     url = config.get("url")
     # The .npz files are JAX's; the hub has the same weights in timm's names.
-    if isinstance(url, str) and url and not url.endswith(".npz"):
+    if isinstance(url, str) and url and not (url.endswith(".npz") and addresses):
         addresses.append(url)
     if not addresses:
         others = ", ".join(tags(model_name)) or "none"
@@ -90,44 +107,100 @@ def _place(model_name: str, config: Mapping[str, Any]) -> Place:
     return Place(tuple(addresses), pretrained_cfg=config)
 
 
-def translate(model_name: str, tensors: dict[str, Tensor]) -> Mapping[str, Tensor]:
-    """Rename a file of a network's authors by the function that timm itself has for it.
+def load_by_timm(
+    model_name: str,
+    keywords: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    file: str | None = None,
+) -> dict[str, Tensor]:
+    """Let timm load weights by all that it knows of a network, and give what it loads.
+
+    timm builds the network with the user's keywords and loads the weights into it as
+    ``timm.create_model(..., pretrained=True)`` does: it renames the files of the network's authors,
+    resamples patch embeddings and position tables, and adapts the kernels that see the image.
 
     Args:
-        model_name: architecture with or without a tag.
-        tensors: the file's tensors.
+        model_name: as for ``timm.create_model``.
+        keywords: what the network is built with.
+        tensors: the weights by name.
+        file: the path of an ``.npz`` file of JAX's, which timm reads itself in place of `tensors`.
 
     Returns:
-        Tensors with the names of timm's classifier; `tensors` where timm renames nothing. For files
-        that it does not know, timm's function raises what it likes.
+        What timm wrote into the network, by the network's names; what it left alone is left out.
+        For weights that it does not know, timm raises what it likes.
     """
     import timm
 
-    if not timm.is_model(model_name):
-        return tensors
-    twin, rename = _recorded_loading(model_name)
-    return tensors if rename is None else rename(dict(tensors), twin)
+    keywords = {**keywords}
+    tensors, channels = _of_network(model_name, tensors)
+    overlay = dict(keywords.pop("pretrained_cfg_overlay", None) or {})
+    overlay |= dict.fromkeys((*_SOURCES, "source"))
+    # A head of any number of classes is passed over.
+    overlay |= {"num_classes": -1, "label_offset": 0, "classifier": _head(model_name)}
+    if file is not None:
+        overlay |= {"file": file, "custom_load": True}
+    else:
+        overlay |= {"state_dict": tensors, "custom_load": False}
+    if channels is not None:
+        overlay["input_size"] = (channels, *_input_size(model_name)[1:])
+    with _Written() as written:
+        network = timm.create_model(
+            model_name, pretrained=True, pretrained_cfg_overlay=overlay, **keywords
+        )
+    state = network.state_dict(keep_vars=True)
+    return {name: value.detach() for name, value in state.items() if id(value) in written.targets}
 
 
-def _recorded_loading(model_name: str) -> tuple[Any, Callable[..., Any] | None]:
-    """Let timm build its classifier without data, and see what it would load weights with.
+class _Written(TorchFunctionMode):
+    """Notes, in this thread alone, the tensors that something is copied into as a whole."""
 
-    Its builder alone knows the function for each network, with its options.
+    def __init__(self) -> None:
+        super().__init__()
+        self.targets: dict[int, Tensor] = {}
+
+    def __torch_function__(
+        self,
+        func: Any,
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        if func is Tensor.copy_ or getattr(func, "__name__", "") == "copy_":
+            self.targets[id(args[0])] = args[0]
+        return func(*args, **(kwargs or {}))
+
+
+def _of_network(
+    model_name: str, tensors: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], int | None]:
+    """Take a prefix off that stands before all of a network's names, and give its image channels.
+
+    The network is known by its first kernel.
     """
+    first = _config(model_name).get("first_conv")
+    names = [first] if isinstance(first, str) else list(first or ())[:1]
+    for kernel in (f"{name}.weight" for name in names):
+        prefixes = [n[: -len(kernel)] for n in tensors if n == kernel or n.endswith(f".{kernel}")]
+        if len(prefixes) == 1:
+            start = prefixes[0]
+            shape = tensors[start + kernel].shape
+            channels = int(shape[1]) if len(shape) == 4 and shape[1] in (1, 3) else None
+            return {
+                n[len(start) :]: value for n, value in tensors.items() if n.startswith(start)
+            }, channels
+    return dict(tensors), None
+
+
+def _config(model_name: str) -> Mapping[str, Any]:
     import timm
-    from timm.models import _builder
 
-    seen: list[tuple[Any, Callable[..., Any] | None]] = [(None, None)]
+    config = timm.get_pretrained_cfg(model_name) if timm.is_model(model_name) else None
+    return {} if config is None else config.to_dict()
 
-    def record(model: nn.Module, *_: Any, filter_fn: Any = None, **__: Any) -> None:
-        seen.append((model, filter_fn))
 
-    with _RECORDING:
-        original = _builder.load_pretrained
-        _builder.load_pretrained = record
-        try:
-            with torch.device("meta"):
-                timm.create_model(model_name, pretrained=True)
-        finally:
-            _builder.load_pretrained = original
-    return seen[-1]
+def _head(model_name: str) -> Any:
+    return _config(model_name).get("classifier") or "head"
+
+
+def _input_size(model_name: str) -> tuple[int, int, int]:
+    return _config(model_name).get("input_size") or (3, 224, 224)

@@ -109,6 +109,14 @@ class TorchvisionBackbone(WrappedBackbone):
         check_freeze_at(freeze_at)
         check_in_channels(in_channels)
         source = chosen_weights(pretrained=pretrained, weights=weights)
+        check_classifier(model_name)
+        if source is not None:
+            source = find_weights(
+                first_weights(model_name) if pretrained else source,
+                library="torchvision",
+                model_name=model_name,
+            )
+            kwargs = builder_keywords(source.member, model_name, kwargs)
         frozen_class = FrozenBatchNorm2d if frozen_norm else frozen_norm_class(norm_layer)
         if norm_layer is not None and frozen_norm_class(norm_layer) is None:
             kwargs["norm_layer"] = norm_layer
@@ -132,8 +140,8 @@ class TorchvisionBackbone(WrappedBackbone):
         )
         self.register_load_state_dict_pre_hook(_accept_both_copies)
         self.preprocess = Preprocess.from_torchvision(None, in_channels)
-        source = first_weights(model_name) if pretrained else source
-        self._load_weights(self.feature_extractor, source, "torchvision", model_name, in_channels)
+        nodes_here = nodes
+        self._load_weights(source, "torchvision", model_name, in_channels)
         if frozen_class is not None:
             freeze_norms(
                 self.feature_extractor, frozen_class, model_name, offer.look_size, in_channels

@@ -1,9 +1,14 @@
-"""torchvision's pretrained weights: their enum members, and where they are."""
+"""torchvision's pretrained weights: enum members, where they are, and what is built with them."""
 
+import inspect
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import torch
 import torchvision
 
+from detrex.checkpoint.download import has_promised_hash
 from detrex.errors import BackboneError, did_you_mean
 
 from .weights import Place
@@ -42,7 +47,8 @@ def find(weights: Any, model_name: str) -> Place | None:
 
     Args:
         weights: True for the default, an enum member, or its name with or without the enum's
-            (``"IMAGENET1K_V2"``, ``"ResNet50_Weights.DEFAULT"``).
+            (``"IMAGENET1K_V2"``, ``"ResNet50_Weights.DEFAULT"``); an address or a copy of the file
+            of one.
         model_name: classifier of torchvision.
 
     Returns:
@@ -67,7 +73,50 @@ def find(weights: Any, model_name: str) -> Place | None:
     if isinstance(weights, choices):
         return _place(weights)
     name = str(weights).removeprefix(f"{choices.__name__}.")
-    return _place(choices[name]) if name in names(model_name) else None
+    if name in names(model_name):
+        return _place(choices[name])
+    member = _member_of_file(str(weights), choices)
+    return None if member is None else Place((str(weights),), member=member)
+
+
+def builder_keywords(member: Any, model_name: str, keywords: Mapping[str, Any]) -> dict[str, Any]:
+    """Give the keywords that torchvision's builder adds where weights are asked for.
+
+    The weights of GoogLeNet and Inception want their images in other statistics, which the network
+    itself sees to; those of transformers belong to one size of image.
+
+    Args:
+        member: a member of the enum of its weights, or None for none.
+        model_name: classifier of torchvision.
+        keywords: the user's, which stand before the builder's.
+
+    Returns:
+        All keywords to build with.
+    """
+    if member is None:
+        return dict(keywords)
+    least = member.meta.get("min_size", (0, 0))
+    added = {"transform_input": True, "image_size": least[0], "input_size": least}
+    takes = builder_parameters(model_name)
+    return {name: value for name, value in added.items() if name in takes} | dict(keywords)
+
+
+def builder_parameters(model_name: str) -> tuple[str, ...]:
+    """List the parameters of a classifier's class."""
+    with torch.device("meta"):
+        # The weights of these two are drawn by scipy, which takes seconds.
+        quick = {"init_weights": False} if model_name in ("googlenet", "inception_v3") else {}
+        network = torchvision.models.get_model(model_name, **quick)
+    return tuple(inspect.signature(type(network).__init__).parameters)
+
+
+def _member_of_file(source: str, choices: Any) -> Any:
+    """Recognise published weights by the name of their file, which carries its hash."""
+    for member in choices:
+        is_named = Path(source).name == Path(member.url).name
+        if source == member.url or (is_named and has_promised_hash(Path(source))):
+            return member
+    return None
 
 
 def _place(member: Any) -> Place:

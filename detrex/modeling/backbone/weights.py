@@ -2,35 +2,45 @@
 
 ::
 
-    weights=... -> where (timm_weights, torchvision_weights, a path, an address)
+    weights=... -> where (timm_weights, torchvision_weights, a path, an address, tensors)
                 -> the file (detrex.checkpoint.download, .reading)
                 -> the network (detrex.checkpoint.matching), with a report
+                -> what its origin says of the images (origins)
 """
 
 import functools
 import logging
 import os
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from torch import nn
 
 from detrex.checkpoint.download import is_address
+from detrex.checkpoint.entries import split_entry
+from detrex.checkpoint.folders import LOCAL_FOLDER, is_index
 from detrex.checkpoint.matching import Translation, load_weights
-from detrex.checkpoint.reading import is_caffe2_checkpoint, read_checkpoint
+from detrex.checkpoint.reading import local_path, read_checkpoint, tensors_of
 from detrex.checkpoint.report import LoadReport
 from detrex.errors import BackboneError, DownloadError, did_you_mean
 
-from .preprocess import CAFFE, Preprocess
+from .origins import Origin, find_origin, wrapper_for
+from .preprocess import Preprocess
 
 logger = logging.getLogger(__name__)
 
 MIN_SHARE = 0.9
 """The share of a network's tensors that its weights must fill."""
 
-WEIGHT_FILES = (".pth", ".pt", ".pth.tar", ".bin", ".ckpt", ".pkl", ".safetensors")
+WEIGHT_FILES = (".pth", ".pt", ".pth.tar", ".bin", ".ckpt", ".pkl", ".safetensors", ".npz")
+
+_MOST_NAMES = 12
+_GIVEN = "the given state dict"
+_NO_KEYWORDS: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -41,11 +51,13 @@ class Place:
         addresses: paths or addresses of the same weights, to try in this order.
         pretrained_cfg: timm's description of them, where they are timm's.
         member: torchvision's enum member, where they are torchvision's.
+        content: the weights themselves, where they are given as they are.
     """
 
     addresses: tuple[str, ...]
     pretrained_cfg: Mapping[str, Any] | None = None
     member: Any = None
+    content: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -57,7 +69,7 @@ class WeightsUsed:
         report: what became of every tensor.
         pretrained_cfg: timm's description of them, where they are timm's.
         member: torchvision's enum member, where they are torchvision's.
-        is_caffe2: they were trained with Caffe2, so on images in BGR of 0 to 255 less the mean.
+        origin: what the file itself tells of the network that it is from.
         in_channels: channels of the images that the network takes.
     """
 
@@ -65,7 +77,7 @@ class WeightsUsed:
     report: LoadReport
     pretrained_cfg: Mapping[str, Any] | None = None
     member: Any = None
-    is_caffe2: bool = False
+    origin: Origin | None = None
     in_channels: int = 3
 
     @property
@@ -75,7 +87,9 @@ class WeightsUsed:
             return Preprocess.from_timm(self.pretrained_cfg, self.in_channels)
         if self.member is not None:
             return Preprocess.from_torchvision(self.member, self.in_channels)
-        return CAFFE.with_channels(self.in_channels) if self.is_caffe2 else None
+        if self.origin is None or self.origin.preprocess is None:
+            return None
+        return self.origin.preprocess.with_channels(self.in_channels)
 
 
 def load_network_weights(
@@ -86,19 +100,22 @@ def load_network_weights(
     model_name: str,
     in_channels: int = 3,
     min_share: float = MIN_SHARE,
+    keywords: Mapping[str, Any] = _NO_KEYWORDS,
 ) -> WeightsUsed:
     """Load weights into a network, or into the part of it that gives features.
 
     Args:
-        network: the network, a feature network of timm, or a graph of torchvision's; filled in
-            place, and unchanged after an error.
+        network: the network, a feature network of timm, a graph of torchvision's, or a backbone
+            that holds one; filled in place, and unchanged after an error.
         weights: True for the library's default, a tag of timm's (``"a1_in1k"``), an enum member
-            of torchvision's or its name (``"IMAGENET1K_V2"``), a path, or an address
-            (``https://``, ``hf-hub:``, ``detectron2://``).
+            of torchvision's or its name (``"IMAGENET1K_V2"``), a path, an address (``https://``,
+            ``hf-hub:``, ``local-dir:``, ``detectron2://``), a state dict, or a `Place`. An entry
+            of a file is named behind it, as in ``"run.pth#teacher"``.
         library: ``"timm"`` or ``"torchvision"``, where the network is from.
         model_name: its name there.
-        in_channels: channels of the image; kernels for three are adapted.
+        in_channels: channels of the image; kernels for one or three are adapted.
         min_share: share of the network's tensors that must get a value, from 0 to 1.
+        keywords: what a network of timm was built with.
 
     Returns:
         What was loaded.
@@ -106,29 +123,29 @@ def load_network_weights(
     Raises:
         TypeError: ``weights`` is of no kind above.
         BackboneError: the library has no such weights.
-        CheckpointError: the file is not there or damaged, or too little of it fits.
+        CheckpointError: the file is not there or damaged, too little of it fits, or nothing of it
+            the kernel that sees the image.
         DownloadError: the file cannot be fetched.
     """
-    place = find_weights(weights, library=library, model_name=model_name, network=network)
-    source, content = _read_first(place.addresses)
+    place = find_weights(
+        weights, library=library, model_name=model_name, network=network, keywords=keywords
+    )
+    source, content = _read_first(place)
+    origin = find_origin(content, tensors_of(content, source))
     report = load_weights(
         network,
         content,
         name=source,
         min_share=min_share,
         in_channels=in_channels,
-        translations=_translations(library, model_name),
+        translations=_translations(
+            library, model_name, source, {"in_chans": in_channels, **keywords}
+        ),
+        hint=functools.partial(wrapper_for, library=library, model_name=model_name),
     )
-    is_caffe2 = is_caffe2_checkpoint(content)
-    if is_caffe2:
-        logger.warning(
-            "%s was trained with Caffe2, on images in BGR; of its ResNets the first convolution of "
-            "a block has the stride, while %s's %r has it where that library puts it",
-            source,
-            library,
-            model_name,
-        )
-    return WeightsUsed(source, report, place.pretrained_cfg, place.member, is_caffe2, in_channels)
+    if origin is not None and (differs := origin.differences(network)):
+        logger.warning("%s was %s: %s", source, origin.name, differs)
+    return WeightsUsed(source, report, place.pretrained_cfg, place.member, origin, in_channels)
 
 
 def find_weights(
@@ -137,6 +154,7 @@ def find_weights(
     library: str,
     model_name: str,
     network: nn.Module | None = None,
+    keywords: Mapping[str, Any] = _NO_KEYWORDS,
 ) -> Place:
     """Find where weights are; nothing is fetched.
 
@@ -145,6 +163,7 @@ def find_weights(
         library: ``"timm"`` or ``"torchvision"``, where the network is from.
         model_name: its name there.
         network: the network, which timm's from the Hugging Face hub describe themselves by.
+        keywords: what a network of timm was built with; they may describe its weights.
 
     Returns:
         Paths or addresses, and what the library says of them.
@@ -153,27 +172,43 @@ def find_weights(
         TypeError: ``weights`` is of no kind known.
         BackboneError: the library has no such weights.
     """
-    if isinstance(weights, Path) or (isinstance(weights, str) and is_address(weights)):
-        return Place((str(weights),))
-    place, names = _find_in_library(weights, library, model_name, network)
+    if isinstance(weights, Place):
+        return weights
+    if isinstance(weights, Mapping):
+        return Place((), content=weights)
+    place, names = _find_in_library(weights, library, model_name, network, keywords)
     if place is not None:
         return place
+    if isinstance(weights, Path):
+        return Place((str(weights),))
     if not isinstance(weights, str):
         raise TypeError(
-            f"weights must be True, a name, a path or an address, got {weights!r} of type "
-            f"{type(weights).__name__}."
+            "weights must be True, a name, a path, an address or a state dict, got "
+            f"{reprlib.repr(weights)} of type {type(weights).__name__}."
         )
-    if weights.endswith(WEIGHT_FILES) or os.sep in weights or Path(weights).is_file():
+    bare = split_entry(weights)[0]
+    is_local = bare.startswith(LOCAL_FOLDER) or os.sep in bare or Path(bare).exists()
+    if is_local or is_address(bare) or bare.endswith(WEIGHT_FILES) or is_index(Path(bare)):
         return Place((weights,))
     raise BackboneError(
-        f"{library}'s {model_name!r} has the weights {', '.join(names) or '(none)'}, got "
-        f"{weights!r}: use one of these, True for the default, a file ending in "
+        f"{library}'s {model_name!r} has the weights {_listed(names)}, got "
+        f"{reprlib.repr(weights)}: use one of these, True for the default, a file ending in "
         f"{', '.join(WEIGHT_FILES)}, or an address.{did_you_mean(weights, names)}"
     )
 
 
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:_MOST_NAMES])
+    more = len(names) - _MOST_NAMES
+    return (f"{shown} and {more} more" if more > 0 else shown) or "(none)"
+
+
 def _find_in_library(
-    weights: Any, library: str, model_name: str, network: nn.Module | None
+    weights: Any,
+    library: str,
+    model_name: str,
+    network: nn.Module | None,
+    keywords: Mapping[str, Any],
 ) -> tuple[Place | None, list[str]]:
     """Find the library's own weights; else list the names of those that it has."""
     if library == "timm":
@@ -181,27 +216,34 @@ def _find_in_library(
 
         names = timm.tags(model_name)
         if weights is True:
-            return timm.default_place(model_name, network), names
+            return timm.default_place(model_name, network, keywords), names
         tag = str(weights).removeprefix(f"{model_name.partition('.')[0]}.")
-        return (timm.tagged_place(model_name, tag) if tag in names else None), names
+        return (timm.tagged_place(model_name, tag, keywords) if tag in names else None), names
     from . import torchvision_weights as torchvision
 
     return torchvision.find(weights, model_name), torchvision.names(model_name)
 
 
-def _read_first(addresses: Sequence[str]) -> tuple[str, dict[str, Any]]:
+def _read_first(place: Place) -> tuple[str, Mapping[str, Any]]:
     """Read the first of several addresses that can be fetched."""
-    for address in addresses[:-1]:
+    if place.content is not None:
+        return _GIVEN, place.content
+    for address in place.addresses[:-1]:
         try:
             return address, read_checkpoint(address)
         except DownloadError as error:
             logger.warning("%s; trying the next address of the same weights", error)
-    return addresses[-1], read_checkpoint(addresses[-1])
+    return place.addresses[-1], read_checkpoint(place.addresses[-1])
 
 
-def _translations(library: str, model_name: str) -> Mapping[str, Translation]:
+def _translations(
+    library: str, model_name: str, source: str, keywords: Mapping[str, Any]
+) -> Mapping[str, Translation]:
     if library != "timm":
         return {}
-    from .timm_weights import translate
+    from .timm_weights import load_by_timm
 
-    return {"timm's own translation": functools.partial(translate, model_name)}
+    archive = str(local_path(source)) if source.endswith(".npz") else None
+    return {
+        "timm's own loading": functools.partial(load_by_timm, model_name, keywords, file=archive)
+    }

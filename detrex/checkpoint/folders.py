@@ -1,0 +1,111 @@
+"""Folders of weights, and weights in several files that an index brings together.
+
+Hugging Face's libraries write large networks in shards::
+
+    model.safetensors.index.json        {"weight_map": {"conv1.weight": "model-00001-of-00002..."}}
+    model-00001-of-00002.safetensors
+    model-00002-of-00002.safetensors
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from detrex.checkpoint.file_kinds import read_file
+from detrex.errors import CheckpointError, did_you_mean
+
+LOCAL_FOLDER = "local-dir:"
+"""What timm puts before the path of a folder."""
+
+_INDEX = ".index.json"
+# What a folder's weights are called, as timm and Hugging Face's libraries look for them.
+_NAMES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+    "pytorch_model.pth",
+    "model.pth",
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.bin",
+)
+_ENDINGS = (".safetensors", ".pth", ".pth.tar", ".pt", ".bin", ".pkl", ".npz")
+
+
+def is_index(file: Path) -> bool:
+    """Tell the index of a file in shards by its name."""
+    return file.name.endswith(_INDEX)
+
+
+def weights_in(folder: Path) -> Path:
+    """Find the weights file, or the index of one in shards, in a folder.
+
+    Args:
+        folder: a folder that exists.
+
+    Returns:
+        The file of a usual name, else the only weights file.
+
+    Raises:
+        CheckpointError: there is none, or more than one of no usual name.
+    """
+    usual = next((folder / name for name in _NAMES if (folder / name).is_file()), None)
+    if usual is not None:
+        return usual
+    files = sorted(file for file in folder.iterdir() if file.name.endswith(_ENDINGS))
+    if len(files) == 1:
+        return files[0]
+    held = ", ".join(file.name for file in files[:4]) or "none"
+    raise CheckpointError(
+        f"{folder} is a folder with {len(files)} weights files ({held}), expected one, or "
+        f"{_NAMES[0]}: name the file in it"
+    )
+
+
+def read_shards(index: Path) -> dict[str, Any]:
+    """Read all the files that an index brings together.
+
+    Args:
+        index: a file such as ``model.safetensors.index.json``; the shards lie beside it.
+
+    Returns:
+        Tensors by name.
+
+    Raises:
+        CheckpointError: the index or a shard is not there, damaged or at odds with the other.
+    """
+    places = _weight_map(index)
+    tensors: dict[str, Any] = {}
+    for name in dict.fromkeys(places.values()):
+        shard = index.parent / name
+        if name != Path(name).name or not shard.is_file():
+            hint = did_you_mean(name, [file.name for file in index.parent.iterdir()])
+            raise CheckpointError(
+                f"{index} needs the shard {name[:80]!r} beside it, which is not there: copy all "
+                f"shards into {index.parent}.{hint}"
+            )
+        content = read_file(shard)
+        wanted = [key for key, place in places.items() if place == name]
+        absent = [key for key in wanted if not isinstance(content, dict) or key not in content]
+        if absent:
+            raise CheckpointError(
+                f"{shard} lacks {absent[0]!r}, which {index.name} promises: copy it again"
+            )
+        tensors |= {key: content[key] for key in wanted}
+    return {key: tensors[key] for key in places}
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    try:
+        content = json.loads(index.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(
+            f"{index} is no JSON ({error}), expected an index of shards: copy it again"
+        ) from error
+    places = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(places, dict) or not all(isinstance(v, str) for v in places.values()):
+        raise CheckpointError(
+            f"{index} holds no 'weight_map' from names of tensors to names of files, expected the "
+            "index of a file in shards: name the weights file itself"
+        )
+    return places

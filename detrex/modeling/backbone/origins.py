@@ -1,0 +1,223 @@
+"""Where a weights file is from, by what it says of itself and by its tensors.
+
+Networks of equal names and shapes are not always the same: those that were converted from Caffe2
+see images in BGR and have the stride of a block in another convolution. A file says so by its
+author's name, by Caffe2's names, by the statistics of its images, or by batch norms that are folded
+into a scale and a shift.
+"""
+
+import difflib
+import logging
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from detrex.checkpoint.entries import wanted_table
+from detrex.checkpoint.reading import is_caffe2_checkpoint
+
+from .preprocess import CAFFE, IMAGENET, Preprocess
+
+logger = logging.getLogger(__name__)
+
+_RESNET = re.compile(r"(^|\.)res[2-5]\.\d+\.conv1\.weight$")
+_GROUPED = re.compile(r"(^|\.)(res|layer)\d\.0\.conv2\.weight$")
+_CAFFE_AUTHORS = re.compile(r"detectron|caffe|msra|model zoo", re.IGNORECASE)
+_LEAST_NORMS = 5
+_VARIANCE_SLACK = 1e-3
+_NORM_EPS = 1e-5
+_MOST_CANDIDATES = 5
+_LEAST_FIT = 0.95
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a weights file tells of the network that it is from.
+
+    Attributes:
+        name: who trained it, and on what images, to stand behind "was".
+        preprocess: its statistics; None where they are only likely.
+        stride_kernel: side of the convolution that has the stride of a bottleneck block; None where
+            it is unknown.
+    """
+
+    name: str
+    preprocess: Preprocess | None
+    stride_kernel: int | None = None
+
+    def differences(self, network: nn.Module) -> str:
+        """Say what of a network is not as in the one that the weights are from.
+
+        Args:
+            network: the network that they are loaded into.
+
+        Returns:
+            Clauses with "; " between them, empty where nothing is known to differ.
+        """
+        found = []
+        if self.preprocess is None:
+            found.append("give preprocess's values by hand where that holds")
+        elif self.preprocess != IMAGENET:
+            found.append(
+                f"preprocess says mean {_short(self.preprocess.pixel_mean)}, std "
+                f"{_short(self.preprocess.pixel_std)}, {self.preprocess.channel_order}"
+            )
+        here = _stride_kernel(network)
+        if None not in (here, self.stride_kernel) and here != self.stride_kernel:
+            found.append(
+                f"the {self.stride_kernel}x{self.stride_kernel} convolution of its blocks has the "
+                f"stride, and here the {here}x{here}, which changes features: use "
+                f"detrex.modeling.backbone.ResNet with stride_in_1x1={self.stride_kernel == 1}"
+            )
+        others = {eps for eps in _norm_eps(network) if abs(eps - _NORM_EPS) > _NORM_EPS / 10}
+        if others:
+            found.append(f"its norms have eps {_NORM_EPS:g}, and here {min(others):g}")
+        return "; ".join(found)
+
+
+def find_origin(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Origin | None:
+    """Find where a file of a residual network is from.
+
+    Args:
+        content: all that the file holds.
+        tensors: its tensors by name.
+
+    Returns:
+        The origin, None where nothing tells it.
+    """
+    author = str(content.get("__author__", ""))
+    in_detectron2s_names = any(_RESNET.search(name) for name in tensors)
+    table = wanted_table(content, "a dictionary")
+    is_pickle = any(isinstance(value, np.ndarray) for value in table.values())
+    own = _statistics(tensors)
+    if is_caffe2_checkpoint(content):
+        found = _caffe("trained with Caffe2", tensors)
+    elif in_detectron2s_names and "torchvision" in author.lower():
+        found = Origin("trained by torchvision, on images in RGB", IMAGENET, 3)
+    elif in_detectron2s_names and (_CAFFE_AUTHORS.search(author) or is_pickle):
+        found = _caffe("trained by detectron2's model zoo", tensors)
+    elif _is_folded(tensors):
+        caffe = _caffe("converted from Caffe2, as its folded norms tell, then probably", tensors)
+        found = replace(caffe, preprocess=None)
+    else:
+        return None if own is None else Origin("trained with statistics of its own", own)
+    return found if own is None else replace(found, preprocess=own)
+
+
+def wrapper_for(tensors: Mapping[str, Tensor], *, library: str, model_name: str) -> str:
+    """Say which wrapper a file fits that does not fit the one that it was given to.
+
+    Args:
+        tensors: the file's tensors by name.
+        library: ``"timm"`` or ``"torchvision"``, whose network it does not fit.
+        model_name: the network's name there.
+
+    Returns:
+        What to do, empty where no network of a similar name fits.
+    """
+    wrappers = {"timm": "TimmBackbone", "torchvision": "TorchvisionBackbone"}
+    for other in sorted(wrappers, key=lambda name: name == library):
+        for name in _similar_names(model_name.partition(".")[0], other):
+            if _fits(other, name, tensors):
+                return f"its names are those of {other}'s {name!r}, so use {wrappers[other]}({name!r})"
+    return ""
+
+
+def _caffe(who: str, tensors: Mapping[str, Tensor]) -> Origin:
+    """Caffe2's ResNets have the stride in the 1x1 and no std; its ResNeXts neither."""
+    kernels = [value for name, value in tensors.items() if _GROUPED.search(name)]
+    is_grouped = any(value.ndim == 4 and value.shape[0] != value.shape[1] for value in kernels)
+    if not is_grouped:
+        return Origin(f"{who}, on images in BGR", CAFFE, 1)
+    std = tuple(reversed(IMAGENET.pixel_std))
+    return Origin(f"{who}, on images in BGR", replace(CAFFE, pixel_std=std), 3)
+
+
+def _statistics(tensors: Mapping[str, Tensor]) -> Preprocess | None:
+    """Read the statistics that a detector keeps among its tensors."""
+    mean, std = tensors.get("pixel_mean"), tensors.get("pixel_std")
+    if mean is None or std is None or mean.numel() != std.numel() or float(mean.max()) <= 1:
+        return None
+    means, stds = ([float(v) for v in values.flatten()] for values in (mean, std))
+    if min(stds) <= 0:
+        return None
+    return Preprocess(tuple(means), tuple(stds), "BGR" if means[0] < means[-1] else "RGB")
+
+
+def _is_folded(tensors: Mapping[str, Tensor]) -> bool:
+    """Whether all batch norms are a scale and a shift, and not merely new."""
+    ends = ("running_mean", "running_var", "weight")
+    norms = [name.removesuffix(ends[0]) for name in tensors if name.endswith(f".{ends[0]}")]
+    if len(norms) < _LEAST_NORMS or any(f"{norm}weight" not in tensors for norm in norms):
+        return False
+    kinds = {end: torch.cat([tensors[norm + end].flatten().float() for norm in norms]) for end in ends}
+    is_identity = not kinds[ends[0]].any() and (kinds[ends[1]] - 1).abs().max() < _VARIANCE_SLACK
+    return bool(is_identity) and bool((kinds["weight"] - 1).any())
+
+
+def _stride_kernel(network: nn.Module) -> int | None:
+    """Side of the convolution that has the stride of a network's bottleneck blocks."""
+    for block in network.modules():
+        first, second = getattr(block, "conv1", None), getattr(block, "conv2", None)
+        if not isinstance(first, nn.Conv2d) or not isinstance(second, nn.Conv2d):
+            continue
+        if (first.kernel_size, second.kernel_size) == ((1, 1), (3, 3)):
+            if first.stride != (1, 1):
+                return 1
+            if second.stride != (1, 1):
+                return 3
+    return None
+
+
+def _norm_eps(network: nn.Module) -> Iterator[float]:
+    for module in network.modules():
+        if "running_var" in module._buffers and isinstance(eps := getattr(module, "eps", None), float):
+            yield eps
+
+
+def _similar_names(model_name: str, library: str) -> list[str]:
+    if library == "timm":
+        try:
+            import timm
+        except ImportError:
+            return []
+        known = timm.list_models()
+    else:
+        import torchvision
+
+        known = torchvision.models.list_models(module=torchvision.models)
+    spelt = {name.replace("_", ""): name for name in known}
+    near = difflib.get_close_matches(model_name.replace("_", ""), spelt, _MOST_CANDIDATES, 0.5)
+    start = model_name[:3]
+    family = [] if library == "timm" else [name for name in known if name.startswith(start)]
+    return list(dict.fromkeys([*(spelt[name] for name in near), *family]))
+
+
+def _fits(library: str, name: str, tensors: Mapping[str, Tensor]) -> bool:
+    """Whether a file has the names and shapes of a classifier, but for its head."""
+    try:
+        with torch.device("meta"):
+            state = _built(library, name).state_dict()
+    except Exception as error:  # whatever the other library says of a candidate
+        logger.debug("%s's %s cannot be built (%s)", library, name, error)
+        return False
+    equal = sum(n in tensors and tensors[n].shape == value.shape for n, value in state.items())
+    return equal >= _LEAST_FIT * len(state)
+
+
+def _built(library: str, name: str) -> nn.Module:
+    if library == "timm":
+        import timm
+
+        return timm.create_model(name)
+    import torchvision
+
+    return torchvision.models.get_model(name)
+
+
+def _short(values: tuple[float, ...]) -> str:
+    return "(" + ", ".join(f"{value:g}" for value in values[:4]) + ")"
