@@ -156,7 +156,8 @@ def _preferred(content: Mapping[str, Any], source: str, path: str) -> str | None
     raw = [key for key in nests if key in _RAW]
     sides = [key for key in nests if _SIDES.search(key)]
     candidates = averages or (raw if raw and not sides else nests)
-    first = next((key for key in _ORDER if key in candidates), None)
+    ordered = _ORDER if averages or not sides else ()
+    first = next((key for key in ordered if key in candidates), None)
     if len(candidates) > 1 and first is None and not _all_same(content, candidates):
         raise CheckpointError(
             f"{source} holds several networks, {_listed([path + key for key in candidates])}: "

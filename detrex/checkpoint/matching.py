@@ -225,13 +225,13 @@ def _fit_translated(
 
 def _with_changes(report: LoadReport, plain: LoadReport) -> LoadReport:
     """Say which tensors a translation has brought to another shape, beside renaming them."""
-    matched = set(report.matched)
     adapted = {name for name in (*plain.adapted, *plain.mismatched) if name in report.inputs}
-    changed = {*plain.resized, *plain.mismatched} - adapted
+    resized = {*plain.resized, *plain.mismatched, *report.resized} - adapted
+    adapted |= set(report.adapted)
     return dataclasses.replace(
         report,
-        resized=(*report.resized, *(n for n in report.matched if n in changed)),
-        adapted=(*report.adapted, *sorted(adapted & matched)),
+        resized=tuple(name for name in report.matched if name in resized),
+        adapted=tuple(name for name in report.matched if name in adapted),
     )
 
 

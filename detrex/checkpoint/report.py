@@ -98,8 +98,10 @@ class LoadReport:
         changed = "".join(
             f", {len(names)} of them {kind}" for kind, names in kinds.items() if names
         )
-        counts = ", ".join(f"{kind} {len(names)}" for kind, names in self.lacking.items() if names)
-        missing = f"{len(self.missing)} ({counts})" if counts else "0"
+        lacking = {kind: len(names) for kind, names in self.lacking.items() if names}
+        missing = str(len(self.missing))
+        if lacking.keys() - {"network"}:
+            missing += f" ({', '.join(f'{kind} {count}' for kind, count in lacking.items())})"
         return (
             f"{self.source}: {len(self.matched)} of {self.total} tensors loaded by {self.names}"
             f"{changed}; "

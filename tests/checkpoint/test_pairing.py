@@ -1,7 +1,15 @@
+import pytest
+import timm
 import torch
 import torchvision
 
-from detrex.checkpoint.pairing import best_pairing, skipped_blocks, without_counters
+from detrex.checkpoint.pairing import (
+    best_pairing,
+    foreign_names,
+    skipped_blocks,
+    without_counters,
+)
+from detrex.errors import CheckpointError
 
 
 def named(*names):
@@ -45,3 +53,68 @@ def test_skipped_blocks__a_file_that_goes_on():
 
 def test_without_counters__of_batches():
     assert without_counters(["a.weight", "a.num_batches_tracked"]) == ["a.weight"]
+
+
+def prefixed(prefix, value):
+    return {f"{prefix}{name}": torch.full((3,), float(value)) for name in ("a.weight", "b.weight")}
+
+
+@pytest.mark.parametrize("values", [(1, 2), (1, 2, 3)])
+def test_best_pairing__several_networks_in_one_table(values):
+    wanted = {name: torch.zeros(3) for name in ("a.weight", "b.weight")}
+    file = {}
+    for prefix, value in zip(("student.", "teacher.", "target."), values, strict=False):
+        file |= prefixed(prefix, value)
+    with pytest.raises(CheckpointError, match=r"holds . networks that fit, under .*'student.'"):
+        best_pairing(wanted, file, source="w.pth")
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [("model.", "model_ema.", "model_ema."), ("net.", "ema.net.", "ema.net."), ("", "ema.", "")],
+)
+def test_best_pairing__average_in_one_table(first, second, expected):
+    wanted = {name: torch.zeros(3) for name in ("a.weight", "b.weight")}
+    pairing = best_pairing(wanted, prefixed(first, 1) | prefixed(second, 2))
+    assert pairing.pairs["a.weight"] == f"{expected}a.weight"
+
+
+def test_best_pairing__two_copies_of_the_same():
+    wanted = {name: torch.zeros(3) for name in ("a.weight", "b.weight")}
+    pairing = best_pairing(wanted, prefixed("x.", 1) | prefixed("y.", 1))
+    assert pairing.score == 2
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        ("a._orig_mod.b.weight", "a.b.weight"),
+        ("a.b.weight", "module.a.module.b.weight"),
+        ("a.module.b.weight", "x.a.b.weight"),
+    ],
+)
+def test_best_pairing__wrappers_anywhere(ours, theirs):
+    pairing = best_pairing({ours: torch.zeros(3)}, {theirs: torch.zeros(3)})
+    assert pairing.pairs == {ours: theirs}
+
+
+@pytest.mark.parametrize(
+    ("theirs", "fits"), [("stages.0.b_c.weight", True), ("stages.0.b.c.weight", False)]
+)
+def test_best_pairing__separators_of_the_first_part_alone(theirs, fits):
+    wanted = {"stages_0.b_c.weight": torch.zeros(3), "stem.weight": torch.zeros(3)}
+    pairing = best_pairing(wanted, {theirs: torch.zeros(3), "stem.weight": torch.zeros(3)})
+    assert ("stages_0.b_c.weight" in pairing.pairs) is fits
+
+
+def test_foreign_names__blocks_of_another_kind():
+    file = timm.create_model("seresnet18").state_dict()
+    used = set(torchvision.models.resnet18().state_dict())
+    assert {name.split(".")[2] for name in foreign_names(file, used)} == {"se"}
+    assert foreign_names({name: file[name] for name in used if name in file}, used) == []
+
+
+def test_foreign_names__network_cut_within_a_block():
+    file = torchvision.models.resnet18().state_dict()
+    used = [name for name in file if not name.startswith(("layer4", "layer3.1.conv2", "fc"))]
+    assert foreign_names(file, used) == []

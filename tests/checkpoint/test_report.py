@@ -52,3 +52,29 @@ def test_examples():
     assert examples([]) == "none"
     assert examples(["a", "b"]) == "'a', 'b'"
     assert examples(tuple("abcdef")) == "'a', 'b', 'c', 'd' and 2 more"
+
+
+def test_lacking__by_kind():
+    got = report(
+        matched=("timm_model.a",),
+        missing=("timm_model.b", "pyramid.levels.p3.weight"),
+        mismatched=("timm_model.conv1.weight", "pyramid.levels.p4.weight"),
+        inputs=("timm_model.conv1.weight",),
+    )
+    assert got.lacking == {
+        "network": ("timm_model.b",),
+        "input layer": ("timm_model.conv1.weight",),
+        "pyramid": ("pyramid.levels.p3.weight", "pyramid.levels.p4.weight"),
+    }
+    assert "missing 2 (network 1, input layer 1, pyramid 2)" in got.summary()
+    assert not got.is_plain
+
+
+def test_share__a_file_of_the_network_alone():
+    """A made pyramid is not counted where the file has none of it."""
+    got = report(matched=("net.a",), missing=("pyramid.x", "pyramid.y", "net.b"))
+    assert got.is_plain
+    assert got.share == 0.5
+    part = report(matched=("net.a", "pyramid.x"), missing=("pyramid.y", "net.b"))
+    assert not part.is_plain
+    assert part.share == 0.5

@@ -38,7 +38,7 @@ def build_network(
         TypeError: one of `keywords` is not known to the network; the message names near ones.
         BackboneError: the network could not be put together from what was given.
     """
-    keywords = {name: _plain(value) for name, value in keywords.items()}
+    keywords = {name: plain(value) for name, value in keywords.items()}
     try:
         return builder(**keywords)
     except TypeError as error:
@@ -62,7 +62,8 @@ def _parameters(owner: str, home: Callable[..., Any]) -> list[str]:
     return [p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Give a list or dict of a config as Python's, anything else as it is."""
     return OmegaConf.to_container(value) if isinstance(value, ListConfig | DictConfig) else value
 
 

@@ -32,6 +32,7 @@ _VARIANCE_SLACK = 1e-3
 _NORM_EPS = 1e-5
 _MOST_CANDIDATES = 5
 _LEAST_FIT = 0.95
+_LEAST_TENSORS = 10
 
 
 @dataclass(frozen=True)
@@ -119,11 +120,15 @@ def wrapper_for(tensors: Mapping[str, Tensor], *, library: str, model_name: str)
     Returns:
         What to do, empty where no network of a similar name fits.
     """
+    if len(tensors) < _LEAST_TENSORS:
+        return ""
     wrappers = {"timm": "TimmBackbone", "torchvision": "TorchvisionBackbone"}
     for other in sorted(wrappers, key=lambda name: name == library):
         for name in _similar_names(model_name.partition(".")[0], other):
             if _fits(other, name, tensors):
-                return f"its names are those of {other}'s {name!r}, so use {wrappers[other]}({name!r})"
+                return (
+                    f"its names are those of {other}'s {name!r}, so use {wrappers[other]}({name!r})"
+                )
     return ""
 
 
@@ -152,11 +157,13 @@ def _is_folded(tensors: Mapping[str, Tensor]) -> bool:
     """Whether all batch norms are a scale and a shift, and not merely new."""
     ends = ("running_mean", "running_var", "weight")
     norms = [name.removesuffix(ends[0]) for name in tensors if name.endswith(f".{ends[0]}")]
-    if len(norms) < _LEAST_NORMS or any(f"{norm}weight" not in tensors for norm in norms):
+    if len(norms) < _LEAST_NORMS or any(n + end not in tensors for n in norms for end in ends):
         return False
-    kinds = {end: torch.cat([tensors[norm + end].flatten().float() for norm in norms]) for end in ends}
-    is_identity = not kinds[ends[0]].any() and (kinds[ends[1]] - 1).abs().max() < _VARIANCE_SLACK
-    return bool(is_identity) and bool((kinds["weight"] - 1).any())
+    means, variances, scales = (
+        torch.cat([tensors[norm + end].flatten().float() for norm in norms]) for end in ends
+    )
+    is_identity = not means.any() and float((variances - 1).abs().max()) < _VARIANCE_SLACK
+    return is_identity and bool(((scales != 1) & (scales != 0)).any())
 
 
 def _stride_kernel(network: nn.Module) -> int | None:
@@ -175,7 +182,9 @@ def _stride_kernel(network: nn.Module) -> int | None:
 
 def _norm_eps(network: nn.Module) -> Iterator[float]:
     for module in network.modules():
-        if "running_var" in module._buffers and isinstance(eps := getattr(module, "eps", None), float):
+        if "running_var" in module._buffers and isinstance(
+            eps := getattr(module, "eps", None), float
+        ):
             yield eps
 
 
@@ -206,7 +215,7 @@ def _fits(library: str, name: str, tensors: Mapping[str, Tensor]) -> bool:
         logger.debug("%s's %s cannot be built (%s)", library, name, error)
         return False
     equal = sum(n in tensors and tensors[n].shape == value.shape for n, value in state.items())
-    return equal >= _LEAST_FIT * len(state)
+    return equal >= _LEAST_FIT * max(len(state), len(tensors))
 
 
 def _built(library: str, name: str) -> nn.Module:

@@ -58,14 +58,16 @@ class TimmBackbone(WrappedBackbone):
         out_strides: strides of the outputs in pixels, such as ``(8, 16, 32)``.
         out_channels: channels of the levels that are made; by default those of the network.
         weights: True for timm's default weights, one of its tags, a file (``.pth``, ``.pkl``,
-            ``.safetensors``, ...), or an address (``https://``, ``hf-hub:``, ``detectron2://``).
+            ``.safetensors``, ...) or a folder, an address (``https://``, ``hf-hub:``,
+            ``detectron2://``), or a state dict; ``"run.pth#teacher"`` names an entry of a file.
         frozen_norm: freeze the batch norms exactly, as ``norm_layer=FrozenBatchNorm2d``.
         freeze_at: number of stages to freeze as in `ResNet`: 1 is the stem, 2 the stem and the
             stage of stride 4, ... 5 everything; a network of one stride counts quarters of its
             blocks.
         grad_checkpointing: compute each block's activations again in the backward pass instead of
             keeping them.
-        **kwargs: passed to ``timm.create_model``, such as ``img_size`` or ``drop_path_rate``.
+        **kwargs: passed to ``timm.create_model``, such as ``img_size`` or ``drop_path_rate``; what
+            ``pretrained_cfg_overlay`` says of weights and statistics holds here too.
 
     Raises:
         ImportError: timm is not installed.
@@ -92,7 +94,7 @@ class TimmBackbone(WrappedBackbone):
         *,
         out_strides: Sequence[int] | None = None,
         out_channels: int | None = None,
-        weights: bool | str | Path | None = None,
+        weights: bool | str | Path | Mapping[str, Any] | None = None,
         frozen_norm: bool = False,
         freeze_at: int = 0,
         grad_checkpointing: bool = False,
@@ -120,10 +122,11 @@ class TimmBackbone(WrappedBackbone):
         keywords |= facts.input_rule.keywords
         self.timm_model = create_network(model_name, keywords, indices)
         self.preprocess = Preprocess.from_timm(facts.pretrained_cfg, in_channels)
-        self._load_weights(self.timm_model, source, "timm", model_name, in_channels)
+        self._publish(taps, levels, out_channels, facts.input_rule)
+        built = {"features_only": True, "out_indices": tuple(indices), **keywords}
+        self._load_weights(source, "timm", model_name, in_channels, built)
         if frozen_class is not None:
             freeze_norms(self.timm_model, frozen_class, model_name, facts.look_size, in_channels)
-        self._publish(taps, levels, out_channels, facts.input_rule)
         look = look_at(self.timm_model, [facts.look_size], in_channels)
         self._freeze(plan_stages(look), freeze_at)
         parameters = dict(self.timm_model.named_parameters())

@@ -9,6 +9,7 @@ from torch.overrides import TorchFunctionMode
 
 from detrex.errors import BackboneError
 
+from .building import plain
 from .weights import Place
 
 # What of timm's description says where weights are.
@@ -131,7 +132,7 @@ def load_by_timm(
     """
     import timm
 
-    keywords = {**keywords}
+    keywords = {name: plain(value) for name, value in keywords.items()}
     tensors, channels = _of_network(model_name, tensors)
     overlay = dict(keywords.pop("pretrained_cfg_overlay", None) or {})
     overlay |= dict.fromkeys((*_SOURCES, "source"))

@@ -20,7 +20,7 @@ from .frozen_norm import freeze_norms, frozen_norm_class
 from .preprocess import Preprocess
 from .probing import look_at
 from .pyramid import Level, check_out_strides, plan_levels, taps_and_levels
-from .torchvision_classifier import build_classifier
+from .torchvision_classifier import build_classifier, check_classifier
 from .torchvision_nodes import (
     DEFAULT_RETURN_NODES,
     NetworkOffer,
@@ -31,7 +31,8 @@ from .torchvision_nodes import (
     nodes_by_mode,
     table_of_nodes,
 )
-from .torchvision_weights import first_weights
+from .torchvision_weights import builder_keywords, first_weights
+from .weights import Place, find_weights
 from .wrapped import WrappedBackbone, check_in_channels, checkpoint_network, chosen_weights
 
 
@@ -61,8 +62,10 @@ class TorchvisionBackbone(WrappedBackbone):
         out_channels: channels of the levels that are made; by default those of the network.
         in_channels: channels of the image; pretrained kernels are adapted.
         weights: True for torchvision's default weights, a member of its enum or its name
-            (``"IMAGENET1K_V2"``, ``"DEFAULT"``), a file, or an address (``https://``, ``hf-hub:``,
-            ``detectron2://``).
+            (``"IMAGENET1K_V2"``, ``"DEFAULT"``), a file or folder, an address (``https://``,
+            ``hf-hub:``, ``detectron2://``), or a state dict; ``"run.pth#teacher"`` names an entry
+            of a file. With torchvision's own weights the network is built as its builder does it
+            for them.
         norm_layer: norm to build with. A frozen batch norm (detectron2's, torchvision's, or
             ``"FrozenBN"``) means that the network is built with its own batch norms, gets its
             weights, and has them frozen exactly.
@@ -110,13 +113,9 @@ class TorchvisionBackbone(WrappedBackbone):
         check_in_channels(in_channels)
         source = chosen_weights(pretrained=pretrained, weights=weights)
         check_classifier(model_name)
-        if source is not None:
-            source = find_weights(
-                first_weights(model_name) if pretrained else source,
-                library="torchvision",
-                model_name=model_name,
-            )
-            kwargs = builder_keywords(source.member, model_name, kwargs)
+        place = None if source is None else _place(model_name, source, pretrained)
+        if place is not None:
+            kwargs = builder_keywords(place.member, model_name, in_channels, kwargs)
         frozen_class = FrozenBatchNorm2d if frozen_norm else frozen_norm_class(norm_layer)
         if norm_layer is not None and frozen_norm_class(norm_layer) is None:
             kwargs["norm_layer"] = norm_layer
@@ -140,17 +139,16 @@ class TorchvisionBackbone(WrappedBackbone):
         )
         self.register_load_state_dict_pre_hook(_accept_both_copies)
         self.preprocess = Preprocess.from_torchvision(None, in_channels)
-        nodes_here = nodes
-        self._load_weights(source, "torchvision", model_name, in_channels)
+        if out_strides is None:
+            rule = offer.input_rule
+            taps = table_of_nodes(self.feature_extractor, rule, nodes, in_channels).features
+        self._publish(taps, levels, out_channels, offer.input_rule)
+        self._load_weights(place, "torchvision", model_name, in_channels)
         if frozen_class is not None:
             freeze_norms(
                 self.feature_extractor, frozen_class, model_name, offer.look_size, in_channels
             )
 
-        if out_strides is None:
-            rule = offer.input_rule
-            taps = table_of_nodes(self.feature_extractor, rule, nodes, in_channels).features
-        self._publish(taps, levels, out_channels, offer.input_rule)
         look = look_at(network, [offer.look_size], in_channels)
         self._freeze(plan_stages(look), freeze_at)
         if grad_checkpointing:
@@ -178,6 +176,11 @@ class TorchvisionBackbone(WrappedBackbone):
         """
         network = build_classifier(model_name, **kwargs)
         return node_names(network)
+
+
+def _place(model_name: str, source: Any, pretrained: bool) -> Place:
+    asked = first_weights(model_name) if pretrained else source
+    return find_weights(asked, library="torchvision", model_name=model_name)
 
 
 def _selected(

@@ -10,6 +10,21 @@ from detrex.errors import BackboneError, did_you_mean
 from .building import build_network
 
 
+def check_classifier(model_name: str) -> None:
+    """Check that torchvision has a classifier.
+
+    Args:
+        model_name: name of the classifier.
+
+    Raises:
+        BackboneError: it has not; near names are suggested.
+    """
+    models = torchvision.models.list_models(module=torchvision.models)
+    if model_name not in models:
+        hint = did_you_mean(model_name, models) or " See torchvision.models.list_models()."
+        raise BackboneError(f"torchvision has no classifier named {model_name!r}.{hint}")
+
+
 def build_classifier(model_name: str, **kwargs: Any) -> nn.Module:
     """Build a classifier of torchvision, without pretrained weights.
 
@@ -24,9 +39,6 @@ def build_classifier(model_name: str, **kwargs: Any) -> nn.Module:
         TypeError: a keyword that the network does not take.
         BackboneError: an unknown model, or one that cannot be built so.
     """
-    models = torchvision.models.list_models(module=torchvision.models)
-    if model_name not in models:
-        hint = did_you_mean(model_name, models) or " See torchvision.models.list_models()."
-        raise BackboneError(f"torchvision has no classifier named {model_name!r}.{hint}")
+    check_classifier(model_name)
     builder = torchvision.models.get_model_builder(model_name)
     return build_network(f"torchvision's {model_name!r}", builder, kwargs, builder)

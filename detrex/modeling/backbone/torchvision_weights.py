@@ -5,13 +5,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 import torchvision
 
 from detrex.checkpoint.download import has_promised_hash
 from detrex.errors import BackboneError, did_you_mean
 
 from .weights import Place
+
+_CHANNELS = 3
 
 
 def names(model_name: str) -> list[str]:
@@ -79,7 +80,9 @@ def find(weights: Any, model_name: str) -> Place | None:
     return None if member is None else Place((str(weights),), member=member)
 
 
-def builder_keywords(member: Any, model_name: str, keywords: Mapping[str, Any]) -> dict[str, Any]:
+def builder_keywords(
+    member: Any, model_name: str, in_channels: int, keywords: Mapping[str, Any]
+) -> dict[str, Any]:
     """Give the keywords that torchvision's builder adds where weights are asked for.
 
     The weights of GoogLeNet and Inception want their images in other statistics, which the network
@@ -88,6 +91,7 @@ def builder_keywords(member: Any, model_name: str, keywords: Mapping[str, Any]) 
     Args:
         member: a member of the enum of its weights, or None for none.
         model_name: classifier of torchvision.
+        in_channels: channels of the image; statistics are changed of three only.
         keywords: the user's, which stand before the builder's.
 
     Returns:
@@ -96,18 +100,21 @@ def builder_keywords(member: Any, model_name: str, keywords: Mapping[str, Any]) 
     if member is None:
         return dict(keywords)
     least = member.meta.get("min_size", (0, 0))
-    added = {"transform_input": True, "image_size": least[0], "input_size": least}
+    added = {
+        "transform_input": in_channels == _CHANNELS,
+        "image_size": least[0],
+        "input_size": least,
+    }
     takes = builder_parameters(model_name)
     return {name: value for name, value in added.items() if name in takes} | dict(keywords)
 
 
 def builder_parameters(model_name: str) -> tuple[str, ...]:
     """List the parameters of a classifier's class."""
-    with torch.device("meta"):
-        # The weights of these two are drawn by scipy, which takes seconds.
-        quick = {"init_weights": False} if model_name in ("googlenet", "inception_v3") else {}
-        network = torchvision.models.get_model(model_name, **quick)
-    return tuple(inspect.signature(type(network).__init__).parameters)
+    built = inspect.unwrap(torchvision.models.get_model_builder(model_name)).__annotations__[
+        "return"
+    ]
+    return tuple(inspect.signature(built).parameters)
 
 
 def _member_of_file(source: str, choices: Any) -> Any:

@@ -5,7 +5,9 @@ images -> fitted to the network (sizes.py) -> the network's maps (features.py)
 """
 
 import logging
+import reprlib
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
@@ -24,7 +26,7 @@ from .sizes import InputRule, Size, pad_to
 logger = logging.getLogger(__name__)
 
 Source = Any
-"""Weights as a user names them: True, a tag or an enum, a file, an address, or None."""
+"""Weights as a user names them: True, a tag or an enum, a file, an address, tensors, or None."""
 
 MAX_IN_CHANNELS = 12
 
@@ -81,19 +83,27 @@ class WrappedBackbone(KeepsFrozen, Backbone):
 
     def _load_weights(
         self,
-        network: nn.Module,
         source: Source,
         library: Literal["timm", "torchvision"],
         model_name: str,
         in_channels: int,
+        keywords: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
-        """Load what the user asked for, and take over the statistics that belong to it."""
+        """Load what the user asked for into the network, and into the pyramid where it has that.
+
+        The statistics that belong to it are taken over.
+        """
         if source is None:
             return
         from .weights import load_network_weights
 
         used = load_network_weights(
-            network, source, library=library, model_name=model_name, in_channels=in_channels
+            self,
+            source,
+            library=library,
+            model_name=model_name,
+            in_channels=in_channels,
+            keywords=keywords,
         )
         if used.preprocess is not None:
             self.preprocess = used.preprocess
@@ -207,14 +217,18 @@ def chosen_weights(**ways: Source) -> Source:
     """
     if not isinstance(ways.get("pretrained", False), bool):
         raise TypeError(
-            f"pretrained must be True or False, got {ways['pretrained']!r}: give a file, a tag or "
-            "an address as weights."
+            f"pretrained must be True or False, got {reprlib.repr(ways['pretrained'])}: give a "
+            "file, a tag or an address as weights."
         )
-    asked = {name: way for name, way in ways.items() if way not in (None, False, "")}
+    asked = {
+        name: way
+        for name, way in ways.items()
+        if not (way is None or way is False or (isinstance(way, str) and not way))
+    }
     if "checkpoint_path" in asked:  # as in the original, a file stands before what is fetched
         asked.pop("pretrained", None)
     if len(asked) > 1:
-        listed = " and ".join(f"{name}={way!r}" for name, way in asked.items())
+        listed = " and ".join(f"{name}={reprlib.repr(way)}" for name, way in asked.items())
         raise BackboneError(f"got {listed}: say once where the weights come from, by weights.")
     return next(iter(asked.values()), None)
 

@@ -1,15 +1,21 @@
-"""Where timm has its weights, and how it renames its authors' files."""
+"""Where timm has its weights, and how it loads them itself."""
 
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
 import pytest
 import timm
 import torch
+from timm.models._manipulate import adapt_input_conv
 
+from detrex.checkpoint.pairing import without_counters
 from detrex.errors import BackboneError
+from detrex.modeling.backbone import TimmBackbone
 from detrex.modeling.backbone.timm_weights import (
     default_place,
+    load_by_timm,
     tagged_place,
     tags,
-    translate,
 )
 
 
@@ -55,35 +61,130 @@ def test_default_place__no_weights():
         default_place("hf-hub:owner/name", torch.nn.Identity())
 
 
-@pytest.mark.parametrize("name", ["resnet18", "mobilenetv3_small_050", "hf-hub:owner/name"])
-def test_translate__nothing_to_rename(name):
-    tensors = {"a": torch.zeros(1)}
-    assert translate(name, tensors) is tensors
+SMALL_DINOV2 = {"depth": 2, "embed_dim": 48, "num_heads": 3}
 
 
-def renamed(name, rename):
-    """Translate a network's tensors under their authors' names; give both."""
-    with torch.device("meta"):
-        network = timm.create_model(name)
-    ours = {key: torch.zeros(value.shape) for key, value in network.state_dict().items()}
-    return translate(name, {rename(key): value for key, value in ours.items()}), ours
+def test_load_by_timm__is_timms_own_with_the_users_keywords(tmp_path):
+    """DINOv2's patches of 14 pixels at 16: timm resamples kernel and table, and so it is here."""
+    name, asked = "vit_small_patch14_dinov2", {"patch_size": 16, "img_size": 64} | SMALL_DINOV2
+    file = timm.create_model(name, img_size=70, **SMALL_DINOV2).state_dict()
+    torch.save(file, tmp_path / "w.pth")
+    overlay = {"file": str(tmp_path / "w.pth"), "input_size": (3, 70, 70)}
+    theirs = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **asked)
+    got = load_by_timm(name, asked, file)
+    torch.testing.assert_close(got, dict(theirs.state_dict()), rtol=1e-5, atol=1e-6)
 
 
-def test_translate__with_its_options():
+def test_load_by_timm__says_what_is_filled():
+    """What the file lacks is not in the result, so that it cannot pass for loaded."""
+    file = timm.create_model("test_resnet").state_dict()
+    kept = {name: value for name, value in file.items() if not name.startswith("layer3")}
+    got = load_by_timm("test_resnet", {"in_chans": 3}, kept | {"x": torch.zeros(1)})
+    expected = set(without_counters(kept)) - {"fc.weight", "fc.bias"}
+    assert set(without_counters(got)) == expected
+    assert all(torch.equal(got[name], file[name]) for name in expected)
+
+
+@pytest.mark.parametrize("prefix", ["", "backbone.", "model.backbone."])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_load_by_timm__adapts_kernels_behind_any_prefix(prefix, channels):
+    file = timm.create_model("test_vit", in_chans=channels).state_dict()
+    named = {prefix + name: value for name, value in file.items()}
+    got = load_by_timm("test_vit", {"in_chans": 5}, named | {"neck.weight": torch.zeros(1)})
+    expected = adapt_input_conv(5, file["patch_embed.proj.weight"], base_chans=channels)
+    torch.testing.assert_close(got["patch_embed.proj.weight"], expected, rtol=0, atol=0)
+
+
+def test_load_by_timm__with_the_options_of_the_network():
     """DeiT III's authors name the scale of layers otherwise; timm's function needs an option."""
-
-    def theirs(name):
-        return name.replace("ls1.gamma", "gamma_1").replace("ls2.gamma", "gamma_2")
-
-    got, ours = renamed("deit3_small_patch16_224", theirs)
-    assert {name: value.shape for name, value in got.items()} == {
-        name: value.shape for name, value in ours.items()
+    name, small = "deit3_small_patch16_224", {"depth": 2}
+    ours = timm.create_model(name, **small).state_dict()
+    theirs = {
+        key.replace("ls1.gamma", "gamma_1").replace("ls2.gamma", "gamma_2"): value
+        for key, value in ours.items()
     }
+    got = load_by_timm(name, small, theirs)
+    assert got.keys() == {key for key in ours if not key.startswith("head")}
+    assert all(torch.equal(value, ours[key]) for key, value in got.items())
 
 
-def test_translate__leaves_timm_as_it_was():
-    from timm.models import _builder
+def test_load_by_timm__archive_of_jax(tmp_path):
+    """Weights of the Vision Transformer's authors, which timm alone can read."""
+    network = timm.create_model("vit_tiny_patch16_224", depth=1, img_size=32)
+    rng = np.random.default_rng(0)
+    width, block = 192, "Transformer/encoderblock_0"
+    shapes = {
+        "embedding/kernel": (16, 16, 3, width),
+        "embedding/bias": (width,),
+        "cls": (1, 1, width),
+        "Transformer/posembed_input/pos_embedding": (1, 5, width),
+        f"{block}/MultiHeadDotProductAttention_1/out/kernel": (3, 64, width),
+        f"{block}/MultiHeadDotProductAttention_1/out/bias": (width,),
+        f"{block}/MlpBlock_3/Dense_0/kernel": (width, 4 * width),
+        f"{block}/MlpBlock_3/Dense_0/bias": (4 * width,),
+        f"{block}/MlpBlock_3/Dense_1/kernel": (4 * width, width),
+        f"{block}/MlpBlock_3/Dense_1/bias": (width,),
+    }
+    for norm in (f"{block}/LayerNorm_0", f"{block}/LayerNorm_2", "Transformer/encoder_norm"):
+        shapes |= {f"{norm}/scale": (width,), f"{norm}/bias": (width,)}
+    for part in ("query", "key", "value"):
+        start = f"{block}/MultiHeadDotProductAttention_1/{part}"
+        shapes |= {f"{start}/kernel": (width, 3, 64), f"{start}/bias": (3, 64)}
+    arrays = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    np.savez(tmp_path / "w.npz", **arrays)
+    network.load_pretrained(str(tmp_path / "w.npz"))
+    backbone = TimmBackbone(
+        "vit_tiny_patch16_224",
+        depth=1,
+        img_size=32,
+        out_indices=(0,),
+        weights=tmp_path / "w.npz",
+    )
+    got, expected = backbone.timm_model.model.state_dict(), network.state_dict()
+    unused = ("norm.", "head.")  # a feature network has neither
+    assert {name for name in expected if not name.startswith(unused)} <= got.keys()
+    assert all(torch.equal(value, expected[name]) for name, value in got.items())
 
-    before = _builder.load_pretrained
-    translate("test_vit", {})
-    assert _builder.load_pretrained is before
+
+def test_load_by_timm__leaves_other_threads_alone(tmp_path):
+    """While weights are loaded here, ``pretrained=True`` elsewhere gives pretrained weights."""
+    file = timm.create_model("test_resnet").state_dict()
+    torch.save(file, tmp_path / "w.pth")
+    overlay = {"file": str(tmp_path / "w.pth")}
+
+    def here(_):
+        return load_by_timm("test_resnet", {}, file)["conv1.0.weight"]
+
+    def there(_):
+        options = {"pretrained": True, "pretrained_cfg_overlay": overlay}
+        return timm.create_model("test_resnet", **options).conv1[0].weight
+
+    with ThreadPoolExecutor(4) as threads:
+        work = [threads.submit(do, i) for i in range(6) for do in (here, there)]
+        for done in work:
+            torch.testing.assert_close(done.result(), file["conv1.0.weight"], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("overlay", "addresses"),
+    [
+        ({"file": "a.pth"}, ("a.pth",)),
+        ({"url": "https://a/b.pth"}, ("https://a/b.pth",)),
+        ({"hf_hub_id": "owner/name"}, ("hf-hub:owner/name",)),
+        ({"hf_hub_id": "owner/name", "hf_hub_filename": "w.bin"}, ("hf-hub:owner/name/w.bin",)),
+    ],
+)
+def test_default_place__source_of_an_overlay_stands_alone(overlay, addresses):
+    keywords = {"pretrained_cfg_overlay": overlay | {"std": (0.1, 0.2, 0.3)}}
+    network = timm.create_model("test_resnet", **keywords)
+    place = default_place("test_resnet", network, keywords)
+    assert place.addresses == addresses
+    assert place.pretrained_cfg["std"] == (0.1, 0.2, 0.3)
+
+
+def test_tagged_place__statistics_of_an_overlay():
+    keywords = {"pretrained_cfg_overlay": {"file": "a.pth", "mean": (0.5, 0.5, 0.5)}}
+    plain = tagged_place("resnet50", "a1_in1k")
+    place = tagged_place("resnet50", "a1_in1k", keywords)
+    assert place.addresses == plain.addresses
+    assert place.pretrained_cfg == plain.pretrained_cfg | {"mean": (0.5, 0.5, 0.5)}

@@ -1,0 +1,155 @@
+"""Where a file of a residual network is from, and which wrapper a file fits."""
+
+import numpy as np
+import pytest
+import timm
+import torch
+import torchvision
+from detectron2.modeling.backbone.resnet import BottleneckBlock
+from torch import nn
+
+from detrex.checkpoint.reading import tensors_of
+from detrex.modeling.backbone import ResNet
+from detrex.modeling.backbone.origins import find_origin, wrapper_for
+from detrex.modeling.backbone.preprocess import CAFFE, IMAGENET, Preprocess
+
+
+def names_of_detectron2(**changed):
+    """A few tensors in detectron2's names, norms folded to a scale and a shift."""
+    table = {"stem.conv1.weight": torch.ones(8, 3, 7, 7)}
+    for stage in range(2, 6):
+        for conv in (1, 2):
+            start = f"res{stage}.0.conv{conv}"
+            table[f"{start}.weight"] = torch.ones(8, 8, 3, 3)
+            table[f"{start}.norm.weight"] = torch.full((8,), 0.7)
+            table[f"{start}.norm.running_mean"] = torch.zeros(8)
+            table[f"{start}.norm.running_var"] = torch.full((8,), 1 - 1e-5)
+    return table | changed
+
+
+def as_arrays(table):
+    return {name: value.numpy() for name, value in table.items()}
+
+
+ZOO = {"model": as_arrays(names_of_detectron2()), "__author__": "Detectron2 Model Zoo"}
+TORCHVISION = {"model": as_arrays(names_of_detectron2()), "__author__": "torchvision"}
+GROUPED = names_of_detectron2() | {"res2.0.conv2.weight": torch.ones(8, 2, 3, 3)}
+RESNEXT = {"model": as_arrays(GROUPED), "__author__": "Detectron2 Model Zoo"}
+CAFFE2 = {"blobs": {"conv1_w": np.ones((8, 3, 7, 7)), "res2_0_branch2a_w": np.ones((8, 8, 1, 1))}}
+
+
+def origin(content):
+    return find_origin(content, tensors_of(content))
+
+
+@pytest.mark.parametrize("content", [ZOO, CAFFE2, {"model": as_arrays(names_of_detectron2())}])
+def test_find_origin__caffe(content):
+    found = origin(content)
+    assert found.preprocess == CAFFE
+    assert found.stride_kernel == 1
+    assert "BGR" in found.name
+
+
+def test_find_origin__detectors_of_the_zoo():
+    table = {f"backbone.bottom_up.{n}": v for n, v in names_of_detectron2().items()}
+    assert origin({"model": as_arrays(table), "__author__": "Caffe2"}).preprocess == CAFFE
+
+
+def test_find_origin__resnext_of_caffe_has_a_std():
+    found = origin(RESNEXT)
+    assert found.preprocess == Preprocess(CAFFE.pixel_mean, (57.375, 57.12, 58.395), "BGR")
+    assert found.stride_kernel == 3
+
+
+def test_find_origin__torchvision():
+    found = origin(TORCHVISION)
+    assert found.preprocess == IMAGENET
+    assert found.differences(torchvision.models.resnet50()) == ""
+
+
+def test_find_origin__folded_norms_are_likely_caffes():
+    """Statistics are not published by likelihood, but the reader is told."""
+    renamed = {n.replace("res", "layer"): v for n, v in names_of_detectron2().items()}
+    found = origin({"state_dict": renamed})
+    assert found.preprocess is None
+    assert "give preprocess's values by hand" in found.differences(nn.Identity())
+
+
+def test_find_origin__statistics_in_the_file():
+    own = {
+        "pixel_mean": torch.tensor([103.0, 116.0, 123.0]).view(3, 1, 1),
+        "pixel_std": torch.tensor([57.0, 58.0, 59.0]).view(3, 1, 1),
+    }
+    expected = Preprocess((103.0, 116.0, 123.0), (57.0, 58.0, 59.0), "BGR")
+    assert origin({"model": as_arrays(names_of_detectron2(**own))}).preprocess == expected
+    assert origin({"conv.weight": torch.ones(1)} | own).preprocess == expected
+
+
+@pytest.mark.parametrize(
+    "model", [timm.create_model("resnet18"), torchvision.models.resnet18(), nn.BatchNorm2d(8)]
+)
+def test_find_origin__nothing_tells(model):
+    assert origin({"model": model.state_dict()}) is None
+
+
+def detectron2_resnet50(stride_in_1x1):
+    widths = [(64, 64, 256, 1), (256, 128, 512, 2)]
+    stages = [
+        ResNet.make_stage(
+            BottleneckBlock,
+            1,
+            stride_per_block=[stride],
+            in_channels=before,
+            bottleneck_channels=inner,
+            out_channels=after,
+            stride_in_1x1=stride_in_1x1,
+        )
+        for before, inner, after, stride in widths
+    ]
+    return nn.Sequential(*[nn.Sequential(*stage) for stage in stages])
+
+
+def test_differences__of_the_stride():
+    found = origin(ZOO)
+    for network in (torchvision.models.resnet50(), detectron2_resnet50(False)):
+        differs = found.differences(network)
+        assert "1x1 convolution of its blocks has the stride, and here the 3x3" in differs
+        assert "stride_in_1x1=True" in differs
+        assert "mean (103.53, 116.28, 123.675), std (1, 1, 1), BGR" in differs
+    assert "stride" not in found.differences(detectron2_resnet50(True))
+
+
+def test_differences__of_the_eps():
+    differs = origin(ZOO).differences(nn.BatchNorm2d(8, eps=1e-3))
+    assert "its norms have eps 1e-05, and here 0.001" in differs
+
+
+@pytest.mark.parametrize(
+    ("file", "library", "model_name", "expected"),
+    [
+        (
+            torchvision.models.mobilenet_v3_small,
+            "timm",
+            "mobilenetv3_small_100",
+            "TorchvisionBackbone('mobilenet_v3_small')",
+        ),
+        (
+            lambda: timm.create_model("mobilenetv2_100"),
+            "torchvision",
+            "mobilenet_v2",
+            "TimmBackbone('mobilenetv2_100')",
+        ),
+        (
+            torchvision.models.resnet34,
+            "torchvision",
+            "resnet18",
+            "TorchvisionBackbone('resnet34')",
+        ),
+        (lambda: nn.Linear(2, 3), "timm", "resnet18", ""),
+    ],
+)
+def test_wrapper_for(file, library, model_name, expected):
+    tensors = dict(file().state_dict())
+    assert expected in wrapper_for(tensors, library=library, model_name=model_name)
+    if not expected:
+        assert wrapper_for(tensors, library=library, model_name=model_name) == ""
