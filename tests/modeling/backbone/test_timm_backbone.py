@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.testing import assert_close
 
 from detrex.errors import BackboneError, CheckpointError, DownloadError
-from detrex.modeling.backbone import TimmBackbone, TorchvisionBackbone
+from detrex.modeling.backbone import TimmBackbone
 
 timm = pytest.importorskip("timm")
 
@@ -115,20 +115,12 @@ def test_checkpoint_path__drops_the_classifier(name, suffix, tmp_path, monkeypat
     assert_close(backbone.eval()(image)["p-1"], expected, rtol=1e-5, atol=1e-5)
 
 
-def test_checkpoint_path__takes_torchvisions_mobilenet_to_the_last_bit(tmp_path):
-    plain = randomise(torchvision.models.mobilenet_v2())
-    torch.save(plain.state_dict(), tmp_path / "weights.pth")
-    image = torch.randn(IMAGE)
-    nodes = {"features.6": "p3", "features.13": "p4"}
-    theirs = TorchvisionBackbone(
-        "mobilenet_v2", weights=tmp_path / "weights.pth", return_nodes=nodes
-    )
-    ours = TimmBackbone(
-        "mobilenetv2_100", checkpoint_path=tmp_path / "weights.pth", out_indices=(2, 3)
-    )
-    expected, outputs = theirs.eval()(image), ours.eval()(image)
-    assert_close(outputs["p2"], expected["p3"], rtol=1e-5, atol=1e-5)
-    assert_close(outputs["p3"], expected["p4"], rtol=1e-5, atol=1e-5)
+def test_checkpoint_path__names_the_wrapper_of_torchvisions_mobilenet(tmp_path):
+    torch.save(torchvision.models.mobilenet_v2().state_dict(), tmp_path / "weights.pth")
+    with pytest.raises(
+        CheckpointError, match=r"torchvision's 'mobilenet_v2', so use TorchvisionBackbone\('mobil"
+    ):
+        TimmBackbone("mobilenetv2_100", checkpoint_path=tmp_path / "weights.pth")
 
 
 def test_checkpoint_path__fails_when_nothing_fits(tmp_path):

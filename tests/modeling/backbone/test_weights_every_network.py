@@ -76,10 +76,7 @@ def compare_torchvision(name, folder, monkeypatch):
         sizes = {"image_size": member.meta["min_size"][0]}
         source = torchvision.models.get_model(name, **sizes)
     state = randomised(source).state_dict()
-    for file in (
-        cached_path(url),
-        folder / "hub/checkpoints" / os.path.basename(urlsplit(url).path),
-    ):
+    for file in (cached_path(url), folder / "hub/checkpoints" / f"{name}.pth"):
         file.parent.mkdir(parents=True, exist_ok=True)
         torch.save(state, file)
     backbone = TorchvisionBackbone(name, out_strides=(16,), weights=member).eval()
