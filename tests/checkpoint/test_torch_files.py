@@ -134,3 +134,8 @@ def test_read_pickle__damaged(tmp_path, change, match):
     data = older(pickled(tensor()))
     assert change(data) != data
     assert_refused(tmp_path, change(data), match)
+
+
+def test_read_pickle__storages_that_claim_more_than_the_file(tmp_path):
+    data = older(pickled(tensor(source=storage(count=2**12))))
+    assert_refused(tmp_path, data, "its storages are larger than the file")
