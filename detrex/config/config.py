@@ -10,6 +10,7 @@ from typing import Any
 from detectron2.config import LazyConfig
 from omegaconf import DictConfig, OmegaConf
 
+from detrex.config.safe_yaml import read_yaml
 from detrex.errors import ConfigError, did_you_mean
 
 _ABSENT_FILE = re.compile(r": (.+\.py) does not exist")
@@ -43,18 +44,21 @@ def load_config(path: str | os.PathLike[str]) -> DictConfig:
     of the process; here it is restored whatever happens.
 
     Args:
-        path: a ``.py`` file, or a ``.yaml`` one that ``LazyConfig.save`` wrote.
+        path: a ``.py`` file, which is run, or a ``.yaml`` one such as a run saves, which is read as
+            data; see `detrex.config.safe_yaml`.
 
     Returns:
         The config objects that the file defines, by name.
 
     Raises:
         ConfigError: if the file, or one that it imports, does not exist or fails to run; the cause
-            is chained.
+            is chained. Of a YAML file also, if it would run code or is too large.
     """
     path = Path(path)
     if not path.is_file():
         raise ConfigError(_absent(path))
+    if path.suffix in (".yaml", ".yml"):
+        return OmegaConf.create(read_yaml(path), flags={"allow_objects": True})
     original_import = builtins.__import__
     try:
         return LazyConfig.load(str(path))

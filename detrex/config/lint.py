@@ -11,7 +11,7 @@ from typing import Any
 
 from detectron2.utils.registry import locate
 from omegaconf import DictConfig, ListConfig, OmegaConf
-from omegaconf.errors import InterpolationResolutionError
+from omegaconf.errors import OmegaConfBaseException
 
 from detrex.errors import did_you_mean
 
@@ -46,7 +46,7 @@ def check_targets(cfg: Any) -> list[str]:
     """
     mistakes = []
     for path, node in walk(cfg):
-        if isinstance(node, InterpolationResolutionError):
+        if isinstance(node, Exception):
             reason = _first_line(node)
             mistakes.append(f"{path} refers to something that is not there: {reason}")
         elif isinstance(node, DictConfig) and "_target_" in node:
@@ -79,6 +79,8 @@ def walk(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     Yields:
         Dotted name and dict or list, the outermost first; for a reference to nothing its error.
     """
+    if OmegaConf.is_config(node) and node._is_none():
+        return
     if isinstance(node, DictConfig):
         children: list[tuple[Any, str]] = [
             (key, f"{path}.{key!s}" if path else str(key)) for key in node
@@ -93,7 +95,7 @@ def walk(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
             continue
         try:
             child = node[key]
-        except InterpolationResolutionError as error:
+        except (OmegaConfBaseException, RecursionError) as error:
             yield inner, error
             continue
         if not OmegaConf.is_interpolation(node, key):

@@ -3,25 +3,28 @@
 import inspect
 import types
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 from detectron2.utils.registry import locate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from torch import nn
 
 from detrex.config.lint import lazy_calls
 
 _NUMBERS = {int: (int,), float: (int, float), bool: (bool,), str: (str,)}
+_MAPPINGS = (Mapping, dict)
 _UNIONS = (typing.Union, types.UnionType)
 
 
 def check_types(cfg: Any) -> list[str]:
     """Hold the plain values of every lazy call against the annotations of its target.
 
-    Only what is certain is told: numbers, strings, truth values, None and sequences of them;
-    an annotation of any other kind takes everything.
+    Only what is certain is told: numbers, strings, truth values, None, sequences and mappings of
+    them, and plain values where a module or a function is wanted; an annotation of any other kind
+    takes everything.
 
     Args:
         cfg: a config, or a part of one with its root still attached.
@@ -79,17 +82,41 @@ def _fits(value: Any, hint: Any) -> bool:
         return value in arguments
     if hint is type(None):
         return value is None
+    if hint in _NUMBERS and isinstance(value, bool):
+        return hint is bool
     if hint in _NUMBERS:
-        if isinstance(value, bool) and hint is not bool:
-            return False
-        return isinstance(value, (*_NUMBERS[hint], DictConfig))
+        return isinstance(value, _NUMBERS[hint]) or _is_call(value)
     if origin in (Sequence, list, tuple):
-        if isinstance(value, str | int | float | None):
-            return False
-        items = [one for one in arguments if one is not Ellipsis]
-        if isinstance(value, ListConfig) and len(items) == 1:
-            return all(_fits(item, items[0]) for item in value)
+        return _fits_sequence(value, [one for one in arguments if one is not Ellipsis])
+    if origin in _MAPPINGS:
+        return _fits_mapping(value, arguments)
+    if origin is Callable or (inspect.isclass(hint) and issubclass(hint, nn.Module)):
+        return not (isinstance(value, str | int | float | None) or _is_data(value))
     return True
+
+
+def _fits_sequence(value: Any, items: list[Any]) -> bool:
+    if isinstance(value, str | int | float | None):
+        return False
+    if isinstance(value, ListConfig) and len(items) == 1:
+        return all(_fits(item, items[0]) for item in value)
+    return _is_call(value) or not isinstance(value, DictConfig)
+
+
+def _fits_mapping(value: Any, arguments: tuple[Any, ...]) -> bool:
+    if isinstance(value, str | int | float | ListConfig | None):
+        return False
+    if not isinstance(value, DictConfig) or _is_call(value) or len(arguments) != 2:
+        return True
+    return all(_fits(value[key], arguments[1]) for key in value)
+
+
+def _is_call(value: Any) -> bool:
+    return isinstance(value, DictConfig) and "_target_" in value
+
+
+def _is_data(value: Any) -> bool:
+    return _is_config(value) and not _is_call(value)
 
 
 def _shown(hint: Any) -> str:

@@ -22,10 +22,12 @@ from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig
 
 from detrex.config import load_config, try_get_key
-from detrex.engine.distributed import resolve_device
+from detrex.config.leftovers import drop_leftovers
+from detrex.config.validation import misspelt_keys
 from detrex.engine.launch import launch
 from detrex.engine.overrides import apply_overrides
-from detrex.engine.train import apply_fast_dev_run, do_train, evaluate_only, require_keys
+from detrex.engine.preflight import check_config
+from detrex.engine.train import apply_fast_dev_run, do_train, evaluate_only
 from detrex.errors import ConfigError, DetrexError
 
 logger = logging.getLogger(__name__)
@@ -112,20 +114,19 @@ def load_run_config(args: argparse.Namespace) -> DictConfig:
         args: with ``config_file`` and ``opts``.
 
     Returns:
-        The config with its overrides, and with ``train.fast_dev_run`` applied.
+        The config with its overrides, without leftovers, with all parts of ``train``, and with
+        ``train.fast_dev_run`` applied.
 
     Raises:
-        ConfigError: the file is missing or fails to load, an override's key does not exist, a part
-            that every run needs is missing, or the device is not there.
+        ConfigError: the file is missing or fails to load, an override's key does not exist, or
+            `detrex.engine.preflight` finds a mistake.
     """
     if not args.config_file:
         raise ConfigError(
             "--config-file is missing: name a config, e.g. configs/dino/dino_r50_4scale_12ep.py."
         )
-    cfg = apply_overrides(load_config(args.config_file), args.opts or [])
-    require_keys(cfg, "model", "train.device", "train.output_dir")
-    if comm.get_world_size() == 1:
-        resolve_device(cfg.train.device)
+    cfg = drop_leftovers(apply_overrides(load_config(args.config_file), args.opts or []))
+    check_config(cfg, eval_only=args.eval_only, resume=args.resume)
     apply_fast_dev_run(cfg)
     return cfg
 
@@ -155,6 +156,8 @@ def start_run(cfg: DictConfig, args: argparse.Namespace) -> None:
     logger.info("Environment:\n%s", collect_env_info())
     if comm.is_main_process():
         LazyConfig.save(cfg, os.path.join(output_dir, "config.yaml"))
+    for remark in misspelt_keys(cfg):
+        logger.warning("%s", remark)
     torch.backends.cudnn.benchmark = bool(try_get_key(cfg, "train.cudnn_benchmark", default=False))
     if try_get_key(cfg, "train.fast_dev_run.enabled", default=False):
         logger.info(

@@ -7,13 +7,13 @@ from collections.abc import Iterable, Iterator, Sized
 from typing import Any
 
 import torch
-from detectron2.config import instantiate
 from detectron2.evaluation import DatasetEvaluator, inference_on_dataset, print_csv_format
 from detectron2.utils import comm
 from omegaconf import DictConfig
 from torch import nn
 
 from detrex.config import try_get_key
+from detrex.config.building import build_part
 from detrex.data.bad_pictures import MarkBadPictures, ReadableBatches, checked_policy
 from detrex.data.preparation import prepared_data
 from detrex.engine.distributed import sync_buffers, unwrap_ddp
@@ -95,7 +95,9 @@ class Evaluation:
 
     def __init__(self, cfg: DictConfig) -> None:
         self.loader = build_loader(cfg, "dataloader.test")
-        self.evaluator: DatasetEvaluator = instantiate(cfg.dataloader.evaluator)
+        self.evaluator: DatasetEvaluator = build_part(
+            cfg.dataloader.evaluator, "dataloader.evaluator"
+        )
         self.amp = bool(try_get_key(cfg, "train.amp.enabled", default=False))
         self.amp_dtype = amp_dtype(cfg)
         self.ema = bool(try_get_key(cfg, "train.model_ema.enabled", default=False))
@@ -212,15 +214,19 @@ def build_loader(cfg: DictConfig, key: str) -> Iterable:
     policy = checked_policy(try_get_key(cfg, "dataloader.on_bad_image", default="error"))
     try:
         if not isinstance(node, DictConfig) or node.get("mapper") is None:
-            return instantiate(node)
+            return build_part(node, key)
         # Its items keep their places in the config, and with them what they refer to.
-        call = dict(node.items()) | {"mapper": MarkBadPictures(instantiate(node.mapper))}
-        return ReadableBatches(instantiate(call), key, policy)
-    except FileNotFoundError as error:
+        mapper = build_part(node.mapper, f"{key}.mapper")
+        call = dict(node.items()) | {"mapper": MarkBadPictures(mapper)}
+        return ReadableBatches(build_part(call, key), key, policy)
+    except ConfigError as error:
+        cause = error.__cause__
+        if not isinstance(cause, FileNotFoundError):
+            raise
         raise ConfigError(
-            f"{key} needs {error.filename or error}, which does not exist: correct the dataset's "
+            f"{key} needs {cause.filename or cause}, which does not exist: correct the dataset's "
             "paths, or point the environment variable DETECTRON2_DATASETS at detectron2's datasets."
-        ) from error
+        ) from cause
 
 
 def _require_registered(names: Iterable[Any], key: str) -> None:

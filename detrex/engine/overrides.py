@@ -1,5 +1,6 @@
 """``key=value`` from the command line onto a config, with misspelt keys caught."""
 
+import copy
 import inspect
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -9,6 +10,8 @@ from detectron2.utils.registry import locate
 from omegaconf import DictConfig, ListConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from detrex.config.building import first_line
+from detrex.config.trust import check_named
 from detrex.errors import ConfigError, did_you_mean
 
 
@@ -28,12 +31,25 @@ def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
         ``cfg``.
 
     Raises:
-        ConfigError: a string is no override, or its key does not exist; near names are suggested.
+        ConfigError: a string is no override, its key does not exist (near names are suggested), its
+            value cannot be set there, or names a class or function that text may not; see
+            `detrex.config.trust`.
     """
     for text in overrides:
         _check(cfg, text)
-    LazyConfig.apply_overrides(cfg, [text.lstrip("+") for text in overrides])
+    trial = copy.deepcopy(cfg)
+    for text in overrides:
+        _set(trial, text)
+    for text in overrides:
+        _set(cfg, text)
     return cfg
+
+
+def _set(cfg: DictConfig, text: str) -> None:
+    try:
+        LazyConfig.apply_overrides(cfg, [text.lstrip("+")])
+    except (OmegaConfBaseException, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{text[:200]!r} cannot be set: {first_line(error)}.") from error
 
 
 def _check(cfg: DictConfig, text: str) -> None:
@@ -58,6 +74,11 @@ def _check(cfg: DictConfig, text: str) -> None:
         )
     if override.is_sweep_override():
         raise ConfigError(f"{text!r} gives several values: write a list as '{_as_list(text)}'.")
+    if not override.key_or_group or override.package is not None or "/" in override.key_or_group:
+        raise ConfigError(
+            f"{text!r} names no key: expected key=value with a dotted key, e.g. train.max_iter=100."
+        )
+    check_named(override.value(), override.key_or_group)
     if not (override.is_add() or override.is_force_add()):
         _require_key(cfg, override.key_or_group)
 

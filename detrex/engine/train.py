@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
-from detectron2.config import instantiate
 from detectron2.engine import HookBase, hooks
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter, JSONWriter, TensorboardXWriter
@@ -16,6 +15,8 @@ from torch import nn, optim
 
 from detrex.checkpoint.detection_checkpoint import DetectionCheckpointer
 from detrex.config import try_get_key
+from detrex.config.building import build_part
+from detrex.config.validation import settle
 from detrex.data.bad_pictures import ReadableBatches
 from detrex.data.class_names import CHECKPOINT_KEY, config_class_names
 from detrex.data.preparation import prepared_data
@@ -33,7 +34,8 @@ logger = logging.getLogger(__name__)
 def do_train(args: argparse.Namespace, cfg: DictConfig) -> Metrics:
     """Train a detector as its config says, with periodic evaluation, checkpoints and logs.
 
-    Read from the config; the parts with a default may be left out:
+    Read from the config; the parts with a default may be left out or null, and are filled in (see
+    `detrex.config.schema`):
 
     * ``model``: the detector, batch in, dict of losses out (training) or list of
       ``{"instances": ...}`` (evaluation).
@@ -47,7 +49,7 @@ def do_train(args: argparse.Namespace, cfg: DictConfig) -> Metrics:
     * ``train.output_dir``: gets checkpoints (with the training set's class names),
       ``metrics.json`` and TensorBoard's events.
     * ``train.init_checkpoint``: a detector's checkpoint or a bare backbone's file; default none.
-    * ``train.max_iter``: optimizer steps of the whole run.
+    * ``train.max_iter``: optimizer steps of the whole run; a resumed run may lower it.
     * ``train.device``: ``cpu``, ``cuda``, ``cuda:<n>`` or ``mps``.
     * ``train.seed``: negative (default) draws one; the checkpoint keeps it, and resumes with it.
     * ``train.amp.enabled``, ``train.amp.dtype``: mixed precision in training and evaluation, in
@@ -57,7 +59,7 @@ def do_train(args: argparse.Namespace, cfg: DictConfig) -> Metrics:
       ``norm_type``; default off.
     * ``train.ddp``: keywords of ``DistributedDataParallel``, and ``fp16_compression``.
     * ``train.model_ema``: see :mod:`detrex.modeling.ema`; default off.
-    * ``train.checkpointer``: ``period`` and ``max_to_keep``.
+    * ``train.checkpointer``: ``period``, default 5000, and ``max_to_keep``, default all.
     * ``train.eval_period``: iterations between evaluations; 0 (default) after the last one only.
     * ``train.log_period``: iterations between lines of log and ``metrics.json``; default 20.
     * ``train.wandb.enabled``, ``train.wandb.params``: keywords of ``wandb.init``; default off.
@@ -79,8 +81,8 @@ def do_train(args: argparse.Namespace, cfg: DictConfig) -> Metrics:
         CheckpointError: ``train.init_checkpoint`` fits neither the detector nor its backbone.
         NonFiniteLossError: a loss became NaN or infinite.
     """
-    apply_fast_dev_run(cfg)
     require_keys(cfg, "model", "optimizer", "lr_multiplier", "dataloader.train", "train.max_iter")
+    apply_fast_dev_run(settle(cfg))
     with prepared_data(cfg):
         loader = build_loader(cfg, "dataloader.train")
         evaluation = Evaluation(cfg) if try_get_key(cfg, "dataloader.evaluator") else None
@@ -113,7 +115,14 @@ def do_train(args: argparse.Namespace, cfg: DictConfig) -> Metrics:
     )
     start_iter = trainer.iter + 1 if resumes else 0
     _seek(trainer, start_iter)
-    trainer.train(start_iter, int(cfg.train.max_iter))
+    if start_iter > cfg.train.max_iter:
+        logger.warning(
+            "The checkpoint has taken %d iterations, and train.max_iter is %d: nothing is left to "
+            "train, and the checkpoint is evaluated.",
+            start_iter,
+            cfg.train.max_iter,
+        )
+    trainer.train(start_iter, max(start_iter, int(cfg.train.max_iter)))
     if isinstance(loader, ReadableBatches):
         loader.report("others were drawn for them.")
     return results
@@ -136,6 +145,7 @@ def evaluate_only(args: argparse.Namespace, cfg: DictConfig) -> Metrics:
         CheckpointError: the weights do not fit, heads of another number of classes included, or
             hold no EMA where it is to be evaluated.
     """
+    settle(cfg)
     evaluation = build_evaluation(cfg, required=True)
     model = build_model(cfg, _run_seed(cfg))
     checkpointer = _build_checkpointer(cfg, model)
@@ -165,7 +175,7 @@ def build_model(cfg: DictConfig, seed: int) -> nn.Module:
     """
     device = resolve_device(cfg.train.device)
     seed_everything(seed)
-    model = instantiate(cfg.model).to(device)
+    model = build_part(cfg.model, "model").to(device)
     logger.info("Model:\n%s", model)
     ema.may_build_model_ema(cfg, model)
     return model
@@ -188,7 +198,7 @@ def build_optimizer(cfg: DictConfig, model: nn.Module) -> optim.Optimizer:
         )
     node = copy.deepcopy(cfg.optimizer)
     node.params.model = model
-    return instantiate(node)
+    return build_part(node, "optimizer")
 
 
 def require_keys(cfg: DictConfig, *keys: str) -> None:
@@ -246,7 +256,7 @@ def _build_hooks(
     return [
         hooks.IterationTimer(),
         ema.EMAHook(cfg, model) if try_get_key(cfg, "train.model_ema.enabled") else None,
-        hooks.LRScheduler(trainer.optimizer, instantiate(cfg.lr_multiplier)),
+        hooks.LRScheduler(trainer.optimizer, build_part(cfg.lr_multiplier, "lr_multiplier")),
         hooks.PeriodicCheckpointer(checkpointer, **cfg.train.checkpointer) if main else None,
         hooks.EvalHook(period, evaluate),
         hooks.PeriodicWriter(_build_writers(cfg, log_period), log_period) if main else None,

@@ -20,6 +20,7 @@ from detectron2.engine import HookBase
 from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
+from detrex.config import try_get_key
 from detrex.errors import CheckpointError, ConfigError
 
 __all__ = [
@@ -301,7 +302,7 @@ def may_build_model_ema(cfg: Any, model: nn.Module) -> None:
     Raises:
         ConfigError: the model has an attribute ``ema_state`` already.
     """
-    if not cfg.train.model_ema.enabled:
+    if not _is_wanted(cfg):
         return
     model = _remove_ddp(model)
     if hasattr(model, "ema_state"):
@@ -310,7 +311,14 @@ def may_build_model_ema(cfg: Any, model: nn.Module) -> None:
             "average once"
         )
     model.ema_state = EMAState()  # type: ignore[assignment]
-    logger.info("Keeping a moving average of the weights, decay %s", cfg.train.model_ema.decay)
+    logger.info(
+        "Keeping a moving average of the weights, decay %s",
+        try_get_key(cfg, "train.model_ema.decay", default=0.999),
+    )
+
+
+def _is_wanted(cfg: Any) -> bool:
+    return bool(try_get_key(cfg, "train.model_ema.enabled", default=False))
 
 
 def may_get_ema_checkpointer(cfg: Any, model: nn.Module) -> dict[str, EMAState]:
@@ -323,7 +331,7 @@ def may_get_ema_checkpointer(cfg: Any, model: nn.Module) -> dict[str, EMAState]:
     Returns:
         ``{"ema_state": state}``, or nothing if the config wants no moving average.
     """
-    return {"ema_state": get_model_ema_state(model)} if cfg.train.model_ema.enabled else {}
+    return {"ema_state": get_model_ema_state(model)} if _is_wanted(cfg) else {}
 
 
 def get_model_ema_state(model: nn.Module) -> EMAState:

@@ -1,0 +1,50 @@
+"""Parts of a config made into objects, with what fails told in one sentence."""
+
+import traceback
+from pathlib import Path
+from typing import Any
+
+from detectron2.config import instantiate
+
+from detrex.errors import ConfigError, DetrexError
+
+
+def build_part(node: Any, name: str) -> Any:
+    """Make the object that a part of a config describes.
+
+    Args:
+        node: a lazy call.
+        name: its place in the config, for messages.
+
+    Returns:
+        What it makes.
+
+    Raises:
+        ConfigError: a constructor refused what it got; the sentence says where, and the cause is
+            chained.
+        DetrexError: one of the package's own constructors did.
+    """
+    try:
+        return instantiate(node)
+    except DetrexError:
+        raise
+    except Exception as error:  # constructors can fail in any way
+        raise ConfigError(f"{name} cannot be built: {first_line(error)}{_place(error)}.") from error
+
+
+def first_line(error: BaseException) -> str:
+    """Say in one line what an error says.
+
+    Args:
+        error: any error.
+
+    Returns:
+        Its message without what follows the first line, or its type where it has none.
+    """
+    text = next(iter(str(error).strip().splitlines()), "").rstrip(".")
+    return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
+
+
+def _place(error: BaseException) -> str:
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f" ({Path(frame.filename).name}, line {frame.lineno})"

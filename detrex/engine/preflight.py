@@ -1,0 +1,253 @@
+"""The mistakes of a run's config that show before anything is read or built.
+
+A run and ``detrex check`` call `find_mistakes`, so that both say the same.
+"""
+
+import copy
+import math
+import os
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from torch import nn
+
+from detrex.checkpoint.download import is_address
+from detrex.config.building import build_part
+from detrex.config.lint import check_targets, lazy_calls
+from detrex.config.types import check_types
+from detrex.config.validation import check_values, peek, settle, shown
+from detrex.engine.distributed import resolve_device
+from detrex.errors import ConfigError, did_you_mean
+from detrex.modeling.backbone.weights import WEIGHT_FILES
+
+_ALWAYS = ("model", "train", "train.device", "train.output_dir")
+_CALLS = ("model", "dataloader.test", "dataloader.evaluator")
+_TRAINING = ("optimizer", "optimizer.params", "lr_multiplier", "dataloader.train")
+
+_IMPORT = " Import it from the common configs, e.g. train = get_config('common/train.py').train."
+
+
+def find_mistakes(cfg: Any, *, eval_only: bool = False, resume: bool = False) -> list[str]:
+    """List the mistakes of a config; only optimizer and schedule are built, without a model.
+
+    Args:
+        cfg: the whole config, which is not changed.
+        eval_only: whether training's parts are left alone.
+        resume: whether the run goes on from a checkpoint of its own, so that
+            ``train.init_checkpoint`` need not be there.
+
+    Returns:
+        One sentence each, the most telling first; empty where there is none.
+    """
+    cfg = copy.deepcopy(cfg)
+    findings = [*_wrong_parts(cfg, eval_only), *check_values(cfg)]
+    if not findings:
+        settle(cfg)
+    findings += [*check_targets(cfg), *check_types(cfg)]
+    findings += [*_bad_device(cfg), *_bad_output_dir(cfg), *_absent_weights(cfg, resume)]
+    findings += [*_unknown_datasets(cfg), *_unlike_evaluator(cfg)]
+    if not findings and not eval_only:
+        findings += [*_bad_optimizer(cfg), *_bad_schedule(cfg)]
+    if eval_only:
+        findings = [finding for finding in findings if not finding.startswith(_TRAINING)]
+    return _one_for_each_key(findings)
+
+
+def check_config(cfg: DictConfig, *, eval_only: bool = False, resume: bool = False) -> DictConfig:
+    """Refuse a config that has a mistake, and settle one that has none.
+
+    Args:
+        cfg: the whole config; see `detrex.config.validation.settle` for what changes in it.
+        eval_only: see `find_mistakes`.
+        resume: see `find_mistakes`.
+
+    Returns:
+        ``cfg``.
+
+    Raises:
+        ConfigError: with the first mistake, and the number of the others.
+    """
+    mistakes = find_mistakes(cfg, eval_only=eval_only, resume=resume)
+    if mistakes:
+        others = len(mistakes) - 1
+        more = f" ({others} more: `detrex check` lists all.)" if others else ""
+        raise ConfigError(mistakes[0] + more)
+    return settle(cfg)
+
+
+def _one_for_each_key(findings: Iterable[str]) -> list[str]:
+    """Of several sentences on one key keep the first; sentences begin with their key."""
+    kept: dict[str, str] = {}
+    for finding in findings:
+        start = re.match(r"[A-Za-z_][\w\[\]]*(?:\.[\w\[\]]+)+(?=[= ])", finding)
+        kept.setdefault(start.group() if start else finding, finding)
+    return list(kept.values())
+
+
+def _wrong_parts(cfg: DictConfig, eval_only: bool) -> Iterator[str]:
+    """Parts that are missing, and parts that are something else than they must be."""
+    for name in ("dataloader", "train"):
+        node = peek(cfg, name)
+        if _is_there(node) and not isinstance(node, DictConfig):
+            yield f"{name}={shown(node)} cannot be used: expected a group of keys."
+            cfg[name] = None
+    training = () if eval_only else ("dataloader", *_TRAINING, "train.max_iter")
+    for name in (*_ALWAYS, *training):
+        holder = peek(cfg, name.rpartition(".")[0]) if "." in name else cfg
+        if peek(cfg, name) is None and isinstance(holder, DictConfig):
+            hint = did_you_mean(name.rpartition(".")[2], [str(other) for other in holder])
+            yield f"the config has no {name!r}, which a run needs.{hint or _IMPORT}"
+    for name in _CALLS if eval_only else (*_CALLS, *_TRAINING):
+        node = peek(cfg, name)
+        if _is_there(node) and not _is_call(node, name):
+            yield f"{name}={shown(node)} cannot be used: expected a call, e.g. L(Class)(...)."
+            OmegaConf.update(cfg, name, None, merge=False)
+    if peek(cfg, "dataloader.evaluator") and not peek(cfg, "dataloader.test"):
+        yield "the config has no 'dataloader.test', which dataloader.evaluator needs."
+
+
+def _is_there(node: Any) -> bool:
+    return node is not None and node is not ...
+
+
+def _is_call(node: Any, name: str) -> bool:
+    if isinstance(node, ListConfig) and name == "dataloader.evaluator":
+        return all(_is_call(one, "") for one in node)
+    if OmegaConf.is_config(node):
+        return isinstance(node, DictConfig) and "_target_" in node
+    return not isinstance(node, str | int | float)  # an object that is there already
+
+
+def _bad_device(cfg: DictConfig) -> Iterator[str]:
+    name = peek(cfg, "train.device")
+    if not isinstance(name, str):
+        return
+    try:
+        device = resolve_device(name)
+    except ConfigError as error:
+        yield str(error)
+        return
+    if device.type not in ("cpu", "cuda", "mps"):
+        try:
+            torch.zeros(1, device=device).item()
+        except (RuntimeError, NotImplementedError, AssertionError):
+            yield (
+                f"train.device={name} holds no data that this PyTorch can compute with: use cpu, "
+                "cuda, cuda:<n> or mps."
+            )
+
+
+def _bad_output_dir(cfg: DictConfig) -> Iterator[str]:
+    folder = peek(cfg, "train.output_dir")
+    if not isinstance(folder, str):
+        return
+    if not folder.strip():
+        yield f"train.output_dir={folder!r} names no folder: give one, e.g. ./output."
+        return
+    path = Path(folder).absolute()
+    try:
+        parent = next(p for p in [path, *path.parents] if p.exists())
+    except (OSError, ValueError) as error:
+        yield f"train.output_dir={shown(folder)} cannot be a folder: {error}."
+        return
+    if not parent.is_dir():
+        yield f"train.output_dir {folder} cannot be a folder, for {parent} is a file: name another."
+    elif not os.access(parent, os.W_OK):
+        yield f"train.output_dir {folder} cannot be written to: {parent} is not yours to write."
+
+
+def _absent_weights(cfg: DictConfig, resume: bool) -> Iterator[str]:
+    named = {} if resume else {"train.init_checkpoint": peek(cfg, "train.init_checkpoint")}
+    for path, call in lazy_calls(peek(cfg, "model"), "model"):
+        named |= {f"{path}.{key}": call.get(key) for key in ("weights", "checkpoint_path")}
+    for key, value in named.items():
+        text = value.partition("?")[0] if isinstance(value, str) else ""
+        is_path = text.endswith(WEIGHT_FILES) and not is_address(text)
+        if is_path and not Path(text).expanduser().is_file():
+            yield f"{key} is {text!r}, which does not exist: correct the path."
+
+
+def _unlike_evaluator(cfg: DictConfig) -> Iterator[str]:
+    tested = peek(cfg, "dataloader.test.dataset.names")
+    evaluated = peek(cfg, "dataloader.evaluator.dataset_name")
+    both_names = isinstance(tested, str) and isinstance(evaluated, str)
+    if both_names and tested != evaluated:
+        yield (
+            f"dataloader.evaluator.dataset_name is {evaluated!r}, but dataloader.test loads "
+            f'{tested!r}: write "${{..test.dataset.names}}" for the first.'
+        )
+
+
+def _unknown_datasets(cfg: DictConfig) -> Iterator[str]:
+    for side in ("train", "test"):
+        where = f"dataloader.{side}.dataset.names"
+        names = peek(cfg, where)
+        if isinstance(names, DictConfig):
+            yield from _absent_files(where, names)
+            continue
+        for name in names if isinstance(names, ListConfig) else filter(None, [names]):
+            yield from _unknown_dataset(where, name)
+
+
+def _absent_files(where: str, call: DictConfig) -> Iterator[str]:
+    for key in ("json_file", "image_root"):
+        path = call.get(key)
+        if isinstance(path, str) and path and not Path(path).expanduser().exists():
+            yield f"{where}: {key} is {path}, which does not exist."
+
+
+def _unknown_dataset(where: str, name: Any) -> Iterator[str]:
+    from detectron2.data import DatasetCatalog, MetadataCatalog
+
+    if not isinstance(name, str):
+        if not OmegaConf.is_config(name):
+            yield f"{where}={shown(name)} cannot be used: expected the name of a data set."
+    elif name not in DatasetCatalog.list():
+        yield (
+            f"{where} asks for {name!r}, which is not registered."
+            f"{did_you_mean(name, DatasetCatalog.list())} Data of your own: "
+            "L(register_coco_json)(name=..., json_file=..., image_root=...)."
+        )
+    else:
+        file = MetadataCatalog.get(name).get("json_file")
+        if file and not Path(file).exists():
+            yield (
+                f"{where}: the annotations of {name!r} are expected at {file}, where nothing "
+                "is: put them there, or set DETECTRON2_DATASETS to the folder above coco/."
+            )
+
+
+def _bad_optimizer(cfg: DictConfig) -> Iterator[str]:
+    """What the optimizer's own constructor refuses, tried on one parameter."""
+    node = copy.deepcopy(cfg.optimizer)
+    if not isinstance(node, DictConfig):
+        return
+    node.params = None
+    node = {**node, "params": [nn.Parameter(torch.zeros(1))]}
+    try:
+        build_part(node, "optimizer")
+    except ConfigError as error:
+        yield str(error)
+
+
+def _bad_schedule(cfg: DictConfig) -> Iterator[str]:
+    """What the schedule refuses, tried from the first iteration to the last."""
+    try:
+        schedule = build_part(cfg.lr_multiplier, "lr_multiplier")
+    except ConfigError as error:
+        yield str(error)
+        return
+    last = max(int(cfg.train.max_iter) - 1, 0)
+    for step in {0, last // 2, last}:
+        try:
+            factor = float(schedule(step / (last + 1)))
+        except Exception as error:  # schedules can fail in any way
+            yield f"lr_multiplier fails at iteration {step}: {type(error).__name__}: {error}."
+            return
+        if not math.isfinite(factor) or factor < 0:
+            yield f"lr_multiplier is {factor} at iteration {step}: expected numbers of at least 0."
+            return
