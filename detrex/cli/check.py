@@ -60,18 +60,14 @@ def run(arguments: argparse.Namespace) -> int:
 def _check(arguments: argparse.Namespace) -> int:
     from detrex.cli.catalogue import parse_size
     from detrex.config import load_config
-    from detrex.config.leftovers import drop_leftovers
     from detrex.config.validation import misspelt_keys
-    from detrex.engine.preflight import find_mistakes
 
     cfg = load_config(arguments.config)
-    findings = list(_override(cfg, arguments.overrides))
-    drop_leftovers(cfg)
+    findings = static_findings(cfg, arguments.overrides)
     try:
         size = parse_size(arguments.size) if arguments.size else training_size(cfg)
     except ValueError:
         arguments.parser.error(f"--size expects e.g. 800x1333, got {arguments.size!r}")
-    findings += find_mistakes(cfg)
     seen = _dry_run(cfg, size)
     findings += [finding for finding in seen.findings if finding not in findings] if seen else []
     remarks = misspelt_keys(cfg)
@@ -81,6 +77,23 @@ def _check(arguments: argparse.Namespace) -> int:
     else:
         print(text_of(seen, findings, remarks))
     return 1 if findings else 0
+
+
+def static_findings(cfg: Any, overrides: Sequence[str] = ()) -> list[str]:
+    """List the mistakes that show before anything is built; a run refuses the same.
+
+    Args:
+        cfg: the whole config, which gets the overrides that can be set.
+        overrides: ``key=value``, as for training.
+
+    Returns:
+        One sentence each.
+    """
+    from detrex.config.leftovers import drop_leftovers
+    from detrex.engine.preflight import find_mistakes
+
+    findings = list(_override(cfg, overrides))
+    return findings + find_mistakes(drop_leftovers(cfg))
 
 
 def _dry_run(cfg: Any, size: tuple[int, int]) -> Any:
@@ -168,7 +181,7 @@ def _cost(seen: Any) -> list[str]:
     return lines
 
 
-def _override(cfg: Any, overrides: list[str]) -> Iterator[str]:
+def _override(cfg: Any, overrides: Sequence[str]) -> Iterator[str]:
     from detrex.engine.overrides import apply_overrides
 
     for text in overrides:

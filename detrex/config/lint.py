@@ -64,52 +64,56 @@ def lazy_calls(cfg: Any, path: str = "") -> Iterator[tuple[str, DictConfig]]:
     Yields:
         Dotted name and call.
     """
-    for name, node in walk(cfg, path):
+    for name, node in walk(cfg, path, references=False):
         if isinstance(node, DictConfig) and "_target_" in node:
             yield name, node
 
 
-def walk(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+def walk(node: Any, path: str = "", *, references: bool = True) -> Iterator[tuple[str, Any]]:
     """Go through a config; what a reference leads to is passed over, for it stands elsewhere.
 
     Args:
         node: a config or a part of one.
         path: its dotted name, empty for the root.
+        references: whether references are followed, to see which lead to nothing.
 
     Yields:
         Dotted name and dict or list, the outermost first; for a reference to nothing its error.
     """
-    if OmegaConf.is_config(node) and node._is_none():
-        return
-    if isinstance(node, DictConfig):
-        children: list[tuple[Any, str]] = [
-            (key, f"{path}.{key!s}" if path else str(key)) for key in node
-        ]
-    elif isinstance(node, ListConfig):
-        children = [(index, f"{path}[{index}]") for index in range(len(node))]
-    else:
+    if not OmegaConf.is_config(node) or node._is_none():
         return
     yield path, node
-    for key, inner in children:
+    for key in node.keys() if isinstance(node, DictConfig) else range(len(node)):
+        is_item = isinstance(node, ListConfig)
+        inner = f"{path}[{key}]" if is_item else f"{path}.{key!s}" if path else str(key)
         if OmegaConf.is_missing(node, key):
             continue
-        try:
-            child = node[key]
-        except (OmegaConfBaseException, RecursionError) as error:
-            yield inner, error
-            continue
         if not OmegaConf.is_interpolation(node, key):
-            yield from walk(child, inner)
+            yield from walk(node[key], inner, references=references)
+        elif references:
+            try:
+                node[key]
+            except (OmegaConfBaseException, RecursionError) as error:
+                yield inner, error
 
 
 def _check_call(node: DictConfig, path: str) -> Iterator[str]:
-    target = node["_target_"]
+    try:
+        target = node["_target_"]
+    except OmegaConfBaseException:  # a reference to nothing, which `walk` gives as well
+        return
     if isinstance(target, str):
         try:
             target = locate(target)
         except Exception as error:
             yield f"{path} calls {target!r}, which cannot be imported: {_first_line(error)}"
             return
+    if not callable(target):
+        yield f"{path}._target_={target!s:.80} cannot be called: expected a class or a function."
+        return
+    for key in node:
+        if OmegaConf.is_missing(node, key):
+            yield f"{path}.{key!s} is still to be given: its value is '???'."
     given = {str(key) for key in node if key != "_target_"}
     yield from (f"{path or 'config'}: {mistake}" for mistake in _signature_mistakes(target, given))
 

@@ -10,11 +10,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, field
 from typing import Any
 
+from fvcore.common.checkpoint import PeriodicCheckpointer
+from PIL.Image import MODES
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad_norm_
 
 ABSENT = "???"
 """The default of a key that has none: omegaconf's sign for a value that is still to be given."""
+
+IMAGE_FORMATS = ("RGB", "BGR", "L", "YUV-BT.601", *MODES)
+"""What detectron2 reads pictures as: the modes of Pillow, and two of its own."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,7 @@ class Rule:
             wanted = len(value) if self.length is None else self.length
             return len(value) == wanted and all(self.allows(item) for item in value)
         if self.choices:
-            return value in self.choices
+            return value in self.choices or value is ...
         if isinstance(value, bool) or not isinstance(value, int | float):
             return True
         if math.isnan(value) or (math.isinf(value) and not self.infinite):
@@ -188,7 +193,7 @@ class Train:
     clip_grad: ClipGrad = group(ClipGrad)
     ddp: Ddp = group(Ddp, takes=DistributedDataParallel)
     fast_dev_run: FastDevRun = group(FastDevRun)
-    checkpointer: Checkpointer = group(Checkpointer)
+    checkpointer: Checkpointer = group(Checkpointer, takes=PeriodicCheckpointer)
     wandb: Wandb = group(Wandb)
     model_ema: ModelEma = group(ModelEma)
 
@@ -211,6 +216,14 @@ class Dataset:
 
     filter_empty: bool = key()
     min_keypoints: int = key(at_least=0)
+
+
+@dataclass
+class Mapper:
+    """``dataloader.train.mapper`` and ``dataloader.test.mapper``, whatever class they call."""
+
+    img_format: str = key(choices=IMAGE_FORMATS)
+    image_format: str = key(choices=IMAGE_FORMATS)
 
 
 @dataclass
@@ -264,8 +277,10 @@ GROUPS: Mapping[str, type] = {
     "lr_multiplier": Warmup,
     "dataloader.train": Loader,
     "dataloader.train.dataset": Dataset,
+    "dataloader.train.mapper": Mapper,
     "dataloader.test": Loader,
     "dataloader.test.dataset": Dataset,
+    "dataloader.test.mapper": Mapper,
     "dataloader.evaluator": Evaluator,
 }
 """The groups by their place in a config; ``train`` alone gets defaults for what it lacks."""
@@ -279,7 +294,7 @@ def _each(rule: Rule, names: str) -> Iterable[tuple[str, Rule]]:
     return ((name, rule) for name in names.split())
 
 
-NUMBERS: Mapping[str, Rule] = dict(
+ARGUMENTS: Mapping[str, Rule] = dict(
     [
         *_each(
             _COUNT,
@@ -295,6 +310,8 @@ NUMBERS: Mapping[str, Rule] = dict(
             "eps padding short_edge_length",
         ),
         ("temperature", Rule(above=0)),
+        ("offset", Rule()),
+        ("input_format", Rule(choices=("RGB", "BGR"))),
         ("norm_type", Rule(above=0, infinite=True)),
     ]
 )

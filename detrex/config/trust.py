@@ -103,6 +103,10 @@ def _near(name: str) -> str:
 
 
 def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """Go through scalars, and whatever stands under ``_target_``."""
+    if path.rpartition(".")[2] == "_target_":
+        yield path, value
+        return
     if OmegaConf.is_config(value):
         value = OmegaConf.to_container(value)
     if isinstance(value, Mapping):
@@ -115,10 +119,7 @@ def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
         yield path, value
         return
     for inner, item in children:
-        if inner.rpartition(".")[2] == "_target_":
-            yield inner, item
-        else:
-            yield from _leaves(item, inner)
+        yield from _leaves(item, inner)
 
 
 def _check_resolvers(text: str, where: str) -> None:

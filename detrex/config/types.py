@@ -9,10 +9,10 @@ from typing import Any
 
 from detectron2.utils.registry import locate
 from omegaconf import DictConfig, ListConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
 from detrex.config.lint import lazy_calls
+from detrex.config.validation import read, read_all, shown
 
 _NUMBERS = {int: (int,), float: (int, float), bool: (bool,), str: (str,)}
 _MAPPINGS = (Mapping, dict)
@@ -42,7 +42,7 @@ def check_types(cfg: Any) -> list[str]:
 
 
 def _mistakes(path: str, call: DictConfig) -> Iterator[str]:
-    target = call["_target_"]
+    target = read(call, "_target_")
     with suppress(Exception):  # a target that cannot be found is told by check_targets
         target = locate(target) if isinstance(target, str) else target
     hints = _hints(target)
@@ -51,14 +51,10 @@ def _mistakes(path: str, call: DictConfig) -> Iterator[str]:
         name = str(key)
         if name not in hints or OmegaConf.is_missing(call, key):
             continue
-        try:
-            value = call[key]
-        except OmegaConfBaseException:  # a reference to nothing is told by check_targets
-            continue
+        value = read(call, key)
         if not _fits(value, hints[name]):
-            shown = OmegaConf.to_container(value) if _is_config(value) else value
             owner = getattr(target, "__qualname__", repr(target))
-            yield f"{where}{name} of {owner}() must be {_shown(hints[name])}, got {shown!r}."
+            yield f"{where}{name} of {owner}() must be {_shown(hints[name])}, got {shown(value)}."
 
 
 def _hints(target: Any) -> Mapping[str, Any]:
@@ -75,6 +71,8 @@ def _is_config(value: Any) -> bool:
 
 def _fits(value: Any, hint: Any) -> bool:
     """Whether a value can be meant by an annotation; True where nothing certain can be said."""
+    if value is ...:  # a reference to nothing is told by check_targets
+        return True
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in _UNIONS:
         return any(_fits(value, one) for one in arguments)
@@ -99,7 +97,7 @@ def _fits_sequence(value: Any, items: list[Any]) -> bool:
     if isinstance(value, str | int | float | None):
         return False
     if isinstance(value, ListConfig) and len(items) == 1:
-        return all(_fits(item, items[0]) for item in value)
+        return all(_fits(item, items[0]) for item in read_all(value))
     return _is_call(value) or not isinstance(value, DictConfig)
 
 
@@ -108,7 +106,7 @@ def _fits_mapping(value: Any, arguments: tuple[Any, ...]) -> bool:
         return False
     if not isinstance(value, DictConfig) or _is_call(value) or len(arguments) != 2:
         return True
-    return all(_fits(value[key], arguments[1]) for key in value)
+    return all(_fits(read(value, key), arguments[1]) for key in value)
 
 
 def _is_call(value: Any) -> bool:

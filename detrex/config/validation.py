@@ -11,12 +11,13 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from detrex.config.config import try_get_key
-from detrex.config.lint import lazy_calls
-from detrex.config.schema import ABSENT, GROUPS, NUMBERS, Rule, Train, default_of
+from detrex.config.lint import walk
+from detrex.config.schema import ABSENT, ARGUMENTS, GROUPS, Rule, Train, default_of
 from detrex.errors import ConfigError, did_you_mean
 
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-_ANY_NUMBER = Rule(infinite=True)
+_ANYTHING = Rule(infinite=True)
+_MOST_SHOWN = 80
 _NOTHING = object()
 
 
@@ -39,7 +40,7 @@ def check_values(cfg: Any) -> list[str]:
         holder = peek(cfg, parent) if parent else cfg
         if isinstance(holder, DictConfig):
             mistakes += _check_group(path, kind, read(holder, name))
-    mistakes += [m for part in ("model", "dataloader") for m in _check_numbers(cfg, part)]
+    mistakes += [m for part in ("model", "dataloader") for m in _check_arguments(cfg, part)]
     return mistakes
 
 
@@ -93,11 +94,15 @@ def read(node: DictConfig | ListConfig, name: Any) -> Any:
         nowhere, which `detrex.config.lint` tells.
     """
     try:
-        if isinstance(node, DictConfig) and (node._is_none() or name not in node):
-            return ...
-        return node[name]
+        is_there = isinstance(node, ListConfig) or (not node._is_none() and name in list(node))
+        return node[name] if is_there else ...
     except (OmegaConfBaseException, RecursionError):
         return ...
+
+
+def read_all(node: ListConfig) -> list[Any]:
+    """Read the items of a list; see `read`."""
+    return [] if node._is_none() else [read(node, index) for index in range(len(node))]
 
 
 def peek(cfg: Any, name: str) -> Any:
@@ -157,7 +162,8 @@ def _check_keywords(path: str, one: Any, value: Any) -> Iterator[str]:
     if function is None or not isinstance(value, DictConfig):
         return
     own = [inner.name for inner in dataclasses.fields(one.type)]
-    names = [*own, *inspect.signature(function).parameters]
+    parameters = inspect.signature(function).parameters.values()
+    names = [*own, *(p.name for p in parameters if p.default is not p.empty)]
     for name in value:
         if name not in names:
             yield (
@@ -170,6 +176,8 @@ def _convert(kind: type, one: Any, value: Any) -> Any:
     """Give a value its field's type by omegaconf's rules, or `_NOTHING` where it cannot have it."""
     if isinstance(value, float) and one.type is int and value.is_integer():
         value = int(value)  # 1e3
+    if one.type is bool and isinstance(value, int) and value not in (0, 1):
+        return _NOTHING  # omegaconf takes any number but 0 for true
     if one.type is str and (isinstance(value, bool) or not isinstance(value, str | int | float)):
         return _NOTHING
     typed = _typed(kind)
@@ -189,7 +197,8 @@ def _typed(kind: type) -> DictConfig:
 def _settle_group(node: DictConfig, kind: type, complete: bool) -> None:
     for one in dataclasses.fields(kind):
         value = read(node, one.name)
-        if value is None and _rule(one).nullable:
+        is_broken = value is ... and OmegaConf.is_interpolation(node, one.name)
+        if is_broken or (value is None and _rule(one).nullable):
             continue
         if dataclasses.is_dataclass(one.type):
             if not isinstance(value, DictConfig):
@@ -199,7 +208,7 @@ def _settle_group(node: DictConfig, kind: type, complete: bool) -> None:
             default = default_of(one)
             if complete and default != ABSENT:
                 _put(node, one.name, default)
-        elif not OmegaConf.is_config(value):
+        elif not isinstance(value, DictConfig):
             converted = _convert(kind, one, value)
             if converted is not _NOTHING and type(converted) is not type(value):
                 _put(node, one.name, converted)
@@ -209,21 +218,26 @@ def _put(node: DictConfig, name: str, value: Any) -> None:
     OmegaConf.update(node, name, value, force_add=True, merge=False)
 
 
-def _check_numbers(cfg: Any, part: str) -> Iterator[str]:
-    node = peek(cfg, part)
-    if not isinstance(node, DictConfig):
-        return
-    for path, call in lazy_calls(node, part):
-        for name in call:
-            rule = NUMBERS.get(str(name), _ANY_NUMBER)
-            if name == "num_classes" and "backbone" in path:
-                rule = _ANY_NUMBER  # 0 takes the classifier away from a network of timm's
-            value = read(call, name)
-            values = list(value) if isinstance(value, ListConfig) else [value]
-            numbers = [v for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
-            if not all(rule.allows(number) for number in numbers):
-                wanted = f"numbers {rule}" if str(rule) else "numbers"
-                yield f"{path}.{name!s}={shown(value)} cannot be used: expected {wanted}."
+def _check_arguments(cfg: Any, part: str) -> Iterator[str]:
+    for path, node in walk(peek(cfg, part), part, references=False):
+        items = node if isinstance(node, DictConfig) else range(len(node))
+        for name in items:
+            rule = _rule_of(path, name)
+            if rule is _ANYTHING and OmegaConf.is_interpolation(node, name):
+                continue
+            value = read(node, name)
+            values = read_all(value) if isinstance(value, ListConfig) else [value]
+            if not all(map(rule.allows, values)):
+                inner = f"{path}[{name}]" if isinstance(node, ListConfig) else f"{path}.{name!s}"
+                wanted = " or ".join(rule.choices) or f"numbers {rule}".strip()
+                hint = did_you_mean(str(value), rule.choices)
+                yield f"{inner}={shown(value)} cannot be used: expected {wanted}.{hint}"
+
+
+def _rule_of(path: str, name: Any) -> Rule:
+    if name == "num_classes" and "backbone" in path:
+        return _ANYTHING  # 0 takes the classifier away from a network of timm's
+    return ARGUMENTS.get(str(name), _ANYTHING)
 
 
 def _misspelt(path: str, kind: type, node: Any) -> Iterator[str]:
@@ -247,7 +261,7 @@ def _rule(one: Any) -> Rule:
 def _expected(one: Any) -> str:
     rule = _rule(one)
     if rule.choices:
-        return " or ".join(rule.choices)
+        return " or ".join(rule.choices[:4])
     if one.type in _WORDS:
         return f"{_WORDS[one.type]} {rule}".strip()
     if str(one.type).startswith("list"):
@@ -262,4 +276,5 @@ def shown(value: Any) -> str:
         value: anything.
     """
     plain = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
-    return reprlib.repr(plain)
+    text = reprlib.repr(plain)
+    return text if len(text) <= _MOST_SHOWN else f"{text[: _MOST_SHOWN - 3]}..."

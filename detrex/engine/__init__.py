@@ -2,6 +2,7 @@
 
 cli          command line -> config -> processes
 overrides    key=value onto a config
+preflight    mistakes of a config that show before anything is built
 launch       one process or many
 train        config -> parts -> the run
 trainer      one optimizer step

@@ -19,9 +19,9 @@ from detrex.checkpoint.download import is_address
 from detrex.config.building import build_part
 from detrex.config.lint import check_targets, lazy_calls
 from detrex.config.types import check_types
-from detrex.config.validation import check_values, peek, settle, shown
+from detrex.config.validation import check_values, peek, read, settle, shown
 from detrex.engine.distributed import resolve_device
-from detrex.errors import ConfigError, did_you_mean
+from detrex.errors import ConfigError, DetrexError, did_you_mean
 from detrex.modeling.backbone.weights import WEIGHT_FILES
 
 _ALWAYS = ("model", "train", "train.device", "train.output_dir")
@@ -44,14 +44,14 @@ def find_mistakes(cfg: Any, *, eval_only: bool = False, resume: bool = False) ->
         One sentence each, the most telling first; empty where there is none.
     """
     cfg = copy.deepcopy(cfg)
-    findings = [*_wrong_parts(cfg, eval_only), *check_values(cfg)]
+    findings = [*_wrong_parts(cfg, eval_only), *check_values(cfg), *check_targets(cfg)]
     if not findings:
         settle(cfg)
-    findings += [*check_targets(cfg), *check_types(cfg)]
+    findings += check_types(cfg)
     findings += [*_bad_device(cfg), *_bad_output_dir(cfg), *_absent_weights(cfg, resume)]
     findings += [*_unknown_datasets(cfg), *_unlike_evaluator(cfg)]
-    if not findings and not eval_only:
-        findings += [*_bad_optimizer(cfg), *_bad_schedule(cfg)]
+    if not findings:
+        findings += [*_bad_optimizer(cfg), *_bad_schedule(cfg), *_bad_mappers(cfg)]
     if eval_only:
         findings = [finding for finding in findings if not finding.startswith(_TRAINING)]
     return _one_for_each_key(findings)
@@ -172,8 +172,8 @@ def _absent_weights(cfg: DictConfig, resume: bool) -> Iterator[str]:
 
 
 def _unlike_evaluator(cfg: DictConfig) -> Iterator[str]:
-    tested = peek(cfg, "dataloader.test.dataset.names")
-    evaluated = peek(cfg, "dataloader.evaluator.dataset_name")
+    tested = _registered_name(peek(cfg, "dataloader.test.dataset.names"))
+    evaluated = _registered_name(peek(cfg, "dataloader.evaluator.dataset_name"))
     both_names = isinstance(tested, str) and isinstance(evaluated, str)
     if both_names and tested != evaluated:
         yield (
@@ -182,10 +182,17 @@ def _unlike_evaluator(cfg: DictConfig) -> Iterator[str]:
         )
 
 
+def _registered_name(names: Any) -> Any:
+    """The name of a data set, or that which a call registers it under."""
+    return read(names, "name") if isinstance(names, DictConfig) else names
+
+
 def _unknown_datasets(cfg: DictConfig) -> Iterator[str]:
     for side in ("train", "test"):
         where = f"dataloader.{side}.dataset.names"
         names = peek(cfg, where)
+        if names is ...:  # a list of pictures, or a reference to nothing
+            continue
         if isinstance(names, DictConfig):
             yield from _absent_files(where, names)
             continue
@@ -195,9 +202,11 @@ def _unknown_datasets(cfg: DictConfig) -> Iterator[str]:
 
 def _absent_files(where: str, call: DictConfig) -> Iterator[str]:
     for key in ("json_file", "image_root"):
-        path = call.get(key)
+        path = read(call, key)
         if isinstance(path, str) and path and not Path(path).expanduser().exists():
             yield f"{where}: {key} is {path}, which does not exist."
+        elif path is not ... and not isinstance(path, str | os.PathLike | None):
+            yield f"{where}.{key}={shown(path)} cannot be used: expected a path."
 
 
 def _unknown_dataset(where: str, name: Any) -> Iterator[str]:
@@ -223,25 +232,23 @@ def _unknown_dataset(where: str, name: Any) -> Iterator[str]:
 
 def _bad_optimizer(cfg: DictConfig) -> Iterator[str]:
     """What the optimizer's own constructor refuses, tried on one parameter."""
-    node = copy.deepcopy(cfg.optimizer)
-    if not isinstance(node, DictConfig):
-        return
-    node.params = None
-    node = {**node, "params": [nn.Parameter(torch.zeros(1))]}
-    try:
-        build_part(node, "optimizer")
-    except ConfigError as error:
-        yield str(error)
+    node = peek(cfg, "optimizer")
+    if isinstance(node, DictConfig):
+        keywords = {str(name): node[name] for name in node if name != "params"}
+        yield from _refusal({**keywords, "params": [nn.Parameter(torch.zeros(1))]}, "optimizer")
 
 
 def _bad_schedule(cfg: DictConfig) -> Iterator[str]:
     """What the schedule refuses, tried from the first iteration to the last."""
-    try:
-        schedule = build_part(cfg.lr_multiplier, "lr_multiplier")
-    except ConfigError as error:
-        yield str(error)
+    node, length = peek(cfg, "lr_multiplier"), peek(cfg, "train.max_iter")
+    if node is None or length is None:
         return
-    last = max(int(cfg.train.max_iter) - 1, 0)
+    refusals = list(_refusal(node, "lr_multiplier"))
+    yield from refusals
+    if refusals:
+        return
+    schedule = build_part(node, "lr_multiplier")
+    last = int(length) - 1
     for step in {0, last // 2, last}:
         try:
             factor = float(schedule(step / (last + 1)))
@@ -251,3 +258,18 @@ def _bad_schedule(cfg: DictConfig) -> Iterator[str]:
         if not math.isfinite(factor) or factor < 0:
             yield f"lr_multiplier is {factor} at iteration {step}: expected numbers of at least 0."
             return
+
+
+def _bad_mappers(cfg: DictConfig) -> Iterator[str]:
+    """What a mapper or its augmentations refuse."""
+    for name in ("dataloader.train.mapper", "dataloader.test.mapper"):
+        node = peek(cfg, name)
+        if isinstance(node, DictConfig):
+            yield from _refusal(node, name)
+
+
+def _refusal(node: Any, name: str) -> Iterator[str]:
+    try:
+        build_part(node, name)
+    except DetrexError as error:
+        yield f"{name}: {error}" if name not in str(error) else str(error)

@@ -5,7 +5,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from detrex.cli import main
-from detrex.cli.check import static_findings, training_size
+from detrex.cli.check import training_size
 from detrex.config import get_config
 from detrex.config.config import configs_root
 
@@ -83,28 +83,6 @@ def test_check__bad_size(capsys):
         main(["check", SHAPES, "--size", "wide"])
     assert error.value.code == 2
     assert "--size expects e.g. 800x1333" in capsys.readouterr().err
-
-
-def test_static_findings__datasets_and_parts():
-    cfg = get_config("dino/dino_r50_4scale_12ep.py")
-    cfg.dataloader.train.dataset.names = "coco_2017_trian"
-    del cfg["optimizer"]
-    findings = "\n".join(static_findings(cfg))
-    assert "'coco_2017_trian', which is not registered. Did you mean 'coco_2017_train'" in findings
-    assert "the config has no 'optimizer'" in findings
-
-
-def test_static_findings__keys_evaluator_and_output_below_a_file(tmp_path):
-    cfg = get_config("dino/dino_r50_4scale_12ep.py")
-    (tmp_path / "file").write_text("")
-    cfg.train.output_dir = str(tmp_path / "file" / "run")
-    cfg.train.max_iters = cfg.train.max_iter
-    del cfg.train["max_iter"]
-    cfg.dataloader.evaluator.dataset_name = "coco_2017_train"
-    findings = "\n".join(static_findings(cfg))
-    assert "no 'train.max_iter', which training needs. Did you mean 'max_iters'" in findings
-    assert f"cannot be a folder, for {tmp_path / 'file'} is a file" in findings
-    assert "evaluator.dataset_name is 'coco_2017_train', but dataloader.test loads" in findings
 
 
 def test_training_size__is_the_augmentations():

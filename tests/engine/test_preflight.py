@@ -1,0 +1,112 @@
+import argparse
+import copy
+import json
+
+import pytest
+from detectron2.config import LazyCall as L
+
+from detrex.cli.check import static_findings
+from detrex.cli.dry_run import dry_run
+from detrex.config import get_config, load_config
+from detrex.config.config import configs_root
+from detrex.engine import build_model, build_optimizer, cli
+from detrex.engine.preflight import find_mistakes
+from detrex.errors import DetrexError
+from tests.reference.malformed import BROKEN, LEGAL, REFUSED
+from tests.reference.stand_in import StandIn
+
+
+def test_find_mistakes__datasets_and_parts():
+    cfg = get_config("dino/dino_r50_4scale_12ep.py")
+    cfg.dataloader.train.dataset.names = "coco_2017_trian"
+    del cfg["optimizer"]
+    findings = "\n".join(find_mistakes(cfg))
+    assert "'coco_2017_trian', which is not registered. Did you mean 'coco_2017_train'" in findings
+    assert "the config has no 'optimizer'" in findings
+
+
+def test_find_mistakes__keys_evaluator_and_output_below_a_file(tmp_path):
+    cfg = get_config("dino/dino_r50_4scale_12ep.py")
+    (tmp_path / "file").write_text("")
+    cfg.train.output_dir = str(tmp_path / "file" / "run")
+    cfg.train.max_iters = cfg.train.max_iter
+    del cfg.train["max_iter"]
+    cfg.dataloader.evaluator.dataset_name = "coco_2017_train"
+    findings = "\n".join(find_mistakes(cfg))
+    assert "no 'train.max_iter', which a run needs. Did you mean 'max_iters'" in findings
+    assert f"cannot be a folder, for {tmp_path / 'file'} is a file" in findings
+    assert "evaluator.dataset_name is 'coco_2017_train', but dataloader.test loads" in findings
+
+
+SHAPES = configs_root() / "dino" / "demo_shapes.py"
+FLAGS = argparse.Namespace(config_file="shapes.py", resume=False, eval_only=False)
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory):
+    """The demo's config with data of one picture, as a function that copies it.
+
+    What it gives for overrides outside the model has a model of milliseconds.
+    """
+    folder = tmp_path_factory.mktemp("shapes")
+    for name in ("train", "val"):
+        (folder / name / "images").mkdir(parents=True)
+        (folder / name / "images" / "1.png").write_bytes(b"")
+        boxes = [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 2, 30, 20]}]
+        annotations = {
+            "images": [{"id": 1, "width": 64, "height": 48, "file_name": "1.png"}],
+            "categories": [{"id": i, "name": f"class {i}"} for i in (1, 2, 3)],
+            "annotations": [{**box, "area": 600, "iscrowd": 0} for box in boxes],
+        }
+        (folder / name / "annotations.json").write_text(json.dumps(annotations))
+    cfg = load_config(SHAPES)
+    cfg.dataloader.folder = str(folder)
+    cfg.train.device = "cpu"
+    small = copy.deepcopy(cfg)
+    small.model = L(StandIn)()
+    for loader in (small.dataloader.train, small.dataloader.test):
+        loader.dataset.names.num_classes = 3
+    return lambda text: copy.deepcopy(cfg if "model" in text else small)
+
+
+@pytest.fixture
+def verdicts(shapes, tmp_path, monkeypatch):
+    """What a run says to an override before its first step, and what `detrex check` says."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "afile").write_text("")
+
+    def of_both(text):
+        monkeypatch.setattr(cli, "load_config", lambda _: shapes(text))
+        try:
+            cfg = cli.load_run_config(argparse.Namespace(**vars(FLAGS), opts=[text]))
+            if text not in LEGAL:
+                build_optimizer(cfg, build_model(cfg, 0))
+            said = ""
+        except DetrexError as error:
+            said = f"{type(error).__name__}: {error}"
+        cfg = shapes(text)
+        findings = static_findings(cfg, [text])
+        # The model is built part by part where it can be wrong.
+        if not findings and text not in LEGAL:
+            findings = dry_run(cfg.model, (32, 32)).findings
+        return said, findings
+
+    return of_both
+
+
+REFUSED_OVERRIDES = [f"{key}={value}" for key, row in REFUSED.items() for value in row.split()]
+
+
+@pytest.mark.parametrize("text", [*REFUSED_OVERRIDES, *BROKEN])
+def test_run_and_check__refuse_in_one_sentence(verdicts, text):
+    said, findings = verdicts(text)
+    assert said
+    assert "\n" not in said
+    assert len(said) < 500
+    assert findings
+    assert all("\n" not in finding and len(finding) < 500 for finding in findings)
+
+
+@pytest.mark.parametrize("text", LEGAL)
+def test_run_and_check__take_what_is_legal(verdicts, text):
+    assert verdicts(text) == ("", [])
