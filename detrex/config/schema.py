@@ -199,6 +199,13 @@ class Train:
 
 
 @dataclass
+class Dataloader:
+    """``dataloader``, beside its loaders and its evaluator."""
+
+    on_bad_image: str = key(choices=("error", "skip"))
+
+
+@dataclass
 class Loader:
     """``dataloader.train`` and ``dataloader.test``, whatever function they call."""
 
@@ -275,6 +282,7 @@ GROUPS: Mapping[str, type] = {
     "optimizer": Optimizer,
     "optimizer.params": OptimizerParams,
     "lr_multiplier": Warmup,
+    "dataloader": Dataloader,
     "dataloader.train": Loader,
     "dataloader.train.dataset": Dataset,
     "dataloader.train.mapper": Mapper,

@@ -51,6 +51,7 @@ REFUSED = {
     "lr_multiplier.scheduler": "3 abc []",
     "lr_multiplier.scheduler.start_value": "abc nan -1 []",
     "dataloader": "5 null [] abc",
+    "+dataloader.on_bad_image": "skipp 3 []",
     "dataloader.train": "5 null [] abc",
     "dataloader.train.total_batch_size": "0 -8 abc 1.5 null",
     "dataloader.train.num_workers": "-1 abc 0.5 null",
