@@ -1,4 +1,4 @@
-"""``detrex check``: every mistake of a config that can be seen without data, all at once."""
+"""``detrex check``: every mistake of a config that can be seen, of its data too, all at once."""
 
 import argparse
 import dataclasses
@@ -24,9 +24,10 @@ def add_parser(commands: Any) -> None:
     """
     parser = commands.add_parser(
         "check",
-        help="build a config's model without weights or data, and list its mistakes",
+        help="build a config's model without weights, read its data, and list all mistakes",
         description="Build a config's model on PyTorch's meta device, print what it would be, and "
-        "list every mistake that can be seen. Nothing is fetched, trained or written.",
+        "list every mistake that can be seen. The annotations are read, "
+        "the pictures looked for. Nothing is fetched, trained or written.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -68,14 +69,17 @@ def _check(arguments: argparse.Namespace) -> int:
         size = parse_size(arguments.size) if arguments.size else training_size(cfg)
     except ValueError:
         arguments.parser.error(f"--size expects e.g. 800x1333, got {arguments.size!r}")
+    cards, mistakes = _data(cfg, findings)
+    findings += mistakes
     seen = _dry_run(cfg, size)
     findings += [finding for finding in seen.findings if finding not in findings] if seen else []
     remarks = misspelt_keys(cfg)
     if arguments.json:
-        told = {"config": arguments.config, "remarks": remarks, "findings": findings}
+        data = [dataclasses.asdict(card) for card in cards]
+        told = {"config": arguments.config, "data": data, "remarks": remarks, "findings": findings}
         print(json.dumps({**(dataclasses.asdict(seen) if seen else {}), **told}, indent=1))
     else:
-        print(text_of(seen, findings, remarks))
+        print(text_of(seen, findings, remarks, cards))
     return 1 if findings else 0
 
 
@@ -94,6 +98,13 @@ def static_findings(cfg: Any, overrides: Sequence[str] = ()) -> list[str]:
 
     findings = list(_override(cfg, overrides))
     return findings + find_mistakes(drop_leftovers(cfg))
+
+
+def _data(cfg: Any, findings: Sequence[str]) -> tuple[list[Any], list[str]]:
+    """What is in the data sets and their mistakes, where the config itself lets them be read."""
+    from detrex.cli.data_card import look_at_data
+
+    return ([], []) if any("dataloader" in text for text in findings) else look_at_data(cfg)
 
 
 def _dry_run(cfg: Any, size: tuple[int, int]) -> Any:
@@ -132,15 +143,22 @@ def training_size(cfg: Any) -> tuple[int, int]:
     return max(sizes, default=DEFAULT_SIZE)
 
 
-def text_of(seen: Any, findings: list[str], remarks: Sequence[str] = ()) -> str:
+def text_of(
+    seen: Any, findings: list[str], remarks: Sequence[str] = (), cards: Sequence[Any] = ()
+) -> str:
     """Lay out what was seen for a terminal.
 
     Args:
         seen: a `DryRun`, or None for a config without a model.
         findings: the mistakes.
         remarks: what may be one.
+        cards: a `SetCard` for each data set.
     """
+    from detrex.cli.data_card import text_of_cards
+
     lines = []
+    if cards:
+        lines += ["data", *(f"  {line}" for line in text_of_cards(cards)), ""]
     if seen is not None:
         height, width = seen.size
         blocks = {

@@ -77,7 +77,7 @@ def _publish(cfg: DictConfig, sets: Sets) -> None:
         document.raise_errors()
         check_num_classes(dataset.name, class_names(document), num_classes_of(cfg))
     for dataset, document in sets["train"]:
-        _require_objects(document)
+        require_objects(document)
         dataset.publish(document)
     folder = str(try_get_key(cfg, "train.output_dir", default="") or default_cache_dir())
     for dataset, document in sets["test"]:
@@ -223,7 +223,15 @@ def num_classes_of(cfg: DictConfig) -> int | None:
     return number if type(number) is int else None
 
 
-def _require_objects(document: Document) -> None:
+def require_objects(document: Document) -> None:
+    """Check that there is something to train on.
+
+    Args:
+        document: after all checks, without errors.
+
+    Raises:
+        DataError: every annotation is a crowd or left out, or there is none.
+    """
     if all(annotation["iscrowd"] for annotation in document.kept_annotations()):
         raise DataError(
             f"{document.path}: {len(document.annotations)} annotations, and none is an object to "

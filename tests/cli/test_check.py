@@ -8,6 +8,7 @@ from detrex.cli import main
 from detrex.cli.check import training_size
 from detrex.config import get_config
 from detrex.config.config import configs_root
+from detrex.data.shapes import write_shapes_dataset
 
 SHAPES = str(configs_root() / "dino" / "demo_shapes.py")
 
@@ -16,8 +17,7 @@ SHAPES = str(configs_root() / "dino" / "demo_shapes.py")
 def _data(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("train", "val"):
-        (tmp_path / "data" / name / "images").mkdir(parents=True)
-        (tmp_path / "data" / name / "annotations.json").write_text("{}")
+        write_shapes_dataset(tmp_path / "data" / name, 3, (32, 48), seed=len(name))
 
 
 @pytest.mark.usefixtures("_data")
@@ -27,6 +27,27 @@ def test_check__clean_config(capsys):
     assert text.endswith("no mistakes found\n")
     assert "res3      64 channels  stride 8" in text
     assert "GFLOPs forward" in text
+
+
+@pytest.mark.usefixtures("_data")
+def test_check__data_card_and_mistakes_of_the_data(tmp_path, capsys):
+    file = tmp_path / "data" / "train" / "annotations.json"
+    content = json.loads(file.read_text())
+    content["annotations"][0]["bbox"] = [1, 2, 3]
+    file.write_text(json.dumps(content))
+    words = ["check", SHAPES, "dataloader.folder=data", "--size", "64x96"]
+    assert main([*words, "--json"]) == 1
+    told = json.loads(capsys.readouterr().out)
+    (finding,) = told["findings"]
+    assert "train/annotations.json: in 1 of" in finding
+    assert "bbox is not four numbers" in finding
+    (card,) = told["data"]
+    assert (card["side"], card["images"]) == ("test", 3)
+    del content["annotations"][0]["area"], content["annotations"][0]["bbox"]
+    content["annotations"] = content["annotations"][1:]
+    file.write_text(json.dumps(content))
+    assert main(words) == 0
+    assert "train        test\n" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("_data")

@@ -12,7 +12,8 @@ TOLERANCE = 1.0
 """How many pixels a box may reach out of its picture: COCO's own do, by rounding."""
 
 _EMPTY = 1e-5  # pixels; detectron2 takes narrower boxes for empty
-_FEW = 20
+_FEW = 20  # boxes, of which all must agree with a convention
+_BOUNDLESS = 1e15  # pixels
 
 
 def check_boxes(document: Document) -> None:
@@ -105,14 +106,15 @@ def _report_unusable(document: Document, boxes: np.ndarray) -> None:
 
 
 def _picture_sizes(document: Document) -> np.ndarray:
-    """Width and height of the picture of every annotation, (N, 2); infinite where unknown."""
+    """Width and height of the picture of every annotation, (N, 2); boundless where unknown."""
     known = [
         (i["width"], i["height"])
         if type(i.get("width")) is int and type(i.get("height")) is int
-        else (np.inf, np.inf)
+        else (0, 0)
         for i in document.images
     ]
-    table = np.array([*known, (np.inf, np.inf)], dtype=np.float64)
+    table = np.array([*known, (0, 0)], dtype=np.float64)
+    table[(table <= 0).any(axis=1)] = _BOUNDLESS
     return table[document.image_index]
 
 
