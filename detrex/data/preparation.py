@@ -7,7 +7,7 @@ the file itself would mislead it.
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Literal
@@ -42,7 +42,9 @@ _MASKS = ("mask_on", "use_instance_mask")
 
 
 @contextmanager
-def prepared_data(cfg: DictConfig, *, train: bool = True) -> Iterator[None]:
+def prepared_data(
+    cfg: DictConfig, *, train: bool = True, classes: Sequence[str] | None = None, source: str = ""
+) -> Iterator[None]:
     """Look at the config's data sets, and keep them in memory while loaders are built.
 
     Data sets in COCO's format are looked at, whether `detrex.data.datasets` registered them or
@@ -54,6 +56,9 @@ def prepared_data(cfg: DictConfig, *, train: bool = True) -> Iterator[None]:
             the latter.
         train: whether the training set is used. If not, it is read for the names of the classes
             alone, where it is there.
+        classes: the names in the order in which the model numbers them, where that is known
+            already; only without ``train``.
+        source: where ``classes`` are from, to be named.
 
     Raises:
         ConfigError: a data set has another number of classes than the model.
@@ -62,7 +67,7 @@ def prepared_data(cfg: DictConfig, *, train: bool = True) -> Iterator[None]:
     error: DetrexError | None = None
     sets: Sets = {"train": [], "test": []}
     try:
-        sets = inspect_data(cfg, train=train)
+        sets = inspect_data(cfg, train=train, classes=classes, source=source)
         _publish(cfg, sets)
     except DetrexError as found:
         error = found
@@ -95,12 +100,16 @@ def _raise_on_all_ranks(error: DetrexError | None) -> None:
             raise DataError(f"On rank {rank}: {message}")
 
 
-def inspect_data(cfg: DictConfig, *, train: bool = True) -> Sets:
+def inspect_data(
+    cfg: DictConfig, *, train: bool = True, classes: Sequence[str] | None = None, source: str = ""
+) -> Sets:
     """Read and check the data sets of a config, and bring their classes together.
 
     Args:
         cfg: see `prepared_data`.
-        train: whether the training set is used.
+        train: see `prepared_data`.
+        classes: see `prepared_data`.
+        source: see `prepared_data`.
 
     Returns:
         For ``"train"`` and ``"test"``, the data sets with their documents, errors and all. There is
@@ -110,7 +119,8 @@ def inspect_data(cfg: DictConfig, *, train: bool = True) -> Sets:
         DataError: annotations cannot be read at all.
     """
     sets: Sets = {"train": [], "test": []}
-    classes, source = (None, "") if train else _training_classes(cfg)
+    if classes is None and not train:
+        classes, source = _training_classes(cfg)
     masks = masks_wanted(cfg)
     skip = try_get_key(cfg, "dataloader.on_bad_image") == "skip"
     sides: tuple[Side, ...] = ("train", "test") if train else ("test",)
@@ -118,7 +128,7 @@ def inspect_data(cfg: DictConfig, *, train: bool = True) -> Sets:
         if side == "test" and try_get_key(cfg, "dataloader.evaluator") is None:
             continue
         for dataset in coco_sets(cfg, side):
-            names = classes or dataset.registered_classes
+            names = tuple(classes) if classes else dataset.registered_classes
             origin = source or f"the metadata of {dataset.name!r}"
             dataset = replace(
                 dataset,

@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import sys
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from typing import Any
 
 import torch
@@ -57,12 +57,17 @@ def do_test(cfg: DictConfig, model: nn.Module, eval_only: bool = False) -> Metri
     return evaluation(model, eval_only) if evaluation else {}
 
 
-def build_evaluation(cfg: DictConfig, required: bool) -> "Evaluation | None":
+def build_evaluation(
+    cfg: DictConfig, required: bool, classes: Sequence[str] | None = None, source: str = ""
+) -> "Evaluation | None":
     """Look at the test data, and build the loader and the evaluator over them.
 
     Args:
         cfg: see :func:`do_test`.
         required: whether an evaluator must be there.
+        classes: the names in the order in which the model numbers them; by default those of the
+            training set.
+        source: where ``classes`` are from, to be named.
 
     Returns:
         The evaluation, None where there is no evaluator.
@@ -78,7 +83,7 @@ def build_evaluation(cfg: DictConfig, required: bool) -> "Evaluation | None":
                 "dataloader.evaluator = L(COCOEvaluator)(dataset_name=...)."
             )
         return None
-    with prepared_data(cfg, train=False):
+    with prepared_data(cfg, train=False, classes=classes, source=source):
         return Evaluation(cfg)
 
 

@@ -14,11 +14,12 @@ from omegaconf import DictConfig
 from torch import nn, optim
 
 from detrex.checkpoint.detection_checkpoint import DetectionCheckpointer
+from detrex.checkpoint.reading import read_checkpoint
 from detrex.config import try_get_key
 from detrex.config.building import build_part
 from detrex.config.validation import settle
 from detrex.data.bad_pictures import ReadableBatches
-from detrex.data.class_names import CHECKPOINT_KEY, config_class_names
+from detrex.data.class_names import CHECKPOINT_KEY, checkpoint_class_names, config_class_names
 from detrex.data.preparation import prepared_data
 from detrex.engine.distributed import broadcast_from_main, resolve_device, wrap_ddp
 from detrex.engine.evaluation import Evaluation, Metrics, amp_dtype, build_evaluation, build_loader
@@ -146,10 +147,11 @@ def evaluate_only(args: argparse.Namespace, cfg: DictConfig) -> Metrics:
             hold no EMA where it is to be evaluated.
     """
     settle(cfg)
-    evaluation = build_evaluation(cfg, required=True)
+    path = str(try_get_key(cfg, "train.init_checkpoint", default="") or "")
+    names = checkpoint_class_names(read_checkpoint(path)) if path and not args.resume else None
+    evaluation = build_evaluation(cfg, required=True, classes=names, source=path)
     model = build_model(cfg, _run_seed(cfg))
     checkpointer = _build_checkpointer(cfg, model)
-    path = try_get_key(cfg, "train.init_checkpoint", default="")
     if _resumes(args, checkpointer):
         checkpointer.resume_or_load("", resume=True)
     elif path:

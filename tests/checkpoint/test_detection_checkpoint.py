@@ -213,6 +213,19 @@ def test_load__what_does_not_fit(tmp_path):
         DetectionCheckpointer(model()).load(tmp_path / "w.pth")
 
 
+def test_load__another_number_of_classes(tmp_path):
+    def detector(classes):
+        return nn.ModuleDict({"body": nn.Linear(7, 11), "heads": nn.Linear(11, classes)})
+
+    torch.save({"model": detector(5).state_dict()}, tmp_path / "model.pth")
+    checkpointer = DetectionCheckpointer(detector(3))
+    checkpointer.load(tmp_path / "model.pth")
+    with pytest.raises(
+        CheckpointError, match=r"'heads\..*has the shape \(5.* there and \(3.* here: .*num_classes"
+    ):
+        checkpointer.load(tmp_path / "model.pth", new_heads=False)
+
+
 def test_periodic_checkpointer__max_to_keep(tmp_path):
     hook = PeriodicCheckpointer(DetectionCheckpointer(model(), tmp_path), 2, max_to_keep=2)
     hook.max_iter = 9

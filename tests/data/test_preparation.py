@@ -8,6 +8,7 @@ import uuid
 from pathlib import Path
 
 import pytest
+import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 from omegaconf import OmegaConf
@@ -85,6 +86,24 @@ def test_evaluate_only__without_the_training_annotations(tmp_path, name, caplog)
     with caplog.at_level(logging.WARNING, logger="detrex"):
         assert_perfect(evaluate_only(RUN, config(folder, name)))
     assert "the test set's own order of classes is taken" in caplog.text
+
+
+def test_evaluate_only__classes_are_numbered_as_the_checkpoint_has_them(tmp_path, name):
+    folder = write(tmp_path / "data")
+    (folder / "train.json").unlink()
+    cfg = config(folder, name)
+    names = [files.NAMES[i] for i in (2, 0, 1)]
+    state = {"model": {"weight": torch.zeros(1)}, "class_names": names}
+    torch.save(state, folder / "model.pth")
+    cfg.train.init_checkpoint = str(folder / "model.pth")
+    cfg.model.numbers = {0: 1, 1: 2, 2: 0}
+    assert_perfect(evaluate_only(RUN, cfg))
+    names[1] = "disc"
+    torch.save(state, folder / "model.pth")
+    with pytest.raises(
+        DataError, match=r"has objects of 'Kreis', which .*model\.pth does not know"
+    ):
+        evaluate_only(RUN, cfg)
 
 
 @pytest.mark.parametrize("evaluate", [False, True])

@@ -322,6 +322,16 @@ def test_evaluate_only__ema_that_is_not_there(tmp_path):
         evaluate_only(FRESH, cfg)
 
 
+def test_evaluate_only__heads_of_another_number_of_classes(tmp_path):
+    do_train(FRESH, stand_in_config(str(tmp_path)))
+    content = torch.load(tmp_path / "model_final.pth", weights_only=True)
+    content["model"] |= {"head.weight": torch.zeros(2, 5), "head.bias": torch.zeros(2)}
+    torch.save(content, tmp_path / "two.pth")
+    cfg = stand_in_config(str(tmp_path), init_checkpoint=str(tmp_path / "two.pth"))
+    with pytest.raises(CheckpointError, match=r"'head\.weight' .*has the shape \(2, 5\) there"):
+        evaluate_only(FRESH, cfg)
+
+
 def test_evaluate_only__initial_weights_are_warned_about(tmp_path, caplog):
     evaluate_only(FRESH, stand_in_config(str(tmp_path)))
     assert "Evaluating initial weights" in caplog.text
