@@ -4,7 +4,7 @@ Stem, blocks and network are detectron2's own. What differs here: stages by dept
 five depths; a deformable block without compiled operators; a ``linear`` output with a shape.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from detrex.errors import BackboneError, did_you_mean
 
 from .deform_block import DeformBottleneckBlock
 from .freezing import KeepsFrozen
-from .preprocess import CAFFE, IMAGENET, Preprocess
+from .preprocess import IMAGENET, Preprocess
 
 __all__ = [
     "BasicBlock",
@@ -53,13 +53,14 @@ class ResNet(KeepsFrozen, d2.ResNet):
         num_classes: number of classes of a ``linear`` classifier; None builds none.
         out_features: names of the outputs; None gives the last one.
         freeze_at: number of stages to freeze, 1 being the stem; 0 or less freezes nothing.
-        weights: a file or an address, such as ``"detectron2://ImageNetPretrained/..."``, with names
-            of detectron2, torchvision or timm.
+        weights: a file, an address, such as ``"detectron2://ImageNetPretrained/..."``, or a state
+            dict, with names of detectron2, torchvision or timm.
 
     Attributes:
         preprocess: ImageNet's statistics in RGB, the convention of torchvision's weights, or those
-            of Caffe2's where `weights` are such. The network cannot know which weights it gets
-            later: for detectron2's MSRA weights as ``train.init_checkpoint``, write the values of
+            of Caffe2's where `weights` are such, as those of detectron2's zoo are. The network
+            cannot know which weights it gets later: for detectron2's MSRA weights as
+            ``train.init_checkpoint``, write the values of
             `detrex.modeling.backbone.preprocess.CAFFE` into the detector's config.
 
     Raises:
@@ -82,7 +83,7 @@ class ResNet(KeepsFrozen, d2.ResNet):
         out_features: Sequence[str] | None = None,
         freeze_at: int = 0,
         *,
-        weights: str | Path | None = None,
+        weights: str | Path | Mapping[str, Any] | None = None,
     ) -> None:
         names = ["stem", *(f"res{i}" for i in range(2, len(stages) + 2))]
         names += ["linear"] if num_classes is not None else []
@@ -102,14 +103,14 @@ class ResNet(KeepsFrozen, d2.ResNet):
         if weights is not None:
             self._load(weights, channels)
 
-    def _load(self, weights: str | Path, in_channels: int) -> None:
-        from detrex.checkpoint.matching import load_weights
-        from detrex.checkpoint.reading import is_caffe2_checkpoint, read_checkpoint
+    def _load(self, weights: Any, in_channels: int) -> None:
+        from .weights import load_network_weights
 
-        content = read_checkpoint(weights)
-        load_weights(self, content, min_share=0.9, name=str(weights), in_channels=in_channels)
-        if is_caffe2_checkpoint(content):
-            self.preprocess = CAFFE.with_channels(in_channels)
+        used = load_network_weights(
+            self, weights, library="detectron2", model_name="ResNet", in_channels=in_channels
+        )
+        if used.preprocess is not None:
+            self.preprocess = used.preprocess
 
     def output_shape(self) -> dict[str, ShapeSpec]:
         """Channels and stride of each output, in order; ``linear`` has no stride."""

@@ -3,6 +3,7 @@
 Nodes are named as `torchvision.models.feature_extraction` names them.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,9 +32,16 @@ from .torchvision_nodes import (
     nodes_by_mode,
     table_of_nodes,
 )
-from .torchvision_weights import builder_keywords, first_weights
+from .torchvision_weights import (
+    TRANSFORMED,
+    builder_keywords,
+    builder_parameters,
+    first_weights,
+)
 from .weights import Place, find_weights
 from .wrapped import WrappedBackbone, check_in_channels, checkpoint_network, chosen_weights
+
+logger = logging.getLogger(__name__)
 
 
 class TorchvisionBackbone(WrappedBackbone):
@@ -144,6 +152,8 @@ class TorchvisionBackbone(WrappedBackbone):
             taps = table_of_nodes(self.feature_extractor, rule, nodes, in_channels).features
         self._publish(taps, levels, out_channels, offer.input_rule)
         self._load_weights(place, "torchvision", model_name, in_channels)
+        if place is not None:
+            self._see_to_statistics(model_name, place, in_channels, kwargs)
         if frozen_class is not None:
             freeze_norms(
                 self.feature_extractor, frozen_class, model_name, offer.look_size, in_channels
@@ -154,6 +164,21 @@ class TorchvisionBackbone(WrappedBackbone):
         if grad_checkpointing:
             checkpoint_network(self.feature_extractor, model_name)
         self._log(f"TorchvisionBackbone({model_name!r})")
+
+    def _see_to_statistics(
+        self, model_name: str, place: Place, in_channels: int, keywords: Mapping[str, Any]
+    ) -> None:
+        """Say, of networks that may change their image's statistics, which they then want."""
+        if "transform_input" not in builder_parameters(model_name):
+            return
+        if place.member is not None and in_channels != len(TRANSFORMED.pixel_mean):
+            self.preprocess = TRANSFORMED.with_channels(in_channels)
+        elif place.member is None and "transform_input" not in keywords:
+            logger.warning(
+                "%s: whether the weights' network changed the statistics of its images is not in a "
+                "file: give transform_input=True where it began from torchvision's own weights",
+                model_name,
+            )
 
     @property
     def network(self) -> nn.Module:

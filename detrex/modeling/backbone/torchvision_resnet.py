@@ -40,8 +40,8 @@ class TorchvisionResNet(KeepsFrozen, Backbone):
             network.
         dilation: dilate ``layer4`` instead of striding (DC5): its stride is 16.
         pretrained: load torchvision's first ImageNet weights.
-        weights: True for torchvision's default weights, an enum member or its name, a file, or an
-            address; see `load_network_weights`.
+        weights: True for torchvision's default weights, an enum member or its name, a file, an
+            address, or a state dict; see `load_network_weights`.
         in_channels: channels of the image; pretrained kernels are adapted.
 
     Raises:
@@ -86,11 +86,12 @@ class TorchvisionResNet(KeepsFrozen, Backbone):
         self.body = IntermediateLayerGetter(network, layers)
         if pretrained:
             source = first_weights(name)
-        if source is not None:
-            load_network_weights(
-                self.body, source, library="torchvision", model_name=name, in_channels=in_channels
-            )
         self.preprocess = IMAGENET.with_channels(in_channels)
+        if source is not None:
+            used = load_network_weights(
+                self, source, library="torchvision", model_name=name, in_channels=in_channels
+            )
+            self.preprocess = used.preprocess or self.preprocess
         self.num_channels = 512 if shallow else 2048
         strides = _STRIDES | ({"layer4": 16} if dilation else {})
         ordered = {layer: layers[layer] for layer in self.body if layer in layers}

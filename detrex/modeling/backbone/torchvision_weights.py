@@ -10,7 +10,11 @@ import torchvision
 from detrex.checkpoint.download import has_promised_hash
 from detrex.errors import BackboneError, did_you_mean
 
+from .preprocess import Preprocess
 from .weights import Place
+
+TRANSFORMED = Preprocess((127.5, 127.5, 127.5), (127.5, 127.5, 127.5))
+"""What GoogLeNet and Inception make of ImageNet's statistics before their first convolution."""
 
 _CHANNELS = 3
 

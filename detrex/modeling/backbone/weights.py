@@ -9,6 +9,7 @@
 """
 
 import functools
+import json
 import logging
 import os
 import reprlib
@@ -26,7 +27,7 @@ from detrex.checkpoint.folders import LOCAL_FOLDER, is_index
 from detrex.checkpoint.matching import Translation, load_weights
 from detrex.checkpoint.reading import local_path, read_checkpoint, tensors_of
 from detrex.checkpoint.report import LoadReport
-from detrex.errors import BackboneError, DownloadError, did_you_mean
+from detrex.errors import BackboneError, CheckpointError, DownloadError, did_you_mean
 
 from .origins import Origin, find_origin, wrapper_for
 from .preprocess import Preprocess
@@ -111,7 +112,8 @@ def load_network_weights(
             of torchvision's or its name (``"IMAGENET1K_V2"``), a path, an address (``https://``,
             ``hf-hub:``, ``local-dir:``, ``detectron2://``), a state dict, or a `Place`. An entry
             of a file is named behind it, as in ``"run.pth#teacher"``.
-        library: ``"timm"`` or ``"torchvision"``, where the network is from.
+        library: ``"timm"`` or ``"torchvision"``, where the network is from, or ``"detectron2"``,
+            which has no weights by name.
         model_name: its name there.
         in_channels: channels of the image; kernels for one or three are adapted.
         min_share: share of the network's tensors that must get a value, from 0 to 1.
@@ -179,22 +181,36 @@ def find_weights(
     place, names = _find_in_library(weights, library, model_name, network, keywords)
     if place is not None:
         return place
-    if isinstance(weights, Path):
-        return Place((str(weights),))
-    if not isinstance(weights, str):
+    if not isinstance(weights, str | Path):
         raise TypeError(
             "weights must be True, a name, a path, an address or a state dict, got "
             f"{reprlib.repr(weights)} of type {type(weights).__name__}."
         )
-    bare = split_entry(weights)[0]
-    is_local = bare.startswith(LOCAL_FOLDER) or os.sep in bare or Path(bare).exists()
-    if is_local or is_address(bare) or bare.endswith(WEIGHT_FILES) or is_index(Path(bare)):
-        return Place((weights,))
+    if isinstance(weights, Path) or _is_of_a_file(split_entry(weights)[0]):
+        return Place((str(weights),), pretrained_cfg=_described_in(str(weights)))
     raise BackboneError(
         f"{library}'s {model_name!r} has the weights {_listed(names)}, got "
         f"{reprlib.repr(weights)}: use one of these, True for the default, a file ending in "
         f"{', '.join(WEIGHT_FILES)}, or an address.{did_you_mean(weights, names)}"
     )
+
+
+def _is_of_a_file(source: str) -> bool:
+    """Whether a text is a path or an address, and not a name that nobody knows."""
+    known = is_address(source) or source.startswith(LOCAL_FOLDER) or is_index(Path(source))
+    return known or source.endswith(WEIGHT_FILES) or os.sep in source or os.path.exists(source)
+
+
+def _described_in(folder: str) -> Mapping[str, Any] | None:
+    """Read how timm describes the weights in a folder, in its ``config.json``."""
+    file = Path(os.path.expanduser(folder.removeprefix(LOCAL_FOLDER))) / "config.json"
+    try:
+        content = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+    except ValueError as error:
+        raise CheckpointError(f"{file} is no JSON ({error}): correct or remove it") from error
+    described = content.get("pretrained_cfg", content) if isinstance(content, dict) else None
+    has_statistics = isinstance(described, dict) and described.keys() & {"mean", "std"}
+    return described if has_statistics else None
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -219,6 +235,8 @@ def _find_in_library(
             return timm.default_place(model_name, network, keywords), names
         tag = str(weights).removeprefix(f"{model_name.partition('.')[0]}.")
         return (timm.tagged_place(model_name, tag, keywords) if tag in names else None), names
+    if library == "detectron2":
+        return None, []
     from . import torchvision_weights as torchvision
 
     return torchvision.find(weights, model_name), torchvision.names(model_name)

@@ -95,11 +95,18 @@ class WrappedBackbone(KeepsFrozen, Backbone):
         """
         if source is None:
             return
-        from .weights import load_network_weights
+        from .weights import find_weights, load_network_weights
 
+        place = find_weights(
+            source,
+            library=library,
+            model_name=model_name,
+            network=self.network,
+            keywords=keywords,
+        )
         used = load_network_weights(
             self,
-            source,
+            place,
             library=library,
             model_name=model_name,
             in_channels=in_channels,
