@@ -83,7 +83,8 @@ def walk(node: Any, path: str = "", *, references: bool = True) -> Iterator[tupl
     if not OmegaConf.is_config(node) or node._is_none():
         return
     yield path, node
-    for key in node.keys() if isinstance(node, DictConfig) else range(len(node)):
+    keys: list[Any] = list(node) if isinstance(node, DictConfig) else list(range(len(node)))
+    for key in keys:
         is_item = isinstance(node, ListConfig)
         inner = f"{path}[{key}]" if is_item else f"{path}.{key!s}" if path else str(key)
         if OmegaConf.is_missing(node, key):

@@ -220,8 +220,8 @@ def _put(node: DictConfig, name: str, value: Any) -> None:
 
 def _check_arguments(cfg: Any, part: str) -> Iterator[str]:
     for path, node in walk(peek(cfg, part), part, references=False):
-        items = node if isinstance(node, DictConfig) else range(len(node))
-        for name in items:
+        names: list[Any] = list(node) if isinstance(node, DictConfig) else list(range(len(node)))
+        for name in names:
             rule = _rule_of(path, name)
             if rule is _ANYTHING and OmegaConf.is_interpolation(node, name):
                 continue

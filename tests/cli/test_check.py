@@ -1,5 +1,6 @@
 import json
 import logging
+import re
 
 import pytest
 from omegaconf import OmegaConf
@@ -81,6 +82,27 @@ def test_check__misspelt_keyword_of_a_wrapper(capsys):
     text = capsys.readouterr().out
     assert "no 'model_nme'. Did you mean 'model_name'" in text
     assert "model.backbone.pretrained=True is left out" in text
+
+
+@pytest.mark.parametrize(
+    "text", ["model=5", "model=null", "dataloader=null", "train=[]", "optimizer=null", "model=[]"]
+)
+@pytest.mark.usefixtures("_data")
+def test_check__parts_that_are_none(text, capsys):
+    assert main(["check", SHAPES, "dataloader.folder=data", "--size", "64x96", text]) == 1
+    assert re.search(
+        rf"\d\. (the config has no )?'?{text.partition('=')[0]}", capsys.readouterr().out
+    )
+
+
+@pytest.mark.usefixtures("_data")
+def test_check__remarks_are_no_mistakes(capsys):
+    words = ["check", SHAPES, "dataloader.folder=data", "--size", "64x96", "+train.max_itr=3"]
+    assert main(words) == 0
+    text = capsys.readouterr().out
+    assert "remarks\n  train.max_itr is no key that a run reads. Did you mean 'max_iter'?" in text
+    assert main([*words, "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["remarks"]) == 1
 
 
 def test_check__size_follows_the_overrides(capsys):

@@ -1,9 +1,15 @@
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
+import yaml
 
 from detrex.engine import argument_parser, load_run_config, main, run
 from detrex.errors import ConfigError
 
+ROOT = Path(__file__).resolve().parents[2]
 CONFIG = """
 from tests.reference.stand_in import stand_in_config
 
@@ -103,3 +109,34 @@ def test_load_run_config__missing_parts(tmp_path):
     args = argument_parser().parse_args(["--config-file", str(tmp_path / "empty.py")])
     with pytest.raises(ConfigError, match=r"the config has no 'model', .* \(5 more: "):
         load_run_config(args)
+
+
+def test_run__leftovers_and_misspelt_keys_do_not_end_it(config, tmp_path):
+    with open(config, "a") as file:
+        file.write("import math\ntrain.max_itr = 3\noptimizer.weight_decay = '${optimizer.lr}'\n")
+        file.write("part = optimizer.params\nhelpers = dict(function=lambda x: x)\n")
+        file.write("mine = dict(note='first')\n")
+    run(["--config-file", config])
+    saved = yaml.unsafe_load((tmp_path / "out" / "config.yaml").read_text())
+    assert set(saved) == {"model", "optimizer", "lr_multiplier", "dataloader", "train", "mine"}
+    log = (tmp_path / "out" / "log.txt").read_text()
+    assert "train.max_itr is no key that a run reads. Did you mean 'max_iter'?" in log
+    assert "Unable to serialize" not in log
+
+
+def test_train_net_and_check__exit_statuses(config):
+    """As processes of their own, whose last line is the sentence."""
+    sentence = "train.checkpointer.period=0 cannot be used: expected a whole number of at least 1."
+    words = [sys.executable, "-W", "ignore", "tools/train_net.py", "--config-file", config]
+    for command in (words, [*words[:3], "-m", "detrex", "check", config]):
+        ended = subprocess.run(
+            [*command, "train.checkpointer.period=0"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert ended.returncode == 1
+        assert "Traceback" not in ended.stderr
+        lines = [*ended.stdout.splitlines(), *ended.stderr.splitlines()]
+        assert lines[-1].endswith(sentence)

@@ -64,6 +64,10 @@ def test_apply_overrides__sets(cfg, text, key, value):
         ("train.max_iter", "is not an override: expected key=value"),
         ("train.max_iter 5", "is not an override"),
         ("~train.max_iter", "train.max_iter=null"),
+        ("train@x=3", "names no key"),
+        ("=3", "names no key"),
+        ("model._target_=os.system", "model._target_='os.system' is refused"),
+        ("+train.x={_target_:os.system}", "train.x._target_='os.system' is refused"),
         ("train.max_iter=1,2", r"write a list as 'train.max_iter=\[1,2\]'"),
     ],
 )

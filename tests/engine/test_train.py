@@ -8,6 +8,7 @@ import torch
 from detectron2.config import LazyCall as L
 from detectron2.data import get_detection_dataset_dicts
 from detectron2.data.datasets import register_coco_instances
+from fvcore.common.param_scheduler import MultiStepParamScheduler
 from omegaconf import OmegaConf
 
 from detrex.data.datasets import register_coco_json
@@ -97,6 +98,46 @@ def test_do_train__resume_without_checkpoint_starts(tmp_path):
 def test_do_train__resume_of_a_finished_run_evaluates(tmp_path):
     metrics = do_train(FRESH, stand_in_config(str(tmp_path)))
     assert do_train(RESUME, stand_in_config(str(tmp_path))) == metrics
+
+
+@pytest.mark.parametrize("max_iter", [1, 4, 5])
+def test_do_train__resumed_run_may_lower_max_iter(tmp_path, caplog, max_iter):
+    schedule = L(MultiStepParamScheduler)(values=[1.0, 0.1], milestones=[4], num_updates=6)
+
+    def config(**train):
+        cfg = stand_in_config(str(tmp_path), **train)
+        cfg.lr_multiplier = schedule
+        return cfg
+
+    metrics = do_train(FRESH, config())
+    losses, weights = read_losses(tmp_path), read_weights(tmp_path)
+    assert do_train(RESUME, config(max_iter=max_iter)) == metrics
+    assert f"train.max_iter is {max_iter}: nothing is left to train" in caplog.text
+    assert read_losses(tmp_path) == losses
+    torch.testing.assert_close(read_weights(tmp_path), weights, rtol=0, atol=0)
+
+
+OPTIONAL = [
+    *("seed", "eval_period", "log_period", "accumulate_steps", "init_checkpoint", "amp", "ddp"),
+    *("clip_grad", "checkpointer", "wandb", "model_ema", "fast_dev_run"),
+]
+
+
+@pytest.mark.parametrize("value", [..., None], ids=["missing", "null"])
+def test_do_train__optional_parts_may_be_left_out(tmp_path, value):
+    cfg = stand_in_config(str(tmp_path), max_iter=2)
+    for name in OPTIONAL:
+        if value is ...:
+            del cfg.train[name]
+        else:
+            cfg.train[name] = value
+    metrics = do_train(FRESH, cfg)
+    weights = f"{tmp_path}/model_final.pth"
+    again = stand_in_config(str(tmp_path))
+    for name in OPTIONAL:
+        del again.train[name]
+    again.train.init_checkpoint = weights
+    assert evaluate_only(FRESH, again) == metrics
 
 
 def test_do_train__loader_workers_change_nothing(tmp_path):
