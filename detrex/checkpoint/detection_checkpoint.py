@@ -165,17 +165,22 @@ class DetectionCheckpointer(Checkpointer):
             logger.info("No weights are given: the model keeps those that it was built with")
             return {}
         checkpoint = read_checkpoint(path)
-        report = load_init_checkpoint(self.model, checkpoint, name=os.fspath(path))
-        if report.mismatched and not new_heads:
-            in_file, in_model = report.shapes[0]
-            raise CheckpointError(
-                f"{path} is of another model than the config describes: "
-                f"{report.mismatched[0]!r} (first of {len(report.mismatched)}) has the shape "
-                f"{tuple(in_file)} there and {tuple(in_model)} here: take the config of that run, "
-                "model.num_classes above all"
-            )
+        if not new_heads:
+            self._require_heads(checkpoint, os.fspath(path))
+        load_init_checkpoint(self.model, checkpoint, name=os.fspath(path))
         names = self.checkpointables if checkpointables is None else checkpointables
         return self._load_state(checkpoint, [name for name in names if name in checkpoint])
+
+    def _require_heads(self, checkpoint: dict[str, Any], file: str) -> None:
+        tensors = tensors_of(checkpoint.get("model", checkpoint), file)
+        _, report = fit_state_dict(self.model, tensors, source=file)
+        if report.mismatched:
+            in_file, in_model = report.shapes[0]
+            raise CheckpointError(
+                f"{file} is of another model than the config describes: {report.mismatched[0]!r} "
+                f"(first of {len(report.mismatched)}) has the shape {tuple(in_file)} there and "
+                f"{tuple(in_model)} here: take the config of that run, model.num_classes above all"
+            )
 
     def _resume(self, file: str, checkpoint: dict[str, Any]) -> dict[str, Any]:
         values, report = fit_state_dict(
