@@ -184,11 +184,13 @@ class ReadableBatches:
         more = ", ..." if len(counts) > _MOST_NAMED else ""
         if not kept:
             raise PictureError(
-                f"none of the {len(counts)} pictures of {self.key} could be read ({names}{more}): "
+                f"none of the {len(counts)} pictures of {self.key} could be used ({names}{more}): "
                 "correct the data set's image_root, or copy the pictures again."
             )
+        if not comm.is_main_process():
+            return
         logger.warning(
-            "dataloader.on_bad_image=skip: %s left out %d picture(s) that cannot be read, %d "
+            "dataloader.on_bad_image=skip: %s left out %d picture(s) that cannot be used, %d "
             "time(s) (%s%s); %s",
             *(self.key, len(counts), sum(counts.values()), names, more, meaning),
         )

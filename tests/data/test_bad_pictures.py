@@ -115,7 +115,7 @@ def test_test_loader__skip_counts_and_loses_nothing_else(
         assert [i for batch in ids(loader) for i in batch] == [0, 1, 3, 5]
         loader.report("so be it")
         (line,) = [r.getMessage() for r in caplog.records if "on_bad_image" in r.getMessage()]
-        assert "dataloader.test left out 2 picture(s) that cannot be read, 2 time(s) (" in line
+        assert "dataloader.test left out 2 picture(s) that cannot be used, 2 time(s) (" in line
         assert line.endswith("; so be it")
         assert "2.jpg" in line
         assert "4.jpg" in line
@@ -149,7 +149,7 @@ def test_report__adds_up_the_processes_and_names_five(records, caplog, monkeypat
     loader.left_out.update({"a.jpg": 1})
     loader.report("so be it")
     assert (
-        "6 picture(s) that cannot be read, 19 time(s) (a.jpg, b.jpg, c.jpg, d.jpg, e.jpg, ...)"
+        "6 picture(s) that cannot be used, 19 time(s) (a.jpg, b.jpg, c.jpg, d.jpg, e.jpg, ...)"
         in (caplog.text)
     )
 

@@ -162,7 +162,7 @@ def test_do_test__a_skipped_picture_counts_as_one_without_detections(tmp_path, c
     metrics = do_test(cfg, Oracle())
     # Two of three found: the precision is 1 at the 67 of 101 recalls up to 2/3, and 0 beyond.
     assert metrics["bbox"]["AP"] == pytest.approx(100 * 67 / 101, abs=1e-6)
-    assert "dataloader.test left out 1 picture(s) that cannot be read, 1 time(s) (" in caplog.text
+    assert "dataloader.test left out 1 picture(s) that cannot be used, 1 time(s) (" in caplog.text
     assert "they count as pictures in which nothing was found" in caplog.text
 
 

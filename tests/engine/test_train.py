@@ -313,7 +313,7 @@ def test_do_train__left_out_pictures_are_told_at_the_end(tmp_path, caplog):
     do_train(FRESH, cfg)
     lines = [record.getMessage() for record in caplog.records]
     (line,) = [line for line in lines if line.startswith("dataloader.on_bad_image=skip")]
-    assert "dataloader.train left out 1 picture(s) that cannot be read, " in line
+    assert "dataloader.train left out 1 picture(s) that cannot be used, " in line
     assert "(image id 5)" in line
     assert line.endswith("others were drawn for them.")
 
