@@ -19,8 +19,9 @@ from pathlib import Path
 
 from detrex.data.photographs import fetch_mobilenet_v2_weights, write_photograph_tiles
 from detrex.data.shapes import write_shapes_dataset
-from detrex.errors import DownloadError
+from detrex.errors import DownloadError, run_tool
 from detrex.utils.drawing import plot_ap, plot_losses, read_metrics
+from detrex.utils.outputs import refuse_to_replace
 
 ROOT = Path(__file__).resolve().parents[1]
 MAX_THREADS = 4
@@ -101,7 +102,9 @@ def play(act: Act, folder: Path, seed: int, overrides: Sequence[str]) -> Outcome
 
     Raises:
         subprocess.CalledProcessError: when training or drawing fails; the reason is printed above.
+        ConfigError: when ``pictures/`` holds a picture that no demo drew.
     """
+    refuse_to_replace((folder / "pictures").rglob("*.png"))  # now, and not after the training
     print(f"\n== {act.title}\n== preparing {_shown(folder / 'data')}", flush=True)
     try:
         data = act.prepare(folder / "data")
@@ -214,4 +217,4 @@ def _shown(path: Path) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    run_tool(main)

@@ -186,6 +186,15 @@ def test_mark_bad_pictures__detectron2s_mapper_and_a_strip(tmp_path):
         assert "\n" not in marked.error
 
 
+def test_mark_bad_pictures__another_size_is_said_by_every_mapper(records):
+    def broken(_):
+        raise KeyError("mine")
+
+    for inner in (d2_mapper(), DetrDatasetMapper([], None, False), broken):
+        marked = MarkBadPictures(inner)(records[4])
+        assert "4.jpg has 30 x 19 pixels (width x height), but its record says" in marked.error
+
+
 @pytest.mark.parametrize("record", [{"image_id": 1}, None])
 def test_mark_bad_pictures__a_mappers_own_fault_stays(records, record):
     def broken(_):

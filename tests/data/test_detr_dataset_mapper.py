@@ -11,6 +11,7 @@ from omegaconf import ListConfig
 from PIL import Image
 
 from detrex.data import DetrDatasetMapper
+from detrex.errors import PictureError
 
 HEIGHT, WIDTH = 23, 37
 
@@ -137,3 +138,28 @@ def test_call__drops_boxes_of_which_too_little_is_left(record, min_visible, clas
 def test_init__min_visible_out_of_range():
     with pytest.raises(ValueError, match=r"min_visible.*1\.5: give a number from 0 to 1"):
         DetrDatasetMapper([], None, min_visible=1.5)
+
+
+def test_call__16_bits_keep_their_levels_and_follow_the_config(record, tmp_path):
+    levels = record["pixels"][..., 0].astype(np.uint16)
+    Image.fromarray(levels * 16).save(tmp_path / "wide.png")
+    record["file_name"] = str(tmp_path / "wide.png")
+    flipped = levels[:, ::-1].astype(np.float64)
+    for value_range, scale in ((None, 16 * 255 / 65535), ([0, 4080], 1)):
+        mapped = DetrDatasetMapper([FLIP], None, value_range=value_range)(record)
+        assert mapped["image"].dtype == torch.float32
+        for channel in mapped["image"]:
+            np.testing.assert_allclose(channel, flipped * scale, atol=1e-3)
+        assert mapped["instances"].gt_boxes.tensor.tolist()[0] == [26, 3, 35, 13]
+
+
+def test_init__value_range_is_checked():
+    with pytest.raises(ValueError, match="value_range"):
+        DetrDatasetMapper([], None, value_range=[5, 5])
+
+
+def test_call__a_picture_of_another_size_is_named(record):
+    with pytest.raises(PictureError, match=r"image\.png has 37 x 23 pixels .* says 38 x 23"):
+        DetrDatasetMapper([], None)({**record, "width": WIDTH + 1})
+    with pytest.raises(PictureError, match=r"image\.png, 37 x 23 pixels .* cannot be augmented"):
+        DetrDatasetMapper([T.Resize((0, 0))], None)(record)

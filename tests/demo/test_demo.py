@@ -11,6 +11,7 @@ from torch import nn
 from demo import demo
 from detrex.errors import ConfigError
 from detrex.utils import drawing
+from detrex.utils.outputs import save_drawn
 
 CONFIG = """
 from detectron2.config import LazyCall as L
@@ -122,6 +123,15 @@ def test_main__originals_are_not_written_over(pictures, config, tmp_path):
         with pytest.raises(ConfigError, match=r"\.(png|jpg) (is one of the input files|exists)"):
             demo.main(_arguments(config, inputs, output))
     assert {path: path.read_bytes() for path in pictures.iterdir()} == before
+
+
+def test_main__an_input_that_was_drawn_before_is_an_input(config, tmp_path):
+    drawn = tmp_path / "drawn.png"
+    save_drawn(np.full((31, 47, 3), 90, np.uint8), drawn)
+    before = drawn.read_bytes()
+    with pytest.raises(ConfigError, match=r"drawn\.png is one of the input files"):
+        demo.main(_arguments(config, [drawn], drawn))
+    assert drawn.read_bytes() == before
 
 
 def test_main__folders_are_kept_and_each_picture_is_drawn_once(pictures, config, tmp_path):

@@ -6,6 +6,7 @@ from PIL import Image
 
 from demo import run
 from detrex.data.shapes import write_shapes_dataset
+from detrex.errors import ConfigError
 
 FEW = ["train.max_iter=2", "train.eval_period=2", "train.log_period=1", "train.device=cpu"]
 
@@ -53,6 +54,14 @@ def test_main__failed_training_ends_with_status_1(tmp_path, monkeypatch):
     monkeypatch.setattr(run.subprocess, "run", fail)
     with pytest.raises(SystemExit, match=r"^demo: tools/train_net\.py .*failed, see above"):
         run.main(["--act", "shapes", "--output", str(tmp_path)])
+
+
+def test_play__a_picture_of_the_users_is_told_before_the_training(tmp_path):
+    (tmp_path / "pictures").mkdir()
+    Image.new("RGB", (3, 3)).save(tmp_path / "pictures" / "mine.png")
+    with pytest.raises(ConfigError, match=r"mine\.png exists and was not drawn"):
+        run.play(run.ACTS["shapes"], tmp_path, 0, [])
+    assert not (tmp_path / "data").exists()
 
 
 def test_last_evaluation__the_averaged_weights_count_where_there_are_any():

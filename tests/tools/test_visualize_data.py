@@ -166,3 +166,16 @@ def test_main__number_of_images_is_at_least_one(config, tmp_path, count, capsys)
     with pytest.raises(SystemExit):
         _run(config, tmp_path / "out", "--source", "annotation", "-n", count)
     assert "expected a whole number of at least 1" in capsys.readouterr().err
+
+
+def test_main__record_of_another_size_is_named_and_the_range_is_the_mappers(difficult, tmp_path):
+    json_file = tmp_path / "data" / "annotations.json"
+    coco = json.loads(json_file.read_text())
+    coco["images"] = [image for image in coco["images"] if image["file_name"] != "cut.jpg"]
+    coco["images"][0]["width"] = 47
+    json_file.write_text(json.dumps(coco))
+    override = "+dataloader.train.mapper.value_range=[0,131070]"
+    with pytest.raises(SystemExit, match=r"^1 of 4 pictures .*a/x\.png has 48 x 32 pixels"):
+        _run(difficult, tmp_path / "out", "--source", "annotation", override)
+    wide = np.asarray(Image.open(tmp_path / "out" / "wide.png")).astype(int)
+    assert np.abs(wide[15 * 15, 12 * 15] - 115).max() <= 2

@@ -91,21 +91,25 @@ class ColorAugSSDTransform(Transform):
 
     def saturation(self, img: np.ndarray) -> np.ndarray:
         """Half of the time, multiply a BGR image's saturation by a random number."""
-        if not np.random.randint(2) or img.dtype != np.uint8:
+        if not np.random.randint(2):
+            return img
+        factor = np.random.uniform(self.saturation_low, self.saturation_high)
+        if img.dtype != np.uint8:
             return img
         cv2 = _opencv()
         hsv = cv2.cvtColor(img, cv2.COLOR_BGR2HSV)
-        factor = np.random.uniform(self.saturation_low, self.saturation_high)
         hsv[..., 1] = self.convert(hsv[..., 1], alpha=factor)
         return cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR)
 
     def hue(self, img: np.ndarray) -> np.ndarray:
         """Half of the time, turn a BGR image's hue by a random angle."""
-        if not np.random.randint(2) or img.dtype != np.uint8:
+        if not np.random.randint(2):
+            return img
+        turn = np.random.randint(-self.hue_delta, self.hue_delta + 1)
+        if img.dtype != np.uint8:
             return img
         cv2 = _opencv()
         hsv = cv2.cvtColor(img, cv2.COLOR_BGR2HSV)
-        turn = np.random.randint(-self.hue_delta, self.hue_delta + 1)
         # OpenCV keeps a hue of 0 to 360 degrees as 0 to 179.
         hsv[..., 0] = (hsv[..., 0].astype(np.int32) + turn) % 180
         return cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR)

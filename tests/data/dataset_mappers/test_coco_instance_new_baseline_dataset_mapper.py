@@ -15,6 +15,7 @@ from detrex.data.dataset_mappers import (
 from detrex.data.dataset_mappers.coco_instance_new_baseline_dataset_mapper import (
     convert_coco_poly_to_mask,
 )
+from detrex.errors import PictureError
 
 HEIGHT, WIDTH = 20, 30
 
@@ -118,3 +119,21 @@ def test_coco_instance_transform_gen__refuses():
         coco_instance_transform_gen(48, 0.5, 2.0, is_train=False)
     with pytest.raises(ValueError, match=r"random_flip must be one of .* got 'sideways'"):
         coco_instance_transform_gen(48, 0.5, 2.0, "sideways")
+
+
+def test_call__reads_as_everybody_does(record, tmp_path):
+    """16 bits keep their levels, and a picture that does not fit its record is named."""
+    levels = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH), np.uint16)
+    Image.fromarray(levels * 16).save(tmp_path / "wide.png")
+    record["file_name"] = str(tmp_path / "wide.png")
+    mapper = COCOInstanceNewBaselineDatasetMapper(
+        augmentation=[T.RandomFlip(prob=1.0)], image_format="RGB", value_range=[0, 4080]
+    )
+    mapped = mapper(record)
+    assert mapped["image"].dtype == torch.float32
+    np.testing.assert_allclose(mapped["image"][1], levels[:, ::-1].astype(float), atol=1e-3)
+    with pytest.raises(PictureError, match=r"wide\.png has 30 x 20 pixels .* says 30 x 21"):
+        mapper({**record, "height": HEIGHT + 1})
+    mapper.tfm_gens = [T.Resize((0, 0))]
+    with pytest.raises(PictureError, match=r"wide\.png, 30 x 20 pixels .* cannot be augmented"):
+        mapper(record)

@@ -87,3 +87,16 @@ def test_init__without_opencv(monkeypatch):
     monkeypatch.setitem(sys.modules, "cv2", None)
     with pytest.raises(ImportError, match=r"needs OpenCV.*: pip install opencv-python-headless"):
         ColorAugSSDTransform("RGB")
+
+
+def test_apply_image__floats_are_distorted_as_grey(image):
+    """A grey picture of floats comes out as its uint8 twin does, up to the twin's rounding."""
+    grey = np.repeat(image[..., :1], 3, axis=2)
+    transform = ColorAugSSDTransform("RGB")
+    for seed in range(8):
+        np.random.seed(seed)
+        expected = transform.apply_image(grey)
+        np.random.seed(seed)
+        out = transform.apply_image(grey.astype(np.float32))
+        assert out.dtype == np.float32
+        np.testing.assert_allclose(out, expected, atol=4)
