@@ -25,6 +25,7 @@ from tqdm import tqdm
 from detrex.config import load_config, try_get_key
 from detrex.data.class_names import dataset_metadata
 from detrex.data.pictures import as_uint8, check_image_size, read_image
+from detrex.data.preparation import tolerate_missing_pictures
 from detrex.engine.evaluation import build_loader
 from detrex.engine.overrides import apply_overrides
 from detrex.errors import run_tool
@@ -125,6 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     args = argument_parser().parse_intermixed_args(arguments)
     cfg = apply_overrides(load_config(args.config_file), args.opts)
+    tolerate_missing_pictures(cfg, "train")
     failures = Failures()
     SOURCES[args.source](args, cfg, failures)
     failures.end()

@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from detrex.config import load_config, try_get_key
 from detrex.data.class_names import dataset_metadata
+from detrex.data.preparation import tolerate_missing_pictures
 from detrex.engine.overrides import apply_overrides
 from detrex.errors import ConfigError, did_you_mean, run_tool
 from detrex.utils.drawing import draw_truth_beside_predictions
@@ -107,6 +108,7 @@ def load_dataset(
     """Return records, metadata and value range of ``--config-file``'s test set or ``--dataset``."""
     if args.config_file:
         cfg = apply_overrides(load_config(args.config_file), args.opts)
+        tolerate_missing_pictures(cfg, "test")
         records = instantiate(cfg.dataloader.test.dataset)
         value_range = try_get_key(cfg, "dataloader.test.mapper.value_range")
         return records, dataset_metadata(cfg.dataloader.test.dataset), value_range

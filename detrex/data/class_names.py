@@ -13,7 +13,10 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from detrex.config import try_get_key
-from detrex.errors import ConfigError, did_you_mean
+from detrex.data.coco.classes import check_names, class_names
+from detrex.data.coco.reading import read_document
+from detrex.data.datasets import CocoJson
+from detrex.errors import ConfigError, DetrexError, did_you_mean
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +59,7 @@ def config_class_names(cfg: DictConfig, read: bool = False) -> list[str] | None:
         try:
             metadata = dataset_metadata(dataset)
             names = _thing_classes(metadata, read)
-        except (ConfigError, OSError, OmegaConfBaseException) as error:
+        except (DetrexError, OSError, OmegaConfBaseException) as error:
             logger.info("%s tells no class names: %s", key, error)
             continue
         if names:
@@ -101,13 +104,13 @@ def named_metadata(name: str, option: str) -> Metadata:
     metadata = MetadataCatalog.get(name)
     try:
         names = _thing_classes(metadata, read=True)
-    except OSError as error:
+    except (DetrexError, OSError) as error:
         raise ConfigError(
             f"{option} {name} cannot be read ({error}): correct the data set's paths."
         ) from error
     if not names:
         raise ConfigError(f"{option} {name} has no class names: name a data set of objects.")
-    return metadata
+    return Metadata(**metadata.as_dict() | {"thing_classes": list(names)})
 
 
 def choose_metadata(
@@ -162,7 +165,13 @@ def choose_metadata(
 def _thing_classes(metadata: Metadata, read: bool) -> Sequence[Any] | None:
     """The names that metadata hold, after reading the data set where that is wanted and needed."""
     names = metadata.get("thing_classes", None)
-    if not names and read and metadata.name in DatasetCatalog.list():
-        DatasetCatalog.get(metadata.name)
-        names = metadata.get("thing_classes", None)
-    return names
+    if names or not read or metadata.name not in DatasetCatalog.list():
+        return names
+    dataset = DatasetCatalog[metadata.name]
+    if isinstance(dataset, CocoJson):  # for the names the pictures need not be here
+        document = read_document(dataset.json_file)
+        check_names(document)
+        document.raise_errors()
+        return class_names(document)
+    dataset()
+    return metadata.get("thing_classes", None)

@@ -170,6 +170,17 @@ def coco_sets(cfg: DictConfig, side: Side) -> list[CocoJson]:
     return [dataset for dataset in found if dataset is not None]
 
 
+def tolerate_missing_pictures(cfg: DictConfig, side: Side) -> None:
+    """Let a program that draws a data set begin, and tell of a missing picture at its turn.
+
+    Args:
+        cfg: the config.
+        side: the loader whose data sets are meant.
+    """
+    for dataset in coco_sets(cfg, side):
+        DatasetCatalog[dataset.name] = replace(dataset, skip_missing=True)
+
+
 def _as_coco(name: str) -> CocoJson | None:
     loader, metadata = DatasetCatalog[name], MetadataCatalog.get(name)
     if isinstance(loader, CocoJson):

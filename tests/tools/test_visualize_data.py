@@ -129,6 +129,14 @@ def test_main__goes_on_past_a_bad_picture_and_reads_as_training_does(difficult, 
         assert np.abs(drawn[15 * 15, 24 * 15] - 60).max() < 30
 
 
+@pytest.mark.parametrize("source", ["annotation", "dataloader"])
+def test_main__goes_on_past_a_missing_picture(config, tmp_path, source):
+    (tmp_path / "data" / "images" / "000001.png").unlink()
+    with pytest.raises(SystemExit, match=r"^1 of \d+ pictures .*000001\.png does not exist"):
+        _run(config, tmp_path / "out", "--source", source, "-n", "8")
+    assert len(list((tmp_path / "out").iterdir())) == (2 if source == "annotation" else 8)
+
+
 def test_main__dataloader_goes_on_past_a_bad_picture(difficult, tmp_path):
     output = tmp_path / "out"
     with pytest.raises(SystemExit, match=r"^1 of 12 pictures could not be drawn: .*cut\.jpg is tr"):
@@ -171,7 +179,7 @@ def test_main__number_of_images_is_at_least_one(config, tmp_path, count, capsys)
 def test_main__record_of_another_size_is_named_and_the_range_is_the_mappers(difficult, tmp_path):
     json_file = tmp_path / "data" / "annotations.json"
     coco = json.loads(json_file.read_text())
-    coco["images"] = [image for image in coco["images"] if image["file_name"] != "cut.jpg"]
+    del coco["images"][2], coco["annotations"][2]  # cut.jpg
     coco["images"][0]["width"] = 47
     json_file.write_text(json.dumps(coco))
     override = "+dataloader.train.mapper.value_range=[0,131070]"

@@ -144,3 +144,13 @@ def test_main__bad_pictures_folders_and_originals(dataset, tmp_path):
     arguments = ["--input", str(tmp_path / "results.json"), "--dataset", dataset["name"]]
     with pytest.raises(ConfigError, match="one of the input files"):
         visualize_json_results.main([*arguments, "--output", str(images)])
+
+
+def test_main__goes_on_past_a_missing_picture(dataset, tmp_path):
+    config = tmp_path / "config.py"
+    config.write_text(CONFIG.format(**dataset))
+    (tmp_path / "data" / "images" / "000001.png").unlink()
+    with pytest.raises(SystemExit, match=r"^1 of 3 pictures .*000001\.png does not exist"):
+        _run(tmp_path, "--config-file", str(config))
+    drawn = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert drawn == ["000000.png", "000002.png"]
