@@ -48,7 +48,7 @@ def run(environment: dict[str, str]) -> tuple[int, str]:
 
 def environment_of(cell: str) -> dict[str, str]:
     """Give the environment variables of a cell; they count from when torch is imported."""
-    environment = {"OMP_NUM_THREADS": "1", **os.environ}
+    environment = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", **os.environ}
     if cell == "here":
         return environment
     aten, instructions, threads = cell.split("/")
