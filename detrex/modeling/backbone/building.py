@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 
-from detrex.errors import BackboneError, did_you_mean
+from detrex.errors import BackboneError, DetrexError, did_you_mean
 
 _UNEXPECTED = re.compile(r"(\w+)(?:\.__init__)?\(\) got an unexpected keyword argument '(\w+)'")
 
@@ -41,6 +41,14 @@ def build_network(
     keywords = {name: plain(value) for name, value in keywords.items()}
     try:
         return builder(**keywords)
+    except DetrexError:
+        raise
+    except (LookupError, AssertionError, ValueError, AttributeError, RuntimeError) as error:
+        reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0][:160]}"
+        raise BackboneError(
+            f"{who} could not be built with {_shown(keywords)} ({reason}): mend these keywords, or "
+            "leave out what it does not need."
+        ) from error
     except TypeError as error:
         found = _UNEXPECTED.search(str(error))
         owner, keyword = found.groups() if found else ("", "")
@@ -68,4 +76,4 @@ def plain(value: Any) -> Any:
 
 
 def _shown(keywords: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name}={value!r}" for name, value in keywords.items())
+    return ", ".join(f"{name}={value!r}"[:80] for name, value in keywords.items())[:200]

@@ -26,12 +26,12 @@ def set_input_channels(
 
     Args:
         network: a network that maps images of three channels; it may be on the ``meta`` device.
-        in_channels: channels wanted, 1 to 12; 3 changes nothing.
+        in_channels: channels wanted, at least 1; 3 changes nothing.
         image_sizes: heights and widths to look with, in this order; by default some usual ones.
 
     Raises:
-        BackboneError: the number is out of range, the network cannot be run, or something else
-            than a convolution reads its image's channels.
+        BackboneError: the number is no positive integer, the network cannot be run, or something
+            else than a convolution reads its image's channels.
     """
     check_in_channels(in_channels)
     if in_channels == _BUILT_FOR:

@@ -11,7 +11,7 @@ import contextlib
 import functools
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -116,6 +116,8 @@ def _checkpointed(
     args: Sequence[Any],
     kwargs: dict[str, Any],
 ) -> Any:
+    if torch.compiler.is_compiling():
+        return checkpoint(run, *args, use_reentrant=False, **kwargs)
     tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor)]
     versions = [tensor._version for tensor in tensors]
 
@@ -153,22 +155,23 @@ class _Segment:
     """Stretch of a graph that is run at once.
 
     Attributes:
-        nodes: in the order of the graph.
-        inputs: nodes before it that it needs.
-        outputs: its nodes that later ones need.
+        run: gives its outputs for the network and its inputs.
+        inputs: names of the nodes before it that it needs.
+        outputs: names of its nodes that later ones need.
         block: name of the block that it computes, None for what lies between blocks.
     """
 
-    nodes: tuple[fx.Node, ...]
-    inputs: tuple[fx.Node, ...]
-    outputs: tuple[fx.Node, ...]
+    run: Callable[..., tuple[Any, ...]]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
     block: str | None
 
 
-def _segments(graph: fx.Graph, blocks: Sequence[str]) -> list[_Segment]:
+def _segments(module: fx.GraphModule) -> list[_Segment]:
     """Cut a graph where another block begins, or what belongs to none."""
+    blocks = block_names(module)
     stretches: list[tuple[str | None, list[fx.Node]]] = [(None, [])]
-    for node in graph.nodes:
+    for node in module.graph.nodes:
         if node.op in ("placeholder", "output"):
             continue
         block = stretches[-1][0]
@@ -178,47 +181,44 @@ def _segments(graph: fx.Graph, blocks: Sequence[str]) -> list[_Segment]:
         if block != stretches[-1][0]:
             stretches.append((block, []))
         stretches[-1][1].append(node)
-    segments = []
-    for block, nodes in stretches:
-        inside = dict.fromkeys(nodes)
-        needed = dict.fromkeys(n for node in nodes for n in node.all_input_nodes)
-        inputs = tuple(node for node in needed if node not in inside)
-        outputs = tuple(node for node in nodes if any(user not in inside for user in node.users))
-        segments.append(_Segment(tuple(nodes), inputs, outputs, block))
-    return segments
+    return [_segment(module, block, nodes) for block, nodes in stretches]
 
 
-def _run_segment(module: nn.Module, segment: _Segment, *values: Any) -> tuple[Any, ...]:
-    known = dict(zip(segment.inputs, values, strict=True))
-    for node in segment.nodes:
-        args = fx.node.map_arg(node.args, known.__getitem__)
-        kwargs = fx.node.map_arg(node.kwargs, known.__getitem__)
-        if node.op == "call_module":
-            known[node] = module.get_submodule(str(node.target))(*args, **kwargs)
-        elif node.op == "get_attr":
-            known[node] = functools.reduce(getattr, str(node.target).split("."), module)
-        elif node.op == "call_method":
-            known[node] = getattr(args[0], str(node.target))(*args[1:], **kwargs)
-        else:
-            known[node] = node.target(*args, **kwargs)  # type: ignore[operator]
-    return tuple(known[node] for node in segment.outputs)
+def _segment(module: fx.GraphModule, block: str | None, nodes: Sequence[fx.Node]) -> _Segment:
+    """Compile a stretch of a graph to a function of the network and the nodes that it needs."""
+    inside = dict.fromkeys(nodes)
+    needed = dict.fromkeys(n for node in nodes for n in node.all_input_nodes)
+    inputs = [node for node in needed if node not in inside]
+    outputs = [node for node in nodes if any(user not in inside for user in node.users)]
+    graph = fx.Graph()
+    copies = {node: graph.placeholder(node.name) for node in inputs}
+    for node in nodes:
+        copies[node] = graph.node_copy(node, copies.__getitem__)
+    graph.output(tuple(copies[node] for node in outputs))
+    run = type(fx.GraphModule(module, graph)).forward
+    before, after = (tuple(node.name for node in row) for row in (inputs, outputs))
+    return _Segment(run, before, after, block)
 
 
-def _run_graph(module: fx.GraphModule, segments: Sequence[_Segment], *images: Any) -> Any:
+def _run_graph(
+    module: fx.GraphModule,
+    segments: Sequence[_Segment],
+    inputs: Sequence[str],
+    outputs: Mapping[str, str],
+    images: Sequence[torch.Tensor],
+) -> dict[str, Any]:
     """Run the whole graph, its blocks under checkpoints."""
-    inputs = [node for node in module.graph.nodes if node.op == "placeholder"]
-    known: dict[fx.Node, Any] = dict(zip(inputs, images, strict=True))
+    known: dict[str, Any] = dict(zip(inputs, images, strict=True))
     for segment in segments:
-        run = functools.partial(_run_segment, module, segment)
-        values = [known[node] for node in segment.inputs]
+        values = [known[name] for name in segment.inputs]
+        run = functools.partial(segment.run, module)
         block = None if segment.block is None else module.get_submodule(segment.block)
         if block is not None and _is_trainable(block):
             results = _checkpointed(run, [block], values, {})
         else:
             results = run(*values)
         known.update(zip(segment.outputs, results, strict=True))
-    output = next(node for node in module.graph.nodes if node.op == "output")
-    return fx.node.map_arg(output.args[0], known.__getitem__)
+    return {name: known[node] for name, node in outputs.items()}
 
 
 @functools.cache
@@ -232,11 +232,14 @@ def _checkpointed_graph_class() -> type[fx.GraphModule]:
             """Compile the graph, which gives the class its forward, and wrap that."""
             code = super().recompile()
             plain = type(self).forward
-            segments = _segments(self.graph, block_names(self))
+            segments = _segments(self)
+            inputs = [node.name for node in self.graph.nodes if node.op == "placeholder"]
+            (result,) = next(node.args for node in self.graph.nodes if node.op == "output")
+            outputs = {name: node.name for name, node in result.items()}
 
             def forward(module: Any, *images: Any) -> Any:
                 if module.training and torch.is_grad_enabled():
-                    return _run_graph(module, segments, *images)
+                    return _run_graph(module, segments, inputs, outputs, images)
                 return plain(module, *images)
 
             type(self).forward = forward

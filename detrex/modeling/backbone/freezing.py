@@ -25,6 +25,9 @@ MAX_FREEZE_AT = 5
 
 T = TypeVar("T", bound="KeepsFrozen")
 
+# Names under which wrappers keep the module that they stand for.
+_WRAPPED = ("_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+
 
 class KeepsFrozen(nn.Module):
     """Module whose frozen parts stay in evaluation mode when the rest is set to training."""
@@ -42,10 +45,37 @@ class KeepsFrozen(nn.Module):
             The module itself.
         """
         super().train(mode)
-        modules = dict(self.named_modules())
         for name in self.frozen_modules:
-            modules[name].eval()
+            submodule_within(self, name).eval()
         return self
+
+
+def submodule_within(module: nn.Module, name: str) -> nn.Module:
+    """Find a submodule by the name that it had before modules were wrapped.
+
+    Args:
+        module: where the name begins.
+        name: path of the submodule; what ``torch.compile``, DistributedDataParallel, FSDP and
+            checkpoint wrappers put in between is passed through.
+
+    Returns:
+        The submodule.
+
+    Raises:
+        BackboneError: there is none of that name.
+    """
+    found = module
+    for part in name.split("."):
+        while part not in found._modules:
+            inner = next((found._modules[w] for w in _WRAPPED if found._modules.get(w)), None)
+            if inner is None:
+                raise BackboneError(
+                    f"{name!r} is frozen, but {type(module).__name__} has no such module any more: "
+                    "build the backbone with another freeze_at, or leave its modules in place."
+                )
+            found = inner
+        found = found._modules[part]  # type: ignore[assignment]
+    return found
 
 
 @dataclass(frozen=True)

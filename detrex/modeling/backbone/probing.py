@@ -5,17 +5,75 @@ nothing in the network, its mode, or the random state.
 """
 
 import copy
-import logging
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
 from detrex.errors import BackboneError
 
-logger = logging.getLogger(__name__)
+Result = TypeVar("Result")
+
+
+class SizeRefusedError(BackboneError):
+    """A network says that it does not take images of some size."""
+
+
+def tried(who: str, size: tuple[int, int], trial: Callable[[], Result]) -> Result:
+    """Run a network for the sake of its image size, and tell a refusal of the size from a fault.
+
+    Args:
+        who: name of the network, for the message.
+        size: height and width in pixels that are tried.
+        trial: runs it.
+
+    Returns:
+        What `trial` gives.
+
+    Raises:
+        SizeRefusedError: the network does not take the size.
+        BackboneError: it fails for another reason, which a change of size would only hide.
+    """
+    try:
+        return trial()
+    except Exception as error:  # any forward may refuse a size in its own way
+        reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0][:200]}"
+        if is_refusal(error):
+            raise SizeRefusedError(reason) from error
+        raise BackboneError(
+            f"{who} failed in a trial run on an empty image of {size[0]} x {size[1]} with "
+            f"{reason}; that is no refusal of the size: mend the network, or the keywords that it "
+            "is built with."
+        ) from error
+
+
+def is_refusal(error: Exception) -> bool:
+    """Tell whether an exception is how a forward refuses the size of an image.
+
+    Args:
+        error: what a forward raised.
+
+    Returns:
+        True for failed assertions, errors of values and of shapes; False for what no size mends:
+        wrong types and names, operations that are missing, memory, values that ``meta`` lacks.
+    """
+    if isinstance(error, BackboneError):
+        return isinstance(error, SizeRefusedError)
+    if isinstance(error, NotImplementedError | torch.OutOfMemoryError) or lacks_values(error):
+        return False
+    return isinstance(error, AssertionError | ValueError | RuntimeError | ZeroDivisionError)
+
+
+def lacks_values(error: Exception) -> bool:
+    """Tell whether an exception is due to the ``meta`` device, whose tensors hold no values.
+
+    Args:
+        error: what a forward raised.
+    """
+    return isinstance(error, RuntimeError) and bool(re.search(r"\bmeta\b", str(error), re.I))
 
 
 @dataclass(frozen=True)
@@ -76,10 +134,12 @@ def look_at(
         The copy, its input, and its outputs, which carry gradients.
 
     Raises:
-        BackboneError: the network takes none of the sizes.
+        SizeRefusedError: the network takes none of the sizes.
+        BackboneError: it fails for another reason.
     """
     sizes = list(dict.fromkeys(image_sizes))
     reasons: dict[tuple[int, int], str] = {}
+    is_refused = True
     for device in ("meta", "cpu"):
         twin = meta_twin(network) if device == "meta" else copy.deepcopy(network).to(device)
         twin.eval()
@@ -90,12 +150,13 @@ def look_at(
                 with torch.enable_grad():
                     outputs = twin(image) if run is None else run(twin, image)
             except Exception as error:  # any forward may refuse a size in its own way
-                reasons[size] = f"{type(error).__name__} ({str(error).partition(chr(10))[0]})"
+                reasons[size] = f"{type(error).__name__} ({str(error).partition(chr(10))[0][:200]})"
+                is_refused &= is_refusal(error) or (device == "meta" and lacks_values(error))
             else:
                 return Look(twin, image, outputs)
         if _is_meta(network):
             break
-    raise BackboneError(
+    raise (SizeRefusedError if is_refused else BackboneError)(
         f"{type(network).__name__} could not be run on an image of any size that was tried: "
         f"{'; '.join(f'{h} x {w} gave {reason}' for (h, w), reason in reasons.items())}."
     )

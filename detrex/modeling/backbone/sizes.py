@@ -4,6 +4,7 @@
 
     any size                    nothing to do
     multiples of a number       zeros at the right and at the bottom
+    maps that are too small     zeros that fill the last cells (coverage.py)
     position tables of one size keywords of the network that resample them (`dynamic_img_size`)
     one size only               the image is cut into tiles of that size, and the maps are joined
 
@@ -11,8 +12,10 @@ Tiles keep weights at the size that they were trained at, cost what the image's 
 networks such as MLP-Mixer, whose weights belong to one number of tokens, serve for any image.
 """
 
+import functools
+import logging
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,13 +24,11 @@ import torch.nn.functional as F
 
 from detrex.errors import BackboneError
 
-Size = tuple[int, int]
-Run = Callable[[Size], Sequence[Size]]
-"""Gives the height and width of every feature for an image size, or raises."""
+from .coverage import ODD_SIZES, Coverage, Run, Size, round_up
+from .probing import SizeRefusedError, tried
 
-# Oblong images of odd sides, rounded up to the multiple that is being tried, of which they are then
-# odd multiples again, lest a network that needs twice as much seems content.
-_TRIED_SIZES: tuple[Size, Size] = ((411, 653), (267, 341))
+logger = logging.getLogger(__name__)
+
 # Unpadded convolutions lose the same few cells at any size, so growth is compared, not size.
 _GROWTH_TOLERANCE = 1.5
 
@@ -40,19 +41,30 @@ class InputRule:
         multiple: height and width are padded to multiples of it; 1 for no need.
         tile: height and width in pixels of the only image that the network takes, or None.
         keywords: what the network is to be built with for the rule to hold.
+        coverage: zeros that are added inside besides, so that maps cover the whole image.
     """
 
     multiple: int = 1
     tile: Size | None = None
     keywords: Mapping[str, Any] = field(default_factory=dict)
+    coverage: Coverage = field(default_factory=Coverage)
 
     def __str__(self) -> str:
         built = "".join(f", built with {name}={value}" for name, value in self.keywords.items())
         if self.tile is not None:
             return f"images are cut into tiles of {self.tile[0]} x {self.tile[1]}{built}"
         if self.multiple > 1:
-            return f"images are padded to multiples of {self.multiple}{built}"
-        return f"images of any size{built}"
+            return f"images are padded to multiples of {self.multiple}{built}{self._zeros}"
+        return f"images of any size{built}{self._zeros}"
+
+    @property
+    def _zeros(self) -> str:
+        return "" if self.coverage == Coverage() else f" ({self.coverage})"
+
+    @property
+    def is_free(self) -> bool:
+        """Whether images of every size go to the network as they are."""
+        return self.steps == (1, 1) and self.coverage == Coverage()
 
     @property
     def steps(self) -> Size:
@@ -73,13 +85,27 @@ class InputRule:
             grid: the padded image must hold a whole number of cells of this many pixels.
 
         Returns:
-            Padded height and width in pixels.
+            Padded height and width in pixels, without the margin of `coverage`.
         """
         height, width = (
-            round_up(round_up(side, grid), step)
+            self.coverage.padded(round_up(side, grid), step)
             for side, step in zip(image_size, self.steps, strict=True)
         )
         return height, width
+
+    def first_cells(self, map_size: Size, fitted: Size, stride: int) -> Size:
+        """Give the row and column of the cell that stands for the image's first pixels.
+
+        Args:
+            map_size: height and width of a map of the whole padded image, in cells.
+            fitted: as from `fitted_size`.
+            stride: pixels per cell.
+        """
+        row, column = (
+            self.coverage.first_cell(cells, side, stride)
+            for cells, side in zip(map_size, fitted, strict=True)
+        )
+        return row, column
 
     def cut(self, images: torch.Tensor) -> torch.Tensor:
         """Cut fitted images into tiles, row by row.
@@ -113,17 +139,19 @@ class InputRule:
         return grid.flatten(4, 5).flatten(2, 3)
 
 
-def round_up(length: int, step: int) -> int:
-    """Give the least multiple of `step` that is not below `length`."""
-    return -(-length // step) * step
+def pad_to(images: torch.Tensor, size: Size, margin: int = 0) -> torch.Tensor:
+    """Pad ``(N, C, H, W)`` with zeros at the right and the bottom to ``(N, C, *size)``.
 
-
-def pad_to(images: torch.Tensor, size: Size) -> torch.Tensor:
-    """Pad ``(N, C, H, W)`` with zeros at the right and the bottom to ``(N, C, *size)``."""
+    Args:
+        images: no larger than `size`.
+        size: height and width in pixels.
+        margin: further rows and columns of zeros on every side.
+    """
     height, width = images.shape[-2:]
-    if (height, width) == size:
+    if (height, width) == size and not margin:
         return images
-    return F.pad(images, (0, size[1] - width, 0, size[0] - height))
+    right, bottom = size[1] - width + margin, size[0] - height + margin
+    return F.pad(images, (margin, right, margin, bottom))
 
 
 def find_input_rule(
@@ -145,24 +173,29 @@ def find_input_rule(
         The rule.
 
     Raises:
-        BackboneError: the network takes not even its native size.
+        BackboneError: the network takes not even its native size, or a trial fails for another
+            reason than the image's size.
     """
     variants = list(variants)
     patch = strides[-1]
     small = (1, patch, 32, 64, 3 * patch) if len(set(strides)) == 1 else (1, 32, 64)
     large = (math.lcm(*native), 128, 256)
+    refusals = []
     for multiples in (small, large):
         for keywords, run in variants:
             for multiple in dict.fromkeys(multiples):
-                if _takes_multiples_of(multiple, run, strides):
+                refusal = _refusal(who, multiple, run, strides)
+                if refusal is None:
                     return InputRule(multiple, keywords=dict(keywords))
+                refusals.append(refusal)
     reasons = []
     for keywords, run in variants:
         try:
-            run(native)
-        except Exception as error:  # any forward may refuse a size in its own way
-            reasons.append(f"{type(error).__name__}: {str(error).partition(chr(10))[0]}")
+            tried(who, native, functools.partial(run, native))
+        except SizeRefusedError as error:
+            reasons.append(str(error))
         else:
+            _warn_of_tiles(who, native, refusals[0])
             return InputRule(tile=native, keywords=dict(keywords))
     raise BackboneError(
         f"{who} could not be run on an image of any size, its own {native[0]} x {native[1]} "
@@ -170,21 +203,31 @@ def find_input_rule(
     )
 
 
-def _takes_multiples_of(multiple: int, run: Run, strides: Sequence[int]) -> bool:
-    """Whether images of multiples are taken, and every map grows with the image."""
-    sizes = [(round_up(h, multiple), round_up(w, multiple)) for h, w in _TRIED_SIZES]
+@functools.cache
+def _warn_of_tiles(who: str, native: Size, refusal: str) -> None:
+    """Say once that images will be cut into tiles, and why."""
+    logger.warning(
+        "%s takes images of %d x %d only (%s): any other is cut into tiles of that size",
+        *(who, *native, refusal),
+    )
+
+
+def _refusal(who: str, multiple: int, run: Run, strides: Sequence[int]) -> str | None:
+    """Why images of multiples are not taken; None where they are, and every map grows with them."""
+    sizes = [(round_up(h, multiple), round_up(w, multiple)) for h, w in ODD_SIZES]
     if sizes[0] == sizes[1]:
-        return False
+        return f"multiples of {multiple} are too coarse to be tried"
     try:
-        large, small = run(sizes[0]), run(sizes[1])
-    except Exception:  # a refusal, in whatever words, is the answer
-        return False
+        large, small = (tried(who, size, functools.partial(run, size)) for size in sizes)
+    except SizeRefusedError as error:
+        return str(error)
     pairs = zip(large, small, strides, strict=True)
-    return all(
+    grow = all(
         _grows(big[axis], little[axis], sizes[0][axis], sizes[1][axis], stride)
         for big, little, stride in pairs
         for axis in (0, 1)
     )
+    return None if grow else "its maps do not grow with the image"
 
 
 def _grows(big: int, little: int, large: int, small: int, stride: int) -> bool:

@@ -6,19 +6,18 @@ that each of them becomes a backbone by its name alone.
 
 import math
 import time
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.flop_counter import FlopCounterMode
 
 from detrex.errors import BackboneError
 
+from .coverage import Size, round_up
+from .norms import norm_kind
 from .probing import meta_twin
-from .sizes import Size, round_up
 from .wrapped import WrappedBackbone
 
 OUT_STRIDES = (8, 16, 32)
@@ -130,29 +129,6 @@ def kind_of(strides: Sequence[int]) -> str:
     return "pyramid" if set(OUT_STRIDES) <= set(strides) else "partial"
 
 
-def norm_kind(network: nn.Module) -> str:
-    """Name the norm that a network has most of.
-
-    Args:
-        network: any network.
-
-    Returns:
-        ``"batch"``, ``"layer"``, ``"group"``, ``"rms"`` or ``"none"``.
-    """
-    kinds = Counter(kind for module in network.modules() if (kind := _norm_of(module)))
-    return kinds.most_common(1)[0][0] if kinds else "none"
-
-
-def _norm_of(module: nn.Module) -> str:
-    if isinstance(module, _BatchNorm):
-        return "batch"
-    if isinstance(module, nn.GroupNorm):
-        return "group"
-    if isinstance(module, nn.LayerNorm):
-        return "layer"
-    return "rms" if "rmsnorm" in type(module).__name__.lower() else ""
-
-
 def count_tiles(backbone: WrappedBackbone, image_size: Size) -> int:
     """Count the pieces in which the network sees an image; 1 where it takes it whole."""
     fitted = backbone.fitted_size(image_size)
@@ -198,7 +174,7 @@ def untrue_levels(backbone: WrappedBackbone, image_size: Size, in_channels: int 
         in_channels: its channels.
 
     Returns:
-        What is untrue, empty for nothing. A map may hold the image's last, partial cell or not.
+        What is untrue, empty for nothing.
     """
     step = backbone.size_divisibility or 1
     size = tuple(round_up(side, step) for side in image_size)
@@ -208,13 +184,10 @@ def untrue_levels(backbone: WrappedBackbone, image_size: Size, in_channels: int 
         return f"gives {list(outputs)} where {backbone.features.names} are published"
     for feature in backbone.features:
         level = outputs[feature.name]
-        least = [side // feature.stride for side in size]
-        most = [-(-side // feature.stride) for side in size]
-        cells = list(level.shape[2:])
-        fits = all(low <= n <= high for low, n, high in zip(least, cells, most, strict=True))
-        if level.shape[1] != feature.channels or not fits:
+        height, width = (-(-side // feature.stride) for side in size)
+        if level.shape[1:] != (feature.channels, height, width):
             return (
                 f"{feature.name} is {tuple(level.shape)} where {feature.channels} channels of "
-                f"{most[0]} x {most[1]} cells are published"
+                f"{height} x {width} cells are published"
             )
     return ""

@@ -6,16 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from detectron2.layers import FrozenBatchNorm2d
 from torch import nn
 
 from .features import Feature, resolve_indices
 from .freezing import check_freeze_at, plan_stages
-from .frozen_norm import freeze_norms, frozen_norm_class
+from .norms import chosen_norm
 from .preprocess import Preprocess
 from .probing import look_at, unused_parameters
 from .pyramid import Level, check_out_strides, plan_levels, taps_and_levels
-from .timm_network import NetworkFacts, check_name, create_network, network_facts
+from .timm_network import NetworkFacts, check_name, create_network, native_norm, network_facts
 from .wrapped import (
     WrappedBackbone,
     check_in_channels,
@@ -52,9 +51,11 @@ class TimmBackbone(WrappedBackbone):
             the first four, or the end of each quarter of the blocks where all strides are equal.
             Beside `out_strides` it names the maps that levels are made of, in a plain network one
             for all levels (default: the last) or one for each.
-        norm_layer: norm to build with. A frozen batch norm (detectron2's, torchvision's, or
-            ``"FrozenBN"``) means that the network is built with its own batch norms, gets its
-            weights, and has them frozen exactly.
+        norm_layer: norm to build with: a class or function, one of detectron2's names (``"BN"``,
+            ``"SyncBN"``, ``"GN"``, ``"LN"``, ...), or one of timm's (``"groupnorm1"``). With a
+            frozen batch norm (detectron2's, torchvision's, or ``"FrozenBN"``) and with a
+            synchronised one the network is built with its own batch norms, gets its weights, and
+            then has them converted exactly.
         out_strides: strides of the outputs in pixels, such as ``(8, 16, 32)``.
         out_channels: channels of the levels that are made; by default those of the network.
         weights: True for timm's default weights, one of its tags, a file (``.pth``, ``.pkl``,
@@ -103,30 +104,29 @@ class TimmBackbone(WrappedBackbone):
         super().__init__()
         check_name(model_name, features_only)
         check_freeze_at(freeze_at)
-        check_in_channels(in_channels)
+        check_in_channels(in_channels, kwargs)
         source = chosen_weights(
             pretrained=pretrained, checkpoint_path=checkpoint_path, weights=weights
         )
-        frozen_class = FrozenBatchNorm2d if frozen_norm else frozen_norm_class(norm_layer)
-        keywords = {"in_chans": in_channels, **kwargs}
-        if norm_layer is not None and frozen_norm_class(norm_layer) is None:
-            keywords["norm_layer"] = norm_layer
+        norm = chosen_norm(norm_layer, frozen_norm, "timm", lambda: native_norm(model_name, kwargs))
+        keywords = {"in_chans": in_channels, **kwargs, **norm.keywords}
 
-        facts = network_facts(model_name, keywords)
+        with norm.naming():
+            facts = network_facts(model_name, keywords)
         self.offered = facts.taps
         taps, levels = _selected(model_name, facts, out_strides, out_indices)
         indices = sorted({int(tap.source) for tap in taps})
         self._positions = {tap.name: indices.index(int(tap.source)) for tap in taps}
-        if levels is None:
+        if out_strides is None:
             self.out_indices = tuple(int(tap.name[1:]) for tap in taps)
         keywords |= facts.input_rule.keywords
         self.timm_model = create_network(model_name, keywords, indices)
         self.preprocess = Preprocess.from_timm(facts.pretrained_cfg, in_channels)
-        self._publish(taps, levels, out_channels, facts.input_rule)
+        rule = facts.rule_for(taps, f"timm's {model_name!r}")
+        self._publish(taps, levels, out_channels, rule)
         built = {"features_only": True, "out_indices": tuple(indices), **keywords}
         self._load_weights(source, "timm", model_name, in_channels, built)
-        if frozen_class is not None:
-            freeze_norms(self.timm_model, frozen_class, model_name, facts.look_size, in_channels)
+        norm.convert(self.timm_model, model_name, facts.look_size, in_channels)
         look = look_at(self.timm_model, [facts.look_size], in_channels)
         self._freeze(plan_stages(look), freeze_at)
         parameters = dict(self.timm_model.named_parameters())

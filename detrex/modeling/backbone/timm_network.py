@@ -1,5 +1,6 @@
 """timm's networks by name: checked, built, and looked at once for what they offer."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,8 +13,11 @@ from torch import nn
 from detrex.errors import BackboneError, did_you_mean
 
 from .building import build_network
+from .coverage import Coverage, Run, Size, find_coverage, merged
 from .features import Feature, Layout, map_layout, map_size
-from .sizes import InputRule, Run, Size, find_input_rule
+from .norms import norm_kind
+from .probing import SizeRefusedError
+from .sizes import InputRule, find_input_rule
 from .timm_weights import tags
 
 # Keywords that reach no constructor of timm's: those of TimmBackbone, and of timm's builder.
@@ -36,6 +40,7 @@ class NetworkFacts:
         strides: stride in pixels of every feature that timm lists, by its index.
         taps: the features that can be taken, named and found by their index.
         input_rule: the images that it takes.
+        coverages: for each of `taps`, the zeros with which it covers images of any size.
         look_size: height and width in pixels of an image that it takes as it is.
         pretrained_cfg: timm's description of its weights.
     """
@@ -43,8 +48,20 @@ class NetworkFacts:
     strides: tuple[int, ...]
     taps: tuple[Feature, ...]
     input_rule: InputRule
+    coverages: tuple[Coverage | None, ...]
     look_size: Size
     pretrained_cfg: Mapping[str, Any]
+
+    def rule_for(self, taps: Sequence[Feature], who: str) -> InputRule:
+        """Give the rule under which some of the taps cover images of any size.
+
+        Raises:
+            BackboneError: one of them never does.
+        """
+        needs = {tap.source: need for tap, need in zip(self.taps, self.coverages, strict=True)}
+        names = [tap.name for tap in taps]
+        coverage = merged(who, names, [needs[tap.source] for tap in taps])
+        return dataclasses.replace(self.input_rule, coverage=coverage)
 
     def tap(self, index: int, who: str) -> Feature:
         """Give the feature of an index.
@@ -129,8 +146,8 @@ def create_network(
     who = f"timm's {name!r}"
     try:
         return build_network(who, create, keywords, home, _OTHER_KEYWORDS)
-    except AttributeError as error:
-        if "feature_info" not in str(error):
+    except BackboneError as error:
+        if not isinstance(error.__cause__, AttributeError) or "feature_info" not in str(error):
             raise
         raise BackboneError(
             f"{who} does not say which features it has (no feature_info): choose another model."
@@ -138,7 +155,11 @@ def create_network(
 
 
 def network_facts(name: str, keywords: Mapping[str, Any]) -> NetworkFacts:
-    """Look at a network on the ``meta`` device: no weights, no memory, once a process.
+    """Look at a network on the ``meta`` device: no weights, no memory.
+
+    timm's own networks are looked at once a process for each set of plain keywords. Nothing is kept
+    of networks that a user registered or that a hub describes, nor where a keyword holds a class, a
+    function or another object: any of these may be another one next time.
 
     Args:
         name: as in `check_name`.
@@ -150,18 +171,52 @@ def network_facts(name: str, keywords: Mapping[str, Any]) -> NetworkFacts:
     Raises:
         TypeError, BackboneError: see `create_network` and `find_input_rule`.
     """
-    key = (name, repr(sorted(keywords.items(), key=lambda item: item[0])))
-    if key not in _SEEN:
-        try:
-            _SEEN[key] = _Look(name, keywords, "meta").facts()
-        except BackboneError:  # the few whose forward reads values, which meta tensors lack
-            if torch.get_default_device().type == "meta":
-                raise
-            _SEEN[key] = _Look(name, keywords, "cpu").facts()
-    return _SEEN[key]
+    key = _key(name, keywords)
+    if key is not None and key in _SEEN:
+        return _SEEN[key]
+    try:
+        facts = _Look(name, keywords, "meta").facts()
+    except BackboneError:  # the few whose forward reads values, which meta tensors lack
+        if torch.get_default_device().type == "meta":
+            raise
+        facts = _Look(name, keywords, "cpu").facts()
+    if key is not None:
+        _SEEN[key] = facts
+    return facts
 
 
-_SEEN: dict[tuple[str, str], NetworkFacts] = {}
+_SEEN: dict[Any, NetworkFacts] = {}
+
+
+def _key(name: str, keywords: Mapping[str, Any]) -> Any:
+    """What facts are kept by, or None where they could be stale next time."""
+    timm = import_timm()
+    if not timm.is_model(name):
+        return None
+    entrypoint = timm.model_entrypoint(name)
+    if not entrypoint.__module__.startswith("timm."):
+        return None
+    try:
+        return entrypoint, name, _frozen_value(dict(keywords))
+    except TypeError:
+        return None
+
+
+def _frozen_value(value: Any) -> Any:
+    """A hashable value that is equal for equal plain values of one type only."""
+    if value is None or type(value) in (bool, int, float, str):
+        return type(value), value
+    if isinstance(value, Mapping):
+        return dict, tuple((name, _frozen_value(value[name])) for name in sorted(value))
+    if isinstance(value, Sequence):
+        return type(value), tuple(map(_frozen_value, value))
+    raise TypeError(f"{type(value).__name__} is no plain value")
+
+
+def native_norm(name: str, keywords: Mapping[str, Any]) -> str:
+    """Name the norm that a network has most of when none is asked for; see `norm_kind`."""
+    with torch.device("meta"):
+        return norm_kind(_created_to_look(name, keywords))
 
 
 class _Look:
@@ -177,6 +232,7 @@ class _Look:
         self.indices = [i for i, tap in enumerate(offered.info) if tap.get("module") != ""]
         self.strides = [self.all_strides[i] for i in self.indices]
         self._built: dict[tuple[str, ...], nn.Module] = {}
+        self._layouts: dict[tuple[str, ...], list[Layout]] = {}
 
     def network(self, further: tuple[str, ...] = ()) -> nn.Module:
         """The network, built with some keywords set to True besides."""
@@ -197,11 +253,28 @@ class _Look:
         """Give the sizes of all maps for an image size."""
 
         def sizes(size: Size) -> list[Size]:
-            network = self.network(further)
+            try:
+                self.network(further)
+            except TypeError as error:
+                if not further:
+                    raise
+                raise SizeRefusedError(str(error)) from error  # there is no such way to build it
             shapes = self.shapes(size, further)
-            return [map_size(shape, _layout(network, shape, size)) for shape in shapes]
+            layouts = self.layouts(further, shapes, size)
+            return list(map(map_size, shapes, layouts))
 
         return sizes
+
+    def layouts(
+        self, further: tuple[str, ...], shapes: Sequence[Sequence[int]], size: Size
+    ) -> list[Layout]:
+        """Layouts of all features, by the shapes of the first image, which is no tiny one."""
+        if further not in self._layouts:
+            claimed = getattr(self.network(further), "output_fmt", None)
+            self._layouts[further] = [
+                map_layout(shape, size) if claimed is None else claimed.value for shape in shapes
+            ]
+        return self._layouts[further]
 
     def facts(self) -> NetworkFacts:
         """Find the rule for images, then describe every feature."""
@@ -210,23 +283,31 @@ class _Look:
         variants: list[tuple[dict[str, Any], Run]] = [({}, self.run())]
         if _FREE_SIZE not in self.keywords:
             variants.append(({_FREE_SIZE: True}, self.run(_FREE_SIZE)))
-        rule = find_input_rule(f"timm's {self.name!r}", variants, native, self.strides)
+        who = f"timm's {self.name!r}"
+        rule = find_input_rule(who, variants, native, self.strides)
         size = rule.tile or rule.fitted_size([min(side, _LOOK_SIDE) for side in native])
         further = tuple(rule.keywords)
+        coverages: list[Coverage | None] = [Coverage() for _ in self.indices]
+        if rule.tile is None:
+            coverages = find_coverage(who, self.run(*further), rule.multiple, self.strides)
         taps = []
-        for index, shape in zip(self.indices, self.shapes(size, further), strict=True):
-            layout = _layout(self.network(further), shape, size)
+        shapes = self.shapes(size, further)
+        layouts = self.layouts(further, shapes, size)
+        for index, shape, layout in zip(self.indices, shapes, layouts, strict=True):
             channels = int(shape[3] if layout == "NHWC" else shape[1])
             stride = self.all_strides[index]
             taps.append(Feature(str(index), index, channels, stride, layout))
-        return NetworkFacts(self.all_strides, tuple(taps), rule, size, config)
+        strides = self.all_strides
+        return NetworkFacts(strides, tuple(taps), rule, tuple(coverages), size, config)
 
 
 def _created_to_look(name: str, keywords: Mapping[str, Any]) -> nn.Module:
     """Build with timm's choice of features, which a network of few blocks does not have."""
     try:
         return create_network(name, keywords)
-    except (AssertionError, IndexError):
+    except BackboneError as error:
+        if not isinstance(error.__cause__, AssertionError | IndexError):
+            raise
         return create_network(name, keywords, (0,))
 
 
@@ -238,8 +319,3 @@ def _native_size(config: Mapping[str, Any], keywords: Mapping[str, Any]) -> Size
     else:
         height, width = (asked, asked) if isinstance(asked, int) else asked
     return int(height), int(width)
-
-
-def _layout(network: nn.Module, shape: Sequence[int], size: Size) -> Layout:
-    claimed = getattr(network, "output_fmt", None)
-    return claimed.value if claimed is not None else map_layout(shape, size)

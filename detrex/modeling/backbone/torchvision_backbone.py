@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from detectron2.layers import FrozenBatchNorm2d
 from torch import nn
 
 from detrex.errors import BackboneError
@@ -17,7 +16,7 @@ from detrex.errors import BackboneError
 from .channels import set_input_channels
 from .features import Feature
 from .freezing import check_freeze_at, plan_stages
-from .frozen_norm import freeze_norms, frozen_norm_class
+from .norms import chosen_norm, norm_kind
 from .preprocess import Preprocess
 from .probing import look_at
 from .pyramid import Level, check_out_strides, plan_levels, taps_and_levels
@@ -30,6 +29,7 @@ from .torchvision_nodes import (
     look_for_nodes,
     node_names,
     nodes_by_mode,
+    rule_for_nodes,
     table_of_nodes,
 )
 from .torchvision_weights import (
@@ -74,9 +74,10 @@ class TorchvisionBackbone(WrappedBackbone):
             ``hf-hub:``, ``detectron2://``), or a state dict; ``"run.pth#teacher"`` names an entry
             of a file. With torchvision's own weights the network is built as its builder does it
             for them.
-        norm_layer: norm to build with. A frozen batch norm (detectron2's, torchvision's, or
-            ``"FrozenBN"``) means that the network is built with its own batch norms, gets its
-            weights, and has them frozen exactly.
+        norm_layer: norm to build with: a class or function, or one of detectron2's names (``"BN"``,
+            ``"SyncBN"``, ``"GN"``, ``"LN"``, ...). With a frozen batch norm (detectron2's,
+            torchvision's, or ``"FrozenBN"``) and with a synchronised one the network is built with
+            its own batch norms, gets its weights, and then has them converted exactly.
         frozen_norm: freeze the batch norms exactly, as ``norm_layer=FrozenBatchNorm2d``.
         freeze_at: number of stages to freeze as in `ResNet`: 1 is the stem, 2 the stem and the
             stage of stride 4, ... 5 everything; a network of one stride counts quarters of its
@@ -118,19 +119,21 @@ class TorchvisionBackbone(WrappedBackbone):
     ) -> None:
         super().__init__()
         check_freeze_at(freeze_at)
-        check_in_channels(in_channels)
+        check_in_channels(in_channels, kwargs)
         source = chosen_weights(pretrained=pretrained, weights=weights)
         check_classifier(model_name)
         place = None if source is None else _place(model_name, source, pretrained)
         if place is not None:
             kwargs = builder_keywords(place.member, model_name, in_channels, kwargs)
-        frozen_class = FrozenBatchNorm2d if frozen_norm else frozen_norm_class(norm_layer)
-        if norm_layer is not None and frozen_norm_class(norm_layer) is None:
-            kwargs["norm_layer"] = norm_layer
+        norm = chosen_norm(
+            *(norm_layer, frozen_norm, "torchvision"),
+            lambda: norm_kind(build_classifier(model_name, **kwargs)),
+        )
         given = (return_nodes, train_return_nodes, eval_return_nodes)
 
         who = f"torchvision's {model_name!r}"
-        network = build_classifier(model_name, **kwargs)
+        with norm.naming():
+            network = build_classifier(model_name, **kwargs, **norm.keywords)
         set_input_channels(network, in_channels)
         offer = look_for_nodes(network, who, in_channels)
         self.offered = offer.nodes
@@ -147,17 +150,15 @@ class TorchvisionBackbone(WrappedBackbone):
         )
         self.register_load_state_dict_pre_hook(_accept_both_copies)
         self.preprocess = Preprocess.from_torchvision(None, in_channels)
+        rule = offer.input_rule
         if out_strides is None:
-            rule = offer.input_rule
             taps = table_of_nodes(self.feature_extractor, rule, nodes, in_channels).features
-        self._publish(taps, levels, out_channels, offer.input_rule)
+        rule = rule_for_nodes(self.feature_extractor, taps, rule, who, in_channels)
+        self._publish(taps, levels, out_channels, rule)
         self._load_weights(place, "torchvision", model_name, in_channels)
         if place is not None:
             self._see_to_statistics(model_name, place, in_channels, kwargs)
-        if frozen_class is not None:
-            freeze_norms(
-                self.feature_extractor, frozen_class, model_name, offer.look_size, in_channels
-            )
+        norm.convert(self.feature_extractor, model_name, offer.look_size, in_channels)
 
         look = look_at(network, [offer.look_size], in_channels)
         self._freeze(plan_stages(look), freeze_at)

@@ -19,7 +19,7 @@ def check_classifier(model_name: str) -> None:
     Raises:
         BackboneError: it has not; near names are suggested.
     """
-    models = torchvision.models.list_models(module=torchvision.models)
+    models = classifier_names()
     if model_name not in models:
         hint = did_you_mean(model_name, models) or " See torchvision.models.list_models()."
         raise BackboneError(f"torchvision has no classifier named {model_name!r}.{hint}")
@@ -42,3 +42,15 @@ def build_classifier(model_name: str, **kwargs: Any) -> nn.Module:
     check_classifier(model_name)
     builder = torchvision.models.get_model_builder(model_name)
     return build_network(f"torchvision's {model_name!r}", builder, kwargs, builder)
+
+
+def classifier_names() -> list[str]:
+    """Names of torchvision's own classifiers, and of the networks that a user registered."""
+    models = torchvision.models
+    own = models.list_models(module=models)
+    others = set(models.list_models()) - set(own)
+    return own + sorted(
+        name
+        for name in others
+        if not models.get_model_builder(name).__module__.startswith("torchvision.")
+    )

@@ -4,6 +4,7 @@ Nodes are named as `torchvision.models.feature_extraction` does: by the path of 
 stands for its output, or by an operation within one.
 """
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -14,9 +15,10 @@ from torch import nn
 
 from detrex.errors import BackboneError, did_you_mean
 
+from .coverage import Size, find_coverage, merged
 from .features import Feature, FeatureTable, describe_feature, map_size
-from .probing import look_at
-from .sizes import InputRule, Size, find_input_rule
+from .probing import SizeRefusedError, look_at
+from .sizes import InputRule, find_input_rule
 
 DEFAULT_RETURN_NODES: Mapping[str, str] = MappingProxyType(
     {"layer1": "res2", "layer2": "res3", "layer3": "res4", "layer4": "res5"}
@@ -78,7 +80,7 @@ def _shapes_at_two_sizes(
     sizes = [_LOOK_SIZE, (2 * height, 2 * width)]
     try:
         seen = [_maps_by_module(network, size, in_channels) for size in sizes]
-    except BackboneError:
+    except SizeRefusedError:
         sizes = [native]
         seen = [_maps_by_module(network, native, in_channels)]
     return {path: [shapes[path] for shapes in seen] for path in seen[0]}, sizes
@@ -145,7 +147,7 @@ def _grid(node: Feature, shape: Shape, size: Size) -> Size:
     if node.layout == "NLC":
         height, width = (side // node.stride for side in size)
         if shape[1] - node.prefix_tokens != height * width:
-            raise BackboneError(f"{shape[1]} tokens are not {height} x {width}.")
+            raise SizeRefusedError(f"{shape[1]} tokens are not {height} x {width}")
         return height, width
     return map_size(shape, node.layout)
 
@@ -253,7 +255,10 @@ def extract(
             for node in wanted:
                 if not any(name == node or name.startswith(f"{node}.") for name in there):
                     raise BackboneError(_unknown_node(model_name, node, there)) from error
-        raise
+        raise BackboneError(
+            f"torchvision's {model_name!r} could not be cut at {', '.join(nodes[0])} ({error}): "
+            "choose other nodes, or leave out what it was built with."
+        ) from error
 
 
 def _unknown_node(model_name: str, node: str, there: Sequence[str]) -> str:
@@ -297,6 +302,44 @@ def table_of_nodes(
                 f"strides, got {in_training} and {table}."
             )
     return table
+
+
+def rule_for_nodes(
+    extractor: nn.Module,
+    nodes: Sequence[Feature],
+    input_rule: InputRule,
+    who: str,
+    in_channels: int = 3,
+) -> InputRule:
+    """Find the rule under which the outputs of a cut network cover images of any size.
+
+    Args:
+        extractor: as from `extract`.
+        nodes: its outputs by name.
+        input_rule: the images that it takes.
+        who: its name, for messages.
+        in_channels: channels of the image.
+
+    Returns:
+        `input_rule` with the zeros that fill the maps' last cells.
+
+    Raises:
+        BackboneError: an output never covers the image.
+    """
+    if input_rule.tile is not None:
+        return input_rule
+    size = input_rule.fitted_size(_LOOK_SIZE)
+    look = look_at(extractor, [size], in_channels, run=lambda twin, image: twin.forward(image))
+
+    def run(size: Size) -> list[Size]:
+        with torch.no_grad():
+            outputs = look.twin.forward(look.image.new_zeros(1, in_channels, *size))
+        return [_grid(node, outputs[node.name].shape, size) for node in nodes]
+
+    strides = [node.stride for node in nodes]
+    needs = find_coverage(who, run, input_rule.multiple, strides)
+    coverage = merged(who, [node.name for node in nodes], needs)
+    return dataclasses.replace(input_rule, coverage=coverage)
 
 
 def _features_in_mode(

@@ -16,19 +16,18 @@ from torch import nn
 
 from detrex.errors import BackboneError
 
+from .coverage import Size, round_up
 from .features import Feature, FeatureTable
 from .freezing import FreezePlan, KeepsFrozen, plan_freezing
 from .freezing_table import freezing_table
 from .preprocess import Preprocess
 from .pyramid import FeaturePyramid, Level, whole_cells
-from .sizes import InputRule, Size, pad_to
+from .sizes import InputRule, pad_to
 
 logger = logging.getLogger(__name__)
 
 Source = Any
 """Weights as a user names them: True, a tag or an enum, a file, an address, tensors, or None."""
-
-MAX_IN_CHANNELS = 12
 
 
 class WrappedBackbone(KeepsFrozen, Backbone):
@@ -68,6 +67,8 @@ class WrappedBackbone(KeepsFrozen, Backbone):
             input_rule: what the network needs of image sizes.
         """
         self._taps = FeatureTable(tuple(taps))
+        if levels is None and input_rule.tile is not None:
+            levels = [Level(tap.name, tap.stride, tap) for tap in taps]
         self.input_rule = input_rule if levels is None else whole_cells(input_rule, levels)
         if out_channels is not None and not any(level.learned for level in levels or ()):
             channels = ", ".join(f"{name}: {c}" for name, c in self._taps.channels.items())
@@ -138,13 +139,14 @@ class WrappedBackbone(KeepsFrozen, Backbone):
         return {"size_divisibility": self.size_divisibility, "square_size": 0}
 
     def fitted_size(self, image_size: Sequence[int]) -> Size:
-        """Give the size to which an image is padded inside.
+        """Give the size to which an image is padded inside, without the rule's margin.
 
         Args:
             image_size: height and width in pixels.
         """
-        grid = 1 if self.pyramid is None else max(f.stride for f in self.features)
-        return self.input_rule.fitted_size(image_size, grid)
+        grids = [1] if self.pyramid is None else [f.stride for f in self.features]
+        whole = [max(round_up(side, grid) for grid in grids) for side in image_size]
+        return self.input_rule.fitted_size(whole)
 
     def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         """Map images to features.
@@ -156,18 +158,27 @@ class WrappedBackbone(KeepsFrozen, Backbone):
         Returns:
             ``{name: (N, C, H / stride, W / stride)}``, sizes rounded up.
         """
-        if self.pyramid is None and not self.size_divisibility:
+        if self.pyramid is None and self.input_rule.is_free:
             return self._taps.to_maps(self._run(x), x.shape[-2:])
-        images = pad_to(x, self.fitted_size(x.shape[-2:]))
+        fitted = self.fitted_size(x.shape[-2:])
+        images = pad_to(x, fitted, self.input_rule.coverage.margin)
         tiles = self.input_rule.cut(images)
         maps = self._taps.to_maps(self._run(tiles), tiles.shape[-2:])
         strides = self._strides(maps, tiles)
         maps = {name: self.input_rule.join(m, images.shape[-2:]) for name, m in maps.items()}
+        if images.shape[-2:] != fitted:
+            maps = {tap.name: self._inner(maps[tap.name], tap, fitted) for tap in self._taps}
         if self.pyramid is not None:
             maps = self.pyramid(maps, strides)
         if images.shape == x.shape:
             return maps
-        return {f.name: _cut_off(maps[f.name], f, x) for f in self.features}
+        return {f.name: _cut_off(maps[f.name], f, x.shape[-2:]) for f in self.features}
+
+    def _inner(self, tap_map: torch.Tensor, tap: Feature, fitted: Size) -> torch.Tensor:
+        """Cut off the cells of the margin."""
+        height, width = tap_map.shape[-2:]
+        row, column = self.input_rule.first_cells((height, width), fitted, tap.stride)
+        return _cut_off(tap_map[..., row:, column:], tap, fitted)
 
     def _strides(
         self, maps: Mapping[str, torch.Tensor], images: torch.Tensor
@@ -188,25 +199,29 @@ class WrappedBackbone(KeepsFrozen, Backbone):
         raise NotImplementedError
 
 
-def _cut_off(level_map: torch.Tensor, feature: Feature, images: torch.Tensor) -> torch.Tensor:
+def _cut_off(level_map: torch.Tensor, feature: Feature, size: Sequence[int]) -> torch.Tensor:
     """Cut off the cells that look at nothing but padding."""
-    height, width = (-(-side // feature.stride) for side in images.shape[-2:])
+    height, width = (-(-side // feature.stride) for side in size)
     return level_map[..., :height, :width].contiguous()
 
 
-def check_in_channels(in_channels: int) -> None:
+def check_in_channels(in_channels: int, keywords: Mapping[str, Any] = MappingProxyType({})) -> None:
     """Check the number of an image's channels.
 
     Args:
-        in_channels: 1 to 12.
+        in_channels: a positive integer.
+        keywords: what the library's builder is to be given besides.
 
     Raises:
-        BackboneError: it is not.
+        BackboneError: it is not, or timm's keyword for it is among `keywords`.
     """
-    if type(in_channels) is not int or not 1 <= in_channels <= MAX_IN_CHANNELS:
+    if "in_chans" in keywords:
         raise BackboneError(
-            f"in_channels must be an integer from 1 to {MAX_IN_CHANNELS}, got {in_channels!r}."
+            f"got in_chans={keywords['in_chans']!r}: the channels of the image are called "
+            "in_channels here, in every wrapper."
         )
+    if type(in_channels) is not int or in_channels < 1:
+        raise BackboneError(f"in_channels must be a positive integer, got {in_channels!r}.")
 
 
 def chosen_weights(**ways: Source) -> Source:

@@ -39,3 +39,14 @@ def test_build_network__explains_a_keyword_that_is_not_the_users():
 
     with pytest.raises(BackboneError, match=r"could not be built with norm_layer=.*positional"):
         resnet18(norm_layer=Norm)
+
+
+@pytest.mark.parametrize("error", [KeyError, AssertionError, ValueError, RuntimeError])
+def test_build_network__other_errors_are_one_sentence(error):
+    def build(act_layer):
+        raise error(f"{act_layer}\nand more")
+
+    with pytest.raises(BackboneError, match=rf"act_layer='rellu' \({error.__name__}: ") as told:
+        build_network("net", build, {"act_layer": "rellu"}, resnet18)
+    assert "\n" not in str(told.value)
+    assert len(str(told.value)) < 500

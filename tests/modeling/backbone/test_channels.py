@@ -82,9 +82,9 @@ def test_set_input_channels__every_branch_that_sees_the_image():
     assert network(torch.randn(2, 4, 11, 13)).shape == (2, 7, 11, 13)
 
 
-@pytest.mark.parametrize("in_channels", [0, 13, -1, 2.0, True, "3"])
+@pytest.mark.parametrize("in_channels", [0, -1, 2.0, True, "3"])
 def test_set_input_channels__range(in_channels):
-    with pytest.raises(BackboneError, match="in_channels must be an integer from 1 to 12, got"):
+    with pytest.raises(BackboneError, match="in_channels must be a positive integer, got"):
         set_input_channels(nn.Conv2d(3, 5, 1), in_channels)
 
 

@@ -171,3 +171,26 @@ def test_checkpoint_blocks__refuses_an_input_changed_in_place():
 def test_block_names__finds_none_in_a_row_of_layers():
     assert block_names(nn.Sequential(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5))) == []
     assert checkpoint_blocks(timm.create_model("vgg11", features_only=True)) == 0
+
+
+def small_extractor():
+    network = torchvision.models.ResNet(torchvision.models.resnet.BasicBlock, [2, 2, 1, 1])
+    return create_feature_extractor(network, ["layer1", "layer2"])
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda: timm.create_model("test_resnet", features_only=True), small_extractor],
+    ids=["timm", "torchvision"],
+)
+def test_checkpoint_blocks__under_compile(make):
+    torch._dynamo.reset()
+    torch.manual_seed(0)
+    plain = make().double().train()
+    network = copy.deepcopy(plain)
+    assert checkpoint_blocks(network) > 1
+    image = torch.randn(2, 3, 35, 43, dtype=torch.float64)
+    expected = step(plain, image)
+    loss, *named = step(torch.compile(network, backend="aot_eager"), image)
+    found = [{n.replace("_orig_mod.", ""): t for n, t in tensors.items()} for tensors in named]
+    assert_close((loss, *found), expected, rtol=1e-11, atol=1e-11)

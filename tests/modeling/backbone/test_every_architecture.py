@@ -3,14 +3,18 @@
 `benchmarks/every_architecture.py` does the same for all.
 """
 
+import logging
+
 import pytest
 import timm
+import torch
 import torchvision
 
 from detrex.cli.catalogue import packaged_file, read_catalogue
-from detrex.modeling.backbone.survey import survey
+from detrex.modeling.backbone.survey import build_to_look, untrue_levels
 
 COUNT = 60
+SIZES = ((1, 1), (7, 500), (33, 65), (200, 333))
 HERE = {"timm": timm.list_models(), "torchvision": torchvision.models.list_models()}
 """What the installed libraries have: an older one lacks some of the table."""
 
@@ -30,7 +34,14 @@ def smallest_of_each_family():
 
 
 @pytest.mark.parametrize(("name", "library"), smallest_of_each_family())
-def test_survey__gives_true_levels(name, library):
-    row = survey(name, library)
-    assert row["ok"], row["reason"]
-    assert list(row["levels"]) == ["p3", "p4", "p5"]
+def test_survey__gives_true_levels_of_any_size(name, library, caplog):
+    caplog.set_level(logging.ERROR)
+    backbone = build_to_look(name, library, out_strides=(8, 16, 32))
+    assert untrue_levels(backbone, (800, 1333)) == ""
+    assert backbone.features.names == ["p3", "p4", "p5"]
+    for size in SIZES:
+        with torch.no_grad():
+            outputs = backbone(torch.empty(1, 3, *size, device="meta"))
+        for feature in backbone.features:
+            height, width = (-(-side // feature.stride) for side in size)
+            assert outputs[feature.name].shape == (1, feature.channels, height, width), size

@@ -13,6 +13,7 @@ from detrex.modeling.backbone.freezing import (
     check_freeze_at,
     plan_freezing,
     plan_stages,
+    submodule_within,
 )
 from detrex.modeling.backbone.probing import look_at
 
@@ -156,3 +157,50 @@ def test_frozen__parts_are_quiet_and_bit_equal_after_steps(wrapper, name, keywor
         optimizer.step()
     for part, state in zip(frozen, before, strict=True):
         assert all(torch.equal(t, state[n]) for n, t in part.state_dict().items())
+
+
+class Wrapper(nn.Module):
+    """Keeps a module under a name of its own, as DistributedDataParallel does."""
+
+    def __init__(self, inner, name):
+        super().__init__()
+        self.add_module(name, inner)
+
+
+@pytest.mark.parametrize("name", ["_orig_mod", "module", "_fsdp_wrapped_module"])
+def test_submodule_within__passes_through_wrappers(name):
+    network = Pyramid()
+    stem = network.stage1[0]
+    network.stage1 = Wrapper(network.stage1, name)
+    assert submodule_within(Wrapper(network, name), "stage1.0") is stem
+    assert submodule_within(network, "stage1") is network.stage1
+
+
+def test_submodule_within__prefers_the_name_itself():
+    network = nn.ModuleDict({"module": nn.ModuleDict({"a": nn.ReLU()})})
+    assert submodule_within(network, "module.a") is network["module"]["a"]
+
+
+def test_submodule_within__that_is_gone():
+    with pytest.raises(BackboneError, match=r"'stage7.0' is frozen, but Pyramid has no such"):
+        submodule_within(Pyramid(), "stage7.0")
+
+
+@pytest.mark.parametrize("wrapper", [TimmBackbone, TorchvisionBackbone])
+@pytest.mark.parametrize("whole", [True, False])
+def test_train__keeps_compiled_parts_frozen(wrapper, whole):
+    backbone = wrapper("resnet18", out_strides=(8,), freeze_at=2)
+    (prefix,) = (name for name, child in backbone.named_children() if child is backbone.network)
+    stem, later = backbone.network.bn1, backbone.network.layer2
+    compiled = backbone
+    if whole:
+        compiled = torch.compile(backbone, backend="eager")
+    else:
+        setattr(backbone, prefix, torch.compile(backbone.network, backend="eager"))
+    for model in (compiled, copy.deepcopy(compiled)):
+        assert model.train() is model
+        flags = {n.replace("_orig_mod.", ""): m.training for n, m in model.named_modules()}
+        assert not flags[f"{prefix}.bn1"]
+        assert flags[f"{prefix}.layer2.0.bn1"]
+    assert (stem.training, later.training) == (False, True)
+    assert compiled(torch.randn(2, 3, 32, 40))["p3"].shape == (2, 128, 4, 5)

@@ -6,7 +6,13 @@ from torch import nn
 from torch.testing import assert_close
 
 from detrex.errors import BackboneError
-from detrex.modeling.backbone.probing import look_at, meta_twin, unused_parameters
+from detrex.modeling.backbone.probing import (
+    SizeRefusedError,
+    is_refusal,
+    look_at,
+    meta_twin,
+    unused_parameters,
+)
 
 
 class ReadsValues(nn.Module):
@@ -59,3 +65,31 @@ def test_unused_parameters__names_those_without_gradient():
     network = nn.ModuleDict({"a": nn.Conv2d(3, 5, 1), "b": nn.Conv2d(3, 5, 1)})
     look = look_at(network, [(8, 8)], run=lambda twin, image: [twin["a"](image)])
     assert unused_parameters(look.twin, look.outputs) == ["b.weight", "b.bias"]
+
+
+@pytest.mark.parametrize(
+    ("error", "is_one"),
+    [
+        (AssertionError("size"), True),
+        (RuntimeError("shape mismatch"), True),
+        (ZeroDivisionError("1 // 0"), True),
+        (SizeRefusedError("no"), True),
+        (BackboneError("told already"), False),
+        (TypeError("str"), False),
+        (NotImplementedError("no kernel"), False),
+        (torch.OutOfMemoryError("full"), False),
+        (RuntimeError("Tensor.item() cannot be called on meta tensors"), False),
+    ],
+)
+def test_is_refusal(error, is_one):
+    assert is_refusal(error) == is_one
+
+
+def test_look_at__tells_faults_from_refusals():
+    with pytest.raises(SizeRefusedError):
+        look_at(Square(3, 5, 3), [(64, 96)])
+    broken = nn.Conv2d(3, 5, 3)
+    broken.forward = lambda x: {}["colour"]
+    with pytest.raises(BackboneError, match=r"KeyError \('colour'\)") as told:
+        look_at(broken, [(64, 64)])
+    assert not isinstance(told.value, SizeRefusedError)

@@ -1,10 +1,13 @@
 """Rules found on networks made for the purpose, and fitting against plain slicing."""
 
+import logging
+
 import pytest
 import torch
 from torch.testing import assert_close
 
 from detrex.errors import BackboneError
+from detrex.modeling.backbone.coverage import Coverage
 from detrex.modeling.backbone.sizes import InputRule, find_input_rule, pad_to, round_up
 
 
@@ -143,3 +146,49 @@ def test_pad_to__adds_zeros_at_the_right_and_the_bottom():
 
 def test_round_up():
     assert [round_up(n, 7) for n in (0, 1, 7, 8)] == [0, 7, 7, 14]
+
+
+@pytest.mark.parametrize("error", [TypeError, KeyError, NotImplementedError, AttributeError])
+def test_find_input_rule__fault_is_told_and_not_hidden_by_tiles(error):
+    def run(size):
+        if size != (224, 224):
+            raise error("a fault")
+        return [(28, 28)]
+
+    with pytest.raises(BackboneError, match=rf"net failed in a trial .* with {error.__name__}"):
+        find_input_rule("net", [({}, run)], (224, 224), (8,))
+
+
+@pytest.mark.parametrize("error", [AssertionError, ValueError, RuntimeError])
+def test_find_input_rule__tiles_are_warned_of_once(error, caplog):
+    def run(size):
+        if size != (224, 224):
+            raise error("height must be 224")
+        return [(28, 28)]
+
+    who = f"net of {error.__name__}"
+    with caplog.at_level(logging.WARNING, logger="detrex"):
+        for _ in range(2):
+            assert find_input_rule(who, [({}, run)], (224, 224), (8,)).tile == (224, 224)
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert message == (
+        f"{who} takes images of 224 x 224 only ({error.__name__}: height must be 224): any other "
+        "is cut into tiles of that size"
+    )
+
+
+def test_fitted_size__with_coverage():
+    rule = InputRule(6, coverage=Coverage(4, 8, 30))
+    assert rule.fitted_size((5, 37)) == (36, 48)
+    assert (rule.size_divisibility, rule.is_free) == (6, False)
+    assert not InputRule(coverage=Coverage(least=2)).is_free
+    assert InputRule().is_free
+    assert "multiples of 6 (filled up inside to multiples of 4, by 8 on every side" in str(rule)
+
+
+def test_pad_to__margin_on_every_side():
+    images = torch.randn(2, 3, 5, 7)
+    padded = pad_to(images, (6, 11), 2)
+    assert padded.shape == (2, 3, 10, 15)
+    assert_close(padded[:, :, 2:7, 2:9], images, rtol=0, atol=0)
+    assert_close(padded.abs().sum(), images.abs().sum())

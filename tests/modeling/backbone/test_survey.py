@@ -6,11 +6,11 @@ import torch
 from torch import nn
 
 from detrex.errors import BackboneError
+from detrex.modeling.backbone.sizes import InputRule
 from detrex.modeling.backbone.survey import (
     build_to_look,
     kind_of,
     multiply_adds,
-    norm_kind,
     survey,
     untrue_levels,
 )
@@ -68,12 +68,6 @@ def test_kind_of():
     assert kind_of([2, 4, 8, 16, 32]) == "pyramid"
 
 
-def test_norm_kind():
-    assert norm_kind(nn.Sequential(nn.LayerNorm(3), nn.BatchNorm2d(3), nn.LayerNorm(3))) == "layer"
-    assert norm_kind(nn.GroupNorm(1, 3)) == "group"
-    assert norm_kind(nn.Conv2d(3, 3, 1)) == "none"
-
-
 def test_untrue_levels__is_told():
     backbone = build_to_look("test_resnet", "timm", out_strides=(8, 16))
     assert untrue_levels(backbone, (37, 53)) == ""
@@ -87,9 +81,13 @@ def test_untrue_levels__is_told():
     assert "cells are published" in untrue_levels(backbone, (64, 64))
 
 
-def test_untrue_levels__of_unpadded_convolutions():
+def test_untrue_levels__a_cell_that_is_missing():
     backbone = build_to_look("inception_v3", "timm", out_strides=(8,))
-    assert "p3 is (1, 288, 97, 164)" in untrue_levels(backbone, (800, 1333))
+    assert untrue_levels(backbone, (800, 1333)) == ""
+    backbone.input_rule = InputRule()
+    assert "p3 is (1, 288, 97, 164) where 288 channels of 100 x 167" in untrue_levels(
+        backbone, (800, 1333)
+    )
     assert isinstance(backbone.network, nn.Module)
     assert all(p.is_meta for p in backbone.parameters())
     assert torch.get_default_device().type == "cpu"

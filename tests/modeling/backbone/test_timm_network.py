@@ -1,8 +1,14 @@
 """What is found by a look is held against timm itself on real tensors."""
 
+import functools
+import warnings
+
 import pytest
 import timm
 import torch
+from timm.models import register_model
+from timm.models._builder import build_model_with_cfg
+from timm.models.resnet import BasicBlock, ResNet
 
 from detrex.errors import BackboneError
 from detrex.modeling.backbone.timm_network import check_name, create_network, network_facts
@@ -72,3 +78,57 @@ def test_network_facts__feature_that_no_module_gives():
     assert [tap.source for tap in facts.taps] == [1, 2, 3, 4]
     with pytest.raises(BackboneError, match=r"feature 0 of tresnet_m .* 1 \(stride 4\), 2"):
         facts.tap(0, "tresnet_m")
+
+
+def registered(name, width):
+    """Register a ResNet of one's own in timm, again where it is there."""
+
+    def build(pretrained=False, **kwargs):
+        widths = tuple(width * 2**stage for stage in range(4))
+        more = {"block": BasicBlock, "layers": (1, 1, 1, 1), "channels": widths}
+        return build_model_with_cfg(ResNet, name, pretrained, **more, **kwargs)
+
+    build.__name__, build.__module__ = name, __name__
+    globals()[name] = build
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        register_model(build)
+
+
+def test_network_facts__of_a_network_registered_again_are_not_stale():
+    for width in (16, 32):
+        registered("net_of_the_users", width)
+        facts = network_facts("net_of_the_users", {})
+        assert [tap.channels for tap in facts.taps][1:] == [width, 2 * width, 4 * width, 8 * width]
+
+
+@pytest.mark.parametrize("as_partial", [False, True])
+def test_network_facts__of_an_object_among_the_keywords_are_not_stale(as_partial):
+    class Block(BasicBlock):
+        expansion = 1
+
+    block = functools.partial(Block) if as_partial else Block
+    if as_partial:
+        block.expansion = 1
+    before = network_facts("resnet18", {"block": block})
+    Block.expansion = block.expansion = 2
+    after = network_facts("resnet18", {"block": block})
+    assert [t.channels * 2 for t in before.taps[1:]] == [t.channels for t in after.taps[1:]]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [({"in_chans": 1}, {"in_chans": 3}), ({"drop_rate": 1}, {"drop_rate": True})],
+)
+def test_network_facts__are_kept_by_value_and_type(first, second):
+    assert network_facts("test_resnet", first) is network_facts("test_resnet", dict(first))
+    assert network_facts("test_resnet", first) is not network_facts("test_resnet", second)
+
+
+def test_network_facts__fault_that_is_no_refusal_is_told(monkeypatch):
+    def forward(self, x):
+        raise KeyError("colour")
+
+    monkeypatch.setattr("timm.models._features.FeatureListNet.forward", forward)
+    with pytest.raises(BackboneError, match=r"failed in a trial run .* KeyError: 'colour'"):
+        network_facts("test_resnet", {"drop_rate": 0.03125})

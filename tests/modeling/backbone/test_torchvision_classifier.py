@@ -27,3 +27,17 @@ def test_build_classifier__names_near_names(name, match):
 def test_build_classifier__names_near_keywords():
     with pytest.raises(TypeError, match=r"'num_clases'\. Did you mean 'num_classes'"):
         build_classifier("resnet18", num_clases=3)
+
+
+def test_build_classifier__registered_by_the_user_and_again():
+    for width in (16, 32):
+
+        def net_of_the_users(width=width, **kwargs):
+            return torchvision.models.resnet18(num_classes=width, **kwargs)
+
+        torchvision.models._api.BUILTIN_MODELS.pop("net_of_the_users", None)
+        torchvision.models._api.register_model()(net_of_the_users)
+        try:
+            assert build_classifier("net_of_the_users").fc.out_features == width
+        finally:
+            torchvision.models._api.BUILTIN_MODELS.pop("net_of_the_users")

@@ -1,12 +1,14 @@
 """The way of an image through a wrapper, against the same steps written out by hand."""
 
+import pickle
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch.testing import assert_close
 
 from detrex.errors import BackboneError
-from detrex.modeling.backbone import TimmBackbone
+from detrex.modeling.backbone import TimmBackbone, TorchvisionBackbone
 from detrex.modeling.backbone.wrapped import check_in_channels, chosen_weights
 
 
@@ -88,10 +90,43 @@ def test_out_channels__is_refused_where_nothing_is_made():
         TimmBackbone("test_vit", out_channels=256)
 
 
-@pytest.mark.parametrize("in_channels", [0, 13, 3.0, True])
+@pytest.mark.parametrize("in_channels", [0, -1, 3.0, True, "3", None])
 def test_check_in_channels(in_channels):
-    with pytest.raises(BackboneError, match=f"from 1 to 12, got {in_channels!r}"):
+    with pytest.raises(BackboneError, match=f"a positive integer, got {in_channels!r}"):
         check_in_channels(in_channels)
+
+
+def test_check_in_channels__has_no_upper_limit():
+    check_in_channels(13)
+    outputs = TimmBackbone("test_resnet", in_channels=13).eval()(torch.randn(1, 13, 64, 64))
+    assert outputs["p3"].shape[2:] == (4, 4)
+
+
+@pytest.mark.parametrize("wrapper", [TimmBackbone, TorchvisionBackbone])
+def test_check_in_channels__keyword_of_timm(wrapper):
+    with pytest.raises(BackboneError, match=r"got in_chans=4: .* called in_channels here"):
+        wrapper("resnet18", in_chans=4)
+
+
+@pytest.mark.parametrize("size", [(70, 96), (37, 200)])
+def test_forward__tiles_whose_cells_do_not_fill_them_are_resampled(size):
+    backbone = TimmBackbone("pit_ti_224", out_indices=(0, 1), img_size=64).eval()
+    outputs = backbone(torch.randn(2, 3, *size))
+    for name, shape in backbone.output_shape().items():
+        height, width = (-(-side // shape.stride) for side in size)
+        assert outputs[name].shape == (2, shape.channels, height, width)
+
+
+@pytest.mark.parametrize("wrapper", [TimmBackbone, TorchvisionBackbone])
+@pytest.mark.parametrize("grad_checkpointing", [False, True])
+def test_wrapper__is_pickled_with_what_it_computes(wrapper, grad_checkpointing):
+    backbone = wrapper(
+        "resnet18", out_strides=(8,), freeze_at=2, grad_checkpointing=grad_checkpointing
+    )
+    image = torch.randn(2, 3, 40, 56)
+    twin = pickle.loads(pickle.dumps(backbone))
+    assert twin.state_dict().keys() == backbone.state_dict().keys()
+    assert_close(twin.train()(image)["p3"], backbone.train()(image)["p3"], rtol=0, atol=0)
 
 
 def test_chosen_weights__one_way_only():

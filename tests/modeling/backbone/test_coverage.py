@@ -1,0 +1,135 @@
+"""Zeros found by trial on layers that round down, lose cells or refuse; then on real networks."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.testing import assert_close
+
+from detrex.errors import BackboneError
+from detrex.modeling.backbone import TimmBackbone, TorchvisionBackbone
+from detrex.modeling.backbone.coverage import Coverage, find_coverage, merged, round_up
+
+
+def conv(kernel, stride, padding=0):
+    return nn.Conv2d(1, 1, kernel, stride, padding, device="meta")
+
+
+def run_of(*layers):
+    """Runs layers one after another; each is a map."""
+
+    def run(size):
+        image, sizes = torch.empty(1, 1, *size, device="meta"), []
+        for layer in layers:
+            image = layer(image)
+            sizes.append(tuple(image.shape[-2:]))
+        return sizes
+
+    return run
+
+
+DOWN = [conv(2, 2) for _ in range(3)]
+ROUNDED_DOWN = [Coverage(8, 0, 32), Coverage(16, 0, 32), Coverage(32)]
+
+
+@pytest.mark.parametrize(
+    ("layers", "strides", "expected"),
+    [
+        ([conv(3, 2, 1), conv(3, 2, 1)], (2, 4), [Coverage(), Coverage()]),
+        ([conv(7, 4, 3), *DOWN], (4, 8, 16, 32), [Coverage(1, 0, 32), *ROUNDED_DOWN]),
+        ([conv(4, 4), *DOWN], (4, 8, 16, 32), [Coverage(4, 0, 32), *ROUNDED_DOWN]),
+        ([conv(7, 2), conv(3, 2, 1)], (2, 4), [Coverage(4, 4), Coverage(4, 4)]),
+    ],
+)
+def test_find_coverage__is_the_least_that_covers(layers, strides, expected):
+    found = find_coverage("net", run_of(*layers), 1, strides)
+    assert found == expected
+    run = run_of(*layers)
+    for place, (coverage, stride) in enumerate(zip(found, strides, strict=True)):
+        for side in (1, 5, 31, 32, 33, 100, 127, 256, 339):
+            whole = coverage.padded(side)
+            cells = run((whole + 2 * coverage.margin, whole + 2 * coverage.margin))[place][0]
+            first = coverage.first_cell(cells, whole, stride)
+            assert cells - first >= -(-side // stride)
+
+
+def test_find_coverage__of_a_map_that_is_no_map():
+    assert find_coverage("net", lambda size: [(7, 7)], 1, (8,)) == [None]
+
+
+def test_find_coverage__other_errors_are_told():
+    def run(size):
+        raise TypeError("no such keyword")
+
+    with pytest.raises(BackboneError, match=r"net failed in a trial .* TypeError: no such keyword"):
+        find_coverage("net", run, 1, (8,))
+
+
+def test_merged__satisfies_all():
+    assert merged("net", ["a", "b"], [Coverage(4, 0, 8), Coverage(6, 32, 1)]) == Coverage(12, 32, 8)
+    with pytest.raises(BackboneError, match="net has a map 'b' that does not follow"):
+        merged("net", ["a", "b"], [Coverage(), None])
+
+
+def test_coverage__says_what_it_does():
+    assert str(Coverage()) == "as they are"
+    assert str(Coverage(32, 64, 8)) == (
+        "filled up inside to multiples of 32, by 64 on every side, to at least 8"
+    )
+
+
+def test_first_cell__of_convolutions_that_lose_cells_on_both_sides():
+    # 7 pixels per cell and 2 lost: a margin of 14 gives 2 cells more, one of which stands outside.
+    assert Coverage(7, 14).first_cell(cells=12, side=70, stride=7) == 1
+    assert Coverage().first_cell(cells=8, side=70, stride=7) == 0
+
+
+def test_round_up():
+    assert [round_up(n, 7) for n in (0, 1, 7, 8)] == [0, 7, 7, 14]
+
+
+@pytest.mark.parametrize("size", [(1, 1), (20, 20), (33, 65), (7, 150)])
+def test_forward__network_that_rounds_down_equals_one_on_the_padded_image(size):
+    backbone = TimmBackbone("test_convnext", out_strides=(8, 16, 32)).eval()
+    image = torch.randn(2, 3, *size)
+    outputs = backbone(image)
+    padded = F.pad(image, (0, -size[1] % 32, 0, -size[0] % 32))
+    raw = backbone.timm_model(padded)
+    assert backbone.size_divisibility == 0
+    for feature, expected in zip(backbone.features, raw, strict=True):
+        height, width = (-(-side // feature.stride) for side in size)
+        assert outputs[feature.name].shape[2:] == (height, width)
+        assert_close(outputs[feature.name], expected[..., :height, :width], rtol=0, atol=0)
+
+
+def test_forward__multiples_stay_as_they_are():
+    backbone = TimmBackbone("test_convnext", out_strides=(8, 16)).eval()
+    image = torch.randn(2, 3, 48, 80)  # whole cells of the coarsest map that is asked for
+    for output, expected in zip(backbone(image).values(), backbone.timm_model(image), strict=True):
+        assert_close(output, expected, rtol=0, atol=0)
+
+
+def test_forward__margin_puts_each_cell_over_its_pixels():
+    """In a network of unpadded convolutions a bright spot shows in the cell that is over it."""
+    torch.manual_seed(0)
+    backbone = TorchvisionBackbone("alexnet", return_nodes={"features.0": "p2"}).eval()
+    convolution = backbone.network.features.get_submodule("0")
+    nn.init.constant_(convolution.weight, 0.01)
+    nn.init.zeros_(convolution.bias)
+    image = torch.zeros(2, 3, 61, 93)
+    image[:, :, 32:36, 64:68] = 1
+    output = backbone(image)["p2"]
+    assert output.shape[2:] == (16, 24)
+    row, column = divmod(int(output[0, 0].argmax()), 24)
+    assert abs(row - 8) <= 1
+    assert abs(column - 16) <= 1
+
+
+@pytest.mark.parametrize("size", [(1, 1), (7, 65), (64, 96)])
+def test_forward__nodes_of_torchvision_cover_the_image(size):
+    backbone = TorchvisionBackbone("squeezenet1_1", return_nodes=["features.2", "features.5"])
+    with torch.no_grad():
+        outputs = backbone.eval()(torch.randn(1, 3, *size))
+    for node, shape in backbone.output_shape().items():
+        expected = tuple(-(-side // shape.stride) for side in size)
+        assert tuple(outputs[node].shape[2:]) == expected
