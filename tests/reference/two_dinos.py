@@ -40,6 +40,7 @@ CASES: dict[str, tuple[tuple[list[int], list[int]], dict[str, Any]]] = {
     "second rank without objects": (([3, 1], [0, 0]), {}),
     "first rank without objects": (([0, 0], [0, 3]), {}),
     "objects on both": (([3, 0], [2, 3]), {}),
+    "one object on both together": (([1, 0], [0, 0]), {}),
     "no objects at all": (([0, 0], [0, 0]), {}),
     "a single object": (([0, 0], [1, 0]), {}),
     "no denoising": (([0, 0], [3, 2]), {"dn_number": 0}),

@@ -87,14 +87,14 @@ def target_classes(
 
 
 def count_boxes(targets: Targets) -> float:
-    """Count the objects of a batch, as a mean over the processes, at least 1.
+    """Count the objects of a batch, at least 1 on all processes together, as a mean over them.
 
     A collective call: every process makes it once a step, whatever its targets. With that mean the
-    gradients that processes average are those of one process with all their images, unless there
-    are fewer objects than processes.
+    gradients that processes average are those of one process with all their images. (The original
+    raises each process's mean to 1, which weakens steps with fewer objects than processes.)
     """
     counts = exchange(sum(len(target["labels"]) for target in targets))
-    return max(sum(counts) / len(counts), 1.0)
+    return max(sum(counts), 1) / len(counts)
 
 
 @dataclass(frozen=True)
