@@ -1,5 +1,8 @@
 """timm's pretrained weights: where each tag has them, and how timm itself loads them."""
 
+import functools
+import logging
+import re
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -7,10 +10,18 @@ from typing import Any
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from detrex.checkpoint.download import hash_in_name
+from detrex.checkpoint.entries import split_entry
 from detrex.errors import BackboneError
 
 from .building import plain
 from .weights import Place
+
+logger = logging.getLogger(__name__)
+
+# Where the client of the Hugging Face hub keeps a repository, and how it is addressed.
+_CACHED_REPOSITORY = re.compile(r"models--([^/]+?)--([^/]+)/")
+_HUB_ADDRESS = re.compile(r"hf[-_]hub:(?://)?([^/]+/[^/@]+)")
 
 # What of timm's description says where weights are.
 _SOURCES = ("state_dict", "file", "hf_hub_id", "hf_hub_filename", "url")
@@ -84,6 +95,60 @@ def tagged_place(
     overlay = dict(keywords.get("pretrained_cfg_overlay") or {})
     further = {key: value for key, value in overlay.items() if key not in _SOURCES}
     return _place(model_name, described | further)
+
+
+def published_place(source: str, model_name: str) -> Place | None:
+    """Recognise weights that timm publishes, by their address or their file.
+
+    Networks of timm with equal names and shapes may have another ``eps`` or padding, which the
+    tensors do not show: ``tf_efficientnet_b0`` and ``efficientnet_b0``.
+
+    Args:
+        source: a path or an address.
+        model_name: the network that they are to be loaded into; what they are of is warned of
+            where that is another.
+
+    Returns:
+        Where they are, with timm's description; None where they are none of timm's.
+    """
+    import timm
+
+    bare = split_entry(source)[0]
+    found = _CACHED_REPOSITORY.search(bare)
+    key = f"{found.group(1)}/{found.group(2)}" if found else bare.rpartition("/")[2]
+    if address := _HUB_ADDRESS.match(bare):
+        key = address.group(1)
+    names = _published().get(key, ())
+    architecture = model_name.partition(".")[0]
+    alike = [name for name in names if name.partition(".")[0] == architecture]
+    if not names:
+        return None
+    if not alike:
+        logger.warning(
+            "%s is published for timm's %r and given to %r, whose norms or padding may differ even "
+            "where every name and shape agrees: use TimmBackbone(%r)",
+            source,
+            names[0],
+            model_name,
+            names[0],
+        )
+    config = timm.get_pretrained_cfg((alike or names)[0])
+    return Place((source,), pretrained_cfg=None if config is None else config.to_dict())
+
+
+@functools.cache
+def _published() -> Mapping[str, tuple[str, ...]]:
+    """Names of timm's networks with tags, by the file or the repository of their weights."""
+    import timm
+
+    found: dict[str, tuple[str, ...]] = {}
+    for name in timm.list_pretrained():
+        config = timm.get_pretrained_cfg(name)
+        file = str(getattr(config, "url", None) or "").rpartition("/")[2]
+        for key in {file if hash_in_name(file) else "", getattr(config, "hf_hub_id", None) or ""}:
+            if key:
+                found[key] = (*found.get(key, ()), name)
+    return found
 
 
 def _place(model_name: str, config: Mapping[str, Any]) -> Place:

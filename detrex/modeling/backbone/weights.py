@@ -234,7 +234,10 @@ def _find_in_library(
         if weights is True:
             return timm.default_place(model_name, network, keywords), names
         tag = str(weights).removeprefix(f"{model_name.partition('.')[0]}.")
-        return (timm.tagged_place(model_name, tag, keywords) if tag in names else None), names
+        if tag in names:
+            return timm.tagged_place(model_name, tag, keywords), names
+        is_place = isinstance(weights, str | Path)
+        return timm.published_place(str(weights), model_name) if is_place else None, names
     if library == "detectron2":
         return None, []
     from . import torchvision_weights as torchvision

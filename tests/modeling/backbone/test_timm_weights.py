@@ -14,6 +14,7 @@ from detrex.modeling.backbone import TimmBackbone
 from detrex.modeling.backbone.timm_weights import (
     default_place,
     load_by_timm,
+    published_place,
     tagged_place,
     tags,
 )
@@ -188,3 +189,30 @@ def test_tagged_place__statistics_of_an_overlay():
     place = tagged_place("resnet50", "a1_in1k", keywords)
     assert place.addresses == plain.addresses
     assert place.pretrained_cfg == plain.pretrained_cfg | {"mean": (0.5, 0.5, 0.5)}
+
+
+CONFIG = timm.get_pretrained_cfg("tf_efficientnet_b0.aa_in1k")
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        CONFIG.url,
+        f"some/folder/{CONFIG.url.rpartition('/')[2]}",
+        f"hf-hub:{CONFIG.hf_hub_id}",
+        f"hub/models--{CONFIG.hf_hub_id.replace('/', '--')}/snapshots/0/model.safetensors",
+    ],
+)
+def test_published_place__of_another_network(source, caplog):
+    """Its norms have eps 1e-3 and its padding depends on the image; no tensor shows that."""
+    place = published_place(source, "tf_efficientnet_b0")
+    assert place.addresses == (source,)
+    assert place.pretrained_cfg["mean"] == CONFIG.mean
+    assert not caplog.text
+    published_place(source, "efficientnet_b0")
+    assert "is published for timm's 'tf_efficientnet_b0.aa_in1k' and given to" in caplog.text
+
+
+@pytest.mark.parametrize("source", ["mine.pth", "hf-hub:me/mine", "a/model.safetensors", ""])
+def test_published_place__of_nobody_known(source):
+    assert published_place(source, "resnet18") is None
