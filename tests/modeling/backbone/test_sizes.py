@@ -53,6 +53,11 @@ def test_find_input_rule__one_size_becomes_tiles():
     assert (rule.tile, rule.size_divisibility) == ((224, 192), 1344)
 
 
+def test_find_input_rule__one_large_size_is_no_multiple():
+    """All sizes that are tried are rounded up to the one, which tells nothing of its multiples."""
+    assert rule_of(lambda h, w: h == w == 800, native=(800, 800)).tile == (800, 800)
+
+
 def test_find_input_rule__maps_that_do_not_grow_become_tiles():
     def run(size):
         return [(20, 20)]
