@@ -35,7 +35,7 @@ def smallest_of_each_timm_family():
     families = {}
     entries = [e for e in read_catalogue(packaged_file()).entries if e.library == "timm"]
     for entry in sorted(entries, key=lambda e: (e.params, e.name)):
-        if not entry.reason:
+        if not entry.reason and timm.is_model(entry.name):  # an older timm lacks some
             families.setdefault(timm.model_entrypoint(entry.name).__module__, entry.name)
     return sorted(families.values())
 
