@@ -76,7 +76,7 @@ def test_plan_freezing__takes_a_patch_stem_with_its_norm():
 def test_plan_freezing__counts_quarters_of_a_plain_network(freeze_at, blocks):
     plan = plan_freezing(plan_stages(look_at(Patches(), [(64, 64)])), freeze_at)
     expected = ("embed", *(f"blocks.{i}" for i in range(blocks)))
-    assert plan.modules == (*expected, "norm") if freeze_at == 5 else expected
+    assert plan.modules == ((*expected, "norm") if freeze_at == 5 else expected)
     assert plan.parameters == ("position",)
 
 
