@@ -9,7 +9,7 @@ from detrex.cli.check import static_findings
 from detrex.cli.dry_run import dry_run
 from detrex.config import get_config, load_config
 from detrex.config.config import configs_root
-from detrex.engine import build_model, build_optimizer, cli
+from detrex.engine import build_model, build_optimizer, cli, preflight
 from detrex.engine.preflight import find_mistakes
 from detrex.errors import DetrexError
 from tests.reference.malformed import BROKEN, LEGAL, REFUSED
@@ -74,6 +74,16 @@ def verdicts(shapes, tmp_path, monkeypatch):
     """What a run says to an override before its first step, and what `detrex check` says."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "afile").write_text("")
+    found = {}
+
+    def find_once(cfg, **options):
+        """Spare half the time where both ask about the same config."""
+        key = str(OmegaConf.to_container(cfg))
+        if key not in found:
+            found[key] = find_mistakes(cfg, **options)
+        return found[key]
+
+    monkeypatch.setattr(preflight, "find_mistakes", find_once)
 
     def of_both(text):
         monkeypatch.setattr(cli, "load_config", lambda _: shapes(text))
