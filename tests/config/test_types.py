@@ -1,12 +1,16 @@
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
 import pytest
 from detectron2.config import LazyCall as L
 from omegaconf import OmegaConf
+from torch import nn
 
 from detrex.config import load_config
 from detrex.config.config import configs_root
 from detrex.config.types import check_types
+
+MAPPING = "target() must be collections.abc.Mapping[str, float]"
 
 
 def target(
@@ -17,6 +21,9 @@ def target(
     sizes: Sequence[int] = (),
     maybe: int | None = None,
     anything: object = None,
+    part: nn.Module | None = None,
+    function: Callable[[int], int] = abs,
+    weights: Mapping[str, float] = MappingProxyType({}),
 ) -> None:
     """Annotated for the tests."""
 
@@ -35,11 +42,29 @@ def target(
             {"sizes": [1, "b"]},
             ["sizes of target() must be collections.abc.Sequence[int], got [1, 'b']."],
         ),
+        ({"count": {"a": 1}}, ["count of target() must be int, got {'a': 1}."]),
+        ({"count": L(len)(obj="ab"), "sizes": L(len)(obj=""), "weights": L(len)(obj="")}, []),
+        ({"part": L(nn.ReLU)(), "function": len, "weights": {"a": 1, "b": 0.5}}, []),
+        ({"part": None}, []),
+        (
+            {"sizes": {"a": 1}},
+            ["sizes of target() must be collections.abc.Sequence[int], got {'a': 1}."],
+        ),
+        ({"weights": {"a": "b"}}, [f"weights of {MAPPING}, got {{'a': 'b'}}."]),
+        ({"weights": [1]}, [f"weights of {MAPPING}, got [1]."]),
         ({"sizes": 8}, ["sizes of target() must be collections.abc.Sequence[int], got 8."]),
     ],
 )
 def test_check_types(values, expected):
     assert check_types(L(target)(**values)) == expected
+
+
+@pytest.mark.parametrize("name", ["part", "function"])
+@pytest.mark.parametrize("value", [5, "abc", [], {}, True])
+def test_check_types__plain_values_are_no_modules_and_no_functions(name, value):
+    (finding,) = check_types(L(target)(**{name: value}))
+    assert finding.startswith(f"{name} of target() must be ")
+    assert finding.endswith(f"got {value!r}.")
 
 
 def test_check_types__says_where_and_leaves_references_alone():

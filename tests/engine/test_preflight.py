@@ -4,16 +4,18 @@ import json
 
 import pytest
 from detectron2.config import LazyCall as L
+from fvcore.common.param_scheduler import MultiStepParamScheduler
+from omegaconf import OmegaConf
 
 from detrex.cli.check import static_findings
 from detrex.cli.dry_run import dry_run
 from detrex.config import get_config, load_config
 from detrex.config.config import configs_root
 from detrex.engine import build_model, build_optimizer, cli, preflight
-from detrex.engine.preflight import find_mistakes
-from detrex.errors import DetrexError
+from detrex.engine.preflight import check_config, find_mistakes
+from detrex.errors import ConfigError, DetrexError
 from tests.reference.malformed import BROKEN, LEGAL, REFUSED
-from tests.reference.stand_in import StandIn
+from tests.reference.stand_in import StandIn, stand_in_config
 
 
 def test_find_mistakes__datasets_and_parts():
@@ -120,3 +122,42 @@ def test_run_and_check__refuse_in_one_sentence(verdicts, text):
 @pytest.mark.parametrize("text", LEGAL)
 def test_run_and_check__take_what_is_legal(verdicts, text):
     assert verdicts(text) == ("", [])
+
+
+def test_find_mistakes__evaluation_needs_no_training(tmp_path):
+    cfg = stand_in_config(str(tmp_path))
+    assert find_mistakes(cfg) == []
+    for name in ("optimizer", "lr_multiplier"):
+        del cfg[name]
+    del cfg.train["max_iter"]
+    cfg.dataloader.train.total_batch_size = 0
+    assert find_mistakes(cfg, eval_only=True) == []
+    assert len(find_mistakes(cfg)) == 4
+
+
+def test_find_mistakes__resumed_run_needs_no_first_weights(tmp_path):
+    cfg = stand_in_config(str(tmp_path), init_checkpoint=str(tmp_path / "gone.pth"))
+    assert find_mistakes(cfg, resume=True) == []
+    assert "gone.pth', which does not exist" in find_mistakes(cfg)[0]
+
+
+def test_find_mistakes__changes_nothing(tmp_path):
+    cfg = stand_in_config(str(tmp_path), max_iter=1e3, amp=None)
+    before = OmegaConf.to_yaml(cfg.train)
+    assert find_mistakes(cfg) == []
+    assert OmegaConf.to_yaml(cfg.train) == before
+    assert check_config(cfg).train.amp == {"enabled": False, "dtype": "float16"}
+
+
+def test_find_mistakes__what_optimizer_and_schedule_refuse(tmp_path):
+    cfg = stand_in_config(str(tmp_path))
+    cfg.optimizer.foreach, cfg.optimizer.fused = True, True
+    cfg.lr_multiplier = L(MultiStepParamScheduler)(values=[1.0, 0.1], milestones=[3, 2, 1])
+    told = find_mistakes(cfg)
+    assert [finding.split(" cannot")[0] for finding in told] == ["optimizer", "lr_multiplier"]
+
+
+def test_check_config__first_mistake_and_number_of_the_others(tmp_path):
+    cfg = stand_in_config(str(tmp_path), max_iter=0, log_period=0, seed="abc")
+    with pytest.raises(ConfigError, match=r"^train\.max_iter=0 .* \(2 more: `detrex check` lists"):
+        check_config(cfg)
