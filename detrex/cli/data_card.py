@@ -72,8 +72,7 @@ def look_at_data(cfg: Any) -> tuple[list[SetCard], list[str]]:
                 continue
             try:
                 check_num_classes(dataset.name, class_names(document), num_classes_of(cfg))
-                if side == "train":
-                    require_objects(document)
+                require_objects(document, side)
             except DetrexError as error:
                 mistakes.append(str(error))
             cards.append(_card(side, dataset.name, document))

@@ -38,6 +38,10 @@ Sets = dict[Side, list[tuple[CocoJson, Document]]]
 
 _COPIES = "evaluation_annotations"
 _READERS = (DetrDatasetMapper, COCOInstanceNewBaselineDatasetMapper, DatasetMapper)
+_USES = {
+    "train": ("train on", ""),
+    "test": ("evaluate against", ", or set dataloader.evaluator=null"),
+}
 _MASKS = ("mask_on", "use_instance_mask")
 
 
@@ -68,7 +72,7 @@ def prepared_data(
     sets: Sets = {"train": [], "test": []}
     try:
         sets = inspect_data(cfg, train=train, classes=classes, source=source)
-        _publish(cfg, sets)
+        _publish(cfg, sets, train)
     except DetrexError as found:
         error = found
     _raise_on_all_ranks(error)
@@ -76,16 +80,20 @@ def prepared_data(
     yield
 
 
-def _publish(cfg: DictConfig, sets: Sets) -> None:
+def _publish(cfg: DictConfig, sets: Sets, train: bool) -> None:
     """Raise what is wrong, and tell detectron2 what is right."""
     for dataset, document in [*sets["train"], *sets["test"]]:
         document.raise_errors()
         check_num_classes(dataset.name, class_names(document), num_classes_of(cfg))
     for dataset, document in sets["train"]:
-        require_objects(document)
+        require_objects(document, "train")
         dataset.publish(document)
     folder = str(try_get_key(cfg, "train.output_dir", default="") or default_cache_dir())
     for dataset, document in sets["test"]:
+        if train:
+            require_objects(document, "test")
+        elif not document.has_annotations:
+            logger.warning("%s has no annotations, so no AP is computed.", document.path)
         copy = evaluation_file(document, os.path.join(folder, _COPIES), dataset.name)
         dataset.publish(document, copy)
 
@@ -244,19 +252,21 @@ def num_classes_of(cfg: DictConfig) -> int | None:
     return number if type(number) is int else None
 
 
-def require_objects(document: Document) -> None:
-    """Check that there is something to train on.
+def require_objects(document: Document, side: Side) -> None:
+    """Check that there is something to train on, or to evaluate against.
 
     Args:
         document: after all checks, without errors.
+        side: what it is for.
 
     Raises:
         DataError: every annotation is a crowd or left out, or there is none.
     """
     if all(annotation["iscrowd"] for annotation in document.kept_annotations()):
+        use, cure = _USES[side]
         raise DataError(
             f"{document.path}: {len(document.annotations)} annotations, and none is an object to "
-            "train on: they are missing, crowds, or left out; correct the annotations."
+            f"{use}: they are missing, crowds, or left out; correct the annotations{cure}."
         )
 
 

@@ -143,17 +143,26 @@ def test_prepared_data__number_of_classes_against_the_model(tmp_path, name):
         pass
 
 
-def test_prepared_data__nothing_to_train_on(tmp_path, name):
+@pytest.mark.parametrize("side", files.STEMS)
+def test_prepared_data__nothing_to_train_on_or_to_evaluate_against(tmp_path, name, side):
     def change(content):
         for annotation in content["annotations"]:
             annotation["iscrowd"] = 1
 
-    cfg = config(write(tmp_path / "data", train=change), name)
+    cfg = config(write(tmp_path / "data", **{side: change}), name)
+    use = {"train": "train on", "test": r"evaluate against.* set dataloader\.evaluator=null"}[side]
     with (
-        pytest.raises(DataError, match="13 annotations, and none is an object to train on"),
+        pytest.raises(DataError, match=rf"{side}\.json: 1\d annotations, .* an object to {use}"),
         prepared_data(cfg),
     ):
         pass
+
+
+def test_evaluate_only__images_without_annotations(tmp_path, name, caplog):
+    folder = write(tmp_path / "data", test=lambda c: c.pop("annotations") and None)
+    with caplog.at_level(logging.WARNING, logger="detrex"):
+        assert evaluate_only(RUN, config(folder, name)) == {}
+    assert "test.json has no annotations, so no AP is computed" in caplog.text
 
 
 @pytest.mark.parametrize("skip", [False, True])
