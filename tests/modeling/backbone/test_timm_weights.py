@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import timm
 import torch
-from timm.models._manipulate import adapt_input_conv
 
+from detrex.checkpoint.input_kernels import adapt_kernel
 from detrex.checkpoint.pairing import without_counters
 from detrex.errors import BackboneError
 from detrex.modeling.backbone import TimmBackbone
@@ -88,12 +88,16 @@ def test_load_by_timm__says_what_is_filled():
 
 @pytest.mark.parametrize("prefix", ["", "backbone.", "model.backbone."])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_load_by_timm__adapts_kernels_behind_any_prefix(prefix, channels):
+def test_weights__kernels_and_tables_behind_any_prefix(prefix, channels):
+    """timm is given the network's own names, whatever stands before them in the file."""
     file = timm.create_model("test_vit", in_chans=channels).state_dict()
-    named = {prefix + name: value for name, value in file.items()}
-    got = load_by_timm("test_vit", {"in_chans": 5}, named | {"neck.weight": torch.zeros(1)})
-    expected = adapt_input_conv(5, file["patch_embed.proj.weight"], base_chans=channels)
-    torch.testing.assert_close(got["patch_embed.proj.weight"], expected, rtol=0, atol=0)
+    named = {prefix + name: value for name, value in file.items()} | {"neck.x": torch.zeros(1)}
+    options = {"in_channels": 5, "img_size": 96, "out_indices": (0,)}
+    network = TimmBackbone("test_vit", weights=named, **options).timm_model.model
+    kernel = adapt_kernel(file["patch_embed.proj.weight"], 5)
+    torch.testing.assert_close(network.patch_embed.proj.weight, kernel, rtol=0, atol=1e-7)
+    table = timm.layers.resample_abs_pos_embed(file["pos_embed"], [6, 6])
+    torch.testing.assert_close(network.pos_embed, table, rtol=1e-5, atol=1e-6)
 
 
 def test_load_by_timm__with_the_options_of_the_network():
