@@ -16,6 +16,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 
 from detrex.checkpoint.download import is_address
+from detrex.checkpoint.entries import split_entry
 from detrex.config.building import build_part
 from detrex.config.lint import check_targets, lazy_calls
 from detrex.config.types import check_types
@@ -165,7 +166,7 @@ def _absent_weights(cfg: DictConfig, resume: bool) -> Iterator[str]:
     for path, call in lazy_calls(peek(cfg, "model"), "model"):
         named |= {f"{path}.{key}": call.get(key) for key in ("weights", "checkpoint_path")}
     for key, value in named.items():
-        text = value.partition("?")[0] if isinstance(value, str) else ""
+        text = split_entry(value.partition("?")[0])[0] if isinstance(value, str) else ""
         is_path = text.endswith(WEIGHT_FILES) and not is_address(text)
         if is_path and not Path(text).expanduser().is_file():
             yield f"{key} is {text!r}, which does not exist: correct the path."

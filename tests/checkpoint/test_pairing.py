@@ -79,6 +79,12 @@ def test_best_pairing__average_in_one_table(first, second, expected):
     assert pairing.pairs["a.weight"] == f"{expected}a.weight"
 
 
+def test_best_pairing__two_averages_in_one_table():
+    wanted = {name: torch.zeros(3) for name in ("a.weight", "b.weight")}
+    with pytest.raises(CheckpointError, match="holds 2 networks that fit"):
+        best_pairing(wanted, prefixed("ema.x.", 1) | prefixed("ema.y.", 2))
+
+
 def test_best_pairing__two_copies_of_the_same():
     wanted = {name: torch.zeros(3) for name in ("a.weight", "b.weight")}
     pairing = best_pairing(wanted, prefixed("x.", 1) | prefixed("y.", 1))
