@@ -27,14 +27,26 @@ def data(tmp_path_factory):
     return folder
 
 
-def command_line(data: Path, output_dir: Path, *options: str) -> list[str]:
+SHAPES = ROOT / "configs/dino/demo_shapes.py"
+FINGERPRINTED = f"""
+from detrex.config import load_config
+from tests.reference.two_ranks import FingerprintedDINO
+
+cfg = load_config({str(SHAPES)!r})
+model, optimizer, lr_multiplier = cfg.model, cfg.optimizer, cfg.lr_multiplier
+dataloader, train = cfg.dataloader, cfg.train
+model._target_ = FingerprintedDINO
+del cfg
+"""
+
+
+def command_line(data: Path, output_dir: Path, *options: str, config: Path = SHAPES) -> list[str]:
     """A DINO of one layer on the CPU; options stand before what they override."""
     flags = [option for option in options if option.startswith("--")]
     overrides = [option for option in options if not option.startswith("--")]
-    config = ["--config-file", str(ROOT / "configs/dino/demo_shapes.py")]
     layers = [f"model.transformer.{part}" for part in ("encoder", "decoder")]
     return [
-        *config,
+        *("--config-file", str(config)),
         *flags,
         f"dataloader.folder={data}",
         f"train.output_dir={output_dir}",
@@ -110,12 +122,14 @@ def test_train_net__killed_and_resumed_equals_undisturbed(data, undisturbed, tmp
 
 
 def test_train_net__two_processes_by_torchrun(data, tmp_path):
+    config = tmp_path / "fingerprinted.py"
+    config.write_text(FINGERPRINTED)
     arguments = command_line(
         data,
         tmp_path / "out",
-        "model._target_=tests.reference.two_ranks.FingerprintedDINO",
         "train.max_iter=4",
         "train.model_ema.enabled=False",
+        config=config,
     )
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     done = subprocess.run(
