@@ -133,3 +133,14 @@ def test_forward__nodes_of_torchvision_cover_the_image(size):
     for node, shape in backbone.output_shape().items():
         expected = tuple(-(-side // shape.stride) for side in size)
         assert tuple(outputs[node].shape[2:]) == expected
+
+
+@pytest.mark.parametrize("side", [256, 320, 328, 385, 432])
+def test_find_coverage__holds_at_every_multiple(side):
+    pools = [nn.MaxPool2d(3, 2, ceil_mode=True) for _ in range(3)]
+    run, strides = run_of(conv(7, 2), *pools), (2, 4, 8, 16)
+    for place, coverage in enumerate(find_coverage("net", run, 1, strides)):
+        whole = coverage.padded(side)
+        cells = run((whole + 2 * coverage.margin, 64 + 2 * coverage.margin))[place][0]
+        first = coverage.first_cell(cells, whole, strides[place])
+        assert cells - first >= -(-side // strides[place])

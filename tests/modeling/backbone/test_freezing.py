@@ -174,6 +174,7 @@ def test_submodule_within__passes_through_wrappers(name):
     network.stage1 = Wrapper(network.stage1, name)
     assert submodule_within(Wrapper(network, name), "stage1.0") is stem
     assert submodule_within(network, "stage1") is network.stage1
+    assert submodule_within(Wrapper(Wrapper(network, name), "module"), "stage1.0") is stem
 
 
 def test_submodule_within__prefers_the_name_itself():

@@ -132,3 +132,20 @@ def test_network_facts__fault_that_is_no_refusal_is_told(monkeypatch):
     monkeypatch.setattr("timm.models._features.FeatureListNet.forward", forward)
     with pytest.raises(BackboneError, match=r"failed in a trial run .* KeyError: 'colour'"):
         network_facts("test_resnet", {"drop_rate": 0.03125})
+
+
+def test_network_facts__of_a_function_that_builds_another_network_are_not_stale():
+    widths = [16]
+
+    def build(pretrained=False, **kwargs):
+        more = {"layers": (1, 1, 1, 1), "channels": tuple(widths[-1] * 2**i for i in range(4))}
+        more |= {"block": BasicBlock, **kwargs}
+        return build_model_with_cfg(ResNet, "changing", pretrained, **more)
+
+    build.__name__, build.__module__ = "changing", __name__
+    globals()["changing"] = build
+    register_model(build)
+    before = network_facts("changing", {})
+    widths.append(32)
+    after = network_facts("changing", {})
+    assert [2 * tap.channels for tap in before.taps[1:]] == [t.channels for t in after.taps[1:]]
