@@ -139,6 +139,8 @@ def test_find_mistakes__resumed_run_needs_no_first_weights(tmp_path):
     cfg = stand_in_config(str(tmp_path), init_checkpoint=str(tmp_path / "gone.pth"))
     assert find_mistakes(cfg, resume=True) == []
     assert "gone.pth', which does not exist" in find_mistakes(cfg)[0]
+    cfg.train.init_checkpoint += "#model"
+    assert "gone.pth', which does not exist" in find_mistakes(cfg)[0]
 
 
 def test_find_mistakes__changes_nothing(tmp_path):
