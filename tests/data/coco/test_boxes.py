@@ -81,6 +81,17 @@ def test_check_boxes__nothing_to_find_is_left_out(box, kind):
     assert [f[0] for f in findings(doc)] == [kind]
     assert ID in doc.findings[0].message
     assert np.flatnonzero(~doc.kept).tolist() == [4]
+    assert doc.changed or kind == "box-form"
+
+
+def test_check_boxes__one_large_object_a_picture_drawn_a_little_too_far():
+    """Such boxes would all be inside as corners, and reach out by three pixels at most."""
+    doc = checked(change=lambda *_: [5, 4, WIDTH - 9, HEIGHT - 8])
+    assert findings(doc) == []
+    for annotation in doc.annotations[:4]:
+        annotation["bbox"] = [5, 4, WIDTH - 2, HEIGHT - 8]
+    check_boxes(doc)
+    assert findings(doc) == [("box-reaches-out", "warning", 4)]
 
 
 @pytest.mark.parametrize(
