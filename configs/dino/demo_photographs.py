@@ -25,16 +25,16 @@ from .demo_shapes import dataloader, lr_multiplier, model, optimizer, train  # n
 model.backbone = L(TorchvisionBackbone)(
     model_name="mobilenet_v2",
     weights=L(fetch_mobilenet_v2_weights)(),
-    return_nodes={"features.6": "p2", "features.13": "p3", "features.17": "p4"},
+    return_nodes={"features.6": "res3", "features.13": "res4", "features.17": "res5"},
     norm_layer=FrozenBatchNorm2d,
     freeze_at=2,
 )
 model.neck.input_shapes = {
-    "p2": ShapeSpec(channels=32),
-    "p3": ShapeSpec(channels=96),
-    "p4": ShapeSpec(channels=320),
+    "res3": ShapeSpec(channels=32),
+    "res4": ShapeSpec(channels=96),
+    "res5": ShapeSpec(channels=320),
 }
-model.neck.in_features = ["p2", "p3", "p4"]
+model.neck.in_features = ["res3", "res4", "res5"]
 model.neck.num_outs = 3
 for _part in (model.transformer.encoder, model.transformer.decoder):
     _part.num_heads = 4

@@ -37,7 +37,7 @@ class Entry:
         std: pixel standard deviation.
         tags: pretrained weights, by timm's tag or torchvision's name; the default first.
         licence: of the default weights, empty where not known.
-        reason: why it gives no p3, p4 and p5; empty where it does.
+        reason: why it gives no res3, res4 and res5; empty where it does.
     """
 
     name: str

@@ -46,7 +46,7 @@ def rebuild(output: Path | None, jobs: int, only: str) -> int:
         print(f"{done:>5}/{len(wanted)} {entry.name:<44} {state}", file=sys.stderr)
     write_catalogue((known[key] for key in sorted(known)), output)
     good = sum(not entry.reason for entry in known.values())
-    print(f"{output}: {good} of {len(known)} architectures give p3, p4 and p5")
+    print(f"{output}: {good} of {len(known)} architectures give res3, res4 and res5")
     return 0
 
 

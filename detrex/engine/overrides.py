@@ -25,7 +25,7 @@ def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
     Args:
         cfg: the config, changed in place.
         overrides: strings in Hydra's grammar, such as ``"train.max_iter=100"``,
-            ``"model.neck.in_features=[p3,p4]"`` or ``"+train.note=first"``.
+            ``"model.neck.in_features=[res3,res4]"`` or ``"+train.note=first"``.
 
     Returns:
         ``cfg``.
@@ -66,7 +66,7 @@ def _check(cfg: DictConfig, text: str) -> None:
     except HydraException as error:
         raise ConfigError(
             f"{text!r} is not an override: expected key=value, e.g. train.max_iter=100 or "
-            f"'model.neck.in_features=[p3,p4]' ({str(error).splitlines()[0]})."
+            f"'model.neck.in_features=[res3,res4]' ({str(error).splitlines()[0]})."
         ) from error
     if override.is_delete():
         raise ConfigError(

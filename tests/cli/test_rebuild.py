@@ -11,7 +11,7 @@ def test_rebuild__looks_at_what_is_asked_for_and_keeps_the_rest(tmp_path, capsys
     file = tmp_path / "table.csv"
     words = ["backbones", "rebuild", "--only", "resnet10t", "--output", str(file)]
     assert main(words) == 0
-    assert "architectures give p3, p4 and p5" in capsys.readouterr().out
+    assert "architectures give res3, res4 and res5" in capsys.readouterr().out
     rebuilt, packaged = read_catalogue(file), read_catalogue(packaged_file())
     assert {e.name for e in rebuilt.entries} == {e.name for e in packaged.entries} | {"resnet10t"}
     (entry,) = [e for e in rebuilt.entries if e.name == "resnet10t"]

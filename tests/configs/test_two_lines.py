@@ -95,7 +95,7 @@ def test_two_lines__swap_where_things_were_written_by_hand(base, tmp_path):
     cfg.train = {"device": "cpu"}
     overrides = ["model.position_embedding.num_pos_feats=16", "model.neck.num_outs=4"]
     model = _small(cfg, *overrides)
-    assert model.neck.in_features == ["p3", "p4", "p5"]
+    assert model.neck.in_features == ["res3", "res4", "res5"]
     _train_a_step(model)
 
 
@@ -115,9 +115,9 @@ def _shapes(model):
 @pytest.mark.parametrize(
     ("overrides", "levels", "maps"),
     [
-        (["model.neck.num_outs=5"], 5, ["p3", "p4", "p5"]),
-        (["model.neck.in_features=[p4,p5]"], 4, ["p4", "p5"]),
-        (["model.pixel_mean=[1,2,3]", "model.pixel_std=[4,5,6]"], 4, ["p3", "p4", "p5"]),
+        (["model.neck.num_outs=5"], 5, ["res3", "res4", "res5"]),
+        (["model.neck.in_features=[res4,res5]"], 4, ["res4", "res5"]),
+        (["model.pixel_mean=[1,2,3]", "model.pixel_std=[4,5,6]"], 4, ["res3", "res4", "res5"]),
     ],
 )
 def test_overrides__from_the_command_line_win(overrides, levels, maps, tmp_path):

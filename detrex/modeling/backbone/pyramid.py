@@ -36,7 +36,7 @@ class Level:
     """One output of a backbone that was asked for by stride.
 
     Attributes:
-        name: ``p{log2 stride}``.
+        name: ``res{log2 stride}``.
         stride: pixels of the input per cell.
         tap: the network's map that it is made from.
         resampled_stride: stride to which that map is resampled first, or None.
@@ -68,7 +68,15 @@ class Level:
 
 
 def level_name(stride: int) -> str:
-    """Name the level of a stride: 8 is ``p3``."""
+    """Name the level of a stride as detectron2 names maps of a bottom-up network: 8 is ``res3``.
+
+    (Levels of a neck are ``p3``: FPN would take an output of its backbone by that name for its own.)
+    """
+    return f"res{round(math.log2(stride))}"
+
+
+def _block_name(stride: int) -> str:
+    """Key of a level's learned layers in the state dict: ``p3`` for 8."""
     return f"p{round(math.log2(stride))}"
 
 
@@ -196,7 +204,7 @@ class FeaturePyramid(nn.Module):
         }
         self.blocks = nn.ModuleDict(
             {
-                level.name: _level_block(
+                _block_name(level.stride): _level_block(
                     level.tap.channels, self.channels[level.name], level.doublings
                 )
                 for level in made
@@ -227,7 +235,7 @@ class FeaturePyramid(nn.Module):
             target = level.resampled_stride or level.tap.stride
             level_map = _resample(maps[level.tap.name], strides[level.tap.name], target)
             if level.learned:
-                level_map = self.blocks[level.name](level_map)
+                level_map = self.blocks[_block_name(level.stride)](level_map)
             outputs[level.name] = level_map
         return outputs
 

@@ -28,7 +28,7 @@ DEFAULT_OUT_INDICES = (0, 1, 2, 3)
 class TimmBackbone(WrappedBackbone):
     """A network of timm as a detectron2 backbone, tapped at strides or at feature indices.
 
-    With `out_strides` output ``p{log2 stride}`` has that stride, in any network: maps that it has
+    With `out_strides` output ``res{log2 stride}`` has that stride, in any network: maps that it has
     are given untouched, a plain vision transformer becomes a simple feature pyramid, and what a
     network lacks of the strides 4, 8, 16 and 32 is made of its nearest map (see `FeaturePyramid`).
     Images may have any size; see `InputRule`.
@@ -79,7 +79,7 @@ class TimmBackbone(WrappedBackbone):
 
     Example:
         >>> backbone = TimmBackbone("resnet50", out_strides=(8, 16, 32), frozen_norm=True)
-        >>> backbone.output_shape()["p3"].channels
+        >>> backbone.output_shape()["res3"].channels
         512
     """
 

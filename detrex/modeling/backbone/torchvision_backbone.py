@@ -47,7 +47,7 @@ logger = logging.getLogger(__name__)
 class TorchvisionBackbone(WrappedBackbone):
     """A classifier of torchvision as a detectron2 backbone, cut at strides or at named nodes.
 
-    With `out_strides` output ``p{log2 stride}`` has that stride, in any network, as with
+    With `out_strides` output ``res{log2 stride}`` has that stride, in any network, as with
     `TimmBackbone`: each is the last map of its stride, and what a network lacks is made. With
     `return_nodes` outputs are named by its values and come in the order in which the network
     computes them. Images may have any size; see `InputRule`.
@@ -94,7 +94,7 @@ class TorchvisionBackbone(WrappedBackbone):
 
     Example:
         >>> TorchvisionBackbone("mobilenet_v2", out_strides=(8, 16)).features.names
-        ['p3', 'p4']
+        ['res3', 'res4']
     """
 
     def __init__(

@@ -38,7 +38,7 @@ def test_survey__gives_true_levels_of_any_size(name, library, caplog):
     caplog.set_level(logging.ERROR)
     backbone = build_to_look(name, library, out_strides=(8, 16, 32))
     assert untrue_levels(backbone, (800, 1333)) == ""
-    assert backbone.features.names == ["p3", "p4", "p5"]
+    assert backbone.features.names == ["res3", "res4", "res5"]
     for size in SIZES:
         with torch.no_grad():
             outputs = backbone(torch.empty(1, 3, *size, device="meta"))

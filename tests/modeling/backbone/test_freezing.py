@@ -204,4 +204,4 @@ def test_train__keeps_compiled_parts_frozen(wrapper, whole):
         assert not flags[f"{prefix}.bn1"]
         assert flags[f"{prefix}.layer2.0.bn1"]
     assert (stem.training, later.training) == (False, True)
-    assert compiled(torch.randn(2, 3, 32, 40))["p3"].shape == (2, 128, 4, 5)
+    assert compiled(torch.randn(2, 3, 32, 40))["res3"].shape == (2, 128, 4, 5)

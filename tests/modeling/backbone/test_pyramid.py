@@ -35,17 +35,17 @@ def plan(strides, offered, one_each=False):
 
 def test_plan_levels__takes_the_last_map_of_a_stride():
     assert plan((8, 32), (2, 4, 8, 8, 16, 32)) == [
-        ("p3", 3, None, 0, False),
-        ("p5", 5, None, 0, False),
+        ("res3", 3, None, 0, False),
+        ("res5", 5, None, 0, False),
     ]
 
 
 def test_plan_levels__plain_network():
     assert plan((4, 8, 16, 32), (16, 16, 16)) == [
-        ("p2", 2, None, 2, True),
-        ("p3", 2, None, 1, True),
-        ("p4", 2, None, 0, True),
-        ("p5", 2, None, -1, True),
+        ("res2", 2, None, 2, True),
+        ("res3", 2, None, 1, True),
+        ("res4", 2, None, 0, True),
+        ("res5", 2, None, -1, True),
     ]
 
 
@@ -87,13 +87,13 @@ def test_check_out_strides__keeps_the_order():
 
 
 def test_level_name():
-    assert [level_name(stride) for stride in (2, 8, 64)] == ["p1", "p3", "p6"]
+    assert [level_name(stride) for stride in (2, 8, 64)] == ["res1", "res3", "res6"]
 
 
 def test_taps_and_levels__maps_that_are_there_need_no_pyramid():
     chosen, levels = taps_and_levels(plan_levels((8, 32), taps(4, 8, 16, 32)), InputRule())
     assert levels is None
-    assert [(tap.name, tap.source) for tap in chosen] == [("p3", 1), ("p5", 3)]
+    assert [(tap.name, tap.source) for tap in chosen] == [("res3", 1), ("res5", 3)]
 
 
 def test_taps_and_levels__maps_of_tiles_may_need_resampling():
@@ -121,7 +121,7 @@ def test_forward__resampling_leaves_cells_where_they_are():
         rows = cell_centres(tap.stride, height // tap.stride)
         maps[tap.name] = rows[None, None, :, None].expand(2, 1, -1, width // tap.stride)
     outputs = pyramid(maps, {name: (s, s) for name, s in (("0", 7), ("2", 14))})
-    for name, stride in (("p3", 8), ("p4", 16)):
+    for name, stride in (("res3", 8), ("res4", 16)):
         expected = cell_centres(stride, height // stride)
         assert outputs[name].shape == (2, 1, height // stride, width // stride)
         assert_close(outputs[name][1, 0, 1:-1, 3], expected[1:-1], rtol=0, atol=1e-5)
@@ -134,13 +134,13 @@ def test_forward__sizes_and_widths(out_channels):
     outputs = pyramid({"1": torch.randn(2, 7, 6, 10)}, {"1": (16, 16)})
     width = out_channels or 7
     assert {name: tuple(m.shape) for name, m in outputs.items()} == {
-        "p2": (2, width, 24, 40),
-        "p3": (2, width, 12, 20),
-        "p4": (2, width, 6, 10),
-        "p5": (2, width, 3, 5),
+        "res2": (2, width, 24, 40),
+        "res3": (2, width, 12, 20),
+        "res4": (2, width, 6, 10),
+        "res5": (2, width, 3, 5),
     }
     assert pyramid.table.channels == dict.fromkeys(outputs, width)
-    assert pyramid.table.strides == {"p2": 4, "p3": 8, "p4": 16, "p5": 32}
+    assert pyramid.table.strides == {"res2": 4, "res3": 8, "res4": 16, "res5": 32}
 
 
 class _OneMap(Backbone):
@@ -168,7 +168,7 @@ def test_forward__levels_of_a_plain_network_are_those_of_detectron2():
     theirs.load_state_dict(dict(zip(theirs.state_dict(), ours, strict=True)))
     x = torch.randn(2, 8, 6, 10, dtype=torch.float64)
     outputs, expected = pyramid({"0": x}, {"0": (16, 16)}), theirs(x)
-    assert list(outputs) == list(expected) == ["p2", "p3", "p4", "p5"]
+    assert list(outputs) == list(expected) == ["res2", "res3", "res4", "res5"]
     for name, level in expected.items():
         assert_close(outputs[name], level, rtol=1e-9, atol=1e-9)
 
@@ -230,9 +230,9 @@ def test_forward__direct_levels_are_untouched():
     pyramid = FeaturePyramid(plan_levels((8, 16, 32), taps(4, 8, 16)))
     maps = {"1": torch.randn(2, 6, 9, 11), "2": torch.randn(2, 7, 5, 6)}
     outputs = pyramid(maps, {"1": (8, 8), "2": (16, 16)})
-    assert outputs["p3"] is maps["1"]
-    assert outputs["p4"] is maps["2"]
-    assert outputs["p5"].shape == (2, 7, 3, 3)
+    assert outputs["res3"] is maps["1"]
+    assert outputs["res4"] is maps["2"]
+    assert outputs["res5"].shape == (2, 7, 3, 3)
     assert {name.split(".")[1] for name in pyramid.state_dict()} == {"p5"}
 
 

@@ -24,7 +24,7 @@ def test_survey__row_of_a_pyramid():
     assert row["strides"] == [2, 4, 8, 16, 32]
     assert row["params"] == sum(p.numel() for p in network.parameters())
     assert (row["kind"], row["norm"], row["layout"]) == ("pyramid", "batch", "NCHW")
-    assert row["levels"] == dict(zip(("p3", "p4", "p5"), row["channels"][2:], strict=True))
+    assert row["levels"] == dict(zip(("res3", "res4", "res5"), row["channels"][2:], strict=True))
 
 
 def test_survey__row_of_a_plain_network_counts_no_made_levels():
@@ -32,13 +32,13 @@ def test_survey__row_of_a_plain_network_counts_no_made_levels():
     network = timm.create_model("test_vit", features_only=True, out_indices=(5,))
     assert (row["kind"], row["norm"], row["strides"]) == ("flat", "layer", [16])
     assert row["params"] == sum(p.numel() for p in network.parameters())
-    assert set(row["made"]) == {"p3", "p4", "p5"}
+    assert set(row["made"]) == {"res3", "res4", "res5"}
 
 
 def test_survey__torchvision_that_meta_cannot_build():
     row = survey("regnet_x_400mf", "torchvision")
     assert row["ok"], row["reason"]
-    assert row["levels"] == {"p3": 64, "p4": 160, "p5": 400}
+    assert row["levels"] == {"res3": 64, "res4": 160, "res5": 400}
 
 
 def test_survey__failure_is_a_row():
@@ -74,7 +74,7 @@ def test_untrue_levels__is_told():
     truth = backbone.features
     backbone.features = type(truth)(truth.features[::-1])
     assert (
-        untrue_levels(backbone, (64, 64)) == "gives ['p3', 'p4'] where ['p4', 'p3'] are published"
+        untrue_levels(backbone, (64, 64)) == "gives ['res3', 'res4'] where ['res4', 'res3'] are published"
     )
     wrong = [type(f)(f.name, f.source, f.channels, 2 * f.stride) for f in truth]
     backbone.features = type(truth)(tuple(wrong))

@@ -67,8 +67,8 @@ def test_out_strides__adds_no_parameter_where_nothing_is_made():
 
 def test_out_strides__order_and_names():
     backbone = TimmBackbone("test_resnet", out_strides=(32, 8))
-    assert list(backbone(torch.randn(1, 3, 64, 64))) == ["p5", "p3"] == backbone._out_features
-    assert {name: s.stride for name, s in backbone.output_shape().items()} == {"p5": 32, "p3": 8}
+    assert list(backbone(torch.randn(1, 3, 64, 64))) == ["res5", "res3"] == backbone._out_features
+    assert {name: s.stride for name, s in backbone.output_shape().items()} == {"res5": 32, "res3": 8}
 
 
 def test_out_strides__taps_by_index():
@@ -99,7 +99,7 @@ def test_check_in_channels(in_channels):
 def test_check_in_channels__has_no_upper_limit():
     check_in_channels(13)
     outputs = TimmBackbone("test_resnet", in_channels=13).eval()(torch.randn(1, 13, 64, 64))
-    assert outputs["p3"].shape[2:] == (4, 4)
+    assert outputs["res3"].shape[2:] == (4, 4)
 
 
 @pytest.mark.parametrize("wrapper", [TimmBackbone, TorchvisionBackbone])
@@ -126,7 +126,7 @@ def test_wrapper__is_pickled_with_what_it_computes(wrapper, grad_checkpointing):
     image = torch.randn(2, 3, 40, 56)
     twin = pickle.loads(pickle.dumps(backbone))
     assert twin.state_dict().keys() == backbone.state_dict().keys()
-    assert_close(twin.train()(image)["p3"], backbone.train()(image)["p3"], rtol=0, atol=0)
+    assert_close(twin.train()(image)["res3"], backbone.train()(image)["res3"], rtol=0, atol=0)
 
 
 def test_chosen_weights__one_way_only():
