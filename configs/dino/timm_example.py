@@ -5,8 +5,8 @@ command:  python tools/train_net.py --config-file configs/dino/timm_example.py -
 hardware: 8 GPUs, 2 images on each
 box AP:   the original detrex published none; not trained here
 
-The outputs are chosen by stride and named res3, res4 and res5; the neck and the statistics of the images
-follow from the network, so any other name of timm may stand here.
+The outputs are chosen by stride and named res3, res4 and res5; the neck and the statistics of the
+images follow from the network, so any other name of timm may stand here.
 """
 
 from detectron2.config import LazyCall as L

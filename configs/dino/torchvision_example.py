@@ -5,8 +5,8 @@ command:  python tools/train_net.py --config-file configs/dino/torchvision_examp
 hardware: 8 GPUs, 2 images on each
 box AP:   the original detrex published none; not trained here
 
-The outputs are chosen by stride and named res3, res4 and res5; `return_nodes` would choose them by node,
-of which `TorchvisionBackbone.get_graph_node_names` lists all.
+The outputs are chosen by stride and named res3, res4 and res5; `return_nodes` would choose them by
+node, of which `TorchvisionBackbone.get_graph_node_names` lists all.
 """
 
 from detectron2.config import LazyCall as L

@@ -15,7 +15,7 @@ from detrex.modeling.backbone import TimmBackbone
 def test_show__pyramid(capsys):
     assert main(["backbones", "show", "resnet18", "--library", "timm", "--size", "64x96"]) == 0
     text = capsys.readouterr().out
-    assert "res3  128 channels  from 2" in text
+    assert "res3    128 channels  from 2" in text
     assert "images of any size" in text
     assert "freeze_at=5     11.18M parameters, 100%" in text
     assert "weights=True" in text

@@ -11,6 +11,8 @@ from torch import nn
 
 from detrex.errors import BackboneError, DetrexError, did_you_mean
 
+from .probing import lacks_values
+
 _UNEXPECTED = re.compile(r"(\w+)(?:\.__init__)?\(\) got an unexpected keyword argument '(\w+)'")
 
 
@@ -37,6 +39,7 @@ def build_network(
     Raises:
         TypeError: one of `keywords` is not known to the network; the message names near ones.
         BackboneError: the network could not be put together from what was given.
+        NotImplementedError, RuntimeError: its constructor computes with values, on ``meta``.
     """
     keywords = {name: plain(value) for name, value in keywords.items()}
     try:
@@ -44,18 +47,18 @@ def build_network(
     except DetrexError:
         raise
     except (LookupError, AssertionError, ValueError, AttributeError, RuntimeError) as error:
+        if isinstance(error, NotImplementedError) or lacks_values(error):
+            raise  # the constructor computes with values, which the device `meta` lacks
         reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0][:160]}"
         raise BackboneError(
-            f"{who} could not be built with {_shown(keywords)} ({reason}): mend these keywords, or "
+            f"{who} could not be built{_shown(keywords)} ({reason}): mend these keywords, or "
             "leave out what it does not need."
         ) from error
     except TypeError as error:
         found = _UNEXPECTED.search(str(error))
         owner, keyword = found.groups() if found else ("", "")
         if keyword not in keywords:
-            raise BackboneError(
-                f"{who} could not be built with {_shown(keywords)}: {error}."
-            ) from error
+            raise BackboneError(f"{who} could not be built{_shown(keywords)}: {error}.") from error
         known = [*also, *_parameters(owner, home)]
         hint = did_you_mean(keyword, known) or f" It takes {', '.join(sorted(set(known)))}."
         raise TypeError(f"{who} takes no keyword {keyword!r}.{hint}") from error
@@ -76,4 +79,5 @@ def plain(value: Any) -> Any:
 
 
 def _shown(keywords: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name}={value!r}"[:80] for name, value in keywords.items())[:200]
+    shown = ", ".join(f"{name}={value!r}"[:80] for name, value in keywords.items())[:200]
+    return f" with {shown}" if shown else ""

@@ -70,7 +70,7 @@ class Level:
 def level_name(stride: int) -> str:
     """Name the level of a stride as detectron2 names maps of a bottom-up network: 8 is ``res3``.
 
-    (Levels of a neck are ``p3``: FPN would take an output of its backbone by that name for its own.)
+    (Levels of a neck are ``p3``: FPN would take its backbone's output of that name for its own.)
     """
     return f"res{round(math.log2(stride))}"
 

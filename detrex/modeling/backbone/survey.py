@@ -33,10 +33,10 @@ def survey(name: str, library: str) -> dict[str, Any]:
         library: ``"timm"`` or ``"torchvision"``.
 
     Returns:
-        A row of plain values. ``ok`` says whether res3, res4 and res5 came with their true shapes for an
-        image of 800 x 1333, padded as published; ``reason`` why not. ``strides`` and ``channels``
-        are those of the network's own maps; ``gflops`` are multiply-adds of the network in units of
-        1e9 for an image of 640 x 640.
+        A row of plain values. ``ok`` says whether res3, res4 and res5 came with their true shapes
+        for an image of 800 x 1333, padded as published; ``reason`` why not. ``strides`` and
+        ``channels`` are those of the network's own maps; ``gflops`` are multiply-adds of the
+        network in units of 1e9 for an image of 640 x 640.
 
     Raises:
         ValueError: `library` is none of the two.

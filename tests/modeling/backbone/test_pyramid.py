@@ -168,9 +168,9 @@ def test_forward__levels_of_a_plain_network_are_those_of_detectron2():
     theirs.load_state_dict(dict(zip(theirs.state_dict(), ours, strict=True)))
     x = torch.randn(2, 8, 6, 10, dtype=torch.float64)
     outputs, expected = pyramid({"0": x}, {"0": (16, 16)}), theirs(x)
-    assert list(outputs) == list(expected) == ["res2", "res3", "res4", "res5"]
-    for name, level in expected.items():
-        assert_close(outputs[name], level, rtol=1e-9, atol=1e-9)
+    assert list(outputs) == ["res2", "res3", "res4", "res5"]
+    for output, level in zip(outputs.values(), expected.values(), strict=True):
+        assert_close(output, level, rtol=1e-9, atol=1e-9)
 
 
 def _channel_norm(x, weight, bias):

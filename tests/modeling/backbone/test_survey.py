@@ -74,7 +74,8 @@ def test_untrue_levels__is_told():
     truth = backbone.features
     backbone.features = type(truth)(truth.features[::-1])
     assert (
-        untrue_levels(backbone, (64, 64)) == "gives ['res3', 'res4'] where ['res4', 'res3'] are published"
+        untrue_levels(backbone, (64, 64))
+        == "gives ['res3', 'res4'] where ['res4', 'res3'] are published"
     )
     wrong = [type(f)(f.name, f.source, f.channels, 2 * f.stride) for f in truth]
     backbone.features = type(truth)(tuple(wrong))
@@ -85,7 +86,7 @@ def test_untrue_levels__a_cell_that_is_missing():
     backbone = build_to_look("inception_v3", "timm", out_strides=(8,))
     assert untrue_levels(backbone, (800, 1333)) == ""
     backbone.input_rule = InputRule()
-    assert "p3 is (1, 288, 97, 164) where 288 channels of 100 x 167" in untrue_levels(
+    assert "res3 is (1, 288, 97, 164) where 288 channels of 100 x 167" in untrue_levels(
         backbone, (800, 1333)
     )
     assert isinstance(backbone.network, nn.Module)
