@@ -5,6 +5,7 @@ import os
 
 import pytest
 import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
 
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
 
@@ -17,3 +18,13 @@ def _seeded():
     yield
     builtins.__import__ = original_import
     assert torch.get_default_dtype() == torch.float32
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _data_sets():
+    """Forget the data sets that a module's tests register: names are taken for a whole process."""
+    before = set(DatasetCatalog.list())
+    yield
+    for name in set(DatasetCatalog.list()) - before:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.pop(name, None)
