@@ -161,7 +161,8 @@ def _preferred(content: Mapping[str, Any], source: str, path: str) -> str | None
     if len(candidates) > 1 and first is None and not _all_same(content, candidates):
         raise CheckpointError(
             f"{source} holds several networks, {_listed([path + key for key in candidates])}: "
-            f"name the one wanted behind the file, as in '#{path}{candidates[0]}'"
+            f"name the one wanted behind the file, as in '#{path}{candidates[0]}', or give a "
+            "dictionary's own entry"
         )
     chosen = first or next(iter(candidates), None)
     if averages and len(nests) > 1:

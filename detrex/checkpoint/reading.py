@@ -65,7 +65,8 @@ def local_path(source: str | os.PathLike[str]) -> Path:
         raise CheckpointError(_why_no_file(path))
     except OSError as error:
         raise CheckpointError(
-            f"{path} cannot be read ({error.strerror}): check the path and its permissions"
+            f"{str(path)[:300]} cannot be read ({error.strerror}): check the path and its "
+            "permissions"
         ) from error
 
 

@@ -59,8 +59,8 @@ def build_network(
         owner, keyword = found.groups() if found else ("", "")
         if keyword not in keywords:
             raise BackboneError(f"{who} could not be built{_shown(keywords)}: {error}.") from error
-        known = [*also, *_parameters(owner, home)]
-        hint = did_you_mean(keyword, known) or f" It takes {', '.join(sorted(set(known)))}."
+        known = {*also, *_parameters(owner, home)} - {*keywords}
+        hint = did_you_mean(keyword, known) or f" It takes {', '.join(sorted(known))}."
         raise TypeError(f"{who} takes no keyword {keyword!r}.{hint}") from error
 
 

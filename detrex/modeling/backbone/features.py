@@ -5,7 +5,7 @@ A wrapper looks at its network once, writes a `FeatureTable`, and everything els
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -131,8 +131,9 @@ def resolve_indices(out_indices: Sequence[int], strides: Sequence[int], who: str
         TypeError: something that is not a sequence of integers.
         BackboneError: no index, an index that is not there, or one that is there twice.
     """
-    given = [] if isinstance(out_indices, str | int) else list(out_indices)
-    if isinstance(out_indices, str | int) or any(type(index) is not int for index in given):
+    is_row = isinstance(out_indices, Iterable) and not isinstance(out_indices, str)
+    given = list(out_indices) if is_row else []
+    if not is_row or any(type(index) is not int for index in given):
         raise TypeError(
             f"out_indices must be a sequence of integers such as (1, 2, 3), got {out_indices!r}."
         )

@@ -15,6 +15,7 @@ import contextlib
 import dataclasses
 import functools
 import logging
+import reprlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -47,7 +48,7 @@ class Norm:
         keywords: for the network's builder.
         frozen: class to which the batch norms are converted, or None.
         synced: detectron2's name of the synchronised norm to which they are converted, or "".
-        asked: the name that the user gave, or "".
+        asked: the user's own word for the norm, or "".
     """
 
     keywords: Mapping[str, Any] = field(default_factory=dict)
@@ -64,7 +65,7 @@ class Norm:
             if not self.asked or not self.keywords:
                 raise
             kind = TypeError if isinstance(error, TypeError) else BackboneError
-            raise kind(f"norm_layer={self.asked!r} does not fit: {str(error)[:400]}") from error
+            raise kind(f"norm_layer={self.asked} does not fit: {str(error)[:400]}") from error
 
     def convert(
         self, network: nn.Module, who: str, image_size: tuple[int, int], in_channels: int = 3
@@ -120,9 +121,10 @@ def chosen_norm(
     elif isinstance(norm_layer, str):
         is_native = norm_layer in _NATIVE and _NATIVE[norm_layer] == native()
         named = {} if is_native else {"norm_layer": _named(norm_layer, library)}
-        norm = Norm(named, asked=norm_layer)
+        norm = Norm(named, asked=repr(norm_layer))
     elif callable(norm_layer):
-        norm = Norm({"norm_layer": norm_layer})
+        word = getattr(norm_layer, "__name__", None) or reprlib.repr(norm_layer)
+        norm = Norm({"norm_layer": norm_layer}, asked=word)
     else:
         raise TypeError(
             f"norm_layer must be a class, a function of the number of channels or a name such as "

@@ -34,6 +34,23 @@ _MOST_CANDIDATES = 5
 _LEAST_FIT = 0.95
 _LEAST_TENSORS = 10
 
+# Networks that both libraries have, where their names are little alike.
+_SIDES = {"t": "tiny", "s": "small", "b": "base", "l": "large", "h": "huge"}
+_VITS = (("b", 16), ("b", 32), ("l", 16), ("l", 32), ("h", 14))
+_REGNETS = {
+    **{"400mf": "004", "800mf": "008", "1_6gf": "016", "3_2gf": "032"},
+    **{"8gf": "080", "16gf": "160", "32gf": "320"},
+}
+_SMALL_REGNETS = tuple(f"regnet_{kind}_{size}" for size in list(_REGNETS)[:4] for kind in "xy")
+_TO_TIMM = {
+    **{f"vit_{side}_{patch}": f"vit_{_SIDES[side]}_patch{patch}_224" for side, patch in _VITS},
+    **{f"swin_{side}": f"swin_{_SIDES[side]}_patch4_window7_224" for side in "tsb"},
+    **{f"swin_v2_{side}": f"swinv2_{_SIDES[side]}_window8_256" for side in "tsb"},
+    **{f"regnet_{kind}_{a}": f"regnet{kind}_{b}" for kind in "xy" for a, b in _REGNETS.items()},
+    **{"maxvit_t": "maxvit_tiny_tf_224", "mnasnet1_0": "mnasnet_100"},
+}
+_TWINS = {**_TO_TIMM, **{timm: torchvision for torchvision, timm in _TO_TIMM.items()}}
+
 
 @dataclass(frozen=True)
 class Origin:
@@ -124,11 +141,14 @@ def wrapper_for(tensors: Mapping[str, Tensor], *, library: str, model_name: str)
         return ""
     wrappers = {"timm": "TimmBackbone", "torchvision": "TorchvisionBackbone"}
     for other in sorted(wrappers, key=lambda name: name == library):
+        fits: dict[str, float] = {}
         for name in _similar_names(model_name.partition(".")[0], other):
-            if _fits(other, name, tensors):
-                return (
-                    f"its names are those of {other}'s {name!r}, so use {wrappers[other]}({name!r})"
-                )
+            fits[name] = _fit(other, name, tensors)
+            if fits[name] == 1:
+                break
+        best = max(fits, key=lambda name: fits[name], default="")
+        if best and fits[best] >= _LEAST_FIT:
+            return f"its names are those of {other}'s {best!r}, so use {wrappers[other]}({best!r})"
     return ""
 
 
@@ -203,19 +223,22 @@ def _similar_names(model_name: str, library: str) -> list[str]:
     near = difflib.get_close_matches(model_name.replace("_", ""), spelt, _MOST_CANDIDATES, 0.5)
     start = model_name[:3]
     family = [] if library == "timm" else [name for name in known if name.startswith(start)]
-    return list(dict.fromkeys([*(spelt[name] for name in near), *family]))
+    twin = [name for name in known if name == _TWINS.get(model_name)]
+    return list(dict.fromkeys([*twin, *(spelt[name] for name in near), *family]))
 
 
-def _fits(library: str, name: str, tensors: Mapping[str, Tensor]) -> bool:
-    """Whether a file has the names and shapes of a classifier, but for its head."""
+def _fit(library: str, name: str, tensors: Mapping[str, Tensor]) -> float:
+    """The share of a classifier's names and shapes that a file has, and that are all of it."""
+    # torchvision's RegNets compute with values when they are built, which the device `meta` lacks.
+    device = "cpu" if library == "torchvision" and name in _SMALL_REGNETS else "meta"
     try:
-        with torch.device("meta"):
+        with torch.device(device):
             state = _built(library, name).state_dict()
     except Exception as error:  # whatever the other library says of a candidate
         logger.debug("%s's %s cannot be built (%s)", library, name, error)
-        return False
+        return 0.0
     equal = sum(n in tensors and tensors[n].shape == value.shape for n, value in state.items())
-    return equal >= _LEAST_FIT * max(len(state), len(tensors))
+    return equal / max(len(state), len(tensors))
 
 
 def _built(library: str, name: str) -> nn.Module:

@@ -12,7 +12,7 @@ A level whose stride the network has is that map, untouched. The others are made
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -95,8 +95,9 @@ def check_out_strides(out_strides: Sequence[int], strides: Sequence[int], who: s
         TypeError: something that is not a sequence of integers.
         BackboneError: no stride, one that is neither there nor made, or one given twice.
     """
-    given = [] if isinstance(out_strides, str | int) else list(out_strides)
-    if isinstance(out_strides, str | int) or any(type(stride) is not int for stride in given):
+    is_row = isinstance(out_strides, Iterable) and not isinstance(out_strides, str)
+    given = list(out_strides) if is_row else []
+    if not is_row or any(type(stride) is not int for stride in given):
         raise TypeError(
             f"out_strides must be a sequence of integers such as (8, 16, 32), got {out_strides!r}."
         )

@@ -154,7 +154,7 @@ def _selected(
 ) -> tuple[list[Feature], list[Level] | None]:
     """Choose the network's maps, and the levels to be made of them where strides are asked for."""
     # Identity tells the default, which adapts, from an equal tuple of the user, which does not.
-    is_given = out_indices is not DEFAULT_OUT_INDICES
+    is_given = out_indices is not None and out_indices is not DEFAULT_OUT_INDICES
     if out_strides is None:
         given = out_indices if is_given else _default_indices(facts)
         indices = resolve_indices(given, facts.strides, name)

@@ -97,9 +97,12 @@ def check_name(name: str, features_only: bool = True) -> None:
         features_only: must be True.
 
     Raises:
+        TypeError: the name is no text.
         BackboneError: it has not; near names are suggested.
     """
     timm = import_timm()
+    if not isinstance(name, str):
+        raise TypeError(f"model_name must be a name such as 'resnet50', got {name!r}.")
     if not features_only:
         raise BackboneError(
             "TimmBackbone gives feature maps, got features_only=False: leave it out, or use "

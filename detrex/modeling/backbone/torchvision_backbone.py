@@ -134,8 +134,8 @@ class TorchvisionBackbone(WrappedBackbone):
         who = f"torchvision's {model_name!r}"
         with norm.naming():
             network = build_classifier(model_name, **kwargs, **norm.keywords)
-        set_input_channels(network, in_channels)
-        offer = look_for_nodes(network, who, in_channels)
+            set_input_channels(network, in_channels)
+            offer = look_for_nodes(network, who, in_channels)
         self.offered = offer.nodes
         taps: Sequence[Feature] = ()
         levels = None

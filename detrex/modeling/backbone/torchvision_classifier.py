@@ -17,8 +17,11 @@ def check_classifier(model_name: str) -> None:
         model_name: name of the classifier.
 
     Raises:
+        TypeError: the name is no text.
         BackboneError: it has not; near names are suggested.
     """
+    if not isinstance(model_name, str):
+        raise TypeError(f"model_name must be a name such as 'resnet50', got {model_name!r}.")
     models = classifier_names()
     if model_name not in models:
         hint = did_you_mean(model_name, models) or " See torchvision.models.list_models()."

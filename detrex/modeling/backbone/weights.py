@@ -182,9 +182,11 @@ def find_weights(
     if place is not None:
         return place
     if not isinstance(weights, str | Path):
+        got = " ".join(reprlib.repr(weights).split())
+        cure = ": give its state_dict()" if isinstance(weights, nn.Module) else ""
         raise TypeError(
             "weights must be True, a name, a path, an address or a state dict, got "
-            f"{reprlib.repr(weights)} of type {type(weights).__name__}."
+            f"{got} of type {type(weights).__name__}{cure}."
         )
     if isinstance(weights, Path) or _is_of_a_file(split_entry(weights)[0]):
         return Place((str(weights),), pretrained_cfg=_described_in(str(weights)))
@@ -205,7 +207,8 @@ def _described_in(folder: str) -> Mapping[str, Any] | None:
     """Read how timm describes the weights in a folder, in its ``config.json``."""
     file = Path(os.path.expanduser(folder.removeprefix(LOCAL_FOLDER))) / "config.json"
     try:
-        content = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+        is_there = os.path.isfile(file)  # False too for a name that no file can have
+        content = json.loads(file.read_text(encoding="utf-8")) if is_there else None
     except ValueError as error:
         raise CheckpointError(f"{file} is no JSON ({error}): correct or remove it") from error
     described = content.get("pretrained_cfg", content) if isinstance(content, dict) else None

@@ -239,7 +239,7 @@ def chosen_weights(**ways: Source) -> Source:
     """
     if not isinstance(ways.get("pretrained", False), bool):
         raise TypeError(
-            f"pretrained must be True or False, got {reprlib.repr(ways['pretrained'])}: give a "
+            f"pretrained must be True or False, got {_on_one_line(ways['pretrained'])}: give a "
             "file, a tag or an address as weights."
         )
     asked = {
@@ -250,9 +250,13 @@ def chosen_weights(**ways: Source) -> Source:
     if "checkpoint_path" in asked:  # as in the original, a file stands before what is fetched
         asked.pop("pretrained", None)
     if len(asked) > 1:
-        listed = " and ".join(f"{name}={reprlib.repr(way)}" for name, way in asked.items())
+        listed = " and ".join(f"{name}={_on_one_line(way)}" for name, way in asked.items())
         raise BackboneError(f"got {listed}: say once where the weights come from, by weights.")
     return next(iter(asked.values()), None)
+
+
+def _on_one_line(value: Any) -> str:
+    return " ".join(reprlib.repr(value).split())
 
 
 def checkpoint_network(network: nn.Module, who: str) -> None:

@@ -64,7 +64,7 @@ def test_resolve_indices__refuses_duplicates(indices):
         resolve_indices(indices, (2, 4, 8, 16), "net")
 
 
-@pytest.mark.parametrize("indices", [3, "012", (1.0,), (True,)])
+@pytest.mark.parametrize("indices", [3, 1.5, None, "012", (1.0,), (True,)])
 def test_resolve_indices__wants_integers(indices):
     with pytest.raises(TypeError, match="must be a sequence of integers"):
         resolve_indices(indices, (2, 4, 8, 16), "net")

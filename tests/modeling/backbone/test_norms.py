@@ -125,6 +125,25 @@ def test_norm_layer__that_does_not_fit_is_named(name, norm):
     assert len(str(error.value)) < 500
 
 
+@pytest.mark.parametrize(
+    ("build", "norm", "word"),
+    [
+        (lambda **norm: TimmBackbone("test_vit", **norm), nn.BatchNorm2d, "BatchNorm2d"),
+        (lambda **norm: TorchvisionBackbone("swin_t", out_strides=(8,), **norm), "GN", "'GN'"),
+        (
+            lambda **norm: TorchvisionBackbone("swin_t", out_strides=(8,), **norm),
+            functools.partial(nn.GroupNorm, 32),
+            "functools",
+        ),
+    ],
+)
+def test_norm_layer__that_does_not_run_is_named(build, norm, word):
+    with pytest.raises(BackboneError, match=f"norm_layer={word}.* does not fit") as error:
+        build(norm_layer=norm)
+    assert len(str(error.value)) < 500
+    assert "\n" not in str(error.value)
+
+
 def test_norm_kind():
     assert norm_kind(nn.Sequential(nn.LayerNorm(3), nn.BatchNorm2d(3), nn.LayerNorm(3))) == "layer"
     assert norm_kind(nn.GroupNorm(1, 3)) == "group"

@@ -145,6 +145,24 @@ def test_differences__of_the_eps():
             "resnet18",
             "TorchvisionBackbone('resnet34')",
         ),
+        *(
+            (
+                lambda ours=ours: timm.create_model(ours),
+                "torchvision",
+                theirs,
+                f"TimmBackbone({ours!r})",
+            )
+            for ours, theirs in [
+                ("vit_base_patch32_224", "vit_b_32"),
+                ("swin_tiny_patch4_window7_224", "swin_t"),
+            ]
+        ),
+        (
+            torchvision.models.regnet_x_400mf,
+            "timm",
+            "regnetx_004",
+            "TorchvisionBackbone('regnet_x_400mf')",
+        ),
         (lambda: nn.Linear(2, 3), "timm", "resnet18", ""),
     ],
 )

@@ -76,7 +76,7 @@ def test_check_out_strides__lists_what_there_is(given):
         check_out_strides(given, (4, 8, 14, 16), "net")
 
 
-@pytest.mark.parametrize("given", [8, "8", (8.0,), (True,)])
+@pytest.mark.parametrize("given", [8, 8.5, "8", (8.0,), (True,)])
 def test_check_out_strides__must_be_integers(given):
     with pytest.raises(TypeError, match="sequence of integers such as"):
         check_out_strides(given, (8, 16), "net")

@@ -2,7 +2,7 @@ import pytest
 import torchvision
 
 from detrex.errors import BackboneError
-from detrex.modeling.backbone.torchvision_classifier import build_classifier
+from detrex.modeling.backbone.torchvision_classifier import build_classifier, check_classifier
 
 
 def test_build_classifier__is_torchvisions():
@@ -22,6 +22,12 @@ def test_build_classifier__is_torchvisions():
 def test_build_classifier__names_near_names(name, match):
     with pytest.raises(BackboneError, match=match):
         build_classifier(name)
+
+
+@pytest.mark.parametrize("name", [None, 3, ["resnet18"]])
+def test_check_classifier__is_a_text(name):
+    with pytest.raises(TypeError, match="model_name must be a name such as 'resnet50', got"):
+        check_classifier(name)
 
 
 def test_build_classifier__names_near_keywords():

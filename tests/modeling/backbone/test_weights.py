@@ -286,10 +286,23 @@ def test_find_weights__unknown_names(library, weights, match):
 
 
 @pytest.mark.parametrize("library", ["timm", "torchvision"])
-@pytest.mark.parametrize("weights", [7, None, ["a.pth"]])
+@pytest.mark.parametrize("weights", [7, None, ["a.pth"], nn.Sequential(nn.ReLU())])
 def test_find_weights__types(library, weights):
-    with pytest.raises(TypeError, match="weights must be True, a name, a path, an address or"):
+    with pytest.raises(
+        TypeError, match="weights must be True, a name, a path, an address or"
+    ) as error:
         find_weights(weights, library=library, model_name="resnet50")
+    assert "\n" not in str(error.value)
+    assert isinstance(weights, nn.Module) == ("give its state_dict()" in str(error.value))
+
+
+@pytest.mark.parametrize("library", ["timm", "torchvision"])
+def test_load_network_weights__name_that_no_file_can_have(library):
+    with pytest.raises(CheckpointError, match=r"cannot be read \(File name too long\)") as error:
+        load_network_weights(
+            nn.Linear(2, 3), f"{'x' * 3000}.pth", library=library, model_name="resnet18"
+        )
+    assert len(str(error.value)) < 500
 
 
 def test_load_network_weights__half_a_network_is_an_error(tmp_path):
