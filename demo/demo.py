@@ -31,9 +31,10 @@ from torch import nn
 from tqdm import tqdm
 
 from detrex.checkpoint import load_init_checkpoint, read_checkpoint
-from detrex.config import load_config, try_get_key
+from detrex.config import load_config, require_keys, try_get_key
 from detrex.data.class_names import choose_metadata
 from detrex.data.pictures import augment, read_image
+from detrex.engine.distributed import resolve_device
 from detrex.engine.overrides import apply_overrides
 from detrex.errors import ConfigError, run_tool
 from detrex.utils.drawing import draw_instances
@@ -41,6 +42,7 @@ from detrex.utils.outputs import (
     Failures,
     make_folder,
     plan_outputs,
+    positive,
     refuse_to_replace,
     save_drawn,
 )
@@ -86,10 +88,12 @@ def build_predictor(cfg: DictConfig, args: argparse.Namespace) -> tuple[Predicto
     Returns:
         The predictor, and metadata with the names of its classes.
     """
+    require_keys(cfg, "model")
+    device = resolve_device(str(try_get_key(cfg, "train.device", default="cpu")))
     path = try_get_key(cfg, "train.init_checkpoint", default="")
     checkpoint = read_checkpoint(path) if path else {}
     metadata = choose_metadata(cfg, checkpoint, args.metadata_dataset)
-    model = instantiate(cfg.model).to(try_get_key(cfg, "train.device", default="cpu"))
+    model = instantiate(cfg.model).to(device)
     if path:
         load_init_checkpoint(model, checkpoint, name=path)
     else:
@@ -279,8 +283,12 @@ def argument_parser() -> argparse.ArgumentParser:
     source.add_argument("--video-input", metavar="FILE", help="a video")
     source.add_argument("--webcam", action="store_true", help="the first camera of this machine")
     parser.add_argument("--output", help="a folder or file for the pictures or the video")
-    parser.add_argument("--min_size_test", type=int, default=800, help="shorter side (%(default)s)")
-    parser.add_argument("--max_size_test", type=int, default=1333, help="longer side (%(default)s)")
+    parser.add_argument(
+        "--min_size_test", type=positive, default=800, help="shorter side (%(default)s)"
+    )
+    parser.add_argument(
+        "--max_size_test", type=positive, default=1333, help="longer side (%(default)s)"
+    )
     parser.add_argument("--img_format", choices=("RGB", "BGR"), default="RGB")
     parser.add_argument(
         "--metadata_dataset",

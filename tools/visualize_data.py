@@ -22,7 +22,7 @@ from omegaconf import DictConfig
 from PIL import Image
 from tqdm import tqdm
 
-from detrex.config import load_config, try_get_key
+from detrex.config import load_config, require_keys, try_get_key
 from detrex.data.class_names import dataset_metadata
 from detrex.data.pictures import as_uint8, check_image_size, read_image
 from detrex.data.preparation import tolerate_missing_pictures
@@ -126,6 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     args = argument_parser().parse_intermixed_args(arguments)
     cfg = apply_overrides(load_config(args.config_file), args.opts)
+    require_keys(cfg, "dataloader.train.dataset")
     tolerate_missing_pictures(cfg, "train")
     failures = Failures()
     SOURCES[args.source](args, cfg, failures)

@@ -22,7 +22,7 @@ from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
 from detectron2.structures import Boxes, BoxMode, Instances
 from tqdm import tqdm
 
-from detrex.config import load_config, try_get_key
+from detrex.config import load_config, require_keys, try_get_key
 from detrex.data.class_names import dataset_metadata
 from detrex.data.preparation import tolerate_missing_pictures
 from detrex.engine.overrides import apply_overrides
@@ -98,8 +98,24 @@ def read_predictions(path: str) -> dict[Any, list[Mapping[str, Any]]]:
                 f"--input {path} holds something else than rows with {', '.join(sorted(needed))}: "
                 "name a run's coco_instances_results.json."
             )
+        if not _is_detection(row):
+            raise ConfigError(
+                f"--input {path} has the row {str(row)[:150]}, expected ids that are numbers or "
+                "texts, bbox of four finite numbers and a number for score: evaluate once more."
+            )
         by_image[row["image_id"]].append(row)
     return by_image
+
+
+def _is_detection(row: Mapping[str, Any]) -> bool:
+    box = row["bbox"]
+    numbers = [*box, row["score"]] if isinstance(box, list) else []
+    ids = row["image_id"], row["category_id"]
+    return (
+        len(numbers) == 5
+        and all(type(n) in (int, float) and abs(n) < 1e9 for n in numbers)
+        and all(isinstance(key, int | str) for key in ids)
+    )
 
 
 def load_dataset(
@@ -108,6 +124,7 @@ def load_dataset(
     """Return records, metadata and value range of ``--config-file``'s test set or ``--dataset``."""
     if args.config_file:
         cfg = apply_overrides(load_config(args.config_file), args.opts)
+        require_keys(cfg, "dataloader.test.dataset")
         tolerate_missing_pictures(cfg, "test")
         records = instantiate(cfg.dataloader.test.dataset)
         value_range = try_get_key(cfg, "dataloader.test.mapper.value_range")

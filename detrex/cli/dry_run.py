@@ -200,9 +200,12 @@ def _run(detector: nn.Module, seen: DryRun) -> None:
                 f"level {place}  {f.shape[1]} channels  {f.shape[2]} x {f.shape[3]} cells"
                 for place, f in enumerate(features)
             ]
-        else:
-            kept = detector.backbone(image[None])  # type: ignore[operator]
+        elif callable(backbone := getattr(detector, "backbone", None)):
+            kept = backbone(image[None])
             seen.notes.append("the backbone alone was run: the detector is not of DINO's kind")
+        else:
+            seen.notes.append("nothing was run: the detector has no backbone")
+            return
         seen.activation_bytes = saved.total
     del kept
     seen.gflops = flops.get_total_flops() / 2e9

@@ -9,6 +9,7 @@ from typing import Any
 
 from detectron2.config import LazyConfig
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigTypeError
 
 from detrex.config.safe_yaml import read_yaml
 from detrex.errors import ConfigError, did_you_mean
@@ -66,7 +67,7 @@ def load_config(path: str | os.PathLike[str]) -> DictConfig:
         raise
     except Exception as error:
         absent = _ABSENT_FILE.search(str(error))
-        reason = _absent(Path(absent.group(1))) if absent else f"{type(error).__name__}: {error}"
+        reason = _absent(Path(absent.group(1))) if absent else _one_line(error)
         raise ConfigError(f"Config {path} cannot be loaded. {reason}") from error
     finally:
         builtins.__import__ = original_import
@@ -112,10 +113,36 @@ def try_get_key(cfg: Any, *keys: str, default: Any = None) -> Any:
     """
     absent = object()
     for key in keys:
-        value = OmegaConf.select(cfg, key, default=absent)
+        try:
+            value = OmegaConf.select(cfg, key, default=absent)
+        except ConfigTypeError:  # a name under a list, which has none
+            continue
         if value is not absent:
             return value
     return default
+
+
+def require_keys(cfg: Any, *keys: str) -> None:
+    """Check that a program's config has the parts that the program needs.
+
+    Args:
+        cfg: a config.
+        keys: dotted names, e.g. ``"dataloader.train.dataset"``.
+
+    Raises:
+        ConfigError: one of them is missing or null.
+    """
+    for key in keys:
+        if try_get_key(cfg, key) is None:
+            raise ConfigError(
+                f"the config has no {key!r}, which this program needs: name a config that has it, "
+                "or import it from the common ones."
+            )
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    return text if len(text) <= 300 else text[:297] + "..."
 
 
 def _absent(path: Path) -> str:

@@ -146,8 +146,14 @@ def register_coco_json(
         ``name``.
 
     Raises:
-        ConfigError: if a path is missing or does not exist, or the name belongs to other files.
+        ConfigError: if a path is missing, no path or does not exist, or the name is no text or
+            belongs to other files.
     """
+    if not isinstance(name, str) or not name:
+        raise ConfigError(
+            f"The name of the data set of {json_file} is {name!r}, expected a text: give it a name "
+            "that is not taken."
+        )
     dataset = CocoJson(
         name,
         json_file=_existing_path(name, "json_file", json_file),
@@ -177,6 +183,8 @@ def _existing_path(name: str, role: str, path: str | os.PathLike[str] | None) ->
             f"line (dataloader.train.dataset.names.{role}=...), or in the environment variable "
             f"that the config reads it from."
         )
+    if not isinstance(path, str | os.PathLike):
+        raise ConfigError(f"{role} of data set {name!r} is {path}, expected a path: write it.")
     if not Path(path).exists():
         raise ConfigError(
             f"{role} of data set {name!r} is {os.fspath(path)!r}, which does not exist in "

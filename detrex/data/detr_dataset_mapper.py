@@ -27,8 +27,9 @@ class DetrDatasetMapper:
         augmentation: detectron2 augmentations, applied in order.
         augmentation_with_crop: the other half's, which crop; None to use ``augmentation`` for all.
         is_train: whether to keep the objects; if not, only ``augmentation`` is applied.
-        mask_on: whether to keep the objects' masks beside their boxes; fvcore needs the package
-            shapely to crop polygons.
+        mask_on: whether to keep the objects' masks beside their boxes: ``PolygonMasks``, or
+            ``BitMasks`` for an image with run lengths among them; fvcore needs the package shapely
+            to crop polygons.
         img_format: the order of the channels, such as ``"RGB"`` or ``"BGR"``.
         min_visible: objects of whose box the augmentation leaves less than this share of the area
             inside the image are dropped in training, 0..1; 0 drops none but the empty ones.
@@ -115,7 +116,9 @@ class DetrDatasetMapper:
             for annotation in annotations
             if annotation.get("iscrowd", 0) == 0 and self._visible(annotation, transforms, size)
         ]
-        return utils.filter_empty_instances(utils.annotations_to_instances(kept, size))
+        outlines = (annotation.get("segmentation") for annotation in kept)
+        kind = "bitmask" if any(isinstance(o, np.ndarray) for o in outlines) else "polygon"
+        return utils.filter_empty_instances(utils.annotations_to_instances(kept, size, kind))
 
     def _visible(
         self, annotation: dict[str, Any], transforms: T.TransformList, size: tuple[int, int]

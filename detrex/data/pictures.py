@@ -106,7 +106,8 @@ def check_image_size(record: dict[str, Any], image: np.ndarray) -> None:
     if any(value is not None and value != size[key] for key, value in said.items()):
         turned = said["height"] == size["width"] and said["width"] == size["height"]
         hint = (
-            "the picture's EXIF orientation turns it, so annotate it upright or remove the tag"
+            "exchange the record's two, or, if the picture's EXIF orientation turns it, annotate "
+            "it upright or remove the tag"
             if turned
             else "correct the record, or put the picture there that was annotated"
         )

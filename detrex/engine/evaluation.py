@@ -95,7 +95,8 @@ class Evaluation:
             :func:`do_test`.
 
     Raises:
-        ConfigError: a dataset is not there, or ``train.amp.dtype`` is unknown.
+        ConfigError: a dataset is not there, the evaluator is none, or ``train.amp.dtype`` is
+            unknown.
     """
 
     def __init__(self, cfg: DictConfig) -> None:
@@ -103,6 +104,7 @@ class Evaluation:
         self.evaluator: DatasetEvaluator = build_part(
             cfg.dataloader.evaluator, "dataloader.evaluator"
         )
+        _require_evaluator(self.evaluator)
         self.amp = bool(try_get_key(cfg, "train.amp.enabled", default=False))
         self.amp_dtype = amp_dtype(cfg)
         self.ema = bool(try_get_key(cfg, "train.model_ema.enabled", default=False))
@@ -214,6 +216,11 @@ def build_loader(cfg: DictConfig, key: str) -> Iterable:
     node = try_get_key(cfg, key)
     dataset = try_get_key(node, "dataset")
     names = dataset.get("names", []) if isinstance(dataset, DictConfig) else []
+    if isinstance(dataset, DictConfig) and "names" in dataset and not names:
+        raise ConfigError(
+            f"{key}.dataset.names={names} names no data set: give a registered name, or a call "
+            "such as detrex.data.datasets.register_coco_json."
+        )
     if not isinstance(names, DictConfig):  # a call registers its dataset when it is built
         _require_registered([names] if isinstance(names, str) else names, key)
     policy = checked_policy(try_get_key(cfg, "dataloader.on_bad_image", default="error"))
@@ -232,6 +239,18 @@ def build_loader(cfg: DictConfig, key: str) -> Iterable:
             f"{key} needs {cause.filename or cause}, which does not exist: correct the dataset's "
             "paths, or point the environment variable DETECTRON2_DATASETS at detectron2's datasets."
         ) from cause
+
+
+def _require_evaluator(evaluator: Any) -> None:
+    parts = evaluator if isinstance(evaluator, list) else [evaluator]
+    for part in parts:
+        if not all(
+            callable(getattr(part, name, None)) for name in ("reset", "process", "evaluate")
+        ):
+            raise ConfigError(
+                f"dataloader.evaluator builds {type(part).__name__}, expected an evaluator with "
+                "reset, process and evaluate: call a DatasetEvaluator such as COCOEvaluator."
+            )
 
 
 def _require_registered(names: Iterable[Any], key: str) -> None:

@@ -100,7 +100,8 @@ def _wrong_parts(cfg: DictConfig, eval_only: bool) -> Iterator[str]:
     for name in (*_ALWAYS, *training):
         holder = peek(cfg, name.rpartition(".")[0]) if "." in name else cfg
         if peek(cfg, name) is None and isinstance(holder, DictConfig):
-            hint = did_you_mean(name.rpartition(".")[2], [str(other) for other in holder])
+            last = name.rpartition(".")[2]
+            hint = did_you_mean(last, [str(other) for other in holder if other != last])
             yield f"the config has no {name!r}, which a run needs.{hint or _IMPORT}"
     for name in _CALLS if eval_only else (*_CALLS, *_TRAINING):
         node = peek(cfg, name)

@@ -19,6 +19,7 @@ _EXIF_SOFTWARE = 0x0131
 _MARK = "drawn by detrex"
 _MARKABLE = {".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 _MOST_NAMED = 5
+_LONGEST = 420  # characters of the reasons in one message
 
 
 def plan_outputs(
@@ -169,8 +170,10 @@ class Failures:
             SystemExit: with one line that says how many failed, and of the first few why.
         """
         if self.reasons:
-            rest = len(self.reasons) - _MOST_NAMED
             named = [reason.rstrip(".") for reason in self.reasons[:_MOST_NAMED]]
+            while len(named) > 1 and len("; ".join(named)) > _LONGEST:
+                named.pop()
+            rest = len(self.reasons) - len(named)
             more = [f"and {rest} more"] if rest > 0 else []
             raise SystemExit(
                 f"{len(self.reasons)} of {self.total} pictures could not be drawn: "

@@ -37,6 +37,13 @@ def test_dry_run__bytes_are_those_that_autograd_keeps():
     assert saved.total == 4 * (image.numel() + 2 * 5 * 9 * 11)
 
 
+def test_dry_run__detector_without_a_backbone():
+    seen = dry_run(L(nn.Linear)(in_features=3, out_features=5), (64, 96))
+    assert seen.findings == []
+    assert seen.parameters["all"] == (20, 20)
+    assert "no backbone" in seen.notes[-1]
+
+
 def test_dry_run__shapes_that_do_not_meet_are_a_finding():
     model = small_model()
     model.position_embedding.num_pos_feats = 8

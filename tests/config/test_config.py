@@ -6,7 +6,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from detrex.config import config as config_module
-from detrex.config import get_config, load_config, try_get_key
+from detrex.config import get_config, load_config, require_keys, try_get_key
 from detrex.errors import ConfigError
 
 
@@ -110,3 +110,23 @@ def test_configs__functions_are_importable():
 def test_try_get_key__first_that_is_there(keys, expected):
     cfg = OmegaConf.create({"a": {"b": 3, "none": None}})
     assert try_get_key(cfg, *keys, default="default") == expected
+
+
+def test_load_config__long_failures_are_one_line(tmp_path):
+    file = tmp_path / "config.py"
+    file.write_text("raise ValueError('a\\nb' * 999)")
+    with pytest.raises(ConfigError, match=r"cannot be loaded\. ValueError: a ba b") as caught:
+        load_config(file)
+    assert len(str(caught.value)) < 400 + len(str(file))
+
+
+def test_try_get_key__under_a_list():
+    assert try_get_key(OmegaConf.create({"a": []}), "a.b", default=3) == 3
+
+
+@pytest.mark.parametrize("missing", ["b", "a.c", "a.d.e", "a.null"])
+def test_require_keys__says_what_is_missing(missing):
+    cfg = OmegaConf.create({"a": {"d": [1], "null": None}})
+    require_keys(cfg, "a", "a.d")
+    with pytest.raises(ConfigError, match=rf"the config has no '{missing}', which this program"):
+        require_keys(cfg, "a", missing)

@@ -64,6 +64,14 @@ def test_register_coco_json__unset_path(files, name, path):
         register_coco_json(name, path, files[1])
 
 
+def test_register_coco_json__no_path_and_no_name(files, name):
+    with pytest.raises(ConfigError, match=r"image_root of .* is 5, expected a path"):
+        register_coco_json(name, files[0], 5)
+    for wrong in (None, 5, ""):
+        with pytest.raises(ConfigError, match=r"name of the data set of .* expected a text"):
+            register_coco_json(wrong, *files)
+
+
 def test_register_coco_json__absent_path(files, name):
     with pytest.raises(
         ConfigError, match=r"image_root .* is 'no/such/folder', which does not exist"

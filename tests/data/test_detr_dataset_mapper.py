@@ -3,10 +3,11 @@
 import copy
 
 import numpy as np
+import pycocotools.mask as mask_util
 import pytest
 import torch
 from detectron2.data import transforms as T
-from detectron2.structures import BoxMode, PolygonMasks
+from detectron2.structures import BitMasks, BoxMode, PolygonMasks
 from omegaconf import ListConfig
 from PIL import Image
 
@@ -88,6 +89,16 @@ def test_call__without_objects(record):
 def test_call__masks(record):
     instances = DetrDatasetMapper([FLIP], None, mask_on=True)(record)["instances"]
     assert isinstance(instances.gt_masks, PolygonMasks)
+    assert len(instances.gt_masks) == 2
+
+
+def test_call__masks_of_run_lengths(record):
+    mask = np.zeros((HEIGHT, WIDTH), dtype=np.uint8, order="F")
+    mask[3:7, 4:12] = 1
+    record["annotations"][0]["segmentation"] = mask_util.encode(mask)
+    instances = DetrDatasetMapper([FLIP], None, mask_on=True)(record)["instances"]
+    assert isinstance(instances.gt_masks, BitMasks)
+    np.testing.assert_array_equal(instances.gt_masks.tensor[0].numpy(), mask[:, ::-1])
     assert len(instances.gt_masks) == 2
 
 

@@ -197,6 +197,18 @@ def test_main__without_names_numbers_are_drawn(pictures, config, tmp_path, caplo
     assert "Nothing tells the classes' names" in caplog.text
 
 
+def test_main__unknown_device_is_an_error(pictures, config, tmp_path):
+    with pytest.raises(ConfigError, match=r"train\.device=gpu is no device"):
+        demo.main(_arguments(config, [pictures], tmp_path, "--opts", "+train.device=gpu"))
+
+
+def test_main__config_without_a_model_is_an_error(pictures, tmp_path):
+    config = tmp_path / "config.py"
+    config.write_text("train = dict(device='cpu')")
+    with pytest.raises(ConfigError, match="the config has no 'model'"):
+        demo.main(_arguments(str(config), [pictures], tmp_path))
+
+
 def test_main__unknown_metadata_dataset_is_an_error(pictures, config, tmp_path):
     asked = ["--metadata_dataset", "coco_2017_vol"]
     with pytest.raises(ConfigError, match=r"--metadata_dataset coco_2017_vol .*'coco_2017_val'"):

@@ -10,7 +10,12 @@ from torch import nn
 
 from detrex.config import load_config
 from detrex.engine import do_test, evaluation
-from detrex.engine.evaluation import build_loader, evaluation_mode, progress_bar
+from detrex.engine.evaluation import (
+    build_evaluation,
+    build_loader,
+    evaluation_mode,
+    progress_bar,
+)
 from detrex.engine.overrides import apply_overrides
 from detrex.errors import ConfigError, PictureError
 from detrex.modeling import ema
@@ -101,6 +106,19 @@ def test_do_test__unregistered_dataset(cfg, names):
         ConfigError, match=r"names=coco_2017_vall is not a registered.*'coco_2017_val'"
     ):
         do_test(cfg, StandIn())
+
+
+@pytest.mark.parametrize("names", [None, [], ""])
+def test_do_test__no_dataset(cfg, names):
+    cfg.dataloader.test.dataset = {"names": names}
+    with pytest.raises(ConfigError, match="names no data set"):
+        build_loader(cfg, "dataloader.test")
+
+
+def test_build_evaluation__something_else_than_an_evaluator(cfg):
+    cfg.dataloader.evaluator = L(Image.Exif)()
+    with pytest.raises(ConfigError, match="builds Exif, expected an evaluator"):
+        build_evaluation(cfg, required=True)
 
 
 def test_do_test__unknown_amp_dtype(cfg):

@@ -57,6 +57,14 @@ def test_main__annotation_draws_every_image(config, tmp_path):
     assert (np.abs(drawn - np.asarray(original).astype(int)).max(axis=-1) > 100).any()
 
 
+@pytest.mark.parametrize("left", ["", "dataloader = dict(train=dict(dataset=None))"])
+def test_main__config_without_data_is_an_error(tmp_path, left):
+    config = tmp_path / "config.py"
+    config.write_text(f"train = dict()\n{left}")
+    with pytest.raises(ConfigError, match=r"the config has no 'dataloader\.train\.dataset'"):
+        _run(str(config), tmp_path / "out", "--source", "annotation")
+
+
 def test_main__dataloader_draws_augmented_samples(config, tmp_path):
     files = _run(config, tmp_path / "out", "--source", "dataloader", "-n", "5")
     assert len(files) == 5

@@ -10,6 +10,7 @@ from detrex.data.datasets import register_coco_json
 from detrex.data.shapes import write_shapes_dataset
 from detrex.errors import ConfigError
 from tools import visualize_json_results
+from tools.visualize_json_results import read_predictions
 
 CONFIG = """
 from detectron2.config import LazyCall as L
@@ -124,6 +125,23 @@ def test_read_predictions__says_what_the_file_is(tmp_path, text, reason):
         (tmp_path / "results.json").write_text(text)
     with pytest.raises(ConfigError, match=reason):
         visualize_json_results.read_predictions(str(tmp_path / "results.json"))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *[("bbox", box) for box in ([1, 2, 3], list("abcd"), None, [1, 2, 3, float("nan")])],
+        *[("score", score) for score in ("0.5", None, float("inf"), True)],
+        *[(key, [1]) for key in ("image_id", "category_id")],
+    ],
+)
+def test_read_predictions__says_which_row_is_none(tmp_path, key, value):
+    row = {"image_id": 1, "category_id": 2, "bbox": [1, 2, 3, 4], "score": 0.5}
+    file = tmp_path / "rows.json"
+    file.write_text(json.dumps([row, {**row, key: value}]))
+    with pytest.raises(ConfigError, match=rf"has the row .*'{key}'") as caught:
+        read_predictions(str(file))
+    assert len(str(caught.value)) < 400 + len(str(file))
 
 
 def test_main__bad_pictures_folders_and_originals(dataset, tmp_path):

@@ -134,3 +134,12 @@ def test_plan_outputs__a_relative_folder_is_as_good(tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match="one of the input files"):
         plan_outputs([os.path.abspath("x.png")], ".")
     assert plan_outputs(["x.png"], "out") == [Path("out/x.png")]
+
+
+def test_failures__long_reasons_leave_one_short_line():
+    failures = Failures()
+    failures.reasons = [f"{number}.png {'is cut ' * 30}" for number in range(9)]
+    failures.total = 9
+    with pytest.raises(SystemExit, match=r"^9 of 9 .* and 8 more\.$") as caught:
+        failures.end()
+    assert len(str(caught.value)) < 500

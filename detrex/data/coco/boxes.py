@@ -132,6 +132,18 @@ def _is_of_another_convention(
         cure = "multiply x and width by the picture's width, y and height by its height"
         _report_convention(document, "box-relative", places[relative], what, cure)
         return True
+    document.report(
+        *("warning", "box-relative-few", "annotations"),
+        places[relative & (boxes[:, 2:] > _EMPTY).all(axis=1)],
+        "all four numbers of bbox lie in 0..1, less than a pixel",
+        "used as they are; where they are shares of the picture's size, write pixels",
+        ["bbox"],
+    )
+    if _fits_area_as_corners(document, places, boxes):
+        what = "area is that of corners [x1, y1, x2, y2] (xyxy), not of [x, y, width, height]"
+        cure = "write width and height, x2 - x1 and y2 - y1"
+        _report_convention(document, "box-corners", places, what, cure)
+        return True
     if _fits_corners(boxes, sizes, out, reach):
         what = (
             "the box reaches out of the picture as [x, y, width, height], while all are inside as "
@@ -161,6 +173,18 @@ def _fits_corners(boxes: np.ndarray, sizes: np.ndarray, out: np.ndarray, reach: 
     corners = (boxes[:, 2:] > boxes[:, :2]) & (boxes[:, 2:] <= sizes + TOLERANCE)
     by_far = np.median((reach / sizes).max(axis=1)[out]) > 0.05
     return bool(by_far and corners.all(axis=1).mean() >= (1 if len(boxes) < _FEW else 0.95))
+
+
+def _fits_area_as_corners(document: Document, places: np.ndarray, boxes: np.ndarray) -> bool:
+    """Whether the areas in the file are width times height only if boxes are read as corners."""
+    values = [document.annotations[i].get("area") for i in places]
+    if len(values) < 4 or not set(map(type, values)) <= {int, float}:
+        return False
+    areas = np.array([float(value) if abs(value) < _BOUNDLESS else np.nan for value in values])
+    spans = boxes[:, 2:] - boxes[:, :2]
+    as_corners = (spans > 0).all(axis=1) & np.isclose(spans.prod(axis=1), areas, rtol=0.01)
+    as_sizes = np.isclose(boxes[:, 2:].prod(axis=1), areas, rtol=0.01)
+    return bool(as_corners.mean() >= 0.95 and (as_corners & ~as_sizes).mean() >= 0.5)
 
 
 def _leave_out(

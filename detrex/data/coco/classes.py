@@ -29,6 +29,18 @@ def check_names(document: Document) -> None:
         document.categories[position]["name"] = str(names[position])
         document.changed = True
     names = document.column("categories", "name")
+    padded = [i for i, n in enumerate(names) if type(n) is str and n != n.strip() and n.strip()]
+    document.report(
+        *("warning", "category-name-space", "categories"),
+        padded,
+        "name has blanks around it",
+        "they were taken away",
+        ["name"],
+    )
+    for position in padded:
+        document.categories[position]["name"] = names[position].strip()
+        document.changed = True
+    names = document.column("categories", "name")
     bad = [i for i, name in enumerate(names) if type(name) is not str or not name.strip()]
     document.report(
         *("error", "category-name", "categories"),
@@ -77,7 +89,7 @@ def align(document: Document, classes: Sequence[str], source: str) -> None:
             f"it has objects of {listed(names)}, which {source} does not know "
             f"(only there: {listed(lacking) or 'none'}; in both: "
             f"{listed([n for n in own if n in classes], 3) or 'none'})",
-            f"name the classes alike{did_you_mean(names[0], lacking).rstrip('?')}",
+            f"name the classes alike.{did_you_mean(names[0], lacking)}".rstrip(".?"),
             len(names),
         )
         return

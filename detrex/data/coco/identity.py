@@ -55,7 +55,7 @@ def check_category_ids(document: Document) -> None:
     used = document.column("annotations", "category_id")
     document.report(
         *("error", "unknown-category", "annotations"),
-        [i for i, value in enumerate(used) if value not in known],
+        [i for i, v in enumerate(used) if v not in known or type(v) is bool],
         "category_id is none of the categories",
         f"the categories' ids are {listed(sorted(known, key=str))}; correct one of the two",
         ["category_id"],

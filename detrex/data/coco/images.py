@@ -136,9 +136,16 @@ def _missing(positions: Sequence[int], paths: dict[int, str]) -> list[int]:
 def _files_in(folder: str) -> set[str]:
     try:
         with os.scandir(folder or ".") as entries:
-            return {entry.name for entry in entries if entry.is_file()}
+            return {entry.name for entry in entries if _is_file(entry)}
     except OSError:
         return set()
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:  # a link to itself
+        return False
 
 
 def _hint(image_root: str, name: str) -> str:

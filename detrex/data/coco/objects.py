@@ -8,6 +8,7 @@ import pycocotools.mask as mask_util
 from detrex.data.coco.document import Document, Record
 
 _CROWD = {0: 0, 1: 1, "0": 0, "1": 1, None: 0, "false": 0, "true": 1}
+_BOUNDLESS = 1e9  # pixels
 _NOT_IGNORED = (None, 0, "0", "", "false")
 
 
@@ -109,6 +110,8 @@ def check_masks(document: Document, wanted: bool) -> None:
     bad, none = [], []
     for position, outline in enumerate(document.column("annotations", "segmentation")):
         if type(outline) is list and outline and all(map(_is_polygon, outline)):
+            if wanted and not all(map(_is_finite, outline)):
+                bad.append(position)
             continue
         if not outline:
             none.append(position)
@@ -116,7 +119,8 @@ def check_masks(document: Document, wanted: bool) -> None:
         record = document.annotations[position]
         index = int(document.image_index[position])
         mended = _mend_outline(outline, document.images[index] if index >= 0 else {})
-        if mended is None:
+        endless = wanted and isinstance(mended, list) and not all(map(_is_finite, mended))
+        if mended is None or endless:
             bad.append(position)
             del record["segmentation"]
         else:
@@ -144,6 +148,10 @@ def _is_polygon(points: Any) -> bool:
     return type(points) is list and len(points) >= 6 and len(points) % 2 == 0
 
 
+def _is_finite(points: list[Any]) -> bool:
+    return set(map(type, points)) <= {int, float} and sum(map(abs, points)) < _BOUNDLESS
+
+
 def _mend_outline(outline: Any, image: Record) -> list | dict | None:
     """What an outline means, or None: good polygons, a flat polygon, run lengths in a list."""
     if isinstance(outline, list):
@@ -162,7 +170,30 @@ def _is_run_lengths(outline: Record, image: Record) -> bool:
     if isinstance(counts, list):
         natural = all(type(count) is int and count >= 0 for count in counts)
         return natural and sum(counts) == size[0] * size[1]
-    return isinstance(counts, str) and bool(counts)
+    return isinstance(counts, str) and _total(counts) == size[0] * size[1]
+
+
+def _total(counts: str) -> int:
+    """Sum up run lengths in pycocotools' compressed form, or -1 where they are none.
+
+    Each number is written in characters of five bits, the last of which ends it and bears the
+    sign; from the fourth one on it is the difference to the number two before.
+    """
+    runs: list[int] = []
+    value = shift = 0
+    for character in counts:
+        bits = ord(character) - 48
+        if not 0 <= bits < 64:
+            return -1
+        value |= (bits & 31) << shift
+        shift += 5
+        if bits & 32:
+            continue
+        if bits & 16:
+            value -= 1 << shift
+        runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+        value = shift = 0
+    return -1 if shift or min(runs, default=-1) < 0 else sum(runs)
 
 
 def compressed(outline: list | dict) -> list | dict:

@@ -120,8 +120,40 @@ def test_check_boxes__corners_by_the_evidence_of_the_file():
     doc = checked(change=lambda x, y, w, h: [x, y, x + w, y + h])
     ((kind, severity, count),) = findings(doc)
     assert (kind, severity) == ("box-corners", "error")
+    assert count == 13
+    assert "area is that of corners" in doc.findings[0].message
+
+
+def test_check_boxes__corners_by_the_pictures_where_there_are_no_areas():
+    def change(content_):
+        for record in content_["annotations"]:
+            x, y, width, height = record["bbox"]
+            record["bbox"], record["area"] = [x, y, x + width, y + height], None
+
+    doc = document(change)
+    check_image_ids(doc)
+    check_boxes(doc)
+    ((kind, severity, count),) = findings(doc)
+    assert (kind, severity) == ("box-corners", "error")
     assert 0 < count < 13
     assert "(xyxy)" in doc.findings[0].message
+
+
+def test_check_boxes__small_corners_show_by_the_areas_alone():
+    def change(content_):
+        for record in content_["annotations"]:
+            record.update(bbox=[5, 4, 15, 11], area=10 * 7)
+
+    doc = document(change)
+    check_image_ids(doc)
+    check_boxes(doc)
+    assert findings(doc) == [("box-corners", "error", 13)]
+
+
+def test_check_boxes__a_few_in_0_to_1_are_pointed_out():
+    doc = checked([0.1, 0.2, 0.3, 0.4], only=ONE)
+    assert findings(doc) == [("box-relative-few", "warning", 1)]
+    assert doc.kept.all()
 
 
 def test_check_boxes__a_few_corners_are_pointed_out():

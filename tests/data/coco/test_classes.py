@@ -35,6 +35,14 @@ def test_check_names__numbers_are_texts():
     assert [(f.severity, f.count) for f in doc.findings] == [("warning", 2)]
 
 
+def test_check_names__blanks_around_are_taken_away():
+    doc = document(renamed(" a", "b", "c d\t"))
+    check_names(doc)
+    assert class_names(doc) == ["a", "b", "c d"]
+    assert [(f.kind, f.count) for f in doc.findings] == [("category-name-space", 2)]
+    assert doc.changed
+
+
 @pytest.mark.parametrize("name", [None, "", " ", ["a"], 1.5, True])
 def test_check_names__none(name):
     doc = document(renamed("a", name, "b"))

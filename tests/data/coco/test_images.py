@@ -117,3 +117,15 @@ def test_check_pictures__of_another_file_system_are_not_looked_for():
     doc = document()
     check_pictures(doc, "s3://bucket/images")
     assert findings(doc) == []
+
+
+def test_check_pictures__a_link_to_itself_hides_no_other(tmp_path):
+    doc = document()
+    for image in doc.images[1:]:
+        (tmp_path / image["file_name"]).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / image["file_name"]).touch()
+    loop = tmp_path / doc.images[0]["file_name"]
+    loop.parent.mkdir(parents=True, exist_ok=True)
+    loop.symlink_to(loop)
+    check_pictures(doc, str(tmp_path))
+    assert [(f.kind, f.count) for f in doc.findings] == [("picture-missing", 1)]

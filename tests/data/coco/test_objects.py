@@ -96,6 +96,27 @@ def test_check_masks__what_has_a_meaning_stays(outline, expected, wanted):
     assert (findings(doc), doc.kept.all()) == ([], True)
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), 1e300, None, "9", True, [3]])
+@pytest.mark.parametrize("rest", [[], [[3, 4]]])
+def test_check_masks__numbers_of_polygons(bad, rest):
+    outline = [[3, 4, 9, 4, bad, 9], *rest]
+    assert checked(check_masks, False, segmentation=outline).kept.all()
+    doc = checked(check_masks, True, segmentation=outline)
+    assert findings(doc) == [("mask-form", "warning", 1)]
+    assert np.flatnonzero(~doc.kept).tolist() == [2]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_check_masks__compressed_run_lengths_are_those_of_pycocotools(seed):
+    rng = np.random.default_rng(seed)
+    mask = np.asfortranarray(rng.random((HEIGHT, WIDTH)) < rng.random() ** 3, dtype=np.uint8)
+    mask[:, : 5 * seed] = 0
+    text = mask_util.encode(mask)["counts"].decode()
+    for counts, good in ((text, 1), (text[:-1], 0), (text + "1", 0), ("~" + text, 0)):
+        outline = {"size": [HEIGHT, WIDTH], "counts": counts}
+        assert checked(check_masks, True, segmentation=outline).kept.all() == good
+
+
 @pytest.mark.parametrize(
     "outline",
     [
