@@ -15,6 +15,13 @@ from .probing import lacks_values
 
 _UNEXPECTED = re.compile(r"(\w+)(?:\.__init__)?\(\) got an unexpected keyword argument '(\w+)'")
 
+# What constructors of other libraries raise of keywords that they cannot do with.
+_COMPLAINTS = (
+    *(LookupError, AssertionError, ValueError, AttributeError, RuntimeError, ArithmeticError),
+    TypeError,
+)
+_MOST_LISTED = 20
+
 
 def build_network(
     who: str,
@@ -46,22 +53,35 @@ def build_network(
         return builder(**keywords)
     except DetrexError:
         raise
-    except (LookupError, AssertionError, ValueError, AttributeError, RuntimeError) as error:
+    except _COMPLAINTS as error:
         if isinstance(error, NotImplementedError) or lacks_values(error):
             raise  # the constructor computes with values, which the device `meta` lacks
+        _explain_unknown_keyword(who, error, keywords, home, also)
         reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0][:160]}"
         raise BackboneError(
             f"{who} could not be built{_shown(keywords)} ({reason}): mend these keywords, or "
             "leave out what it does not need."
         ) from error
-    except TypeError as error:
-        found = _UNEXPECTED.search(str(error))
-        owner, keyword = found.groups() if found else ("", "")
-        if keyword not in keywords:
-            raise BackboneError(f"{who} could not be built{_shown(keywords)}: {error}.") from error
-        known = {*also, *_parameters(owner, home)} - {*keywords}
-        hint = did_you_mean(keyword, known) or f" It takes {', '.join(sorted(known))}."
-        raise TypeError(f"{who} takes no keyword {keyword!r}.{hint}") from error
+
+
+def _explain_unknown_keyword(
+    who: str,
+    error: Exception,
+    keywords: Mapping[str, Any],
+    home: Callable[..., Any],
+    also: Iterable[str],
+) -> None:
+    """Raise a `TypeError` with near names where a builder complains of a keyword of its user's."""
+    found = _UNEXPECTED.search(str(error)) if isinstance(error, TypeError) else None
+    owner, keyword = found.groups() if found else ("", "")
+    if keyword not in keywords:
+        return
+    own = set(_parameters(owner, home)) - {*keywords}
+    hint = did_you_mean(keyword, {*also, *own} - {*keywords})
+    listed = sorted(own or also)
+    more = f" and {len(listed) - _MOST_LISTED} more" if len(listed) > _MOST_LISTED else ""
+    hint = hint or f" It takes {', '.join(listed[:_MOST_LISTED])}{more}."
+    raise TypeError(f"{who} takes no keyword {keyword[:80]!r}.{hint}") from error
 
 
 def _parameters(owner: str, home: Callable[..., Any]) -> list[str]:

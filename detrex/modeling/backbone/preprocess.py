@@ -4,7 +4,8 @@ A backbone publishes them as ``backbone.preprocess``; a detector whose config sa
 them from there.
 """
 
-from collections.abc import Mapping, Sequence
+import reprlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -110,12 +111,18 @@ def _from_unit(
     mean: Sequence[float] | None, std: Sequence[float] | None, in_channels: int
 ) -> Preprocess:
     """Turn statistics in 0..1, None for ImageNet's, into those of 0..255."""
-    pixel_mean = IMAGENET.pixel_mean if mean is None else _times_255(mean)
-    pixel_std = IMAGENET.pixel_std if std is None else _times_255(std)
+    pixel_mean = IMAGENET.pixel_mean if mean is None else _times_255("mean", mean)
+    pixel_std = IMAGENET.pixel_std if std is None else _times_255("std", std)
     return Preprocess(pixel_mean, pixel_std).with_channels(in_channels)
 
 
-def _times_255(values: Sequence[float]) -> tuple[float, ...]:
+def _times_255(name: str, values: Sequence[float]) -> tuple[float, ...]:
+    is_row = isinstance(values, Iterable) and not isinstance(values, str)
+    if not is_row or not all(isinstance(value, int | float) for value in values):
+        raise ConfigError(
+            f"{name} of the description of weights must be numbers in 0..1, one for each channel, "
+            f"such as (0.5, 0.5, 0.5), got {reprlib.repr(values)}."
+        )
     return tuple(round(255 * value, _DIGITS) for value in values)
 
 

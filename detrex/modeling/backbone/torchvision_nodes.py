@@ -5,7 +5,7 @@ stands for its output, or by an operation within one.
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -166,6 +166,7 @@ def nodes_by_mode(
         Node to name of its output, in training mode and in evaluation mode.
 
     Raises:
+        TypeError: something else than a dictionary or a list.
         BackboneError: they contradict each other, or name an output twice or none.
     """
     if train is None and evaluation is None:
@@ -189,9 +190,14 @@ def nodes_by_mode(
 
 
 def _as_dict(nodes: Nodes) -> dict[str, str]:
-    items = nodes.items() if isinstance(nodes, Mapping) else ((node, node) for node in nodes)
+    if isinstance(nodes, str) or not isinstance(nodes, Iterable):
+        raise TypeError(
+            "return nodes must be a dictionary such as {'layer3': 'res4'}, or a list of nodes, got "
+            f"{nodes!r}."
+        )
+    items = list(nodes.items() if isinstance(nodes, Mapping) else zip(nodes, nodes, strict=True))
     named = {str(node): str(name) for node, name in items}
-    if not named or len(set(named.values())) < len(named):
+    if not named or len(set(named.values())) < len(items):
         raise BackboneError(
             f"return nodes must name at least one output, and each output once, got {dict(named)}."
         )

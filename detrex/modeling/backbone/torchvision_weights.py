@@ -7,7 +7,7 @@ from typing import Any
 
 import torchvision
 
-from detrex.checkpoint.download import has_promised_hash
+from detrex.checkpoint.download import has_promised_hash, hash_in_name
 from detrex.errors import BackboneError, did_you_mean
 
 from .preprocess import Preprocess
@@ -122,10 +122,11 @@ def builder_parameters(model_name: str) -> tuple[str, ...]:
 
 
 def _member_of_file(source: str, choices: Any) -> Any:
-    """Recognise published weights by the name of their file, which carries its hash."""
+    """Recognise published weights by the name of their file, and by its hash where it has one."""
+    file = Path(source)
     for member in choices:
-        is_named = Path(source).name == Path(member.url).name
-        if source == member.url or (is_named and has_promised_hash(Path(source))):
+        is_same = has_promised_hash(file) or (file.is_file() and not hash_in_name(file.name))
+        if source == member.url or (file.name == Path(member.url).name and is_same):
             return member
     return None
 

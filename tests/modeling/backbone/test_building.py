@@ -1,4 +1,5 @@
 import pytest
+import timm
 import torchvision
 from omegaconf import OmegaConf
 from torch import nn
@@ -32,6 +33,12 @@ def test_build_network__lists_keywords_when_none_is_near():
         resnet18(zzz=3)
 
 
+def test_build_network__a_list_of_keywords_is_short():
+    with pytest.raises(TypeError, match=r"'zzz'\. It takes .*in_chans, .* more\.$") as error:
+        build_network("net", timm.models.ResNet, {"zzz": 3}, timm.models.resnet18, "abcdefgh")
+    assert len(str(error.value)) < 500
+
+
 def test_build_network__explains_a_keyword_that_is_not_the_users():
     class Norm(nn.Module):
         def __init__(self):
@@ -41,7 +48,9 @@ def test_build_network__explains_a_keyword_that_is_not_the_users():
         resnet18(norm_layer=Norm)
 
 
-@pytest.mark.parametrize("error", [KeyError, AssertionError, ValueError, RuntimeError])
+@pytest.mark.parametrize(
+    "error", [KeyError, AssertionError, TypeError, ValueError, RuntimeError, ZeroDivisionError]
+)
 def test_build_network__other_errors_are_one_sentence(error):
     def build(act_layer):
         raise error(f"{act_layer}\nand more")

@@ -100,3 +100,9 @@ def test_init__refuses(given, message):
 
 def test_init__lists_become_tuples():
     assert hash(Preprocess([1, 2], [3, 4])) == hash(Preprocess((1.0, 2.0), (3.0, 4.0)))
+
+
+@pytest.mark.parametrize("mean", ["x", 0.5, ("a", "b", "c")])
+def test_from_timm__description_without_numbers(mean):
+    with pytest.raises(ConfigError, match="mean of the description of weights must be numbers"):
+        Preprocess.from_timm({"mean": mean}, 3)

@@ -73,6 +73,18 @@ def test_look_for_nodes__are_true_on_real_tensors():
         assert seen[node.source].shape == (2, node.channels, *cells)
 
 
+@pytest.mark.parametrize("nodes", ["layer1", 3])
+def test_nodes_by_mode__neither_dictionary_nor_list(nodes):
+    with pytest.raises(TypeError, match="return nodes must be a dictionary such as"):
+        nodes_by_mode(nodes, None, None)
+
+
+@pytest.mark.parametrize("nodes", [[], ["layer1", "layer1"], {"layer1": "a", "layer2": "a"}])
+def test_nodes_by_mode__each_output_once(nodes):
+    with pytest.raises(BackboneError, match="at least one output, and each output once"):
+        nodes_by_mode(nodes, None, None)
+
+
 def test_nodes_by_mode__contradictions():
     nodes = {"layer1": "a"}
     assert nodes_by_mode(DEFAULT_RETURN_NODES, nodes, {"layer2": "a"}) == (nodes, {"layer2": "a"})

@@ -63,6 +63,11 @@ def test_find__published_weights_by_their_file(tmp_path, monkeypatch):
     assert find(copy, "resnet50").member is ResNet50_Weights.IMAGENET1K_V1
     copy.write_bytes(b"others, trained further")
     assert find(copy, "resnet50") is None
+    plain = tmp_path / "own.pth"  # an own network's address may carry no hash
+    monkeypatch.setattr(ResNet50_Weights.IMAGENET1K_V1.value, "url", "https://a/own.pth")
+    assert find(plain, "resnet50") is None
+    plain.write_bytes(content)
+    assert find(plain, "resnet50").member is ResNet50_Weights.IMAGENET1K_V1
 
 
 def test_first_weights__oldest():
