@@ -99,7 +99,13 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         CheckpointError: there is no such file or entry, it is damaged or of an unknown kind, it
             needs code to be read, or it holds something other than a dictionary.
+        TypeError: something else than a path or an address.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(
+            f"a weights file is named by a path or an address, got a {type(path).__name__}: give "
+            "'model.pth', for instance."
+        )
     source, entry = split_entry(os.fspath(path))
     file = local_path(source)
     content = read_shards(file) if is_index(file) else read_file(file)

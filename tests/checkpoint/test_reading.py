@@ -155,3 +155,9 @@ def test_is_caffe2_checkpoint__by_names_of_tensors():
     assert is_caffe2_checkpoint({"blobs": caffe2, "cfg": "..."})
     assert is_caffe2_checkpoint(caffe2)
     assert not is_caffe2_checkpoint({"model": {"res2.0.conv1.weight": np.zeros(3)}})
+
+
+@pytest.mark.parametrize("path", [None, 3, b"w.pth", []])
+def test_read_checkpoint__neither_path_nor_address(path):
+    with pytest.raises(TypeError, match="a weights file is named by a path or an address, got a"):
+        read_checkpoint(path)

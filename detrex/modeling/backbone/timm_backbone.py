@@ -18,6 +18,7 @@ from .timm_network import NetworkFacts, check_name, create_network, native_norm,
 from .wrapped import (
     WrappedBackbone,
     check_in_channels,
+    check_switches,
     checkpoint_network,
     chosen_weights,
 )
@@ -104,6 +105,7 @@ class TimmBackbone(WrappedBackbone):
         super().__init__()
         check_name(model_name, features_only)
         check_freeze_at(freeze_at)
+        check_switches(frozen_norm=frozen_norm, grad_checkpointing=grad_checkpointing)
         check_in_channels(in_channels, kwargs)
         source = chosen_weights(
             pretrained=pretrained, checkpoint_path=checkpoint_path, weights=weights

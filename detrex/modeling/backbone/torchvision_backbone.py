@@ -39,7 +39,13 @@ from .torchvision_weights import (
     first_weights,
 )
 from .weights import Place, find_weights
-from .wrapped import WrappedBackbone, check_in_channels, checkpoint_network, chosen_weights
+from .wrapped import (
+    WrappedBackbone,
+    check_in_channels,
+    check_switches,
+    checkpoint_network,
+    chosen_weights,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -119,6 +125,7 @@ class TorchvisionBackbone(WrappedBackbone):
     ) -> None:
         super().__init__()
         check_freeze_at(freeze_at)
+        check_switches(frozen_norm=frozen_norm, grad_checkpointing=grad_checkpointing)
         check_in_channels(in_channels, kwargs)
         source = chosen_weights(pretrained=pretrained, weights=weights)
         check_classifier(model_name)

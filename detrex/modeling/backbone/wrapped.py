@@ -224,6 +224,20 @@ def check_in_channels(in_channels: int, keywords: Mapping[str, Any] = MappingPro
         raise BackboneError(f"in_channels must be a positive integer, got {in_channels!r}.")
 
 
+def check_switches(**switches: bool) -> None:
+    """Check keywords that are on or off; a text, such as ``"no"``, would count as on.
+
+    Args:
+        **switches: keyword to its value.
+
+    Raises:
+        TypeError: one is neither True nor False.
+    """
+    for name, value in switches.items():
+        if not isinstance(value, bool):
+            raise TypeError(f"{name} must be True or False, got {_on_one_line(value)}.")
+
+
 def chosen_weights(**ways: Source) -> Source:
     """Give the weights that a user asks for in one of several ways.
 

@@ -143,3 +143,11 @@ def test_chosen_weights__one_way_only():
         chosen_weights(pretrained=True, weights="a1_in1k")
     with pytest.raises(TypeError, match="pretrained must be True or False"):
         chosen_weights(pretrained="a.pth")
+
+
+@pytest.mark.parametrize("value", ["no", 1, None])
+@pytest.mark.parametrize("name", ["frozen_norm", "grad_checkpointing"])
+@pytest.mark.parametrize("wrapper", [TimmBackbone, TorchvisionBackbone])
+def test_check_switches__a_text_is_not_on(wrapper, name, value):
+    with pytest.raises(TypeError, match=f"{name} must be True or False, got {value!r}"):
+        wrapper("resnet18", out_strides=(8,), **{name: value})
