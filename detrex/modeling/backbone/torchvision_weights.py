@@ -1,6 +1,7 @@
 """torchvision's pretrained weights: enum members, where they are, and what is built with them."""
 
 import inspect
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -123,12 +124,18 @@ def builder_parameters(model_name: str) -> tuple[str, ...]:
 
 def _member_of_file(source: str, choices: Any) -> Any:
     """Recognise published weights by the name of their file, and by its hash where it has one."""
-    file = Path(source)
     for member in choices:
-        is_same = has_promised_hash(file) or (file.is_file() and not hash_in_name(file.name))
-        if source == member.url or (file.name == Path(member.url).name and is_same):
+        is_named = Path(source).name == Path(member.url).name
+        if source == member.url or (is_named and _keeps_its_promise(Path(source))):
             return member
     return None
+
+
+def _keeps_its_promise(file: Path) -> bool:
+    """Whether a file is there, and has the hash that its name carries, if any."""
+    if hash_in_name(file.name):
+        return has_promised_hash(file)
+    return os.path.isfile(file)
 
 
 def _place(member: Any) -> Place:
