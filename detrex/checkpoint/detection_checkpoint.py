@@ -229,8 +229,10 @@ class DetectionCheckpointer(Checkpointer):
         periodic = (file for file in folder.glob("*.pth") if _PERIODIC.search(file.stem))
         files = sorted(periodic, key=lambda f: (f.stat().st_mtime_ns, f.name), reverse=True)
         tag = folder / _TAG
-        if tag.is_file() and (tagged := folder / tag.read_text().strip()).is_file():
-            files = [tagged, *(file for file in files if file != tagged)]
+        if tag.is_file():
+            tagged = folder / tag.read_text(errors="replace").strip()
+            if os.path.isfile(tagged):  # False for any name that cannot be, too
+                files = [tagged, *(file for file in files if file != tagged)]
         return [str(file) for file in files]
 
 

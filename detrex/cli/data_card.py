@@ -71,7 +71,8 @@ def look_at_data(cfg: Any) -> tuple[list[SetCard], list[str]]:
                 mistakes += [f.message for f in document.findings if f.severity == "error"]
                 continue
             try:
-                check_num_classes(dataset.name, class_names(document), num_classes_of(cfg))
+                for number in {num_classes_of(cfg), dataset.num_classes}:
+                    check_num_classes(dataset.name, class_names(document), number)
                 require_objects(document, side)
             except DetrexError as error:
                 mistakes.append(str(error))

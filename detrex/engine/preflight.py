@@ -168,8 +168,8 @@ def _absent_weights(cfg: DictConfig, resume: bool) -> Iterator[str]:
         named |= {f"{path}.{key}": call.get(key) for key in ("weights", "checkpoint_path")}
     for key, value in named.items():
         text = split_entry(value.partition("?")[0])[0] if isinstance(value, str) else ""
-        is_path = text.endswith(WEIGHT_FILES) and not is_address(text)
-        if is_path and not Path(text).expanduser().is_file():
+        is_weights = text.endswith(WEIGHT_FILES) or key == "train.init_checkpoint"
+        if text and is_weights and not is_address(text) and not Path(text).expanduser().exists():
             yield f"{key} is {text!r}, which does not exist: correct the path."
 
 
@@ -192,8 +192,13 @@ def _registered_name(names: Any) -> Any:
 def _unknown_datasets(cfg: DictConfig) -> Iterator[str]:
     for side in ("train", "test"):
         where = f"dataloader.{side}.dataset.names"
-        names = peek(cfg, where)
+        records, names = peek(cfg, f"dataloader.{side}.dataset"), peek(cfg, where)
+        if side == "train" and isinstance(records, ListConfig) and not records:
+            yield "dataloader.train.dataset is empty, expected at least one image: list some."
         if names is ...:  # a list of pictures, or a reference to nothing
+            continue
+        if not names and isinstance(records, DictConfig) and "names" in records:
+            yield f"{where}={shown(names)} names no data set: give a registered name, or a call."
             continue
         if isinstance(names, DictConfig):
             yield from _absent_files(where, names)

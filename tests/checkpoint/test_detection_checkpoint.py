@@ -270,3 +270,11 @@ def test_package__exports_it_lazily():
     assert detrex.checkpoint.DetectionCheckpointer is DetectionCheckpointer
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         _ = detrex.checkpoint.nothing
+
+
+@pytest.mark.parametrize("text", [b"", b"gone.pth", b"\xff\xfe\x00", b"x" * 9999, b".."])
+def test_has_checkpoint__a_damaged_tag_leaves_the_newest(tmp_path, text):
+    (tmp_path / "model_final.pth").write_bytes(b"")
+    (tmp_path / "last_checkpoint").write_bytes(text)
+    checkpointer = DetectionCheckpointer(nn.Linear(1, 1), str(tmp_path))
+    assert checkpointer.get_checkpoint_file() == str(tmp_path / "model_final.pth")

@@ -68,6 +68,9 @@ def test_look_at_data__number_of_classes_and_paths(tmp_path):
     cards, mistakes = look_at_data(cfg)
     assert len(cards) == 2
     assert len([m for m in mistakes if "set model.num_classes=3" in m]) == 2
+    cfg.model.num_classes = 3
+    cfg.dataloader.train.dataset.names.num_classes = 4
+    assert len([m for m in look_at_data(cfg)[1] if "set model.num_classes=3" in m]) == 1
     cfg.dataloader.train.dataset.names.json_file = None
     cards, mistakes = look_at_data(cfg)
     assert "json_file of data set 'card_train' is not set" in mistakes[0]

@@ -143,6 +143,29 @@ def test_find_mistakes__resumed_run_needs_no_first_weights(tmp_path):
     assert "gone.pth', which does not exist" in find_mistakes(cfg)[0]
 
 
+def test_find_mistakes__first_weights_of_any_ending(tmp_path):
+    cfg = stand_in_config(str(tmp_path), init_checkpoint=str(tmp_path / "gone"))
+    assert "gone', which does not exist" in find_mistakes(cfg)[0]
+    for good in (str(tmp_path), "", "detectron2://gone", "hf-hub:some/network"):
+        cfg.train.init_checkpoint = good
+        assert find_mistakes(cfg) == []
+
+
+@pytest.mark.parametrize("names", [None, "", []])
+def test_find_mistakes__names_of_no_dataset(names):
+    cfg = get_config("dino/dino_r50_4scale_12ep.py")
+    cfg.dataloader.test.dataset.names = cfg.dataloader.train.dataset.names = names
+    found = "\n".join(find_mistakes(cfg))
+    for side in ("train", "test"):
+        assert f"dataloader.{side}.dataset.names={names!r} names no data set" in found
+
+
+def test_find_mistakes__no_records(tmp_path):
+    cfg = stand_in_config(str(tmp_path))
+    cfg.dataloader.train.dataset = []
+    assert "dataloader.train.dataset is empty" in find_mistakes(cfg)[0]
+
+
 def test_find_mistakes__changes_nothing(tmp_path):
     cfg = stand_in_config(str(tmp_path), max_iter=1e3, amp=None)
     before = OmegaConf.to_yaml(cfg.train)
