@@ -10,7 +10,7 @@ which names it, follows in the same way.
 import logging
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -42,7 +42,9 @@ class DetectionCheckpointer(Checkpointer):
     * resuming passes over a damaged file, with a warning, to the newest complete one;
     * weights of other libraries are matched by their names, and too poor a match is an error
       (`detrex.checkpoint.load_init_checkpoint`);
-    * what is in `notes`, plain numbers, strings and lists, is saved with every checkpoint.
+    * what is in `notes`, plain numbers, strings and lists, is saved with every checkpoint;
+    * `on_weights`, where it is set, is called with what a file of weights holds and its name, when
+      `load` has loaded it.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class DetectionCheckpointer(Checkpointer):
         super().__init__(model, os.fspath(save_dir), save_to_disk=writes, **checkpointables)
         self.path_manager = PathManager
         self.notes: dict[str, Any] = {}
+        self.on_weights: Callable[[Mapping[str, Any], str], None] | None = None
 
     def save(self, name: str, **kwargs: Any) -> None:
         """Write ``<save_dir>/<name>.pth`` and make it the one to resume from.
@@ -168,6 +171,8 @@ class DetectionCheckpointer(Checkpointer):
         if not new_heads:
             self._require_heads(checkpoint, os.fspath(path))
         load_init_checkpoint(self.model, checkpoint, name=os.fspath(path))
+        if self.on_weights is not None:
+            self.on_weights(checkpoint, os.fspath(path))
         names = self.checkpointables if checkpointables is None else checkpointables
         return self._load_state(checkpoint, [name for name in names if name in checkpoint])
 

@@ -2,9 +2,10 @@
 
 import argparse
 import copy
+import functools
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from detectron2.engine import HookBase, hooks
@@ -14,7 +15,7 @@ from omegaconf import DictConfig
 from torch import nn, optim
 
 from detrex.checkpoint.detection_checkpoint import DetectionCheckpointer
-from detrex.checkpoint.reading import read_checkpoint
+from detrex.checkpoint.reading import read_checkpoint, tensors_of
 from detrex.config import try_get_key
 from detrex.config.building import build_part
 from detrex.config.validation import settle
@@ -26,6 +27,7 @@ from detrex.engine.evaluation import Evaluation, Metrics, amp_dtype, build_evalu
 from detrex.engine.trainer import Trainer
 from detrex.errors import ConfigError
 from detrex.modeling import ema
+from detrex.modeling.backbone.origins import find_origin
 from detrex.utils.events import ProgressWriter, WandbWriter
 from detrex.utils.seeding import draw_seed, seed_everything
 
@@ -281,7 +283,16 @@ def _build_writers(cfg: DictConfig, window_size: int) -> list[EventWriter]:
 def _build_checkpointer(cfg: DictConfig, model: nn.Module, **parts: Any) -> DetectionCheckpointer:
     """The checkpointer of the model, its EMA where that is on, and other parts of the run."""
     parts |= ema.may_get_ema_checkpointer(cfg, model)
-    return DetectionCheckpointer(model, cfg.train.output_dir, **parts)
+    checkpointer = DetectionCheckpointer(model, cfg.train.output_dir, **parts)
+    checkpointer.on_weights = functools.partial(_warn_of_origin, checkpointer.model)
+    return checkpointer
+
+
+def _warn_of_origin(model: nn.Module, content: Mapping[str, Any], file: str) -> None:
+    """Warn where weights were trained on other images or by other layers than the detector's."""
+    origin = find_origin(content, tensors_of(content, file))
+    if origin is not None and (differs := origin.differences_of_detector(model)):
+        logger.warning("train.init_checkpoint %s was %s: %s", file, origin.name, differs)
 
 
 def _resumes(args: argparse.Namespace, checkpointer: DetectionCheckpointer) -> bool:

@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 
 from detrex.data.datasets import register_coco_json
 from detrex.engine import build_model, build_optimizer, do_train, evaluate_only
+from detrex.engine.train import _build_checkpointer
 from detrex.errors import CheckpointError, ConfigError, NonFiniteLossError, PictureError
 from tests.reference.stand_in import make_dataset, stand_in_config, still_image
 
@@ -205,6 +206,21 @@ def test_do_train__init_checkpoint_of_a_detector_and_of_a_backbone(tmp_path):
         loaded = read_weights(tmp_path / "next")
         torch.testing.assert_close(loaded["backbone.0.weight"], weights["backbone.0.weight"])
         assert torch.equal(loaded["head.weight"], weights["head.weight"]) == same
+
+
+def test_do_train__init_checkpoint_of_other_images_is_warned_of(tmp_path, caplog):
+    """A detector's own file that keeps the statistics of its images beside its tensors."""
+    cfg = stand_in_config(str(tmp_path), max_iter=1)
+    model = build_model(cfg, seed=0)
+    model.register_buffer("pixel_mean", torch.tensor([103.5, 116.3, 123.7]), persistent=False)
+    model.register_buffer("pixel_std", torch.ones(3), persistent=False)
+    origin = {"pixel_mean": torch.tensor([1.0, 2.0, 3.0]), "pixel_std": torch.full((3,), 9.0)}
+    file = tmp_path / "strange.pth"
+    torch.save({"model": {**model.state_dict(), **origin}}, file)
+    _build_checkpointer(cfg, model).load(str(file))
+    warned = [r.getMessage() for r in caplog.records if "was trained with statistics" in r.message]
+    assert len(warned) == 1
+    assert "mean (1, 2, 3), std (9, 9, 9), BGR, and the detector has (103.5" in warned[0]
 
 
 def test_do_train__init_checkpoint_that_fits_nothing_stops(tmp_path):

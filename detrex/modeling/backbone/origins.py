@@ -84,6 +84,34 @@ class Origin:
                 f"preprocess says mean {_short(self.preprocess.pixel_mean)}, std "
                 f"{_short(self.preprocess.pixel_std)}, {self.preprocess.channel_order}"
             )
+        return "; ".join([*found, *self._of_layers(network)])
+
+    def differences_of_detector(self, model: nn.Module) -> str:
+        """Say what of a detector, statistics of its images included, is not as the weights want.
+
+        Args:
+            model: a detector; its ``pixel_mean``, ``pixel_std`` and ``input_format`` are compared
+                where it has them.
+
+        Returns:
+            As `differences`.
+        """
+        found = []
+        mean, std = getattr(model, "pixel_mean", None), getattr(model, "pixel_std", None)
+        if self.preprocess is not None and isinstance(mean, Tensor) and isinstance(std, Tensor):
+            wanted = self.preprocess.with_channels(mean.numel())
+            order = getattr(model, "input_format", None) or wanted.channel_order
+            here = Preprocess(mean.flatten().tolist(), std.flatten().tolist(), order)
+            if not here.is_close_to(wanted):
+                found.append(
+                    f"its images had mean {_short(wanted.pixel_mean)}, std "
+                    f"{_short(wanted.pixel_std)}, {wanted.channel_order}, and the detector has "
+                    f"{_short(here.pixel_mean)}, {_short(here.pixel_std)}, {here.channel_order}"
+                )
+        return "; ".join([*found, *self._of_layers(getattr(model, "backbone", model))])
+
+    def _of_layers(self, network: nn.Module) -> list[str]:
+        found = []
         here = _stride_kernel(network)
         if None not in (here, self.stride_kernel) and here != self.stride_kernel:
             found.append(
@@ -94,7 +122,7 @@ class Origin:
         others = {eps for eps in _norm_eps(network) if abs(eps - _NORM_EPS) > _NORM_EPS / 10}
         if others:
             found.append(f"its norms have eps {_NORM_EPS:g}, and here {min(others):g}")
-        return "; ".join(found)
+        return found
 
 
 def find_origin(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Origin | None:

@@ -77,6 +77,17 @@ class Preprocess:
         mean, std = getattr(transforms, "mean", None), getattr(transforms, "std", None)
         return _from_unit(mean, std, in_channels)
 
+    def is_close_to(self, other: "Preprocess") -> bool:
+        """Tell whether two are the same but for rounding; the order counts for three channels.
+
+        Args:
+            other: of as many channels.
+        """
+        ours, theirs = (s.pixel_mean + s.pixel_std for s in (self, other))
+        same_order = self.channel_order == other.channel_order or len(self.pixel_mean) != 3
+        pairs = zip(ours, theirs, strict=True)
+        return same_order and all(abs(a - b) <= 1e-3 * abs(b) + 1e-3 for a, b in pairs)
+
     def with_channels(self, in_channels: int) -> "Preprocess":
         """Give the statistics for another number of channels.
 

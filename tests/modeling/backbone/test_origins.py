@@ -9,7 +9,7 @@ from detectron2.modeling.backbone.resnet import BottleneckBlock
 from torch import nn
 
 from detrex.checkpoint.reading import tensors_of
-from detrex.modeling.backbone import ResNet
+from detrex.modeling.backbone import BasicStem, ResNet
 from detrex.modeling.backbone.origins import find_origin, wrapper_for
 from detrex.modeling.backbone.preprocess import CAFFE, IMAGENET, Preprocess
 
@@ -171,3 +171,37 @@ def test_wrapper_for(file, library, model_name, expected):
     assert expected in wrapper_for(tensors, library=library, model_name=model_name)
     if not expected:
         assert wrapper_for(tensors, library=library, model_name=model_name) == ""
+
+
+class _Detector(nn.Module):
+    """A ResNet under a detector with statistics of its own."""
+
+    def __init__(self, mean, std, order, stride_in_1x1=False):
+        super().__init__()
+        stages = ResNet.make_default_stages(50, stride_in_1x1=stride_in_1x1)
+        self.backbone = ResNet(BasicStem(), stages, out_features=["res5"])
+        self.register_buffer("pixel_mean", torch.tensor(mean).view(-1, 1, 1))
+        self.register_buffer("pixel_std", torch.tensor(std).view(-1, 1, 1))
+        self.input_format = order
+
+
+@pytest.mark.parametrize(
+    ("content", "statistics", "words"),
+    [
+        (ZOO, (IMAGENET, "RGB"), ["std (1, 1, 1), BGR, and the detector has (123.675", "3x3"]),
+        (ZOO, (CAFFE, "RGB"), ["BGR, and the detector has (103.53", "RGB; the 1x1"]),
+        (TORCHVISION, (IMAGENET, "RGB"), []),
+        (TORCHVISION, (CAFFE, "BGR"), ["std (58.395, 57.12, 57.375), RGB, and the detector has"]),
+    ],
+)
+def test_differences_of_detector(content, statistics, words):
+    preprocess, order = statistics
+    detector = _Detector(preprocess.pixel_mean, preprocess.pixel_std, order)
+    text = origin(content).differences_of_detector(detector)
+    assert all(word in text for word in words)
+    assert bool(text) == bool(words)
+
+
+def test_differences_of_detector__that_is_as_the_weights_want():
+    detector = _Detector(CAFFE.pixel_mean, CAFFE.pixel_std, "BGR", stride_in_1x1=True)
+    assert origin(ZOO).differences_of_detector(detector) == ""
