@@ -90,10 +90,13 @@ def test_init__without_bias():
 
 
 def test_init__convolution_settings():
-    mapper = ChannelMapper({"p": ShapeSpec(channels=4)}, ["p"], 8, stride=2, groups=2, num_outs=2)
+    mapper = ChannelMapper(
+        {"p": ShapeSpec(channels=4)}, ["p"], 8, stride=2, groups=2, dilation=3, num_outs=2
+    )
     conv, extra = mapper.convs[0].conv, mapper.extra_convs[0].conv
     assert (conv.kernel_size, conv.stride, conv.padding) == ((3, 3), (2, 2), (1, 1))
     assert (conv.groups, extra.groups) == (2, 2)
+    assert conv.dilation == (3, 3)
 
 
 def test_init__omegaconf_containers():
