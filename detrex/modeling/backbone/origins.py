@@ -101,7 +101,7 @@ class Origin:
         if self.preprocess is not None and isinstance(mean, Tensor) and isinstance(std, Tensor):
             wanted = self.preprocess.with_channels(mean.numel())
             order = getattr(model, "input_format", None) or wanted.channel_order
-            here = Preprocess(mean.flatten().tolist(), std.flatten().tolist(), order)
+            here = Preprocess(tuple(mean.flatten().tolist()), tuple(std.flatten().tolist()), order)
             if not here.is_close_to(wanted):
                 found.append(
                     f"its images had mean {_short(wanted.pixel_mean)}, std "
