@@ -59,6 +59,17 @@ class Coverage:
             max(self.least, other.least),
         )
 
+    @property
+    def without_margin(self) -> "Coverage":
+        """What lets a map that needs a margin be the library's own: short sides are padded alone.
+
+        A map that is asked for by its index or node, and not by its stride, is the network's as the
+        library gives it, though convolutions without padding leave the image's border out.
+        """
+        if not self.margin:
+            return self
+        return Coverage(least=round_up(self.least, self.multiple) + 2 * self.margin)
+
     def padded(self, side: int, step: int = 1) -> int:
         """Give the length to which a side is padded, the margin not counted.
 

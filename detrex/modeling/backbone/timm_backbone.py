@@ -124,7 +124,7 @@ class TimmBackbone(WrappedBackbone):
         keywords |= facts.input_rule.keywords
         self.timm_model = create_network(model_name, keywords, indices)
         self.preprocess = Preprocess.from_timm(facts.pretrained_cfg, in_channels)
-        rule = facts.rule_for(taps, f"timm's {model_name!r}")
+        rule = facts.rule_for(taps, f"timm's {model_name!r}", out_strides is not None)
         self._publish(taps, levels, out_channels, rule)
         built = {"features_only": True, "out_indices": tuple(indices), **keywords}
         self._load_weights(source, "timm", model_name, in_channels, built)

@@ -52,8 +52,13 @@ class NetworkFacts:
     look_size: Size
     pretrained_cfg: Mapping[str, Any]
 
-    def rule_for(self, taps: Sequence[Feature], who: str) -> InputRule:
+    def rule_for(self, taps: Sequence[Feature], who: str, by_stride: bool) -> InputRule:
         """Give the rule under which some of the taps cover images of any size.
+
+        Args:
+            taps: the features that are taken.
+            who: name of the network, for the message.
+            by_stride: whether they are asked for by stride; else see `Coverage.without_margin`.
 
         Raises:
             BackboneError: one of them never does.
@@ -61,6 +66,7 @@ class NetworkFacts:
         needs = {tap.source: need for tap, need in zip(self.taps, self.coverages, strict=True)}
         names = [tap.name for tap in taps]
         coverage = merged(who, names, [needs[tap.source] for tap in taps])
+        coverage = coverage if by_stride else coverage.without_margin
         return dataclasses.replace(self.input_rule, coverage=coverage)
 
     def tap(self, index: int, who: str) -> Feature:

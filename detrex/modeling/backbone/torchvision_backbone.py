@@ -160,7 +160,9 @@ class TorchvisionBackbone(WrappedBackbone):
         rule = offer.input_rule
         if out_strides is None:
             taps = table_of_nodes(self.feature_extractor, rule, nodes, in_channels).features
-        rule = rule_for_nodes(self.feature_extractor, taps, rule, who, in_channels)
+        rule = rule_for_nodes(
+            self.feature_extractor, taps, rule, who, in_channels, by_stride=out_strides is not None
+        )
         self._publish(taps, levels, out_channels, rule)
         self._load_weights(place, "torchvision", model_name, in_channels)
         if place is not None:

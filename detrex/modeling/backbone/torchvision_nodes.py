@@ -316,6 +316,7 @@ def rule_for_nodes(
     input_rule: InputRule,
     who: str,
     in_channels: int = 3,
+    by_stride: bool = True,
 ) -> InputRule:
     """Find the rule under which the outputs of a cut network cover images of any size.
 
@@ -325,6 +326,7 @@ def rule_for_nodes(
         input_rule: the images that it takes.
         who: its name, for messages.
         in_channels: channels of the image.
+        by_stride: whether they are asked for by stride; else see `Coverage.without_margin`.
 
     Returns:
         `input_rule` with the zeros that fill the maps' last cells.
@@ -345,6 +347,7 @@ def rule_for_nodes(
     strides = [node.stride for node in nodes]
     needs = find_coverage(who, run, input_rule.multiple, strides)
     coverage = merged(who, [node.name for node in nodes], needs)
+    coverage = coverage if by_stride else coverage.without_margin
     return dataclasses.replace(input_rule, coverage=coverage)
 
 

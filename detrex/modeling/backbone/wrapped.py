@@ -156,7 +156,8 @@ class WrappedBackbone(KeepsFrozen, Backbone):
                 bottom where the network needs them.
 
         Returns:
-            ``{name: (N, C, H / stride, W / stride)}``, sizes rounded up.
+            ``{name: (N, C, H / stride, W / stride)}``, sizes rounded up. (Fewer cells where
+            convolutions without padding are asked for by index or node.)
         """
         if self.pyramid is None and self.input_rule.is_free:
             return self._taps.to_maps(self._run(x), x.shape[-2:])

@@ -112,22 +112,43 @@ def test_forward__multiples_stay_as_they_are():
 def test_forward__margin_puts_each_cell_over_its_pixels():
     """In a network of unpadded convolutions a bright spot shows in the cell that is over it."""
     torch.manual_seed(0)
-    backbone = TorchvisionBackbone("alexnet", return_nodes={"features.0": "p2"}).eval()
+    backbone = TorchvisionBackbone("alexnet", out_strides=(4,)).eval()
     convolution = backbone.network.features.get_submodule("0")
     nn.init.constant_(convolution.weight, 0.01)
     nn.init.zeros_(convolution.bias)
     image = torch.zeros(2, 3, 61, 93)
     image[:, :, 32:36, 64:68] = 1
-    output = backbone(image)["p2"]
+    output = backbone(image)["res2"]
     assert output.shape[2:] == (16, 24)
     row, column = divmod(int(output[0, 0].argmax()), 24)
     assert abs(row - 8) <= 1
     assert abs(column - 16) <= 1
 
 
+@pytest.mark.parametrize(
+    ("name", "node"), [("alexnet", "features.4"), ("inception_v3", "Mixed_5b")]
+)
+def test_forward__unpadded_maps_by_node_are_the_librarys_own(name, node):
+    backbone = TorchvisionBackbone(name, return_nodes={node: "x"}).eval()
+    image = torch.randn(2, 3, 107, 131)
+    with torch.no_grad():
+        assert_close(backbone(image)["x"], backbone.network(image)["x"], rtol=0, atol=0)
+        assert backbone(image[..., :1, :1])["x"].numel()
+
+
+def test_forward__unpadded_maps_by_index_are_the_librarys_own():
+    backbone = TimmBackbone("inception_v3", out_indices=(1, 2)).eval()
+    image = torch.randn(2, 3, 107, 131)
+    with torch.no_grad():
+        outputs, expected = backbone(image), backbone.timm_model(image)
+        for output, of_timm in zip(outputs.values(), expected, strict=True):
+            assert_close(output, of_timm, rtol=0, atol=0)
+        assert all(output.numel() for output in backbone(image[..., :1, :1]).values())
+
+
 @pytest.mark.parametrize("size", [(1, 1), (7, 65), (64, 96)])
 def test_forward__nodes_of_torchvision_cover_the_image(size):
-    backbone = TorchvisionBackbone("squeezenet1_1", return_nodes=["features.2", "features.5"])
+    backbone = TorchvisionBackbone("vgg11", return_nodes=["features.2", "features.5"])
     with torch.no_grad():
         outputs = backbone.eval()(torch.randn(1, 3, *size))
     for node, shape in backbone.output_shape().items():
