@@ -16,6 +16,7 @@ import torch.multiprocessing as mp
 from detectron2.utils import comm
 
 from detrex.errors import ConfigError, DetrexError
+from detrex.utils.dist import forget_gloo_group
 
 DEFAULT_TIMEOUT = timedelta(minutes=30)
 
@@ -56,7 +57,8 @@ def launch(
 
     Raises:
         ConfigError: there are fewer GPUs than processes, or the machines have no URL to meet at.
-        DetrexError: one that a started process raised, as it raised it.
+        DetrexError: one that a started process raised, as it raised it; or a process was ended from
+            outside.
     """
     if all(name in os.environ for name in _TORCHRUN_VARIABLES):
         return _join_torchrun(main_func, args, timeout, device)
@@ -78,11 +80,22 @@ def launch(
         mp.start_processes(
             _worker, (errors, main_func, args, group), num_gpus_per_machine, start_method="spawn"
         )
-    except (mp.ProcessRaisedException, mp.ProcessExitedException):
+    except (mp.ProcessRaisedException, mp.ProcessExitedException) as error:
         if not errors.empty():
             raise errors.get() from None
+        if isinstance(error, mp.ProcessExitedException):
+            raise DetrexError(_lost(error, rank_offset)) from error
         raise
     return None
+
+
+def _lost(error: mp.ProcessExitedException, rank_offset: int) -> str:
+    """Say what became of a process that ended without an exception."""
+    how = f"by {error.signal_name}" if error.signal_name else f"with status {error.exit_code}"
+    return (
+        f"The process of rank {rank_offset + error.error_index} was ended {how}, and all others "
+        "with it: read its last lines above; SIGKILL is mostly the system's when memory is short."
+    )
 
 
 def _worker(
@@ -101,8 +114,7 @@ def _worker(
         errors.put(error)
         raise
     finally:
-        if dist.is_initialized():
-            dist.destroy_process_group()
+        _leave_groups()
 
 
 def _join_torchrun(
@@ -114,6 +126,15 @@ def _join_torchrun(
     try:
         return main_func(*args)
     finally:
+        _leave_groups()
+
+
+def _leave_groups() -> None:
+    """End this process's groups; one that is still referred to would have its threads aborted."""
+    comm._get_global_gloo_group.cache_clear()
+    comm._LOCAL_PROCESS_GROUP = None
+    forget_gloo_group()
+    if dist.is_initialized():
         dist.destroy_process_group()
 
 

@@ -123,6 +123,11 @@ def _gloo_beside(world: Any) -> Any:
     return dist.new_group(backend="gloo")
 
 
+def forget_gloo_group() -> None:
+    """Let go of the group that `exchange` made beside NCCL, before the process leaves its groups."""
+    _gloo_beside.cache_clear()
+
+
 def setup_for_distributed(is_master: bool) -> None:
     """Silence ``print`` in all processes but the first; keyword ``force=True`` gets through.
 
