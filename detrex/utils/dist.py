@@ -124,7 +124,7 @@ def _gloo_beside(world: Any) -> Any:
 
 
 def forget_gloo_group() -> None:
-    """Let go of the group that `exchange` made beside NCCL, before the process leaves its groups."""
+    """Let go of the group that `exchange` made beside NCCL, before the process leaves it."""
     _gloo_beside.cache_clear()
 
 
