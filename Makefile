@@ -36,7 +36,7 @@ test: $(VENV)/.detrex-test  ## run the tests (10 minutes)
 test-numeric: $(VENV)/.detrex-test  ## run the numeric part under this shell's ATEN_CPU_CAPABILITY and the like
 	@$(PY) .ci/processors.py here
 
-test-processors: $(VENV)/.detrex-test  ## run the numeric part as each kind of processor (2 hours)
+test-processors: $(VENV)/.detrex-test  ## run the numeric part as each kind of processor (an hour)
 	@$(PY) .ci/processors.py
 
 test-lowest: .venv-lowest/.detrex-test-lowest  ## run the tests with the lowest versions that pyproject.toml allows
