@@ -122,3 +122,7 @@ def stand_in_config(output_dir: str, **train) -> DictConfig:
         cfg.train, defaults, {"checkpointer": {"period": 2, "max_to_keep": 2}}, train
     )
     return cfg
+
+
+def read_weights(folder) -> dict[str, torch.Tensor]:
+    return torch.load(folder / "model_final.pth", weights_only=True)["model"]

@@ -1,0 +1,53 @@
+"""What a run starts from: `train.init_checkpoint`."""
+
+import argparse
+
+import pytest
+import torch
+
+from detrex.engine import build_model, do_train
+from detrex.engine.train import _build_checkpointer
+from detrex.errors import CheckpointError
+from tests.reference.stand_in import read_weights, stand_in_config
+
+FRESH = argparse.Namespace(resume=False)
+
+
+def test_do_train__init_checkpoint_of_a_detector_and_of_a_backbone(tmp_path):
+    do_train(FRESH, stand_in_config(str(tmp_path / "first"), max_iter=2))
+    weights = read_weights(tmp_path / "first")
+    prefix = "backbone."
+    backbone = {k[len(prefix) :]: v for k, v in weights.items() if k.startswith(prefix)}
+    torch.save(backbone, tmp_path / "backbone.pth")
+    for file, same in (
+        (tmp_path / "first/model_final.pth", True),
+        (tmp_path / "backbone.pth", False),
+    ):
+        cfg = stand_in_config(str(tmp_path / "next"), init_checkpoint=str(file), max_iter=1)
+        cfg.optimizer.lr = 0.0
+        do_train(FRESH, cfg)
+        loaded = read_weights(tmp_path / "next")
+        torch.testing.assert_close(loaded["backbone.0.weight"], weights["backbone.0.weight"])
+        assert torch.equal(loaded["head.weight"], weights["head.weight"]) == same
+
+
+def test_do_train__init_checkpoint_of_other_images_is_warned_of(tmp_path, caplog):
+    """A detector's own file that keeps the statistics of its images beside its tensors."""
+    cfg = stand_in_config(str(tmp_path), max_iter=1)
+    model = build_model(cfg, seed=0)
+    model.register_buffer("pixel_mean", torch.tensor([103.5, 116.3, 123.7]), persistent=False)
+    model.register_buffer("pixel_std", torch.ones(3), persistent=False)
+    origin = {"pixel_mean": torch.tensor([1.0, 2.0, 3.0]), "pixel_std": torch.full((3,), 9.0)}
+    file = tmp_path / "strange.pth"
+    torch.save({"model": {**model.state_dict(), **origin}}, file)
+    _build_checkpointer(cfg, model).load(str(file))
+    warned = [r.getMessage() for r in caplog.records if "was trained with statistics" in r.message]
+    assert len(warned) == 1
+    assert "mean (1, 2, 3), std (9, 9, 9), BGR, and the detector has (103.5" in warned[0]
+
+
+def test_do_train__init_checkpoint_that_fits_nothing_stops(tmp_path):
+    torch.save({"other.weight": torch.zeros(3)}, tmp_path / "other.pth")
+    cfg = stand_in_config(str(tmp_path), init_checkpoint=str(tmp_path / "other.pth"))
+    with pytest.raises(CheckpointError):
+        do_train(FRESH, cfg)
