@@ -178,6 +178,10 @@ def small_extractor():
     return create_feature_extractor(network, ["layer1", "layer2"])
 
 
+@pytest.mark.skipif(
+    torch.__version__.startswith("2.6."),
+    reason="this version updates batch norms twice when it compiles a checkpointed block",
+)
 @pytest.mark.parametrize(
     "make",
     [lambda: timm.create_model("test_resnet", features_only=True), small_extractor],
