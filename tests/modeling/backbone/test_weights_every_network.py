@@ -86,6 +86,10 @@ def compare_torchvision(name, folder, monkeypatch):
     image = torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(1)) * 4 - 2
     with torch.no_grad():
         expected = create_feature_extractor(theirs, nodes)(image)
+        if not all(torch.isfinite(feature).all() for feature in expected.values()):
+            # Random weights of many blocks grow beyond what float32 holds.
+            image, theirs, backbone = image.double(), theirs.double(), backbone.double()
+            expected = create_feature_extractor(theirs, nodes)(image)
         got = backbone.feature_extractor(image)
     assert got.keys() == expected.keys()
     return largest_difference(got.values(), expected.values())
