@@ -155,6 +155,37 @@ class Document:
             return self.annotations
         return [self.annotations[i] for i in np.flatnonzero(self.kept)]
 
+    def write_integers(
+        self,
+        kind: str,
+        part: Any,
+        records: list[Record],
+        key: str,
+        values: list[Any],
+        numbers: Sequence[int | None],
+    ) -> None:
+        """Write the integers that values stand for, and say how many were written otherwise.
+
+        Args:
+            kind: of the finding.
+            part: of the document, as for `report`.
+            records: changed in place.
+            key: of the value in a record.
+            values: what each record has there.
+            numbers: the integer of each, None where it is none.
+        """
+        mended = [i for i, n in enumerate(numbers) if n is not None and type(values[i]) is not int]
+        self.report(
+            *("warning", kind, part),
+            mended,
+            f"{key} is a text or a fraction",
+            "it was read as an integer",
+            [key],
+        )
+        self.changed |= bool(mended)
+        for position in mended:
+            records[position][key] = numbers[position]
+
     def raise_errors(self) -> None:
         """Raise the first error, and say how many more there are.
 

@@ -156,17 +156,7 @@ def _write_ids(
 ) -> None:
     """Write the integers that ids stand for, and say how many were written otherwise."""
     numbers = [_as_integer(value) for value in values]
-    mended = [i for i, n in enumerate(numbers) if n is not None and type(values[i]) is not int]
-    document.report(
-        *("warning", f"{part}-{key}-text", part),
-        mended,
-        f"{key} is a text or a fraction",
-        "it was read as an integer",
-        [key],
-    )
-    document.changed |= bool(mended)
-    for position in mended:
-        records[position][key] = numbers[position]
+    document.write_integers(f"{part}-{key}-text", part, records, key, values, numbers)
     for record in records:  # what cannot be looked up in a table
         if isinstance(record.get(key), (list, dict)):
             record[key] = None

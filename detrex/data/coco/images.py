@@ -27,17 +27,7 @@ def check_sizes(document: Document) -> None:
             "write the picture's",
             ["id", "width", "height"],
         )
-        mended = [i for i, n in enumerate(pixels) if n is not None and type(values[i]) is not int]
-        document.report(
-            *("warning", f"image-{key}-text", "images"),
-            mended,
-            f"{key} is a text or a fraction",
-            "it was read as an integer",
-            [key],
-        )
-        document.changed |= bool(mended)
-        for position in mended:
-            document.images[position][key] = pixels[position]
+        document.write_integers(f"image-{key}-text", "images", document.images, key, values, pixels)
 
 
 def _as_pixels(value: Any) -> int | None:
