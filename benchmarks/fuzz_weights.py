@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from safetensors.torch import save
 
-from detrex.checkpoint.reading import read_state_dict
+from detrex.checkpoint.reading.state_dict import read_state_dict
 from detrex.errors import CheckpointError
 
 BATCH = 500

@@ -6,10 +6,7 @@ which prefix a file has is not asked of the user: `detrex.checkpoint.matching` t
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
-
-import torch
-from torch import Tensor
+from collections.abc import Callable, Mapping
 
 _TORCHVISION_BLOCK = re.compile(r"(^|\.)layer([1-4])\.(\d+)\.(.+)$")
 _DETECTRON2_BLOCK = re.compile(r"(^|\.)res([2-5])\.(\d+)\.(.+)$")
@@ -17,8 +14,6 @@ _DETECTRON2_BLOCK = re.compile(r"(^|\.)res([2-5])\.(\d+)\.(.+)$")
 # The separators only: timm's feature networks name the parts of a sequence `stages_0`, and its
 # classifiers `stages.0`.
 _SEPARATORS = str.maketrans(".", "_")
-
-_FROZEN_NORM_EPS = 1e-5
 
 
 def same(name: str) -> str:
@@ -76,34 +71,3 @@ FAMILIES: Mapping[str, Callable[[str], str]] = {
 def flat(name: str) -> str:
     """Write a name without the difference between ``stages.0.`` and ``stages_0.``."""
     return name.translate(_SEPARATORS)
-
-
-def is_caffe2(names: Iterable[str]) -> bool:
-    """Tell Detectron's Caffe2 names (``res2_0_branch2a_w``), which have no dots."""
-    names = list(names)
-    ends = re.compile(r"_(w|b|s|rm|riv)$")
-    return not any("." in name for name in names) and any(ends.search(name) for name in names)
-
-
-def from_caffe2(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename Detectron's Caffe2 weights as detectron2 does.
-
-    Args:
-        tensors: weights with names such as ``res2_0_branch2a_w`` and ``res2_0_branch2a_bn_s``.
-
-    Returns:
-        The weights under detectron2's names, momenta left out. Such files hold batch norms folded
-        to a scale and a shift; they get the statistics of the identity (mean 0, variance
-        1 - 1e-5), which give the same numbers with detectron2's frozen batch norm.
-    """
-    from detectron2.checkpoint.c2_model_loading import convert_c2_detectron_names
-
-    kept = {name: value for name, value in tensors.items() if not name.endswith("_momentum")}
-    renamed, origins = convert_c2_detectron_names(kept)
-    result = dict(renamed)
-    for name, value in renamed.items():
-        if origins[name].endswith("_bn_s"):
-            stem = name.removesuffix("weight")
-            result.setdefault(f"{stem}running_mean", torch.zeros_like(value))
-            result.setdefault(f"{stem}running_var", torch.full_like(value, 1 - _FROZEN_NORM_EPS))
-    return result

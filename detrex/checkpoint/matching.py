@@ -24,7 +24,7 @@ from detrex.checkpoint.pairing import (
     without_counters,
 )
 from detrex.checkpoint.position_tables import resize_table
-from detrex.checkpoint.reading import read_checkpoint, read_state_dict, tensors_of
+from detrex.checkpoint.reading.state_dict import read_checkpoint, read_state_dict, tensors_of
 from detrex.checkpoint.report import LoadReport, examples
 from detrex.errors import CheckpointError
 

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from detrex.checkpoint.entries import AVERAGE
 from detrex.checkpoint.key_families import FAMILIES, flat, same
+from detrex.checkpoint.reading.entries import AVERAGE
 from detrex.checkpoint.report import is_of_pyramid
 from detrex.errors import CheckpointError
 

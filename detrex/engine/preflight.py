@@ -16,7 +16,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 
 from detrex.checkpoint.download import is_address
-from detrex.checkpoint.entries import split_entry
+from detrex.checkpoint.reading.entries import split_entry
 from detrex.config.building import build_part
 from detrex.config.lint import check_targets, lazy_calls
 from detrex.config.types import check_types

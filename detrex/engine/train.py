@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from torch import nn, optim
 
 from detrex.checkpoint.detection_checkpoint import DetectionCheckpointer
-from detrex.checkpoint.reading import read_checkpoint, tensors_of
+from detrex.checkpoint.reading.state_dict import read_checkpoint, tensors_of
 from detrex.config import try_get_key
 from detrex.config.building import build_part
 from detrex.config.validation import settle

@@ -6,7 +6,6 @@ import torchvision
 from detrex.checkpoint.key_families import (
     detectron2_to_torchvision,
     flat,
-    is_caffe2,
     of_old_densenet,
     torchvision_to_detectron2,
 )
@@ -43,19 +42,6 @@ def test_resnet_names__round_trip_of_a_whole_network():
 
 def test_flat__separators_do_not_count():
     assert flat("stages.0.blocks.1.norm1.weight") == flat("stages_0.blocks.1.norm1.weight")
-
-
-@pytest.mark.parametrize(
-    ("names", "expected"),
-    [
-        (["conv1_w", "res2_0_branch2a_bn_s"], True),
-        (["conv1.weight"], False),
-        (["weight", "bias"], False),
-        (["conv1_w", "layer.x_w"], False),
-    ],
-)
-def test_is_caffe2(names, expected):
-    assert is_caffe2(names) is expected
 
 
 def test_of_old_densenet__as_torchvision_renames_it():

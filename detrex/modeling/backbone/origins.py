@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from detrex.checkpoint.entries import wanted_table
-from detrex.checkpoint.reading import is_caffe2_checkpoint
+from detrex.checkpoint.reading.entries import wanted_table
+from detrex.checkpoint.reading.state_dict import is_caffe2_checkpoint
 
 from .preprocess import CAFFE, IMAGENET, Preprocess
 

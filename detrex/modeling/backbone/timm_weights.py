@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from detrex.checkpoint.download import hash_in_name
-from detrex.checkpoint.entries import split_entry
+from detrex.checkpoint.reading.entries import split_entry
 from detrex.errors import BackboneError
 
 from .building import plain

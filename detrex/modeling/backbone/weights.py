@@ -22,10 +22,10 @@ from typing import Any
 from torch import nn
 
 from detrex.checkpoint.download import is_address
-from detrex.checkpoint.entries import split_entry
-from detrex.checkpoint.folders import LOCAL_FOLDER, is_index
 from detrex.checkpoint.matching import Translation, load_weights
-from detrex.checkpoint.reading import local_path, read_checkpoint, tensors_of
+from detrex.checkpoint.reading.entries import split_entry
+from detrex.checkpoint.reading.folders import LOCAL_FOLDER, is_index
+from detrex.checkpoint.reading.state_dict import local_path, read_checkpoint, tensors_of
 from detrex.checkpoint.report import LoadReport
 from detrex.errors import BackboneError, CheckpointError, DownloadError, did_you_mean
 

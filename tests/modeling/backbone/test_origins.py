@@ -8,7 +8,7 @@ import torchvision
 from detectron2.modeling.backbone.resnet import BottleneckBlock
 from torch import nn
 
-from detrex.checkpoint.reading import tensors_of
+from detrex.checkpoint.reading.state_dict import tensors_of
 from detrex.modeling.backbone import BasicStem, ResNet
 from detrex.modeling.backbone.origins import find_origin, wrapper_for
 from detrex.modeling.backbone.preprocess import CAFFE, IMAGENET, Preprocess

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from detrex.checkpoint.plain_data import check_content, check_key, shorten
+from detrex.checkpoint.reading.safe_pickle.plain_data import check_content, check_key, shorten
 
 
 def nested(depth, empty=list):

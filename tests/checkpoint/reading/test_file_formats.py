@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from detrex.checkpoint.reading import (
+from detrex.checkpoint.reading.state_dict import (
     read_checkpoint,
     read_state_dict,
 )

@@ -6,10 +6,10 @@ from pickle import UnpicklingError
 import numpy as np
 import pytest
 
-from detrex.checkpoint.pickled_values import NAMES, check_shape
-from detrex.checkpoint.plain_data import UnfitContentError
-from detrex.checkpoint.reading import read_checkpoint, read_state_dict
-from detrex.checkpoint.safe_pickle import SafeUnpickler
+from detrex.checkpoint.reading.safe_pickle.plain_data import UnfitContentError
+from detrex.checkpoint.reading.safe_pickle.unpickler import SafeUnpickler
+from detrex.checkpoint.reading.safe_pickle.values import NAMES, check_shape
+from detrex.checkpoint.reading.state_dict import read_checkpoint, read_state_dict
 from tests.reference.crafted_pickles import array, dtype, named, pickled, raw, row, shape, text
 
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)

@@ -7,8 +7,8 @@ import zipfile
 import pytest
 import torch
 
-from detrex.checkpoint.reading import read_checkpoint
-from detrex.checkpoint.torch_files import read_pickle, read_zip
+from detrex.checkpoint.reading.state_dict import read_checkpoint
+from detrex.checkpoint.reading.torch_files import read_pickle, read_zip
 from detrex.errors import CheckpointError
 from tests.reference.crafted_pickles import archive, older, pickled, row, shape, storage, tensor
 

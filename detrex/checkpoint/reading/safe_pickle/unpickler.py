@@ -2,9 +2,9 @@
 
 Python's unpicklers call what the file names, and reserve what the file claims. This one knows the
 opcodes of protocols 0 to 5 that build numbers, texts and containers; every other object comes from
-a table of names whose functions check what they are given (`detrex.checkpoint.pickled_values`).
-Nothing is imported, no claim of a size is believed beyond the bytes that are there, and what was
-read is measured at the end (`detrex.checkpoint.plain_data`).
+a table of names whose functions check what they are given (`values`, `tensors`). Nothing is
+imported, no claim of a size is believed beyond the bytes that are there, and what was read is
+measured at the end (`plain_data`).
 """
 
 import os
@@ -16,7 +16,7 @@ from typing import IO, Any
 
 import torch
 
-from detrex.checkpoint.plain_data import (
+from detrex.checkpoint.reading.safe_pickle.plain_data import (
     CONTAINERS,
     ForbiddenNameError,
     UnfitContentError,

@@ -6,8 +6,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from detrex.checkpoint.folders import read_shards, weights_in
-from detrex.checkpoint.reading import read_state_dict
+from detrex.checkpoint.reading.folders import read_shards, weights_in
+from detrex.checkpoint.reading.state_dict import read_state_dict
 from detrex.errors import CheckpointError
 
 

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from detrex.checkpoint import pickled_values
-from detrex.checkpoint.pickled_values import check_shape
-from detrex.checkpoint.plain_data import UnfitContentError, shorten
-from detrex.checkpoint.safe_pickle import Pending
+from detrex.checkpoint.reading.safe_pickle import values
+from detrex.checkpoint.reading.safe_pickle.plain_data import UnfitContentError, shorten
+from detrex.checkpoint.reading.safe_pickle.unpickler import Pending
+from detrex.checkpoint.reading.safe_pickle.values import check_shape
 
 # An expanded tensor has more elements than its storage; a causal mask of 4096 fits.
 _MAX_EXPANDED = 2**24
@@ -182,4 +182,4 @@ def _torch_names() -> dict[str, Any]:
     }
 
 
-NAMES = {**pickled_values.NAMES, **_torch_names()}
+NAMES = {**values.NAMES, **_torch_names()}

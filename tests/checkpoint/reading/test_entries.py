@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from detrex.checkpoint.entries import (
+from detrex.checkpoint.reading.entries import (
     AVERAGE,
     holds_tensors,
     is_tensor,
@@ -13,7 +13,7 @@ from detrex.checkpoint.entries import (
     split_entry,
     wanted_table,
 )
-from detrex.checkpoint.reading import read_checkpoint, read_state_dict, tensors_of
+from detrex.checkpoint.reading.state_dict import read_checkpoint, read_state_dict, tensors_of
 from detrex.errors import CheckpointError
 
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from detrex.checkpoint import reading
-from detrex.checkpoint.reading import (
+from detrex.checkpoint.reading import state_dict
+from detrex.checkpoint.reading.state_dict import (
     is_caffe2_checkpoint,
     local_path,
     read_checkpoint,
@@ -145,7 +145,7 @@ def test_local_path__heuristics_suffix_is_ignored(tmp_path, caplog):
 
 
 def test_local_path__address_is_fetched(tmp_path, monkeypatch):
-    monkeypatch.setattr(reading, "fetch", {"detectron2://x/w.pth": tmp_path / "w.pth"}.get)
+    monkeypatch.setattr(state_dict, "fetch", {"detectron2://x/w.pth": tmp_path / "w.pth"}.get)
     torch.save(table(), tmp_path / "w.pth")
     assert local_path("detectron2://x/w.pth?matching_heuristics=True") == tmp_path / "w.pth"
 

@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from detrex.checkpoint.pickled_tensors import NUMBER_TYPES
-from detrex.checkpoint.pickled_values import NAMES, check_shape
-from detrex.checkpoint.plain_data import ForbiddenNameError, UnfitContentError
-from detrex.checkpoint.safe_pickle import SafeUnpickler
-from detrex.checkpoint.torch_files import MAGIC, read_pickle, read_zip
+from detrex.checkpoint.reading.safe_pickle.plain_data import ForbiddenNameError, UnfitContentError
+from detrex.checkpoint.reading.safe_pickle.tensors import NUMBER_TYPES
+from detrex.checkpoint.reading.safe_pickle.unpickler import SafeUnpickler
+from detrex.checkpoint.reading.safe_pickle.values import NAMES, check_shape
+from detrex.checkpoint.reading.torch_files import MAGIC, read_pickle, read_zip
 from detrex.errors import CheckpointError
 
 

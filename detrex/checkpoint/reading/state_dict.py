@@ -3,7 +3,7 @@
     path or address -> local_path -> read_checkpoint (what the file holds)
                                   -> read_state_dict (the one table of tensors in it)
 
-Which kinds there are, and how each is read, is in `detrex.checkpoint.file_kinds`.
+Which kinds there are, and how each is read, is in `detrex.checkpoint.reading.file_formats`.
 """
 
 import logging
@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 
 from detrex.checkpoint.download import fetch, is_address
-from detrex.checkpoint.entries import is_tensor, named_entry, split_entry, wanted_table
-from detrex.checkpoint.file_kinds import read_file
-from detrex.checkpoint.folders import LOCAL_FOLDER, is_index, read_shards, weights_in
-from detrex.checkpoint.key_families import from_caffe2, is_caffe2
-from detrex.checkpoint.plain_data import shorten
+from detrex.checkpoint.reading.caffe2 import from_caffe2, is_caffe2
+from detrex.checkpoint.reading.entries import is_tensor, named_entry, split_entry, wanted_table
+from detrex.checkpoint.reading.file_formats import read_file
+from detrex.checkpoint.reading.folders import LOCAL_FOLDER, is_index, read_shards, weights_in
+from detrex.checkpoint.reading.safe_pickle.plain_data import shorten
 from detrex.errors import CheckpointError, did_you_mean
 
 logger = logging.getLogger(__name__)
@@ -90,7 +90,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         path: a ``.pth``, ``.pt``, ``.bin``, ``.pkl``, ``.npz`` or ``.safetensors`` file, the index
             of a file in shards (``model.safetensors.index.json``), a folder, or an address (see
             `local_path`); ``#entry`` behind it names one of several tables (see
-            `detrex.checkpoint.entries`).
+            `detrex.checkpoint.reading.entries`).
 
     Returns:
         The file's dictionary: a table of tensors, or one that has such tables under names such as
@@ -141,7 +141,7 @@ def tensors_of(content: Mapping[str, Any], source: str = "a dictionary") -> dict
 
     Returns:
         Tensors by name, in the order of ``content``. The nesting under ``"model"``,
-        ``"state_dict"``, ``"ema"`` and the like is gone (see `detrex.checkpoint.entries`), and so
+        ``"state_dict"``, ``"ema"`` and the like is gone (see `wanted_table`), and so
         are a ``module.`` before every name and the marks of other wrappers; numpy arrays are
         tensors, Caffe2 names are detectron2's, and what is no tensor is left out.
 

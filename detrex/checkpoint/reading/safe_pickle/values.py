@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from detrex.checkpoint.plain_data import UnfitContentError, check_key, shorten
-from detrex.checkpoint.safe_pickle import Pending
+from detrex.checkpoint.reading.safe_pickle.plain_data import UnfitContentError, check_key, shorten
+from detrex.checkpoint.reading.safe_pickle.unpickler import Pending
 
 _NUMBERS = {"b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", "c8", "c16"}
 _MAX_DIMENSIONS = 32

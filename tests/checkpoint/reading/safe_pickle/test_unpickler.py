@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from detrex.checkpoint import pickled_values
-from detrex.checkpoint.reading import read_checkpoint
-from detrex.checkpoint.safe_pickle import SafeUnpickler
+from detrex.checkpoint.reading.safe_pickle import values
+from detrex.checkpoint.reading.safe_pickle.unpickler import SafeUnpickler
+from detrex.checkpoint.reading.state_dict import read_checkpoint
 from detrex.errors import CheckpointError
 from tests.reference.crafted_pickles import PICKLES, TENSORS, archive, array, older, pickled, tensor
 
-FUZZ = Path(__file__).parents[2] / "benchmarks" / "fuzz_weights.py"
+FUZZ = Path(__file__).parents[4] / "benchmarks" / "fuzz_weights.py"
 # In a pickle alone these are harmless, and are only no weights.
 HARMLESS = {"memo_index_huge", "memo_index_negative"}
 
@@ -29,7 +29,7 @@ class Evil:
 
 def load(data):
     stream = io.BytesIO(data)
-    content = SafeUnpickler(stream, pickled_values.NAMES).load()
+    content = SafeUnpickler(stream, values.NAMES).load()
     assert stream.tell() == data.index(b".", len(data) - 1) + 1
     return content
 

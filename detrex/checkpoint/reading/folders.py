@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from detrex.checkpoint.file_kinds import read_file
+from detrex.checkpoint.reading.file_formats import read_file
 from detrex.errors import CheckpointError, did_you_mean
 
 LOCAL_FOLDER = "local-dir:"

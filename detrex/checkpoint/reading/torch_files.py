@@ -1,8 +1,8 @@
 """Read what ``torch.save`` writes, zip archives and older pickles, as data and nothing else.
 
 ``torch.load(weights_only=True)`` has functions on its list that reserve whatever size a file
-claims, and its unpickler can be ended by a deeply nested key. Here the pickle is read by
-`detrex.checkpoint.safe_pickle`, and a tensor is a view of bytes that the file really has.
+claims, and its unpickler can be ended by a deeply nested key. Here the pickle is read as plain data
+(`detrex.checkpoint.reading.safe_pickle`), and a tensor is a view of bytes that the file really has.
 
     zip archive   data.pkl, and one stored record (data/0, data/1, ...) for each storage
     older pickle  number, version, system, content, order of the storages; then their bytes
@@ -16,9 +16,9 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
-from detrex.checkpoint.pickled_tensors import NAMES, Storage, strided
-from detrex.checkpoint.plain_data import UnfitContentError, shorten
-from detrex.checkpoint.safe_pickle import SafeUnpickler
+from detrex.checkpoint.reading.safe_pickle.plain_data import UnfitContentError, shorten
+from detrex.checkpoint.reading.safe_pickle.tensors import NAMES, Storage, strided
+from detrex.checkpoint.reading.safe_pickle.unpickler import SafeUnpickler
 
 MAGIC = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19"
 _VERSION = 1001

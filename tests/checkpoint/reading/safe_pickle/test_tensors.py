@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from detrex.checkpoint.pickled_tensors import Storage, strided
-from detrex.checkpoint.reading import read_checkpoint
+from detrex.checkpoint.reading.safe_pickle.tensors import Storage, strided
+from detrex.checkpoint.reading.state_dict import read_checkpoint
 from tests.reference.crafted_pickles import archive, call, integer, pickled, row, shape, storage
 
 
