@@ -20,7 +20,7 @@ from detectron2.utils.file_io import PathManager
 from fvcore.common.checkpoint import Checkpointer
 from torch import nn
 
-from detrex.checkpoint.matching import fit_state_dict, load_init_checkpoint
+from detrex.checkpoint.loading import fit_state_dict, load_init_checkpoint
 from detrex.checkpoint.reading.state_dict import read_checkpoint, tensors_of
 from detrex.checkpoint.report import examples
 from detrex.errors import CheckpointError

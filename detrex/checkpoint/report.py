@@ -36,7 +36,7 @@ class LoadReport:
             left as they were.
         shapes: for each of ``mismatched``, the shape in the file and in the module.
         names: by which translation of names the two were brought together.
-        resized: position tables that were resampled for another size of image or window.
+        resized: position embeddings that were resampled for another size of image or window.
         adapted: kernels that were adapted to another number of image channels.
         cut_short: sequences of blocks of which the file has more, in its midst, than the module;
             it is then of a deeper network.

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from detrex.checkpoint.input_kernels import adapt_kernel
+from detrex.checkpoint.matching.input_conv import adapt_input_conv
 from detrex.errors import BackboneError
 
 from .probing import look_at
@@ -22,7 +22,7 @@ def set_input_channels(
     """Let a network take images of another number of channels, in place.
 
     The convolutions that see the image are found by a look at the network. Their kernels are
-    adapted, pretrained ones too: see `detrex.checkpoint.input_kernels.adapt_kernel`.
+    adapted, pretrained ones too: see `detrex.checkpoint.matching.input_conv.adapt_input_conv`.
 
     Args:
         network: a network that maps images of three channels; it may be on the ``meta`` device.
@@ -92,7 +92,7 @@ def _convolutions_of_image(network: nn.Module, sizes: list[tuple[int, int]]) -> 
 def _adapt(convolution: Any, in_channels: int) -> nn.Parameter:
     """Change a convolution in place, and give the weight that it had."""
     weight: nn.Parameter = convolution.weight
-    kernel = adapt_kernel(weight.detach(), in_channels)
+    kernel = adapt_input_conv(weight.detach(), in_channels)
     _set_weight(convolution, nn.Parameter(kernel, requires_grad=weight.requires_grad))
     return weight
 

@@ -4,7 +4,7 @@
 
     weights=... -> where (timm_weights, torchvision_weights, a path, an address, tensors)
                 -> the file (detrex.checkpoint.download, .reading)
-                -> the network (detrex.checkpoint.matching), with a report
+                -> the network (detrex.checkpoint.loading), with a report
                 -> what its origin says of the images (origins)
 """
 
@@ -22,7 +22,7 @@ from typing import Any
 from torch import nn
 
 from detrex.checkpoint.download import is_address
-from detrex.checkpoint.matching import Translation, load_weights
+from detrex.checkpoint.loading import Translation, load_weights
 from detrex.checkpoint.reading.entries import split_entry
 from detrex.checkpoint.reading.folders import LOCAL_FOLDER, is_index
 from detrex.checkpoint.reading.state_dict import local_path, read_checkpoint, tensors_of

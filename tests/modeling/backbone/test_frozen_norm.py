@@ -22,7 +22,7 @@ from detrex.modeling.backbone.timm_network import network_facts
 
 timm = pytest.importorskip("timm")
 
-FAMILIES = {
+KEY_CONVERSIONS = {
     "test_resnet": 64,
     "test_byobnet": 64,
     "test_efficientnet": 64,
@@ -54,11 +54,11 @@ def randomise(module):
     return module
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", KEY_CONVERSIONS)
 def test_convert_frozen_norm__equals_timm_in_evaluation(name):
     network = randomise(timm.create_model(name, features_only=True)).double().eval()
     frozen = convert_frozen_norm(copy.deepcopy(network))
-    image = torch.randn(2, 3, FAMILIES[name], FAMILIES[name], dtype=torch.float64)
+    image = torch.randn(2, 3, KEY_CONVERSIONS[name], KEY_CONVERSIONS[name], dtype=torch.float64)
     assert not any(isinstance(module, _BatchNorm) for module in frozen.modules())
     assert frozen.state_dict().keys() == network.state_dict().keys()
     with torch.no_grad():

@@ -7,8 +7,8 @@ import pytest
 import timm
 import torch
 
-from detrex.checkpoint.input_kernels import adapt_kernel
-from detrex.checkpoint.pairing import without_counters
+from detrex.checkpoint.matching.input_conv import adapt_input_conv
+from detrex.checkpoint.matching.key_matching import without_num_batches_tracked
 from detrex.errors import BackboneError
 from detrex.modeling.backbone import TimmBackbone
 from detrex.modeling.backbone.timm_weights import (
@@ -81,8 +81,8 @@ def test_load_by_timm__says_what_is_filled():
     file = timm.create_model("test_resnet").state_dict()
     kept = {name: value for name, value in file.items() if not name.startswith("layer3")}
     got = load_by_timm("test_resnet", {"in_chans": 3}, kept | {"x": torch.zeros(1)})
-    expected = set(without_counters(kept)) - {"fc.weight", "fc.bias"}
-    assert set(without_counters(got)) == expected
+    expected = set(without_num_batches_tracked(kept)) - {"fc.weight", "fc.bias"}
+    assert set(without_num_batches_tracked(got)) == expected
     assert all(torch.equal(got[name], file[name]) for name in expected)
 
 
@@ -94,7 +94,7 @@ def test_weights__kernels_and_tables_behind_any_prefix(prefix, channels):
     named = {prefix + name: value for name, value in file.items()} | {"neck.x": torch.zeros(1)}
     options = {"in_channels": 5, "img_size": 96, "out_indices": (0,)}
     network = TimmBackbone("test_vit", weights=named, **options).timm_model.model
-    kernel = adapt_kernel(file["patch_embed.proj.weight"], 5)
+    kernel = adapt_input_conv(file["patch_embed.proj.weight"], 5)
     torch.testing.assert_close(network.patch_embed.proj.weight, kernel, rtol=0, atol=1e-7)
     table = timm.layers.resample_abs_pos_embed(file["pos_embed"], [6, 6])
     torch.testing.assert_close(network.pos_embed, table, rtol=1e-5, atol=1e-6)

@@ -11,7 +11,7 @@ from detectron2.modeling.backbone import BasicStem
 from detectron2.modeling.backbone.resnet import BasicBlock
 from safetensors.torch import save_file
 
-from detrex.checkpoint.key_families import torchvision_to_detectron2
+from detrex.checkpoint.matching.key_conversion import torchvision_to_detectron2
 from detrex.errors import BackboneError, CheckpointError
 from detrex.modeling.backbone import (
     ResNet,

@@ -1,4 +1,4 @@
-"""Position tables for another size of image or window, by bicubic resampling.
+"""Position embeddings for another size of image or window, by bicubic resampling.
 
 A table is known by ``pos`` in its name and by its shape::
 
@@ -24,8 +24,10 @@ _CLASS_OFFSETS = 3
 Grid = tuple[int, int]
 
 
-def resize_table(name: str, table: Tensor, wanted: Tensor, module: nn.Module) -> Tensor | None:
-    """Resample a position table to the size that a module needs.
+def resize_position_embedding(
+    name: str, table: Tensor, wanted: Tensor, module: nn.Module
+) -> Tensor | None:
+    """Resample a position embedding to the size that a module needs.
 
     Args:
         name: the table's name in the module.

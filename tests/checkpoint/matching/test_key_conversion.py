@@ -3,7 +3,7 @@ import re
 import pytest
 import torchvision
 
-from detrex.checkpoint.key_families import (
+from detrex.checkpoint.matching.key_conversion import (
     detectron2_to_torchvision,
     flat,
     of_old_densenet,

@@ -45,7 +45,7 @@ def test_load_weights__kernel_of_other_images():
     torch.testing.assert_close(model.conv1.weight, expected, rtol=1e-6, atol=1e-7)
 
 
-def test_load_weights__position_table_of_another_size():
+def test_load_weights__position_embedding_of_another_size():
     source = timm.create_model("vit_tiny_patch16_224", depth=1)
     model = timm.create_model("vit_tiny_patch16_224", depth=1, img_size=(96, 160))
     report = load_weights(model, source.state_dict())

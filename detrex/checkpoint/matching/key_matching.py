@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from detrex.checkpoint.key_families import FAMILIES, flat, same
+from detrex.checkpoint.matching.key_conversion import KEY_CONVERSIONS, flat, same
 from detrex.checkpoint.reading.entries import AVERAGE
 from detrex.checkpoint.report import is_of_pyramid
 from detrex.errors import CheckpointError
@@ -35,7 +35,7 @@ _TABLES = re.compile(r"mask|relative_|coords|index|rope|freqs|k_bias")
 
 
 @dataclass(frozen=True)
-class Pairing:
+class KeyMatch:
     """Names of a module and of a file, paired by a translation.
 
     Attributes:
@@ -61,12 +61,12 @@ class Pairing:
         return ", ".join(parts)
 
 
-def best_pairing(
+def best_match(
     wanted: Mapping[str, Tensor],
     state_dict: Mapping[str, Tensor],
     prefixes: Sequence[str] = PREFIXES,
     source: str = "the file",
-) -> Pairing:
+) -> KeyMatch:
     """Pair the names under which most tensors fit.
 
     Args:
@@ -82,9 +82,11 @@ def best_pairing(
         CheckpointError: the file holds several networks that fit equally well.
     """
     ours, theirs = _Unwrapped(wanted), _Unwrapped(state_dict)
-    found = list(_pairings(ours.tensors, theirs.tensors, prefixes))
+    found = list(_matches(ours.tensors, theirs.tensors, prefixes))
     best = max(found, key=lambda p: (p.score, len(p.pairs), -len(p.strip) - len(p.add)))
-    if 2 * best.score >= len(without_counters(n for n in wanted if not is_of_pyramid(n))):
+    if 2 * best.score >= len(
+        without_num_batches_tracked(n for n in wanted if not is_of_pyramid(n))
+    ):
         best = _of_one_network(best, found, theirs.tensors, source)
     names = {ours.names[name]: theirs.names[origin] for name, origin in best.pairs.items()}
     return dataclasses.replace(best, pairs=names)
@@ -100,8 +102,8 @@ class _Unwrapped:
 
 
 def _of_one_network(
-    best: Pairing, found: Sequence[Pairing], state_dict: Mapping[str, Tensor], source: str
-) -> Pairing:
+    best: KeyMatch, found: Sequence[KeyMatch], state_dict: Mapping[str, Tensor], source: str
+) -> KeyMatch:
     """Choose among networks that fit equally well under different prefixes of one file.
 
     A network that is there without a prefix is meant, and of others an average.
@@ -138,17 +140,17 @@ def _same_values(
     )
 
 
-def _pairings(
+def _matches(
     wanted: Mapping[str, Tensor], state_dict: Mapping[str, Tensor], prefixes: Sequence[str]
-) -> Iterator[Pairing]:
+) -> Iterator[KeyMatch]:
     """Try every family with every pair of prefixes; stop at a family by which everything fits."""
-    total = len(without_counters(wanted))
+    total = len(without_num_batches_tracked(wanted))
     targets = {
         add: _Tails({name: name for name in wanted}, add)
         for add in _common_prefixes(wanted, _LEAST_SHARE * total, prefixes)
     }
     complete = False
-    for family, rename in FAMILIES.items():
+    for family, rename in KEY_CONVERSIONS.items():
         if complete:
             return
         renamed = {rename(name): name for name in state_dict}
@@ -159,8 +161,8 @@ def _pairings(
             for add, target in targets.items():
                 pairs = target.pairs_with(origins)
                 fitting = [n for n, o in pairs.items() if wanted[n].shape == state_dict[o].shape]
-                score = len(without_counters(fitting))
-                yield Pairing(family, strip, add, pairs, score)
+                score = len(without_num_batches_tracked(fitting))
+                yield KeyMatch(family, strip, add, pairs, score)
                 complete = complete or score == total
 
 
@@ -206,7 +208,7 @@ def _common_prefixes(names: Iterable[str], least: float, known: Sequence[str]) -
     return ["", *sorted(common, key=len)]
 
 
-def without_counters(names: Iterable[str]) -> list[str]:
+def without_num_batches_tracked(names: Iterable[str]) -> list[str]:
     """Leave out batch norms' counters of batches, which are no weights."""
     return [name for name in names if not name.endswith(_COUNTER)]
 
@@ -225,7 +227,7 @@ def skipped_blocks(state_dict: Iterable[str], used: Container[str]) -> list[str]
     begun: set[str] = set()
     waiting: dict[str, None] = {}
     found: dict[str, None] = {}
-    for name in without_counters(state_dict):
+    for name in without_num_batches_tracked(state_dict):
         parents = {name[: m.start() + 1] for m in _BLOCK.finditer(name)}
         if name in used:
             found |= {parent: None for parent in waiting if not name.startswith(parent)}
@@ -249,7 +251,7 @@ def foreign_names(state_dict: Mapping[str, Tensor], used: Container[str]) -> lis
     """
     blocks: dict[str, list[str]] = {}
     begun: set[str] = set()
-    for name in without_counters(state_dict):
+    for name in without_num_batches_tracked(state_dict):
         parents = [name[: m.start() + 1] for m in _BLOCK.finditer(name)]
         if not parents:
             continue

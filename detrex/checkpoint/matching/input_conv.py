@@ -7,7 +7,7 @@ _IMAGE_CHANNELS = (1, 3)
 _FEW_CHANNELS = 5
 
 
-def input_kernels(module: nn.Module, in_channels: int) -> list[str]:
+def input_convs(module: nn.Module, in_channels: int) -> list[str]:
     """Name the kernels of a module that see its image.
 
     Args:
@@ -27,7 +27,7 @@ def input_kernels(module: nn.Module, in_channels: int) -> list[str]:
     return fitting[: None if in_channels < _FEW_CHANNELS else 1] or list(kernels)[:1]
 
 
-def adapt_kernel(weight: Tensor, in_channels: int) -> Tensor:
+def adapt_input_conv(weight: Tensor, in_channels: int) -> Tensor:
     """Make a kernel for another number of image channels out of a pretrained one.
 
     For one channel the channels are added up, so that a grey image gives the response of one whose

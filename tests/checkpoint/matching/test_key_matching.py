@@ -3,11 +3,11 @@ import timm
 import torch
 import torchvision
 
-from detrex.checkpoint.pairing import (
-    best_pairing,
+from detrex.checkpoint.matching.key_matching import (
+    best_match,
     foreign_names,
     skipped_blocks,
-    without_counters,
+    without_num_batches_tracked,
 )
 from detrex.errors import CheckpointError
 
@@ -16,25 +16,25 @@ def named(*names):
     return {name: torch.zeros(index + 1) for index, name in enumerate(names)}
 
 
-def test_best_pairing__most_tensors_of_equal_shape():
+def test_best_match__most_tensors_of_equal_shape():
     wanted = named("net.a.weight", "net.b.weight")
     file = {"x." + name.removeprefix("net."): value for name, value in wanted.items()}
     file |= {"y.a.weight": torch.zeros(9), "y.b.weight": torch.zeros(9)}
-    pairing = best_pairing(wanted, file)
+    pairing = best_match(wanted, file)
     assert pairing.pairs == {"net.a.weight": "x.a.weight", "net.b.weight": "x.b.weight"}
     assert str(pairing) == "same names, 'x.' taken off, 'net.' put on"
     assert pairing.score == 2
 
 
-def test_best_pairing__shortest_prefixes_of_equal_ones():
+def test_best_match__shortest_prefixes_of_equal_ones():
     wanted = named("a.weight", "b.weight")
-    pairing = best_pairing(wanted, wanted)
+    pairing = best_match(wanted, wanted)
     assert str(pairing) == "same names"
     assert pairing.pairs == {name: name for name in wanted}
 
 
-def test_best_pairing__nothing_in_common():
-    pairing = best_pairing(named("a.weight", "b.weight"), {"x.y": torch.zeros(9)})
+def test_best_match__nothing_in_common():
+    pairing = best_match(named("a.weight", "b.weight"), {"x.y": torch.zeros(9)})
     assert pairing.score == 0
 
 
@@ -51,8 +51,8 @@ def test_skipped_blocks__a_file_that_goes_on():
     assert skipped_blocks(file, [*file[:2], file[-1]]) == ["blocks."]
 
 
-def test_without_counters__of_batches():
-    assert without_counters(["a.weight", "a.num_batches_tracked"]) == ["a.weight"]
+def test_without_num_batches_tracked__of_batches():
+    assert without_num_batches_tracked(["a.weight", "a.num_batches_tracked"]) == ["a.weight"]
 
 
 def prefixed(prefix, value):
@@ -60,34 +60,34 @@ def prefixed(prefix, value):
 
 
 @pytest.mark.parametrize("values", [(1, 2), (1, 2, 3)])
-def test_best_pairing__several_networks_in_one_table(values):
+def test_best_match__several_networks_in_one_table(values):
     wanted = {name: torch.zeros(3) for name in ("a.weight", "b.weight")}
     file = {}
     for prefix, value in zip(("student.", "teacher.", "target."), values, strict=False):
         file |= prefixed(prefix, value)
     with pytest.raises(CheckpointError, match=r"holds . networks that fit, under .*'student.'"):
-        best_pairing(wanted, file, source="w.pth")
+        best_match(wanted, file, source="w.pth")
 
 
 @pytest.mark.parametrize(
     ("first", "second", "expected"),
     [("model.", "model_ema.", "model_ema."), ("net.", "ema.net.", "ema.net."), ("", "ema.", "")],
 )
-def test_best_pairing__average_in_one_table(first, second, expected):
+def test_best_match__average_in_one_table(first, second, expected):
     wanted = {name: torch.zeros(3) for name in ("a.weight", "b.weight")}
-    pairing = best_pairing(wanted, prefixed(first, 1) | prefixed(second, 2))
+    pairing = best_match(wanted, prefixed(first, 1) | prefixed(second, 2))
     assert pairing.pairs["a.weight"] == f"{expected}a.weight"
 
 
-def test_best_pairing__two_averages_in_one_table():
+def test_best_match__two_averages_in_one_table():
     wanted = {name: torch.zeros(3) for name in ("a.weight", "b.weight")}
     with pytest.raises(CheckpointError, match="holds 2 networks that fit"):
-        best_pairing(wanted, prefixed("ema.x.", 1) | prefixed("ema.y.", 2))
+        best_match(wanted, prefixed("ema.x.", 1) | prefixed("ema.y.", 2))
 
 
-def test_best_pairing__two_copies_of_the_same():
+def test_best_match__two_copies_of_the_same():
     wanted = {name: torch.zeros(3) for name in ("a.weight", "b.weight")}
-    pairing = best_pairing(wanted, prefixed("x.", 1) | prefixed("y.", 1))
+    pairing = best_match(wanted, prefixed("x.", 1) | prefixed("y.", 1))
     assert pairing.score == 2
 
 
@@ -99,17 +99,17 @@ def test_best_pairing__two_copies_of_the_same():
         ("a.module.b.weight", "x.a.b.weight"),
     ],
 )
-def test_best_pairing__wrappers_anywhere(ours, theirs):
-    pairing = best_pairing({ours: torch.zeros(3)}, {theirs: torch.zeros(3)})
+def test_best_match__wrappers_anywhere(ours, theirs):
+    pairing = best_match({ours: torch.zeros(3)}, {theirs: torch.zeros(3)})
     assert pairing.pairs == {ours: theirs}
 
 
 @pytest.mark.parametrize(
     ("theirs", "fits"), [("stages.0.b_c.weight", True), ("stages.0.b.c.weight", False)]
 )
-def test_best_pairing__separators_of_the_first_part_alone(theirs, fits):
+def test_best_match__separators_of_the_first_part_alone(theirs, fits):
     wanted = {"stages_0.b_c.weight": torch.zeros(3), "stem.weight": torch.zeros(3)}
-    pairing = best_pairing(wanted, {theirs: torch.zeros(3), "stem.weight": torch.zeros(3)})
+    pairing = best_match(wanted, {theirs: torch.zeros(3), "stem.weight": torch.zeros(3)})
     assert ("stages_0.b_c.weight" in pairing.pairs) is fits
 
 

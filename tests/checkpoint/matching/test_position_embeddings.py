@@ -7,7 +7,7 @@ from timm.layers.pos_embed_rel import resize_rel_pos_bias_table_simple
 from torch import nn
 from torch.nn import functional
 
-from detrex.checkpoint.position_tables import resize_table
+from detrex.checkpoint.matching.position_embeddings import resize_position_embedding
 
 
 class Owner(nn.Module):
@@ -23,12 +23,12 @@ class Owner(nn.Module):
 
 def resized(table, shape, name="pos_embed", own=None, **sizes):
     wanted = torch.full(shape, 7.0) if own is None else own
-    return resize_table(name, table, wanted, Owner(**sizes))
+    return resize_position_embedding(name, table, wanted, Owner(**sizes))
 
 
 @pytest.mark.parametrize("prefix", [0, 1, 2, 5])
 @pytest.mark.parametrize("side", [11, 3])
-def test_resize_table__tokens(prefix, side):
+def test_resize_position_embedding__tokens(prefix, side):
     table = torch.randn(1, prefix + 49, 6)
     got = resized(table, (1, prefix + side**2, 6))
     expected = resample_abs_pos_embed(table, [side, side], num_prefix_tokens=prefix)
@@ -37,7 +37,7 @@ def test_resize_table__tokens(prefix, side):
     torch.testing.assert_close(flat, expected[0], rtol=0, atol=1e-6)
 
 
-def test_resize_table__tokens_on_a_grid_that_is_no_square():
+def test_resize_position_embedding__tokens_on_a_grid_that_is_no_square():
     table = torch.randn(1, 1 + 49, 6)
     got = resized(table, (1, 1 + 5 * 13, 6), grid_size=(5, 13))
     expected = resample_abs_pos_embed(table, [5, 13], num_prefix_tokens=1)
@@ -47,7 +47,7 @@ def test_resize_table__tokens_on_a_grid_that_is_no_square():
     assert equal_number.shape == (1, 37, 6)
 
 
-def test_resize_table__prefix_tokens_that_one_side_lacks():
+def test_resize_position_embedding__prefix_tokens_that_one_side_lacks():
     table = torch.randn(1, 1 + 49, 6)
     torch.testing.assert_close(resized(table, (1, 49, 6)), table[:, 1:], rtol=0, atol=0)
     own = torch.randn(1, 5 + 121, 6)
@@ -58,7 +58,7 @@ def test_resize_table__prefix_tokens_that_one_side_lacks():
     torch.testing.assert_close(got[:, 5:], cells, rtol=0, atol=1e-6)
 
 
-def test_resize_table__maps():
+def test_resize_position_embedding__maps():
     table = torch.randn(1, 7, 9, 6)
     expected = resample_abs_pos_embed_nhwc(table, [11, 5])
     got = resized(table, (1, 11, 5, 6))
@@ -69,7 +69,7 @@ def test_resize_table__maps():
 
 @pytest.mark.parametrize("extra", [0, 3])
 @pytest.mark.parametrize(("window", "known"), [((12, 12), False), ((5, 9), True), ((3, 3), False)])
-def test_resize_table__bias_of_windows(extra, window, known):
+def test_resize_position_embedding__bias_of_windows(extra, window, known):
     offsets = (2 * window[0] - 1) * (2 * window[1] - 1)
     table, shape = torch.randn(13 * 13 + extra, 4), (offsets + extra, 4)
     sizes = {"window_size": window} if known else {}
@@ -78,7 +78,7 @@ def test_resize_table__bias_of_windows(extra, window, known):
     torch.testing.assert_close(got, expected, rtol=0, atol=1e-6)
 
 
-def test_resize_table__bias_with_the_class_token_on_one_side():
+def test_resize_position_embedding__bias_with_the_class_token_on_one_side():
     table = torch.randn(13 * 13 + 3, 4)
     got = resized(table, (13 * 13, 4), "relative_position_bias_table")
     torch.testing.assert_close(got, table[:-3], rtol=0, atol=0)
@@ -86,7 +86,7 @@ def test_resize_table__bias_with_the_class_token_on_one_side():
     torch.testing.assert_close(got[-3:], torch.full((3, 4), 7.0), rtol=0, atol=0)
 
 
-def test_resize_table__bias_as_a_map():
+def test_resize_position_embedding__bias_as_a_map():
     table = torch.randn(4, 13, 13)
     got = resized(table, (4, 9, 17), "relative_position_bias_table")
     expected = resize_rel_pos_bias_table_simple(table, (5, 9), (4, 9, 17))
@@ -94,7 +94,7 @@ def test_resize_table__bias_as_a_map():
 
 
 @pytest.mark.parametrize("side", [7, 31])
-def test_resize_table__offsets_along_a_side(side):
+def test_resize_position_embedding__offsets_along_a_side(side):
     table = torch.randn(13, 6)
     got = resized(table, (side, 6), "rel_pos_h")
     expected = functional.interpolate(table.T[None], side, mode="linear")[0].T
@@ -119,15 +119,21 @@ def test_resize_table__offsets_along_a_side(side):
         ("rel_pos_h", (13, 6), (20, 6)),
     ],
 )
-def test_resize_table__other_differences_are_left(name, old, new):
+def test_resize_position_embedding__other_differences_are_left(name, old, new):
     assert resized(torch.randn(old), new, name) is None
 
 
-def test_resize_table__dtypes():
+def test_resize_position_embedding__dtypes():
     half = resized(torch.randn(1, 49, 6).half(), (1, 121, 6))
     assert half.dtype == torch.float16
     assert (
-        resize_table("pos", torch.zeros(1, 4, 6, dtype=torch.long), torch.zeros(1), Owner()) is None
+        resize_position_embedding(
+            "pos", torch.zeros(1, 4, 6, dtype=torch.long), torch.zeros(1), Owner()
+        )
+        is None
     )
     wanted = torch.empty(1, 121, 6, device="meta")
-    assert resize_table("pos_embed", torch.randn(1, 50, 6), wanted, Owner()).device.type == "cpu"
+    assert (
+        resize_position_embedding("pos_embed", torch.randn(1, 50, 6), wanted, Owner()).device.type
+        == "cpu"
+    )

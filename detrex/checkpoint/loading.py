@@ -1,8 +1,8 @@
 """Load weights into a module: bring their names together, make them fit, and report.
 
-Names are paired by `detrex.checkpoint.pairing`. Of the tensors that differ in shape, position
-tables are resampled (`detrex.checkpoint.position_tables`), kernels that see the image adapted where
-it has another number of channels (`detrex.checkpoint.input_kernels`), and all others left out.
+Names are matched by `detrex.checkpoint.matching.key_matching`. Of the tensors that differ in shape,
+position embeddings are resampled, kernels that see the image adapted where it has another number of
+channels (`detrex.checkpoint.matching.input_conv`), and all others left out.
 """
 
 import dataclasses
@@ -15,15 +15,15 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
-from detrex.checkpoint.input_kernels import adapt_kernel, input_kernels, is_for_image
-from detrex.checkpoint.pairing import (
+from detrex.checkpoint.matching.input_conv import adapt_input_conv, input_convs, is_for_image
+from detrex.checkpoint.matching.key_matching import (
     PREFIXES,
-    best_pairing,
+    best_match,
     foreign_names,
     skipped_blocks,
-    without_counters,
+    without_num_batches_tracked,
 )
-from detrex.checkpoint.position_tables import resize_table
+from detrex.checkpoint.matching.position_embeddings import resize_position_embedding
 from detrex.checkpoint.reading.state_dict import read_checkpoint, read_state_dict, tensors_of
 from detrex.checkpoint.report import LoadReport, examples
 from detrex.errors import CheckpointError
@@ -159,8 +159,8 @@ def fit_state_dict(
         report.
     """
     wanted = {n: t for n, t in module.state_dict(keep_vars=True).items() if isinstance(t, Tensor)}
-    best = best_pairing(wanted, state_dict, prefixes, source)
-    inputs = () if in_channels is None else tuple(input_kernels(module, in_channels))
+    best = best_match(wanted, state_dict, prefixes, source)
+    inputs = () if in_channels is None else tuple(input_convs(module, in_channels))
     values, clashes = {}, {}
     changed: dict[str, list[str]] = {"resized": [], "adapted": []}
     for name, origin in best.pairs.items():
@@ -181,10 +181,12 @@ def fit_state_dict(
         matched=tuple(values),
         missing=tuple(
             name
-            for name in without_counters(wanted)
+            for name in without_num_batches_tracked(wanted)
             if name not in best.pairs and id(wanted[name]) not in filled
         ),
-        unexpected=tuple(name for name in without_counters(state_dict) if name not in used),
+        unexpected=tuple(
+            name for name in without_num_batches_tracked(state_dict) if name not in used
+        ),
         mismatched=tuple(clashes),
         shapes=tuple(clashes.values()),
         names=str(best),
@@ -201,8 +203,8 @@ def _made_to_fit(
 ) -> tuple[str, Tensor]:
     """Give a tensor the shape of the module's, where it differs in a way that can be helped."""
     if in_channels is not None and is_for_image(value, target, in_channels):
-        return "adapted", adapt_kernel(value, in_channels)
-    table = resize_table(name, value, target, module)
+        return "adapted", adapt_input_conv(value, in_channels)
+    table = resize_position_embedding(name, value, target, module)
     return ("", value) if table is None else ("resized", table)
 
 
@@ -263,7 +265,7 @@ def _load(
         raise CheckpointError(
             f"{report.source} does not fit {type(module).__name__}: {len(report.matched)} of its "
             f"{report.total} tensors got a value and at least {min_share:.0%} must; the model has "
-            f"{examples(without_counters(module.state_dict()), 2)}, the file has "
+            f"{examples(without_num_batches_tracked(module.state_dict()), 2)}, the file has "
             f"{examples(list(tensors), 2)}: {cure or 'give a file of the same architecture'}"
         )
     for name in report.lacking["input layer"]:

@@ -2,7 +2,7 @@
 
 Each function turns one tensor's name from one family into another and leaves alone what it does not
 know, so that a name may stand behind any prefix (``backbone.body.layer1...``). Which family and
-which prefix a file has is not asked of the user: `detrex.checkpoint.matching` tries them.
+which prefix a file has is not asked of the user: `detrex.checkpoint.loading` tries them.
 """
 
 import re
@@ -60,7 +60,7 @@ def of_old_densenet(name: str) -> str:
     return re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2.", name)
 
 
-FAMILIES: Mapping[str, Callable[[str], str]] = {
+KEY_CONVERSIONS: Mapping[str, Callable[[str], str]] = {
     "same names": same,
     "torchvision to detectron2 ResNet names": torchvision_to_detectron2,
     "detectron2 to torchvision ResNet names": detectron2_to_torchvision,
