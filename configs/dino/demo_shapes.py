@@ -6,24 +6,19 @@ hardware: two CPU cores, under 4 minutes
 box AP:   not a benchmark; see the README for what this act reaches
 """
 
-import detectron2.data.transforms as T
 from detectron2.config import LazyCall as L
-from detectron2.data import build_detection_test_loader, get_detection_dataset_dicts
-from detectron2.evaluation import COCOEvaluator
 from detectron2.layers import ShapeSpec
 from detectron2.solver import WarmupParamScheduler
 from fvcore.common.param_scheduler import CosineParamScheduler
 
 from detrex.config import get_config
-from detrex.data import DetrDatasetMapper
-from detrex.data.datasets import register_coco_json
-from detrex.data.loader import build_train_loader
 from detrex.modeling.backbone import BasicBlock, BasicStem, ResNet
 
 from .models.dino_r50 import model
 
 train = get_config("common/train.py").train
 optimizer = get_config("common/optim.py").AdamW
+dataloader = get_config("common/data/shapes.py").dataloader
 
 
 def _stage(in_channels, out_channels, first_stride):
@@ -57,50 +52,9 @@ model.select_box_nums_for_evaluation = 50
 model.dn_number = 40
 model.device = "${train.device}"
 
-
-def _dataset(name, filter_empty):
-    return L(get_detection_dataset_dicts)(
-        names=L(register_coco_json)(
-            name=f"demo_shapes_{name}",
-            json_file=f"${{dataloader.folder}}/{name}/annotations.json",
-            image_root=f"${{dataloader.folder}}/{name}/images",
-            num_classes="${model.num_classes}",
-        ),
-        filter_empty=filter_empty,
-    )
-
-
-def _mapper(is_train, augmentation):
-    return L(DetrDatasetMapper)(
-        augmentation=augmentation,
-        augmentation_with_crop=None,
-        is_train=is_train,
-        mask_on=False,
-        img_format="RGB",
-    )
-
-
-dataloader = dict(
-    # Where demo/run.py writes the shapes.
-    folder="output/demo/shapes/data",
-    on_bad_image="error",
-    train=L(build_train_loader)(
-        dataset=_dataset("train", filter_empty=True),
-        mapper=_mapper(True, [L(T.RandomFlip)()]),
-        total_batch_size=8,
-        num_workers=0,
-    ),
-    test=L(build_detection_test_loader)(
-        dataset=_dataset("val", filter_empty=False),
-        mapper=_mapper(False, []),
-        num_workers=0,
-    ),
-    evaluator=L(COCOEvaluator)(
-        dataset_name="${..test.dataset.names}",
-        output_dir="${train.output_dir}",
-        use_fast_impl=False,
-    ),
-)
+for _part in ("train", "test"):
+    dataloader[_part].dataset.names.num_classes = "${model.num_classes}"
+dataloader.evaluator.output_dir = "${train.output_dir}"
 
 optimizer.lr = 1e-3
 optimizer.weight_decay = 1e-4

@@ -5,6 +5,8 @@ under ``images/`` and ``annotations.json`` in COCO's format. The same arguments 
 pictures.
 
 Shapes never cover each other, so each box is tight around all of its shape; boxes may overlap.
+Each shape has its outline along the borders of its pixels, a polygon of which pycocotools draws
+exactly these pixels again, and its centre and corners as keypoints.
 """
 
 import argparse
@@ -23,6 +25,14 @@ from PIL import Image, ImageDraw
 logger = logging.getLogger(__name__)
 
 CLASSES = ("circle", "square", "triangle")
+KEYPOINTS = ("center", "top", "top_left", "top_right", "bottom_left", "bottom_right")
+"""What the keypoints are called; a square has no ``top``, a circle has its ``center`` only."""
+
+_CORNER_NAMES = {  # in the order of the outline
+    "circle": (),
+    "square": ("bottom_right", "bottom_left", "top_left", "top_right"),
+    "triangle": ("top", "bottom_right", "bottom_left"),
+}
 
 _SUPERSAMPLING = 4
 _ATTEMPTS_PER_SHAPE = 20
@@ -46,16 +56,31 @@ class Shape:
     mask: np.ndarray
 
     def annotation(self) -> dict[str, Any]:
-        """The COCO fields that follow from the geometry; ``bbox`` is xywh in pixels."""
+        """The COCO fields that follow from the geometry.
+
+        Returns:
+            ``category_id`` from 1, ``bbox`` (xywh in pixels) and ``area`` of the mask,
+            ``iscrowd``, ``segmentation`` (polygons), ``keypoints`` (x, y and 2, or three 0 where
+            the shape has none, for each of `KEYPOINTS`) and ``num_keypoints``.
+        """
         rows, columns = np.flatnonzero(self.mask.any(1)), np.flatnonzero(self.mask.any(0))
         x0, y0, x1, y1 = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
+        keypoints = self.keypoints()
         return {
             "category_id": self.category + 1,
             "bbox": [int(x0), int(y0), int(x1 - x0), int(y1 - y0)],
             "area": int(self.mask.sum()),
             "iscrowd": 0,
-            "segmentation": [np.round(self.outline, 2).ravel().tolist()],
+            "segmentation": [_pixel_outline(self.mask).ravel().tolist()],
+            "keypoints": [v for name in KEYPOINTS for v in keypoints.get(name, (0, 0, 0))],
+            "num_keypoints": len(keypoints),
         }
+
+    def keypoints(self) -> dict[str, tuple[float, float, int]]:
+        """The shape's keypoints by name: x and y as COCO counts, from a pixel's middle, and 2."""
+        corners = zip(_CORNER_NAMES[CLASSES[self.category]], self.outline, strict=False)
+        points = {"center": self.outline.mean(0), **dict(corners)}
+        return {name: (*np.round(xy - 0.5, 2).tolist(), 2) for name, xy in points.items()}
 
 
 def write_shapes_dataset(
@@ -100,7 +125,11 @@ def write_shapes_dataset(
         for shape in shapes:
             number = {"id": len(annotations) + 1, "image_id": index + 1}
             annotations.append(number | shape.annotation())
-    categories = [{"id": index + 1, "name": name} for index, name in enumerate(CLASSES)]
+    spokes = [[1, place] for place in range(2, len(KEYPOINTS) + 1)]  # COCO counts from 1
+    categories = [
+        {"id": index + 1, "name": name, "keypoints": list(KEYPOINTS), "skeleton": spokes}
+        for index, name in enumerate(CLASSES)
+    ]
     coco = {"info": {}, "images": images, "annotations": annotations, "categories": categories}
     json_file = root / "annotations.json"
     json_file.write_text(json.dumps(coco))
@@ -134,10 +163,11 @@ def draw_scene(
         category = int(rng.integers(len(CLASSES)))
         outline = _outline(rng, category, image_size, size_range)
         coverage = _coverage(outline, image_size)
-        if (occupied & (coverage > 0)).any():
+        mask = coverage >= 0.5
+        if (occupied & (coverage > 0)).any() or not mask.any():
             continue
         occupied |= coverage > 0
-        shapes.append(Shape(category, outline, coverage >= 0.5))
+        shapes.append(Shape(category, outline, mask))
         color = _contrasting_color(rng, canvas[coverage > 0].mean(0))
         canvas += coverage[..., None] * (color - canvas)
     canvas += rng.normal(0, _NOISE, canvas.shape)
@@ -172,6 +202,20 @@ def _coverage(outline: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
     # Pillow puts pixel centres at whole numbers, pictures at halves.
     ImageDraw.Draw(fine).polygon([tuple(corner) for corner in (outline * s - 0.5).tolist()], fill=1)
     return np.asarray(fine).reshape(height, s, width, s).mean((1, 3))
+
+
+def _pixel_outline(mask: np.ndarray) -> np.ndarray:
+    """The corners ``(n, 2)`` of the polygon around the pixels of a convex shape, xy in pixels."""
+    rows = np.flatnonzero(mask.any(1))
+    left = mask.argmax(1)[rows]
+    right = left + mask[rows].sum(1)
+    y = np.stack([rows, rows + 1], axis=1).ravel()
+    down = np.stack([right.repeat(2), y], axis=1)
+    up = np.stack([left.repeat(2), y], axis=1)[::-1]
+    points = np.concatenate([down, up])
+    points = points[(points != np.roll(points, 1, axis=0)).any(1)]
+    came, goes = points - np.roll(points, 1, axis=0), np.roll(points, -1, axis=0) - points
+    return points[((came == 0) != (goes == 0)).any(1)]
 
 
 def _background(rng: np.random.Generator, image_size: tuple[int, int]) -> np.ndarray:

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from detrex.data.shapes import CLASSES, draw_scene, main, write_shapes_dataset
+from detrex.data.shapes import CLASSES, KEYPOINTS, draw_scene, main, write_shapes_dataset
 
 SIZE = (61, 83)
 
@@ -30,21 +30,55 @@ def test_write_shapes_dataset__files_and_sizes(dataset):
     assert len({a["id"] for a in coco["annotations"]}) == len(coco["annotations"])
 
 
-def test_write_shapes_dataset__outlines_agree_with_boxes_and_areas(dataset):
+def test_write_shapes_dataset__annotations_fit_the_outlines(dataset):
     coco, _ = dataset
     for annotation in coco["annotations"]:
         drawn = coco_mask.decode(coco_mask.frPyObjects(annotation["segmentation"], *SIZE))[..., 0]
         rows, columns = np.nonzero(drawn)
         x, y, width, height = annotation["bbox"]
-        # Two rasterisers may differ by the pixels on the outline.
-        np.testing.assert_allclose(
-            [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1],
-            [x, y, x + width, y + height],
-            atol=1.01,
-        )
-        np.testing.assert_allclose(drawn.sum(), annotation["area"], rtol=0.25)
-        assert 0 <= x < x + width <= SIZE[1]
-        assert 0 <= y < y + height <= SIZE[0]
+        assert (columns.min(), columns.max() + 1) == (x, x + width)
+        assert (rows.min(), rows.max() + 1) == (y, y + height)
+        assert drawn.sum() == annotation["area"]
+
+
+@pytest.mark.parametrize(
+    ("size", "size_range"),
+    [((61, 83), (0.1, 0.4)), ((29, 17), (0.05, 0.3)), ((83, 61), (0.6, 1.0))],
+)
+def test_annotation__outline_is_drawn_as_exactly_the_mask(size, size_range):
+    for seed in range(20):
+        for shape in draw_scene(np.random.default_rng(seed), size, 5, size_range)[1]:
+            (polygon,) = shape.annotation()["segmentation"]
+            drawn = coco_mask.decode(coco_mask.frPyObjects([polygon], *size))[..., 0]
+            np.testing.assert_array_equal(drawn, shape.mask)
+
+
+def test_annotation__keypoints_are_corners_and_centre():
+    seen = set()
+    for seed in range(9):
+        for shape in draw_scene(np.random.default_rng(seed), SIZE, 5, (0.2, 0.4))[1]:
+            annotation = shape.annotation()
+            triples = np.reshape(annotation["keypoints"], (-1, 3))
+            points = {n: t[:2] + 0.5 for n, t in zip(KEYPOINTS, triples, strict=True) if t[2] == 2}
+            assert len(points) == annotation["num_keypoints"]
+            assert not triples[triples[:, 2] == 0].any()
+            rows, columns = np.nonzero(shape.mask)
+            middle = np.array([columns.mean(), rows.mean()]) + 0.5
+            np.testing.assert_allclose(points.pop("center"), middle, atol=0.8)
+            for name, (x, y) in points.items():
+                assert np.abs(shape.outline - [x, y]).sum(1).min() < 0.02
+                assert ("left" in name) == (x < middle[0]) or name == "top"
+                assert ("top" in name) == (y < middle[1])
+            seen.add((CLASSES[shape.category], *sorted(points)))
+    sides = ("bottom_left", "bottom_right")
+    square = ("square", *sides, "top_left", "top_right")
+    assert seen == {("circle",), square, ("triangle", *sides, "top")}
+
+
+def test_draw_scene__shapes_have_pixels():
+    for seed in range(20):
+        _, shapes = draw_scene(np.random.default_rng(seed), (16, 16), 9, (0.05, 0.1))
+        assert all(shape.mask.any() for shape in shapes)
 
 
 def test_draw_scene__shapes_are_disjoint_and_boxes_tight():
