@@ -13,7 +13,7 @@ import timm
 import torch
 from torch import nn
 
-from detrex.cli.dry_run import SavedBytes
+from detrex.engine.dry_run import SavedBytes
 from detrex.modeling.backbone.checkpointing import checkpoint_blocks
 
 MODELS = (

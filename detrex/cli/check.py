@@ -62,6 +62,7 @@ def _check(arguments: argparse.Namespace) -> int:
     from detrex.cli.catalogue import parse_size
     from detrex.config import load_config
     from detrex.config.validation import misspelt_keys
+    from detrex.engine.dry_run import training_size
 
     cfg = load_config(arguments.config)
     findings = static_findings(cfg, arguments.overrides)
@@ -110,37 +111,11 @@ def _data(cfg: Any, findings: Sequence[str]) -> tuple[list[Any], list[str]]:
 def _dry_run(cfg: Any, size: tuple[int, int]) -> Any:
     from omegaconf import DictConfig
 
-    from detrex.cli.dry_run import dry_run
     from detrex.config.validation import peek
+    from detrex.engine.dry_run import dry_run
 
     model = peek(cfg, "model")
     return dry_run(model, size) if isinstance(model, DictConfig) and "_target_" in model else None
-
-
-def training_size(cfg: Any) -> tuple[int, int]:
-    """Give the largest image that the training augmentation makes.
-
-    Args:
-        cfg: the whole config.
-
-    Returns:
-        Height and width in pixels; 800 x 1333 where no resizing with a shortest and a longest side
-        says so, for the pictures themselves are not opened.
-    """
-    from omegaconf import ListConfig
-
-    from detrex.cli.dry_run import DEFAULT_SIZE
-    from detrex.config.lint import lazy_calls
-    from detrex.config.validation import peek, read
-
-    sizes = []
-    for _, call in lazy_calls(peek(cfg, "dataloader.train.mapper"), ""):
-        edge, longest = read(call, "short_edge_length"), read(call, "max_size")
-        edges = edge if isinstance(edge, ListConfig) else [edge]
-        numbers = [value for value in (*edges, longest) if isinstance(value, int) and value > 0]
-        if len(numbers) == len(edges) + 1 > 1:  # other values are no sizes, and told as mistakes
-            sizes.append((max(numbers[:-1]), numbers[-1]))
-    return max(sizes, default=DEFAULT_SIZE)
 
 
 def text_of(

@@ -1,6 +1,6 @@
 """Training and evaluation: everything that ``tools/train_net.py`` does, importable.
 
-cli          command line -> config -> processes
+command_line  command line -> config -> processes
 overrides    key=value onto a config
 preflight    mistakes of a config that show before anything is built
 launch       one process or many
@@ -10,7 +10,7 @@ evaluation   metrics of a model, and of its EMA
 distributed  devices, DDP, agreement between ranks
 """
 
-from detrex.engine.cli import argument_parser, load_run_config, main, run
+from detrex.engine.command_line import argument_parser, load_run_config, main, run
 from detrex.engine.evaluation import do_test
 from detrex.engine.launch import launch
 from detrex.engine.overrides import apply_overrides

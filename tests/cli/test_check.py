@@ -3,11 +3,8 @@ import logging
 import re
 
 import pytest
-from omegaconf import OmegaConf
 
 from detrex.cli import main
-from detrex.cli.check import training_size
-from detrex.config import get_config
 from detrex.config.config import configs_root
 from detrex.data.shapes import write_shapes_dataset
 
@@ -126,8 +123,3 @@ def test_check__bad_size(capsys):
         main(["check", SHAPES, "--size", "wide"])
     assert error.value.code == 2
     assert "--size expects e.g. 800x1333" in capsys.readouterr().err
-
-
-def test_training_size__is_the_augmentations():
-    assert training_size(get_config("dino/dino_r50_4scale_12ep.py")) == (800, 1333)
-    assert training_size(OmegaConf.create({"model": 1})) == (800, 1333)

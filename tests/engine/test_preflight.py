@@ -8,10 +8,10 @@ from fvcore.common.param_scheduler import MultiStepParamScheduler
 from omegaconf import OmegaConf
 
 from detrex.cli.check import static_findings
-from detrex.cli.dry_run import dry_run
 from detrex.config import get_config, load_config
 from detrex.config.config import configs_root
-from detrex.engine import build_model, build_optimizer, cli, preflight
+from detrex.engine import build_model, build_optimizer, command_line, preflight
+from detrex.engine.dry_run import dry_run
 from detrex.engine.preflight import check_config, find_mistakes
 from detrex.errors import ConfigError, DetrexError
 from tests.reference.malformed import BROKEN, LEGAL, REFUSED
@@ -88,9 +88,9 @@ def verdicts(shapes, tmp_path, monkeypatch):
     monkeypatch.setattr(preflight, "find_mistakes", find_once)
 
     def of_both(text):
-        monkeypatch.setattr(cli, "load_config", lambda _: shapes(text))
+        monkeypatch.setattr(command_line, "load_config", lambda _: shapes(text))
         try:
-            cfg = cli.load_run_config(argparse.Namespace(**vars(FLAGS), opts=[text]))
+            cfg = command_line.load_run_config(argparse.Namespace(**vars(FLAGS), opts=[text]))
             if text not in LEGAL:
                 build_optimizer(cfg, build_model(cfg, 0))
             said = ""

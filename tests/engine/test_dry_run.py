@@ -3,10 +3,18 @@ import torch
 from detectron2.config import LazyCall as L
 from detectron2.config import instantiate
 from detectron2.modeling import SwinTransformer
+from omegaconf import OmegaConf
 from torch import nn
 
-from detrex.cli.dry_run import SavedBytes, build_on_meta, count_parameters, dry_run, without_weights
 from detrex.config import get_config
+from detrex.engine.dry_run import (
+    SavedBytes,
+    build_on_meta,
+    count_parameters,
+    dry_run,
+    training_size,
+    without_weights,
+)
 from detrex.modeling.backbone import TimmBackbone, TorchvisionBackbone
 
 
@@ -99,3 +107,8 @@ def test_without_weights__fetches_nothing_and_says_so():
 )
 def test_build_on_meta__network_that_computes_in_its_constructor(call):
     assert all(parameter.is_meta for parameter in build_on_meta(call).parameters())
+
+
+def test_training_size__is_the_augmentations():
+    assert training_size(get_config("dino/dino_r50_4scale_12ep.py")) == (800, 1333)
+    assert training_size(OmegaConf.create({"model": 1})) == (800, 1333)

@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 from detectron2.config import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from detrex.config.lint import lazy_calls
+from detrex.config.validation import peek, read
 
 Size = tuple[int, int]
 
@@ -76,6 +77,26 @@ def dry_run(model: DictConfig, size: Size) -> DryRun:
         seen.parameters = count_parameters(detector)
         _attempt(seen, "model", lambda: _run(detector, seen))
     return seen
+
+
+def training_size(cfg: Any) -> tuple[int, int]:
+    """Give the largest image that the training augmentation makes.
+
+    Args:
+        cfg: the whole config.
+
+    Returns:
+        Height and width in pixels; 800 x 1333 where no resizing with a shortest and a longest side
+        says so, for the pictures themselves are not opened.
+    """
+    sizes = []
+    for _, call in lazy_calls(peek(cfg, "dataloader.train.mapper"), ""):
+        edge, longest = read(call, "short_edge_length"), read(call, "max_size")
+        edges = edge if isinstance(edge, ListConfig) else [edge]
+        numbers = [value for value in (*edges, longest) if isinstance(value, int) and value > 0]
+        if len(numbers) == len(edges) + 1 > 1:  # other values are no sizes, and told as mistakes
+            sizes.append((max(numbers[:-1]), numbers[-1]))
+    return max(sizes, default=DEFAULT_SIZE)
 
 
 def without_weights(model: DictConfig, notes: list[str]) -> DictConfig:
