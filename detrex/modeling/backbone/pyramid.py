@@ -12,13 +12,13 @@ A level whose stride the network has is that map, untouched. The others are made
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from detrex.errors import BackboneError
+from detrex.errors import BackboneError, did_you_mean
 from detrex.layers import LayerNorm
 
 from .features import Feature, FeatureTable
@@ -112,6 +112,80 @@ def check_out_strides(out_strides: Sequence[int], strides: Sequence[int], who: s
             "choose among these, each level at most once; coarser levels are the neck's (num_outs)."
         )
     return given
+
+
+def requested_strides(
+    out_strides: Sequence[int] | None,
+    out_features: Sequence[str] | None,
+    strides: Sequence[int],
+    who: str,
+) -> Sequence[int] | None:
+    """Settle what a user asks for by stride, or by the names that detectron2 gives to strides.
+
+    Args:
+        out_strides: strides in pixels.
+        out_features: names as of `level_name`.
+        strides: those of the network's maps.
+        who: name of the network, for the message.
+
+    Returns:
+        The strides of `out_features` in their order, `out_strides` as they are, or None.
+
+    Raises:
+        TypeError: `out_features` is not a sequence of names.
+        BackboneError: both are given, or a name is not that of a level, or is given twice.
+    """
+    if out_features is None:
+        return out_strides
+    levels = _strides_by_name(strides)
+    names = check_out_features(out_features, levels, who)
+    if out_strides is not None:
+        raise BackboneError(
+            f"got out_features={names} beside out_strides={out_strides!r}, which say the same in "
+            "two ways: leave one of them out."
+        )
+    return [levels[name] for name in names]
+
+
+def check_out_features(
+    out_features: Sequence[str], choices: Collection[str], who: str
+) -> list[str]:
+    """Check the names of outputs that a user asks for.
+
+    Args:
+        out_features: names of levels.
+        choices: those that the network has.
+        who: name of the network, for the message.
+
+    Returns:
+        The names, in the order given.
+
+    Raises:
+        TypeError: something that is not a sequence of names.
+        BackboneError: no name, one that is not among `choices`, or one given twice.
+    """
+    is_row = isinstance(out_features, Iterable) and not isinstance(out_features, str)
+    names = list(out_features) if is_row else []
+    if not is_row or not all(isinstance(name, str) for name in names):
+        raise TypeError(
+            "out_features must be a sequence of names such as ('res3', 'res4', 'res5'), got "
+            f"{out_features!r}."
+        )
+    unknown = [name for name in names if name not in choices]
+    if not names or unknown or len(set(names)) < len(names):
+        hint = did_you_mean(unknown[0], choices) if unknown else ""
+        raise BackboneError(
+            f"{who} gives the levels {', '.join(choices)}, got out_features={names}: name some of "
+            f"these, each at most once.{hint}"
+        )
+    return names
+
+
+def _strides_by_name(strides: Iterable[int]) -> dict[str, int]:
+    """Strides that a network has, or that are made, by name; of two the one nearer to its power."""
+    powers_last = sorted({*strides, *MADE_STRIDES}, key=lambda s: abs(math.log2(s) % 1 - 0.5))
+    named = {level_name(stride): stride for stride in powers_last}
+    return dict(sorted(named.items(), key=lambda item: item[1]))
 
 
 def plan_levels(

@@ -13,7 +13,13 @@ from .freezing import check_freeze_at, plan_stages
 from .norms import chosen_norm
 from .preprocess import Preprocess
 from .probing import look_at, unused_parameters
-from .pyramid import Level, check_out_strides, plan_levels, taps_and_levels
+from .pyramid import (
+    Level,
+    check_out_strides,
+    plan_levels,
+    requested_strides,
+    taps_and_levels,
+)
 from .timm_network import NetworkFacts, check_name, create_network, native_norm, network_facts
 from .wrapped import (
     WrappedBackbone,
@@ -58,6 +64,7 @@ class TimmBackbone(WrappedBackbone):
             synchronised one the network is built with its own batch norms, gets its weights, and
             then has them converted exactly.
         out_strides: strides of the outputs in pixels, such as ``(8, 16, 32)``.
+        out_features: the same by detectron2's names, such as ``("res3", "res4", "res5")``.
         out_channels: channels of the levels that are made; by default those of the network.
         weights: True for timm's default weights, one of its tags, a file (``.pth``, ``.pkl``,
             ``.safetensors``, ...) or a folder, an address (``https://``, ``hf-hub:``,
@@ -95,6 +102,7 @@ class TimmBackbone(WrappedBackbone):
         norm_layer: Any = None,
         *,
         out_strides: Sequence[int] | None = None,
+        out_features: Sequence[str] | None = None,
         out_channels: int | None = None,
         weights: bool | str | Path | Mapping[str, Any] | None = None,
         frozen_norm: bool = False,
@@ -116,6 +124,7 @@ class TimmBackbone(WrappedBackbone):
         with norm.naming():
             facts = network_facts(model_name, keywords)
         self.offered = facts.taps
+        out_strides = requested_strides(out_strides, out_features, facts.strides, model_name)
         taps, levels = _selected(model_name, facts, out_strides, out_indices)
         indices = sorted({int(tap.source) for tap in taps})
         self._positions = {tap.name: indices.index(int(tap.source)) for tap in taps}

@@ -19,7 +19,13 @@ from .freezing import check_freeze_at, plan_stages
 from .norms import chosen_norm, norm_kind
 from .preprocess import Preprocess
 from .probing import look_at
-from .pyramid import Level, check_out_strides, plan_levels, taps_and_levels
+from .pyramid import (
+    Level,
+    check_out_strides,
+    plan_levels,
+    requested_strides,
+    taps_and_levels,
+)
 from .torchvision_classifier import build_classifier, check_classifier
 from .torchvision_nodes import (
     DEFAULT_RETURN_NODES,
@@ -73,6 +79,7 @@ class TorchvisionBackbone(WrappedBackbone):
         tracer_kwargs: keywords of torchvision's tracer.
         suppress_diff_warnings: do not warn where the graph differs between the modes.
         out_strides: strides of the outputs in pixels, such as ``(8, 16, 32)``.
+        out_features: the same by detectron2's names, such as ``("res3", "res4", "res5")``.
         out_channels: channels of the levels that are made; by default those of the network.
         in_channels: channels of the image; pretrained kernels are adapted.
         weights: True for torchvision's default weights, a member of its enum or its name
@@ -114,6 +121,7 @@ class TorchvisionBackbone(WrappedBackbone):
         suppress_diff_warnings: bool = False,
         *,
         out_strides: Sequence[int] | None = None,
+        out_features: Sequence[str] | None = None,
         out_channels: int | None = None,
         in_channels: int = 3,
         weights: Any | str | Path | None = None,
@@ -144,6 +152,8 @@ class TorchvisionBackbone(WrappedBackbone):
             set_input_channels(network, in_channels)
             offer = look_for_nodes(network, who, in_channels)
         self.offered = offer.nodes
+        strides = [node.stride for node in offer.nodes]
+        out_strides = requested_strides(out_strides, out_features, strides, who)
         taps: Sequence[Feature] = ()
         levels = None
         if out_strides is None:
@@ -227,8 +237,8 @@ def _selected(
     """Choose nodes by stride, and the levels to be made of them."""
     if any(given is not None and given is not DEFAULT_RETURN_NODES for given in nodes):
         raise BackboneError(
-            f"got out_strides={tuple(out_strides)} beside return nodes, which say the same in two "
-            "ways: leave one of them out."
+            f"got strides ({', '.join(map(str, out_strides))}) by out_strides or out_features "
+            "beside return nodes, which say the same in two ways: leave one of them out."
         )
     strides = check_out_strides(out_strides, [node.stride for node in offer.nodes], who)
     return taps_and_levels(plan_levels(strides, offer.nodes), offer.input_rule)

@@ -1,6 +1,6 @@
 """torchvision's ResNet with frozen batch norms, as the DETR family (arXiv:2005.12872) uses it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -15,6 +15,7 @@ from detrex.errors import BackboneError, did_you_mean
 from .channels import set_input_channels
 from .freezing import KeepsFrozen
 from .preprocess import IMAGENET, Preprocess
+from .pyramid import check_out_features
 from .torchvision_classifier import build_classifier
 from .torchvision_weights import first_weights
 from .weights import load_network_weights
@@ -25,6 +26,8 @@ __all__ = ["FrozenBatchNorm2d", "TorchvisionResNet"]
 _STRIDES = {"conv1": 2, "bn1": 2, "relu": 2, "maxpool": 4} | {
     f"layer{i}": 2 ** (i + 1) for i in range(1, 5)
 }
+_DEFAULT_LAYERS: Mapping[str, str] = MappingProxyType({"layer4": "res5"})
+_LAYER_OF = {"stem": "maxpool"} | {f"res{i + 1}": f"layer{i}" for i in range(1, 5)}
 _TRAINED = ("layer2", "layer3", "layer4")
 
 
@@ -43,6 +46,8 @@ class TorchvisionResNet(KeepsFrozen, Backbone):
         weights: True for torchvision's default weights, an enum member or its name, a file, an
             address, or a state dict; see `load_network_weights`.
         in_channels: channels of the image; pretrained kernels are adapted.
+        out_features: in the place of `return_layers`, outputs by detectron2's names: ``"stem"``,
+            ``"res2"`` (``layer1``) ... ``"res5"`` (``layer4``).
 
     Raises:
         BackboneError: an unknown network, layer or name of weights, or a dilation that the network
@@ -57,12 +62,13 @@ class TorchvisionResNet(KeepsFrozen, Backbone):
         self,
         name: str,
         train_backbone: bool,
-        return_layers: Mapping[str, str] = MappingProxyType({"layer4": "res5"}),
+        return_layers: Mapping[str, str] = _DEFAULT_LAYERS,
         dilation: bool = False,
         *,
         pretrained: bool = False,
         weights: Any | str | Path | None = None,
         in_channels: int = 3,
+        out_features: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
         if not name.startswith(("resnet", "resnext", "wide_resnet")):
@@ -82,7 +88,7 @@ class TorchvisionResNet(KeepsFrozen, Backbone):
             replace_stride_with_dilation=[False, False, dilation],
         )
         set_input_channels(network, in_channels)
-        layers = _check_layers(return_layers)
+        layers = _check_layers(_requested_layers(return_layers, out_features))
         self.body = IntermediateLayerGetter(network, layers)
         if pretrained:
             source = first_weights(name)
@@ -116,6 +122,20 @@ class TorchvisionResNet(KeepsFrozen, Backbone):
     def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         """Map images ``(N, in_channels, H, W)`` to ``{name: (N, C, H / stride, W / stride)}``."""
         return dict(self.body(x))
+
+
+def _requested_layers(
+    return_layers: Mapping[str, str], out_features: Sequence[str] | None
+) -> Mapping[str, str]:
+    if out_features is None:
+        return return_layers
+    names = check_out_features(out_features, _LAYER_OF, "torchvision's ResNet")
+    if return_layers is not _DEFAULT_LAYERS:
+        raise BackboneError(
+            f"got out_features={names} beside return_layers={dict(return_layers)}, "
+            "which say the same in two ways: leave one of them out."
+        )
+    return {_LAYER_OF[name]: name for name in names}
 
 
 def _check_layers(return_layers: Mapping[str, str]) -> dict[str, str]:

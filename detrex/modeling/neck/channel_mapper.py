@@ -40,7 +40,7 @@ class ChannelMapper(nn.Module):
 
     Raises:
         ConfigError: when ``in_features`` is empty, names a map that ``input_shapes`` does not have,
-            or has more maps than ``num_outs``.
+            ends before the coarsest map where levels are added, or has more maps than ``num_outs``.
 
     Example:
         >>> neck = ChannelMapper(out_channels=8).connect(
@@ -130,6 +130,12 @@ class ChannelMapper(nn.Module):
         names = _by_stride(input_shapes) if self.in_features is None else self.in_features
         _require(names, input_shapes, source)
         num_outs = _check_count(names, self._num_outs)
+        ordered = _by_stride({name: input_shapes[name] for name in names})
+        if num_outs > len(names) and ordered != names:
+            raise ConfigError(
+                f"the neck makes coarser levels of the last of its maps {names}, which is not the "
+                f"coarsest: name the finest map first, in_features={ordered}, or leave it out."
+            )
         self.input_shapes, self.in_features = dict(input_shapes), names
         channels = [input_shapes[name].channels for name in names]
         kernel_size, stride = self._mapping

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from detectron2.modeling.backbone import Backbone
 from detectron2.modeling.backbone.vit import SimpleFeaturePyramid
+from omegaconf import ListConfig
 from torch.testing import assert_close
 
 from detrex.errors import BackboneError
@@ -16,6 +17,7 @@ from detrex.modeling.backbone.pyramid import (
     check_out_strides,
     level_name,
     plan_levels,
+    requested_strides,
     taps_and_levels,
     whole_cells,
 )
@@ -84,6 +86,47 @@ def test_check_out_strides__must_be_integers(given):
 
 def test_check_out_strides__keeps_the_order():
     assert check_out_strides((32, 8), (8, 16, 32), "net") == [32, 8]
+
+
+@pytest.mark.parametrize(
+    ("offered", "names", "expected"),
+    [
+        ((4, 8, 16, 32), ["res5", "res3"], [32, 8]),
+        ((2, 4, 8), ("res1", "res2", "res5"), [2, 4, 32]),  # what the network has, and a made one
+        ((16, 32, 64), ListConfig(["res4", "res6"]), [16, 64]),
+        ((12, 17), ["res4"], [16]),  # of two strides with one name the power of two
+        ((14,), ["res4"], [16]),
+        ((24, 48), ["res6"], [48]),  # 64 is not made
+    ],
+)
+def test_requested_strides__are_those_of_the_names(offered, names, expected):
+    assert requested_strides(None, names, offered, "net") == expected
+
+
+@pytest.mark.parametrize(
+    ("names", "match"),
+    [
+        (["res3", "ress4"], r"net gives the levels res1, res2.*got.*'ress4'.*Did you mean 'res4'"),
+        (["res6"], r"gives the levels res1, res2, res3, res4, res5, got out_features=\['res6'\]"),
+        (["res3", "res3"], "each at most once"),
+        ([], "name some of these"),
+        (["p3"], "name some of these"),
+    ],
+)
+def test_requested_strides__names_what_there_is(names, match):
+    with pytest.raises(BackboneError, match=match):
+        requested_strides(None, names, (2, 4, 8, 16), "net")
+
+
+@pytest.mark.parametrize("given", ["res3", 3, [3], True])
+def test_requested_strides__must_be_names(given):
+    with pytest.raises(TypeError, match="sequence of names such as"):
+        requested_strides(None, given, (8, 16), "net")
+
+
+def test_requested_strides__says_it_once():
+    with pytest.raises(BackboneError, match=r"\['res3'\] beside out_strides=\(8,\).*leave one"):
+        requested_strides((8,), ["res3"], (8, 16), "net")
 
 
 def test_level_name():

@@ -51,6 +51,15 @@ def test_output_shape__channels(name, channels):
     assert found == [(channels >> (4 - i), 2 ** (i + 1)) for i in range(1, 5)]
 
 
+def test_out_features__are_the_layers_of_detectron2s_names():
+    with torch.device("meta"):
+        backbone = TorchvisionResNet("resnet18", False, out_features=["stem", "res2", "res5"])
+        outputs = backbone(torch.empty(1, 3, 64, 96))
+    assert list(outputs) == ["stem", "res2", "res5"]
+    for name, spec in backbone.output_shape().items():
+        assert outputs[name].shape == (1, spec.channels, 64 // spec.stride, 96 // spec.stride)
+
+
 def test_dilation__keeps_stride_16():
     backbone = TorchvisionResNet("resnet50", False, dilation=True)
     assert backbone.output_shape()["res5"].stride == 16
@@ -72,6 +81,11 @@ def test_weights__from_a_file(tmp_path):
         ({"name": "resnet18", "dilation": True}, "basic blocks, which cannot be dilated"),
         ({"name": "resnet18", "return_layers": {"layr4": "x"}}, "'layr4' .*Did you mean 'layer4'"),
         ({"name": "resnet18", "return_layers": {}}, "return_layers is empty"),
+        ({"name": "resnet18", "out_features": ["re5"]}, "levels stem, res2.*Did you mean 'res5'"),
+        (
+            {"name": "resnet18", "out_features": ["res5"], "return_layers": {"layer4": "a"}},
+            "leave one of them out",
+        ),
     ],
 )
 def test_constructor__explains_what_will_not_do(options, match):

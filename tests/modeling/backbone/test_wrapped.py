@@ -6,6 +6,10 @@ import pickle
 import pytest
 import torch
 import torch.nn.functional as F
+from detectron2 import model_zoo
+from detectron2.config import LazyCall as L
+from detectron2.config import instantiate
+from omegaconf import ListConfig
 from torch.testing import assert_close
 
 from detrex.errors import BackboneError
@@ -75,6 +79,43 @@ def test_out_strides__order_and_names():
         "res5": 32,
         "res3": 8,
     }
+
+
+@pytest.mark.parametrize(
+    ("wrapper", "name"),
+    [
+        (TimmBackbone, "test_resnet"),
+        (TimmBackbone, "test_vit"),
+        (TorchvisionBackbone, "mobilenet_v3_small"),
+    ],
+)
+def test_out_features__say_the_same_as_out_strides(wrapper, name):
+    torch.manual_seed(0)
+    by_stride = wrapper(name, out_strides=(16, 8)).eval()
+    torch.manual_seed(0)
+    by_name = wrapper(name, out_features=ListConfig(["res4", "res3"])).eval()
+    image = torch.randn(2, 3, 53, 71)
+    outputs = by_name(image)
+    assert list(outputs) == ["res4", "res3"]
+    assert by_name.output_shape() == by_stride.output_shape()
+    for level, expected in by_stride(image).items():
+        assert_close(outputs[level], expected, rtol=0, atol=0)
+
+
+def test_out_features__contradict_nodes():
+    with pytest.raises(BackboneError, match="by out_strides or out_features beside return nodes"):
+        TorchvisionBackbone("resnet18", return_nodes={"layer4": "res5"}, out_features=["res5"])
+
+
+def test_out_features__are_what_fpn_takes_from_the_config():
+    model = model_zoo.get_config("common/models/mask_rcnn_fpn.py").model
+    model.backbone.bottom_up = L(TimmBackbone)(
+        model_name="test_resnet", out_features=["res2", "res3", "res4", "res5"]
+    )
+    backbone = instantiate(model.backbone).eval()
+    outputs = backbone(torch.randn(2, 3, 96, 160))
+    assert list(outputs) == ["p2", "p3", "p4", "p5", "p6"]
+    assert_close(outputs["p6"], F.max_pool2d(outputs["p5"], 1, 2), rtol=0, atol=0)
 
 
 def test_out_strides__taps_by_index():

@@ -231,6 +231,12 @@ def test_connect__unknown_map():
         neck.connect(_offered())
 
 
+def test_connect__coarser_map_before_a_finer_one():
+    shapes = {name: ShapeSpec(channels=4, stride=8 << i) for i, name in enumerate(CHANNELS)}
+    with pytest.raises(ConfigError, match=r"finest map first, in_features=\['res3', 'res5'\]"):
+        ChannelMapper(in_features=["res5", "res3"], num_outs=3).connect(shapes)
+
+
 def test_connect__more_maps_than_levels():
     with pytest.raises(ConfigError, match=r"num_outs is 2, but in_features has 3 maps \['res3'"):
         ChannelMapper(num_outs=2).connect(_offered())
