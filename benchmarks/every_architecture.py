@@ -13,7 +13,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from detrex.cli.rebuild import architectures, survey_all
+from detrex.catalog.rebuild import architectures, survey_all
 
 
 def main() -> None:

@@ -1,23 +1,22 @@
-"""``detrex backbones``: search the catalogue; its further words are in show.py and rebuild.py."""
+"""``detrex backbones``: search the catalog, or have it made anew."""
 
 import argparse
+import functools
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from detrex.cli.catalogue import (
+from detrex.catalog.table import (
     LIBRARIES,
-    Catalogue,
+    Catalog,
     Entry,
     Query,
-    parse_integers,
-    parse_number,
-    parse_size,
-    read_catalogue,
+    read_catalog,
     to_json,
 )
+from detrex.cli.arguments import parse_integers, parse_number, parse_size, typed
 
 _EXAMPLES = """examples:
   detrex backbones --strides 8,16,32 --max-params 40M
@@ -38,8 +37,8 @@ def add_parser(commands: Any) -> None:
     """
     parser = commands.add_parser(
         "backbones",
-        help="search all architectures of timm and torchvision, or look at one",
-        description="Search all architectures of timm and torchvision, or look at one.",
+        help="search all architectures of timm and torchvision, or describe one",
+        description="Search all architectures of timm and torchvision, or describe one.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -53,30 +52,30 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument(
         "--size",
-        type=_typed(parse_size, "800x1333"),
+        type=typed(parse_size, "800x1333"),
         default=(800, 1333),
         metavar="HEIGHTxWIDTH",
         help="show: an image, 800x1333 by default",
     )
     parser.add_argument("--output", type=Path, help="rebuild: the table's file")
     parser.add_argument("--jobs", type=int, default=1, help="rebuild: processes")
-    parser.add_argument("--only", default="*", help="rebuild: names to look at, others are kept")
+    parser.add_argument("--only", default="*", help="rebuild: names to analyse, others are kept")
     parser.set_defaults(run=run, parser=parser)
 
 
 def _add_search_options(parser: argparse.ArgumentParser) -> None:
     options = parser.add_argument_group("search")
     options.add_argument(
-        "--strides", type=_typed(parse_integers, "8,16,32"), default=(), metavar="N,N"
+        "--strides", type=typed(parse_integers, "8,16,32"), default=(), metavar="N,N"
     )
     options.add_argument(
-        "--channels", type=_typed(parse_integers, "256,512"), default=(), metavar="N,N"
+        "--channels", type=typed(parse_integers, "256,512"), default=(), metavar="N,N"
     )
     options.add_argument(
-        "--min-params", type=_typed(parse_number, "5M"), metavar="N", help="e.g. 5M"
+        "--min-params", type=typed(parse_number, "5M"), metavar="N", help="e.g. 5M"
     )
     options.add_argument(
-        "--max-params", type=_typed(parse_number, "40M"), metavar="N", help="e.g. 40M"
+        "--max-params", type=typed(parse_number, "40M"), metavar="N", help="e.g. 40M"
     )
     options.add_argument("--max-gflops", type=float, metavar="X", help="for 640 x 640 pixels")
     options.add_argument("--norm", choices=["batch", "layer", "group", "rms", "none"])
@@ -89,18 +88,6 @@ def _add_search_options(parser: argparse.ArgumentParser) -> None:
     options.add_argument("--library", choices=LIBRARIES)
     options.add_argument("--sort", choices=["params", "gflops", "name"], default="params")
     options.add_argument("--limit", type=int, metavar="N", help="print at most N")
-
-
-def _typed(read: Callable[[str], Any], example: str) -> Callable[[str], Any]:
-    """Let a misread option say what was expected."""
-
-    def value(text: str) -> Any:
-        try:
-            return read(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"expected e.g. {example}, got {text!r}") from None
-
-    return value
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -118,42 +105,44 @@ def run(arguments: argparse.Namespace) -> int:
     if action in ("show", "nodes") and len(names) != 1:
         arguments.parser.error(f"`{action}` needs one name, such as `{action} resnet50`")
     if action == "rebuild":
-        from detrex.cli.rebuild import rebuild
+        from detrex.catalog.rebuild import rebuild
 
-        return rebuild(arguments.output, arguments.jobs, arguments.only)
+        told = functools.partial(print, file=sys.stderr)
+        print(rebuild(arguments.output, arguments.jobs, arguments.only, told))
+        return 0
     if action == "show":
-        from detrex.cli.show import show
+        from detrex.cli.backbones_show import show
 
         return show(names[0], arguments.library, arguments.size, arguments.json)
     if action == "nodes":
-        from detrex.cli.show import show_nodes
+        from detrex.cli.backbones_show import show_nodes
 
         return show_nodes(names[0], arguments.json)
-    return search(read_catalogue(), arguments)
+    return search(read_catalog(), arguments)
 
 
-def search(catalogue: Catalogue, arguments: argparse.Namespace) -> int:
-    """Print what is found in a catalogue.
+def search(catalog: Catalog, arguments: argparse.Namespace) -> int:
+    """Print what is found in a catalog.
 
     Args:
-        catalogue: where to search.
+        catalog: where to search.
         arguments: as parsed.
 
     Returns:
         Exit status: 0, or 1 where nothing is found.
     """
-    found = catalogue.search(query_of(arguments), arguments.sort)
+    found = catalog.search(query_of(arguments), arguments.sort)
     shown = found[: arguments.limit]
     if arguments.json:
         print(to_json(shown))
     else:
         print(table(shown, shutil.get_terminal_size().columns))
-        print(f"{len(found)} of {len(catalogue.entries)} architectures", end="")
+        print(f"{len(found)} of {len(catalog.entries)} architectures", end="")
         print(f", {len(shown)} shown" if len(shown) < len(found) else "", end="")
         print("; one of them: detrex backbones show NAME" if found else "")
-    for library, version in catalogue.outdated().items():
+    for library, version in catalog.outdated().items():
         print(
-            f"detrex: the table was made with {library} {catalogue.versions[library]} and "
+            f"detrex: the table was made with {library} {catalog.versions[library]} and "
             f"{version} is installed: `detrex backbones rebuild` makes it anew.",
             file=sys.stderr,
         )

@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from detrex.cli.catalogue import parse_size
+    from detrex.cli.arguments import parse_size
     from detrex.config import load_config
     from detrex.config.validation import misspelt_keys
     from detrex.engine.dry_run import training_size

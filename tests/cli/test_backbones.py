@@ -3,16 +3,16 @@ import shutil
 
 import pytest
 
+from detrex.catalog.table import Entry, write_catalog
 from detrex.cli import main
 from detrex.cli.backbones import table
-from detrex.cli.catalogue import Entry, write_catalogue
-from tests.cli.test_catalogue import NET, PLAIN
+from tests.catalog.test_table import NET, PLAIN
 
 
 @pytest.fixture(autouse=True)
 def _table_of_two(tmp_path, monkeypatch):
     monkeypatch.setenv("DETREX_CACHE", str(tmp_path))
-    write_catalogue([NET, PLAIN], tmp_path / "backbones.csv")
+    write_catalog([NET, PLAIN], tmp_path / "backbones.csv")
 
 
 def test_search__prints_a_table_and_a_count(capsys):

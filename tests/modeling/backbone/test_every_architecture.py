@@ -10,7 +10,7 @@ import timm
 import torch
 import torchvision
 
-from detrex.cli.catalogue import packaged_file, read_catalogue
+from detrex.catalog.table import packaged_file, read_catalog
 from detrex.modeling.backbone.survey import build_to_look, untrue_levels
 
 COUNT = 60
@@ -22,7 +22,7 @@ HERE = {"timm": timm.list_models(), "torchvision": torchvision.models.list_model
 def smallest_of_each_family():
     """Names and libraries, those of the fewest parameters first."""
     families = {}
-    for entry in sorted(read_catalogue(packaged_file()).entries, key=lambda e: (e.params, e.name)):
+    for entry in sorted(read_catalog(packaged_file()).entries, key=lambda e: (e.params, e.name)):
         if entry.reason or entry.name not in HERE[entry.library]:
             continue
         if entry.library == "timm":

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.testing import assert_close
 
-from detrex.cli.catalogue import packaged_file, read_catalogue
+from detrex.catalog.table import packaged_file, read_catalog
 from detrex.errors import BackboneError
 from detrex.modeling.backbone.frozen_norm import (
     FrozenBatchNormAct,
@@ -199,7 +199,7 @@ def test_freeze_norms__debug_mode_finds_a_wrong_conversion(monkeypatch):
 
 def smallest_of_each_module(library):
     """For each module of a library the name of its smallest architecture that has batch norms."""
-    entries = [e for e in read_catalogue(packaged_file()).entries if e.library == library]
+    entries = [e for e in read_catalog(packaged_file()).entries if e.library == library]
     modules = {}
     for entry in sorted(entries, key=lambda e: e.params):
         if library == "timm":

@@ -13,8 +13,8 @@ import torch
 import torchvision
 from torchvision.models.feature_extraction import create_feature_extractor
 
+from detrex.catalog.table import packaged_file, read_catalog
 from detrex.checkpoint.download import cached_path
-from detrex.cli.catalogue import packaged_file, read_catalogue
 from detrex.modeling.backbone import TimmBackbone, TorchvisionBackbone
 
 logger = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ SIDES = {"maxvit_t": 224, "inception_v3": 96, "alexnet": 96}
 
 def smallest_of_each_timm_family():
     families = {}
-    entries = [e for e in read_catalogue(packaged_file()).entries if e.library == "timm"]
+    entries = [e for e in read_catalog(packaged_file()).entries if e.library == "timm"]
     for entry in sorted(entries, key=lambda e: (e.params, e.name)):
         if not entry.reason and timm.is_model(entry.name):  # an older timm lacks some
             families.setdefault(timm.model_entrypoint(entry.name).__module__, entry.name)

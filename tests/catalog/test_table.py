@@ -2,18 +2,15 @@ import json
 
 import pytest
 
-from detrex.cli.catalogue import (
-    Catalogue,
+from detrex.catalog.table import (
+    Catalog,
     Entry,
     Query,
     packaged_file,
-    parse_integers,
-    parse_number,
-    parse_size,
-    read_catalogue,
+    read_catalog,
     rebuilt_file,
     to_json,
-    write_catalogue,
+    write_catalog,
 )
 from detrex.errors import ConfigError
 
@@ -34,7 +31,7 @@ NET = Entry(
 )
 PLAIN = Entry("vit_b", "torchvision", "flat", (16,), (64,), "layer", 7, 1.0, "224x224 tiles")
 BROKEN = Entry("broken", "timm", reason="TypeError: no, never")
-ALL = Catalogue((NET, PLAIN, BROKEN), {"timm": "0", "torchvision": "0"})
+ALL = Catalog((NET, PLAIN, BROKEN), {"timm": "0", "torchvision": "0"})
 
 
 def names(**query):
@@ -71,10 +68,10 @@ def test_search__sorts():
 
 def test_write_and_read__round_trip(tmp_path):
     file = tmp_path / "deep" / "table.csv"
-    write_catalogue(ALL.entries, file)
-    assert read_catalogue(file).entries == ALL.entries
+    write_catalog(ALL.entries, file)
+    assert read_catalog(file).entries == ALL.entries
     assert [path.name for path in file.parent.iterdir()] == ["table.csv"]
-    assert read_catalogue(file).outdated() == {}
+    assert read_catalog(file).outdated() == {}
 
 
 def test_outdated__names_other_versions():
@@ -86,42 +83,23 @@ def test_read__damaged_table(text, tmp_path):
     file = tmp_path / "table.csv"
     file.write_text(text)
     with pytest.raises(ConfigError, match=r"cannot be read .*detrex backbones rebuild"):
-        read_catalogue(file)
+        read_catalog(file)
 
 
 def test_read__prefers_the_table_that_was_rebuilt(tmp_path, monkeypatch):
     monkeypatch.setenv("DETREX_CACHE", str(tmp_path))
-    assert read_catalogue().entries == read_catalogue(packaged_file()).entries
-    write_catalogue([NET], rebuilt_file())
-    assert read_catalogue().entries == (NET,)
+    assert read_catalog().entries == read_catalog(packaged_file()).entries
+    write_catalog([NET], rebuilt_file())
+    assert read_catalog().entries == (NET,)
 
 
 def test_packaged_table__agrees_with_the_figures_known_of_timm():
-    by_name = {(e.library, e.name): e for e in read_catalogue(packaged_file()).entries}
+    by_name = {(e.library, e.name): e for e in read_catalog(packaged_file()).entries}
     resnet = by_name["timm", "resnet50"]
     assert resnet.channels == (64, 256, 512, 1024, 2048)
     assert resnet.params == 23_508_032
     assert by_name["timm", "vit_small_patch16_dinov3"].kind == "flat"
     assert by_name["torchvision", "resnet50"].tags == ("IMAGENET1K_V1", "IMAGENET1K_V2")
-
-
-def test_parse_number():
-    assert [parse_number(text) for text in ("40M", "1.5b", "800k", "7")] == [
-        40_000_000,
-        1_500_000_000,
-        800_000,
-        7,
-    ]
-    with pytest.raises(ValueError, match="could not convert"):
-        parse_number("many")
-
-
-def test_parse_integers_and_size():
-    assert parse_integers("8,16") == (8, 16)
-    assert parse_size("800x1333") == (800, 1333)
-    for text in ("800", "0x5", "axb"):
-        with pytest.raises(ValueError, match=r".*"):
-            parse_size(text)
 
 
 def test_to_json__one_object_a_line():

@@ -2,13 +2,9 @@ import json
 from types import SimpleNamespace
 
 import pytest
-import timm
-import torch
 from detectron2.config import instantiate
 
 from detrex.cli import main
-from detrex.cli.catalogue import Entry
-from detrex.cli.show import facts_of
 from detrex.modeling.backbone import TimmBackbone
 
 
@@ -29,25 +25,6 @@ def test_show__config_can_be_pasted(capsys):
     backbone = instantiate(model.backbone)
     assert isinstance(backbone, TimmBackbone)
     assert {row["name"]: row["channels"] for row in facts["levels"]} == backbone.features.channels
-
-
-def test_facts_of__frozen_counts_are_those_of_a_real_backbone():
-    facts = facts_of(Entry("test_vit", "timm", "flat", (16,)), (64, 96))
-    for freeze_at, count in facts["frozen_params"].items():
-        backbone = TimmBackbone("test_vit", out_strides=(8, 16, 32), freeze_at=freeze_at)
-        parameters = backbone.timm_model.parameters()
-        assert count == sum(p.numel() for p in parameters if not p.requires_grad)
-    network = timm.create_model("test_vit", features_only=True, out_indices=(5,))
-    assert facts["params"] == sum(p.numel() for p in network.parameters())
-    assert facts["params_made"] > 0
-    assert facts["fitted_size"] == [64, 96]
-
-
-def test_facts_of__tiles():
-    facts = facts_of(Entry("levit_128s", "timm", "partial", (16,)), (300, 500))
-    assert facts["tiles"] == 6
-    assert facts["padding_constraints"]["size_divisibility"] == 224
-    assert torch.get_default_device().type == "cpu"
 
 
 @pytest.mark.parametrize("options", [[], ["--json"]])

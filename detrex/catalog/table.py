@@ -1,4 +1,4 @@
-"""The table of all architectures: read, filtered and written without a network library.
+"""The table of all architectures: read, searched and written without a network library.
 
 Its rows are those of `detrex.modeling.backbone.survey`, with the weights that the libraries know.
 """
@@ -126,7 +126,7 @@ class Query:
 
 
 @dataclass(frozen=True)
-class Catalogue:
+class Catalog:
     """The table and the versions of the libraries that it was made with."""
 
     entries: tuple[Entry, ...]
@@ -151,7 +151,7 @@ class Catalogue:
         return {n: v for n, v in installed.items() if v is not None and v != self.versions[n]}
 
 
-def read_catalogue(file: Path | None = None) -> Catalogue:
+def read_catalog(file: Path | None = None) -> Catalog:
     """Read the table.
 
     Args:
@@ -168,7 +168,7 @@ def read_catalogue(file: Path | None = None) -> Catalogue:
         with file.open(newline="", encoding="utf-8") as stream:
             head = stream.readline().removeprefix("#").split(",")
             versions = dict(version.split() for version in head)
-            return Catalogue(tuple(map(Entry.from_row, csv.DictReader(stream))), versions)
+            return Catalog(tuple(map(Entry.from_row, csv.DictReader(stream))), versions)
     except (OSError, ValueError, KeyError) as error:
         raise ConfigError(
             f"the table of backbones {file} cannot be read ({type(error).__name__}: {error}): make "
@@ -176,7 +176,7 @@ def read_catalogue(file: Path | None = None) -> Catalogue:
         ) from error
 
 
-def write_catalogue(entries: Iterable[Entry], file: Path) -> None:
+def write_catalog(entries: Iterable[Entry], file: Path) -> None:
     """Write a table with the versions of the installed libraries, whole or not at all.
 
     Args:
@@ -197,44 +197,12 @@ def write_catalogue(entries: Iterable[Entry], file: Path) -> None:
 
 def packaged_file() -> Path:
     """The table that comes with the package."""
-    return Path(str(resources.files("detrex.cli"))) / "data" / FILE_NAME
+    return Path(str(resources.files("detrex.catalog"))) / FILE_NAME
 
 
 def rebuilt_file() -> Path:
     """Where ``detrex backbones rebuild`` puts a table: detrex's cache folder."""
     return default_cache_dir() / FILE_NAME
-
-
-def parse_number(text: str) -> int:
-    """Read ``"40M"``, ``"1.5B"``, ``"800k"`` or a plain number.
-
-    Raises:
-        ValueError: it is none of these.
-    """
-    units = {"k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9}
-    unit = units.get(text[-1:].lower(), 1)
-    return round(float(text[:-1] if unit > 1 else text) * unit)
-
-
-def parse_integers(text: str) -> tuple[int, ...]:
-    """Read integers with commas between them.
-
-    Raises:
-        ValueError: it is something else.
-    """
-    return tuple(int(part) for part in text.split(","))
-
-
-def parse_size(text: str) -> tuple[int, int]:
-    """Read ``"800x1333"``: height and width in pixels.
-
-    Raises:
-        ValueError: it is something else.
-    """
-    height, width = (int(side) for side in text.lower().split("x"))
-    if height < 1 or width < 1:
-        raise ValueError(text)
-    return height, width
 
 
 def to_json(entries: Sequence[Entry]) -> str:

@@ -1,31 +1,31 @@
-"""``detrex backbones rebuild``: look at every architecture of the installed libraries."""
+"""The table made anew: every architecture of the installed libraries, analysed."""
 
 import fnmatch
 import logging
 import multiprocessing
-import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from detrex.cli.catalogue import Entry, packaged_file, read_catalogue, rebuilt_file, write_catalogue
+from detrex.catalog.table import Entry, packaged_file, read_catalog, rebuilt_file, write_catalog
 from detrex.errors import ConfigError
 
 # A worker is replaced now and then, for what it has imported and cached grows.
 _TASKS_OF_A_WORKER = 100
 
 
-def rebuild(output: Path | None, jobs: int, only: str) -> int:
+def rebuild(output: Path | None, jobs: int, only: str, tell: Callable[[str], object]) -> str:
     """Make the table anew.
 
     Args:
         output: its file; by default one in detrex's cache, which searches then prefer.
         jobs: number of processes.
-        only: pattern of the names to look at; the other rows are kept as they are.
+        only: pattern of the names to analyse; the other rows are kept as they are.
+        tell: called with a line for each architecture that is done.
 
     Returns:
-        Exit status.
+        A line on the whole table.
 
     Raises:
         ConfigError: no architecture has such a name.
@@ -37,17 +37,16 @@ def rebuild(output: Path | None, jobs: int, only: str) -> int:
     known = {}
     if only != "*":
         files = [file for file in (output, packaged_file()) if file.is_file()]
-        kept = read_catalogue(files[0]).entries if files else ()
+        kept = read_catalog(files[0]).entries if files else ()
         known = {(entry.library, entry.name): entry for entry in kept}
     for done, row in enumerate(survey_all(wanted, jobs), start=1):
         entry = entry_of(row)
         known[entry.library, entry.name] = entry
         state = entry.reason or "ok"
-        print(f"{done:>5}/{len(wanted)} {entry.name:<44} {state}", file=sys.stderr)
-    write_catalogue((known[key] for key in sorted(known)), output)
+        tell(f"{done:>5}/{len(wanted)} {entry.name:<44} {state}")
+    write_catalog((known[key] for key in sorted(known)), output)
     good = sum(not entry.reason for entry in known.values())
-    print(f"{output}: {good} of {len(known)} architectures give res3, res4 and res5")
-    return 0
+    return f"{output}: {good} of {len(known)} architectures give res3, res4 and res5"
 
 
 def architectures() -> list[tuple[str, str]]:
@@ -82,7 +81,7 @@ def entry_of(row: dict[str, Any]) -> Entry:
         row: as from `detrex.modeling.backbone.survey.survey`.
 
     Returns:
-        A row of the catalogue.
+        A row of the catalog.
     """
     tags, licence = weights_of(row["name"], row["library"])
     if "strides" not in row:

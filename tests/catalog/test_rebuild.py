@@ -1,9 +1,9 @@
 import timm
 import torchvision
 
+from detrex.catalog.rebuild import architectures, entry_of, weights_of
+from detrex.catalog.table import packaged_file, read_catalog
 from detrex.cli import main
-from detrex.cli.catalogue import packaged_file, read_catalogue
-from detrex.cli.rebuild import architectures, entry_of, weights_of
 from detrex.modeling.backbone.survey import survey
 
 
@@ -12,7 +12,7 @@ def test_rebuild__looks_at_what_is_asked_for_and_keeps_the_rest(tmp_path, capsys
     words = ["backbones", "rebuild", "--only", "resnet10t", "--output", str(file)]
     assert main(words) == 0
     assert "architectures give res3, res4 and res5" in capsys.readouterr().out
-    rebuilt, packaged = read_catalogue(file), read_catalogue(packaged_file())
+    rebuilt, packaged = read_catalog(file), read_catalog(packaged_file())
     assert {e.name for e in rebuilt.entries} == {e.name for e in packaged.entries} | {"resnet10t"}
     (entry,) = [e for e in rebuilt.entries if e.name == "resnet10t"]
     assert entry == entry_of(survey("resnet10t", "timm"))

@@ -1,0 +1,22 @@
+import pytest
+
+from detrex.cli.arguments import parse_integers, parse_number, parse_size
+
+
+def test_parse_number():
+    assert [parse_number(text) for text in ("40M", "1.5b", "800k", "7")] == [
+        40_000_000,
+        1_500_000_000,
+        800_000,
+        7,
+    ]
+    with pytest.raises(ValueError, match="could not convert"):
+        parse_number("many")
+
+
+def test_parse_integers_and_size():
+    assert parse_integers("8,16") == (8, 16)
+    assert parse_size("800x1333") == (800, 1333)
+    for text in ("800", "0x5", "axb"):
+        with pytest.raises(ValueError, match=r".*"):
+            parse_size(text)
