@@ -17,8 +17,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from detrex.data.photographs import fetch_mobilenet_v2_weights, write_photograph_tiles
-from detrex.data.shapes import write_shapes_dataset
+from detrex.data.demo.photographs import fetch_mobilenet_v2_weights, write_photograph_tiles
+from detrex.data.demo.shapes import write_shapes_dataset
 from detrex.errors import DownloadError, run_tool
 from detrex.utils.drawing import plot_ap, plot_losses, read_metrics
 from detrex.utils.outputs import refuse_to_replace

@@ -15,8 +15,8 @@ from detectron2.config import LazyCall as L
 from detectron2.layers import FrozenBatchNorm2d, ShapeSpec
 
 from detrex.config.optim import backbone_lr_factor
-from detrex.data.photographs import fetch_mobilenet_v2_weights
-from detrex.data.transforms import RandomQuarterTurn
+from detrex.data.demo.photographs import fetch_mobilenet_v2_weights
+from detrex.data.transforms import RandomRotate90
 from detrex.modeling.backbone import TorchvisionBackbone
 
 from .demo_shapes import dataloader, lr_multiplier, model, optimizer, train  # noqa: F401
@@ -51,7 +51,7 @@ dataloader.test.dataset.names.name = "demo_photographs_val"
 dataloader.train.total_batch_size = 2
 dataloader.train.mapper.augmentation = [
     L(T.RandomFlip)(),
-    L(RandomQuarterTurn)(),
+    L(RandomRotate90)(),
     L(T.ResizeScale)(min_scale=0.8, max_scale=1.25, target_height=400, target_width=400),
     L(T.FixedSizeCrop)(crop_size=(400, 400)),
     L(T.RandomBrightness)(intensity_min=0.7, intensity_max=1.3),

@@ -6,7 +6,7 @@ import pytest
 
 from detrex.cli import main
 from detrex.config.config import configs_root
-from detrex.data.shapes import write_shapes_dataset
+from detrex.data.demo.shapes import write_shapes_dataset
 
 SHAPES = str(configs_root() / "dino" / "demo_shapes.py")
 

@@ -9,7 +9,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from omegaconf import OmegaConf
 
 from detrex.config import get_config
-from detrex.data.shapes import write_shapes_dataset
+from detrex.data.demo.shapes import write_shapes_dataset
 from detrex.errors import ConfigError
 
 

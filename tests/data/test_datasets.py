@@ -8,7 +8,7 @@ from detectron2.config import instantiate
 from detectron2.data import DatasetCatalog, MetadataCatalog, get_detection_dataset_dicts
 
 from detrex.data.datasets import register_coco_json
-from detrex.data.shapes import CLASSES, write_shapes_dataset
+from detrex.data.demo.shapes import CLASSES, write_shapes_dataset
 from detrex.errors import ConfigError
 
 

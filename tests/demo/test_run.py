@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from demo import run
-from detrex.data.shapes import write_shapes_dataset
+from detrex.data.demo.shapes import write_shapes_dataset
 from detrex.errors import ConfigError
 
 FEW = ["train.max_iter=2", "train.eval_period=2", "train.log_period=1", "train.device=cpu"]

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from detrex.data.shapes import write_shapes_dataset
+from detrex.data.demo.shapes import write_shapes_dataset
 from detrex.engine import run
 
 STEPS = 5

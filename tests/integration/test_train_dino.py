@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from detrex.data.shapes import write_shapes_dataset
+from detrex.data.demo.shapes import write_shapes_dataset
 from detrex.engine import Trainer, run
 from tests.reference.tiny_dino import random_inputs, tiny_dino
 

@@ -21,8 +21,8 @@ from torch import nn
 
 from detrex.data import DetrDatasetMapper
 from detrex.data.datasets import register_coco_json
+from detrex.data.demo.shapes import write_shapes_dataset
 from detrex.data.loader import build_train_loader
-from detrex.data.shapes import write_shapes_dataset
 from detrex.engine import Trainer, launch
 from detrex.engine.distributed import wrap_ddp
 from detrex.errors import ConfigError, NonFiniteLossError

@@ -7,7 +7,7 @@ from detectron2.data.catalog import Metadata
 from PIL import Image
 
 from detrex.data.datasets import register_coco_json
-from detrex.data.shapes import write_shapes_dataset
+from detrex.data.demo.shapes import write_shapes_dataset
 from detrex.errors import ConfigError
 from tools import visualize_json_results
 from tools.visualize_json_results import read_predictions

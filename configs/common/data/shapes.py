@@ -1,6 +1,6 @@
 """Coloured shapes to learn without a download, with boxes, masks and keypoints.
 
-`python -m detrex.data.shapes FOLDER` writes the pictures and annotations; `dataloader.folder`
+`python -m detrex.data.demo.shapes FOLDER` writes the pictures and annotations; `dataloader.folder`
 names FOLDER. Masks are kept where they are asked for::
 
     dataloader.train.mapper.mask_on = True

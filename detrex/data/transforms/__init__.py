@@ -1,6 +1,6 @@
 """Augmentations beyond detectron2's."""
 
 from detrex.data.transforms.color_augmentation import ColorAugSSDTransform
-from detrex.data.transforms.quarter_turn import QuarterTurnTransform, RandomQuarterTurn
+from detrex.data.transforms.rotate90 import RandomRotate90, Rotate90Transform
 
-__all__ = ["ColorAugSSDTransform", "QuarterTurnTransform", "RandomQuarterTurn"]
+__all__ = ["ColorAugSSDTransform", "RandomRotate90", "Rotate90Transform"]

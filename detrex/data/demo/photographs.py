@@ -1,12 +1,12 @@
 """Real pictures with boxes, and real pretrained weights, that the package index serves.
 
-``python -m detrex.data.photographs OUT`` fetches aerial photographs of trees, cuts them into tiles
+``python -m detrex.data.demo.photographs OUT`` fetches aerial photographs of trees, cuts them into tiles
 and writes ``OUT/train`` and ``OUT/val``, each with its pictures under ``images/`` and
 ``annotations.json`` in COCO's format.
 
 The photographs come with DeepForest (Weinstein et al., arXiv 1906.04268), from the airborne surveys
 of NEON, in its MIT-licensed package. The weights are torchvision's MobileNetV2 (arXiv 1801.04381).
-Neither is redistributed here: both are fetched by hash, see `detrex.data.fetching`.
+Neither is redistributed here: both are fetched by hash, see `detrex.data.demo.pinned_wheel`.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from detrex.data.fetching import PinnedWheel, fetch_members
+from detrex.data.demo.pinned_wheel import PinnedWheel, fetch_members
 from detrex.errors import DownloadError
 
 logger = logging.getLogger(__name__)
@@ -243,8 +243,10 @@ def _annotation(box_xyxy_abs: np.ndarray) -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Fetch and cut the photographs; see ``python -m detrex.data.photographs --help``."""
-    parser = argparse.ArgumentParser(prog="python -m detrex.data.photographs", description=__doc__)
+    """Fetch and cut the photographs; see ``python -m detrex.data.demo.photographs --help``."""
+    parser = argparse.ArgumentParser(
+        prog="python -m detrex.data.demo.photographs", description=__doc__
+    )
     parser.add_argument("out", type=Path, metavar="OUT", help="the folder to write to")
     parser.add_argument(
         "--stride", type=int, default=400, help="between training tiles (%(default)s)"

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from detrex.data.transforms import QuarterTurnTransform, RandomQuarterTurn
+from detrex.data.transforms import RandomRotate90, Rotate90Transform
 
 HEIGHT, WIDTH = 5, 11
 
@@ -15,7 +15,7 @@ def image():
 
 @pytest.mark.parametrize("turns", [-1, 0, 1, 2, 3, 4])
 def test_apply__box_holds_the_same_pixels(image, turns):
-    transform = QuarterTurnTransform(turns, WIDTH, HEIGHT)
+    transform = Rotate90Transform(turns, WIDTH, HEIGHT)
     x0, y0, x1, y1 = 2, 1, 9, 4
     marked = np.zeros((HEIGHT, WIDTH), np.uint8)
     marked[y0:y1, x0:x1] = 1
@@ -28,7 +28,7 @@ def test_apply__box_holds_the_same_pixels(image, turns):
 
 @pytest.mark.parametrize("turns", range(4))
 def test_inverse__undoes_the_turn(image, turns):
-    transform = QuarterTurnTransform(turns, WIDTH, HEIGHT)
+    transform = Rotate90Transform(turns, WIDTH, HEIGHT)
     back = transform.inverse()
     np.testing.assert_array_equal(back.apply_image(transform.apply_image(image)), image)
     points = np.array([[0.0, 0.0], [2.5, 4.0], [WIDTH, HEIGHT]])
@@ -37,5 +37,5 @@ def test_inverse__undoes_the_turn(image, turns):
 
 def test_get_transform__draws_all_four(image):
     np.random.seed(0)
-    drawn = [RandomQuarterTurn().get_transform(image).turns for _ in range(200)]
+    drawn = [RandomRotate90().get_transform(image).turns for _ in range(200)]
     assert set(drawn) == {0, 1, 2, 3}

@@ -9,7 +9,7 @@ from detectron2.data.transforms import Augmentation
 from fvcore.transforms.transform import Transform
 
 
-class QuarterTurnTransform(Transform):
+class Rotate90Transform(Transform):
     """Turn an image counter-clockwise by quarters.
 
     Args:
@@ -43,11 +43,11 @@ class QuarterTurnTransform(Transform):
     def inverse(self) -> Transform:
         """The turn back."""
         if self.turns % 2:
-            return QuarterTurnTransform(-self.turns, self.height, self.width)
-        return QuarterTurnTransform(-self.turns, self.width, self.height)
+            return Rotate90Transform(-self.turns, self.height, self.width)
+        return Rotate90Transform(-self.turns, self.width, self.height)
 
 
-class RandomQuarterTurn(Augmentation):
+class RandomRotate90(Augmentation):
     """Turn an image by 0, 1, 2 or 3 quarters, each as likely as the others.
 
     With ``RandomFlip`` beside it, all eight symmetries of the square come up equally often.
@@ -56,4 +56,4 @@ class RandomQuarterTurn(Augmentation):
     def get_transform(self, image: np.ndarray) -> Transform:
         """Draw the turn of ``image`` ``(H, W, C)`` from numpy's global random state."""
         height, width = image.shape[:2]
-        return QuarterTurnTransform(np.random.randint(4), width, height)
+        return Rotate90Transform(np.random.randint(4), width, height)

