@@ -5,8 +5,9 @@ import importlib
 import pytest
 
 BACKBONES = """
-    BasicBlock BasicStem BottleneckBlock DeformBottleneckBlock ResNet ResNetBlockBase
-    SimpleFeaturePyramid TimmBackbone TorchvisionBackbone get_vit_lr_decay_rate make_stage
+    BasicBlock BasicStem BottleneckBlock ConvNeXt DeformBottleneckBlock FocalNet ResNet
+    ResNetBlockBase SimpleFeaturePyramid TimmBackbone TorchvisionBackbone get_vit_lr_decay_rate
+    make_stage
 """
 LOSSES = """
     CrossEntropyLoss DiceLoss FocalLoss GIoULoss L1Loss cross_entropy dice_loss giou_loss l1_loss
@@ -28,8 +29,8 @@ MODULES = {
     """,
     "detrex.modeling": LOSSES
     + """
-        BaseCriterion BasicBlock BasicStem BottleneckBlock ChannelMapper HungarianMatcher ResNet
-        ResNetBlockBase SetCriterion TimmBackbone make_stage
+        BaseCriterion BasicBlock BasicStem BottleneckBlock ChannelMapper ConvNeXt FocalNet
+        HungarianMatcher ResNet ResNetBlockBase SetCriterion TimmBackbone make_stage
     """,
     "detrex.modeling.backbone": BACKBONES,
     "detrex.modeling.criterion": "BaseCriterion SetCriterion",
@@ -71,9 +72,12 @@ PATHS = """
     detrex.layers.layer_norm:LayerNorm
     detrex.layers.mlp:MLP
     detrex.layers.multi_scale_deform_attn:MultiScaleDeformableAttention
+    detrex.layers.multi_scale_deform_attn:MultiScaleDeformableAttnFunction
     detrex.layers.position_embedding:PositionEmbeddingSine
     detrex.layers.shape_spec:ShapeSpec
     detrex.layers.transformer:BaseTransformerLayer
+    detrex.modeling.backbone.convnext:ConvNeXt
+    detrex.modeling.backbone.focalnet:FocalNet
     detrex.modeling.backbone.eva:SimpleFeaturePyramid
     detrex.modeling.backbone.eva:get_vit_lr_decay_rate
     detrex.modeling.backbone.resnet:ResNet

@@ -1,6 +1,5 @@
 """Stacks of linear layers: the box head's MLP and the transformer's feed-forward network."""
 
-import copy
 import itertools
 
 import torch.nn.functional as F
@@ -45,7 +44,8 @@ class FFN(nn.Module):
         feedforward_dim: width between the linear layers.
         output_dim: width of the output; ``embed_dim`` by default.
         num_fcs: number of linear layers, at least 2.
-        activation: module between the linear layers; a ReLU by default.
+        activation: module between the linear layers, the same one each time, also where it has
+            parameters; a ReLU by default.
         ffn_drop: dropout probability after each linear layer.
         fc_bias: whether the linear layers have a bias.
         add_identity: whether the input (or ``identity``) is added to the output.
@@ -72,13 +72,13 @@ class FFN(nn.Module):
         self.feedforward_dim = feedforward_dim
         self.num_fcs = num_fcs
         self.add_identity = add_identity
-        activation = nn.ReLU(inplace=True) if activation is None else activation
+        self.activation = nn.ReLU(inplace=True) if activation is None else activation
         output_dim = embed_dim if output_dim is None else output_dim
 
         hidden = [
             nn.Sequential(
                 nn.Linear(embed_dim if i == 0 else feedforward_dim, feedforward_dim, bias=fc_bias),
-                copy.deepcopy(activation),
+                self.activation,
                 nn.Dropout(ffn_drop),
             )
             for i in range(num_fcs - 1)

@@ -171,6 +171,49 @@ def multi_scale_deformable_attn_pytorch(
     return output.to(value_dtype)
 
 
+class MultiScaleDeformableAttnFunction:
+    """`multi_scale_deformable_attn_pytorch` with the signature of the original's CUDA operator."""
+
+    @staticmethod
+    def apply(
+        value: Tensor,
+        value_spatial_shapes: SpatialShapes,
+        value_level_start_index: Tensor | Sequence[int],
+        sampling_locations: Tensor,
+        attention_weights: Tensor,
+        im2col_step: int = 64,
+    ) -> Tensor:
+        """Sample each level at the given places and add the samples up by their weights.
+
+        Args:
+            value: (N, S, H, D) projected tokens, on any device.
+            value_spatial_shapes: (height, width) of each level.
+            value_level_start_index: (L,) place of each level's first token in `value`.
+            sampling_locations: (N, Q, H, L, P, 2) places (x, y), from 0 to 1 in each level.
+            attention_weights: (N, Q, H, L, P) weights.
+            im2col_step: accepted for callers of the original; no influence.
+
+        Returns:
+            (N, Q, H * D) sums; gradients reach `value`, the places and the weights.
+
+        Raises:
+            ValueError: when a level is not within `value`, or their numbers differ.
+        """
+        sizes, starts = _as_sizes(value_spatial_shapes), [int(i) for i in value_level_start_index]
+        ends = [s + height * width for s, (height, width) in zip(starts, sizes, strict=False)]
+        if len(starts) != len(sizes) or min(starts) < 0 or max(ends) > value.shape[1]:
+            raise ValueError(
+                f"level_start_index is {starts} for levels of the sizes {sizes} in "
+                f"{value.shape[1]} tokens: give for each level the place of its first token."
+            )
+        if [*starts, value.shape[1]] != [0, *ends]:
+            levels = [value[:, start:end] for start, end in zip(starts, ends, strict=True)]
+            value = torch.cat(levels, dim=1)
+        return multi_scale_deformable_attn_pytorch(
+            value, sizes, sampling_locations, attention_weights
+        )
+
+
 class MultiScaleDeformableAttention(nn.Module):
     """Attention that looks at a few learnt places of each level (arXiv:2010.04159, sect. 4.1).
 

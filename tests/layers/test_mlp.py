@@ -1,5 +1,7 @@
 """Stacks of linear layers."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -51,9 +53,16 @@ def test_ffn__without_identity_may_change_width():
     assert sorted(ffn.state_dict()) == ["layers.0.0.weight", "layers.1.weight"]
 
 
-def test_ffn__activations_are_not_shared():
+def test_ffn__one_activation_under_the_names_of_the_original():
+    """It stands in every hidden layer and beside them: checkpoints have it several times."""
     ffn = FFN(5, 7, num_fcs=3, activation=nn.PReLU())
-    assert ffn.layers[0][1].weight is not ffn.layers[1][1].weight
+    names = [name for name, tensor in ffn.state_dict().items() if tensor.shape == (1,)]
+    assert sorted(names) == ["activation.weight", "layers.0.1.weight", "layers.1.1.weight"]
+    assert len(list(ffn.parameters())) == 7
+    twin = copy.deepcopy(ffn)
+    twin.activation.weight.data.fill_(-3.0)
+    assert twin.layers[1][1].weight.item() == -3.0
+    assert ffn.activation.weight.item() == 0.25
 
 
 def test_ffn__needs_two_layers():

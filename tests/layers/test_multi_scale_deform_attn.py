@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from detrex.layers import MultiScaleDeformableAttention, multi_scale_deformable_attn_pytorch
+from detrex.layers.multi_scale_deform_attn import MultiScaleDeformableAttnFunction
 from tests.reference.loops import deformable_attention
 
 SHAPES = [(5, 7), (3, 2)]
@@ -97,6 +98,32 @@ def test_attn_pytorch__shapes_that_do_not_fit_are_refused():
         _attend(*inputs, [(5, 7), (3, 3)])
     with pytest.raises(ValueError, match="locations are for 2 levels, spatial_shapes has 1"):
         _attend(*inputs, [(41, 1)])
+
+
+def _apply(value, locations, weights, starts=(0, 35)):
+    shapes, starts = torch.tensor(SHAPES), torch.tensor(starts)
+    return MultiScaleDeformableAttnFunction.apply(value, shapes, starts, locations, weights, 64)
+
+
+def test_attn_function__levels_are_where_they_begin():
+    """In order, and in another order with a gap between them."""
+    value, locations, weights = _inputs()
+    expected = deformable_attention(value, SHAPES, locations, weights)
+    torch.testing.assert_close(_apply(value, locations, weights), expected)
+    gap = torch.full_like(value[:, :4], 9.0)
+    moved = torch.cat([gap, value[:, 35:], gap, value[:, :35]], dim=1)
+    torch.testing.assert_close(_apply(moved, locations, weights, (14, 4)), expected)
+
+
+def test_attn_function__gradients_equal_numeric_ones():
+    inputs = [tensor.requires_grad_() for tensor in _inputs(queries=2, heads=1, width=2)]
+    assert torch.autograd.gradcheck(_apply, inputs)
+
+
+@pytest.mark.parametrize("starts", [[0], [-1, 34], [0, 36]])
+def test_attn_function__levels_outside_are_refused(starts):
+    with pytest.raises(ValueError, match=r"level_start_index is \["):
+        _apply(*_inputs(), starts)
 
 
 def _module(**kwargs):

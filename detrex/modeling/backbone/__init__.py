@@ -1,6 +1,8 @@
 """Backbones: images ``(N, 3, H, W)`` to maps ``{name: (N, C, H / stride, W / stride)}``.
 
     resnet.py                detectron2's ResNet, with stages by depth (deform_block.py: a block)
+    convnext.py              ConvNeXt, and
+    focalnet.py              FocalNet with the names of their official weights (staged.py: shared)
     timm_backbone.py         any network of timm          (imported when first built)
     torchvision_backbone.py  any classifier of torchvision, tapped at named nodes of its graph
     torchvision_resnet.py    torchvision's ResNet as the DETR family uses it
@@ -10,7 +12,9 @@ They share features.py (the table of what a network offers), probing.py (a look 
 running it on data), frozen_norm.py, freezing.py and building.py (messages for misspelt keywords).
 """
 
+from .convnext import ConvNeXt
 from .eva import SimpleFeaturePyramid, get_vit_lr_decay_rate
+from .focalnet import FocalNet
 from .resnet import (
     BasicBlock,
     BasicStem,
@@ -28,7 +32,9 @@ __all__ = [
     "BasicBlock",
     "BasicStem",
     "BottleneckBlock",
+    "ConvNeXt",
     "DeformBottleneckBlock",
+    "FocalNet",
     "ResNet",
     "ResNetBlockBase",
     "SimpleFeaturePyramid",

@@ -12,6 +12,8 @@ from detectron2.modeling import ViT
 
 from detrex.modeling.backbone import (
     BasicStem,
+    ConvNeXt,
+    FocalNet,
     ResNet,
     SimpleFeaturePyramid,
     TimmBackbone,
@@ -70,6 +72,35 @@ ROWS = {
     "resnet50_dc5": (resnet(50, ("res5",), res5_dilation=2), WIDE),
     "resnet50_deformable": (resnet(50, **DEFORM), WIDE),
     "resnext50": (resnet(50, num_groups=4), WIDE),
+    "convnext": (
+        L(ConvNeXt)(
+            depths=[1, 1, 2, 1],
+            dims=[8, 16, 24, 32],
+            drop_path_rate=0.5,
+            out_indices=[2, 1],
+            frozen_stages=1,
+        ),
+        WIDE,
+    ),
+    "focalnet": (L(FocalNet)(embed_dim=8, depths=[1, 1, 2, 1], frozen_stages=2), WIDE),
+    "focalnet_with_all_options": (
+        L(FocalNet)(
+            embed_dim=8,
+            depths=[1, 1, 2, 1],
+            drop_rate=0.1,
+            out_indices=[0, 2],
+            frozen_stages=0,
+            focal_levels=[1, 2, 3, 0],
+            focal_windows=[9, 7, 5, 3],
+            use_conv_embed=True,
+            use_postln=True,
+            use_postln_in_modulation=True,
+            use_layerscale=True,
+            normalize_modulator=True,
+            use_checkpoint=True,
+        ),
+        WIDE,
+    ),
     "timm_resnet": (timm("test_resnet", (4, 2)), WIDE),
     "timm_efficientnet": (
         timm("test_efficientnet", (2, 3, -1), norm_layer=FrozenBatchNorm2d),

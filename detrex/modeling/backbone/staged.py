@@ -1,0 +1,185 @@
+"""What networks of four stages share: the names, strides and statistics of their feature maps."""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from detectron2.modeling.backbone import Backbone
+from torch import nn
+
+from detrex.errors import BackboneError
+
+from .freezing import KeepsFrozen
+from .preprocess import IMAGENET, Preprocess
+
+NUM_STAGES = 4
+
+
+class StagedBackbone(KeepsFrozen, Backbone):
+    """Network of four stages, each of half the resolution of the one before.
+
+    Outputs are ``p0`` to ``p3``, named by the stage and not by the stride, from the finest to the
+    coarsest.
+
+    Args:
+        channels: channels of each stage's feature map.
+        stride: stride of the first stage in pixels; it doubles from stage to stage.
+        out_indices: stages whose feature maps are put out, 0 to 3.
+        in_chans: channels of the image.
+
+    Attributes:
+        out_indices: the same, in ascending order.
+        strides: stride of each stage in pixels.
+        preprocess: ImageNet's statistics in RGB.
+
+    Raises:
+        TypeError: `out_indices` is no sequence of integers.
+        BackboneError: it is empty, or names a stage twice or one that there is not.
+    """
+
+    preprocess: Preprocess
+
+    def __init__(
+        self, channels: Sequence[int], stride: int, out_indices: Sequence[int], in_chans: int
+    ) -> None:
+        super().__init__()
+        indices = _integers(type(self).__name__, "out_indices", out_indices)
+        if not indices or len(set(indices)) < len(indices) or not set(indices) <= {0, 1, 2, 3}:
+            raise BackboneError(
+                f"{type(self).__name__} has the stages 0, 1, 2 and 3, got out_indices={indices}: "
+                "name at least one of them, each at most once."
+            )
+        self.out_indices = tuple(sorted(indices))
+        self.strides = tuple(stride * 2**stage for stage in range(NUM_STAGES))
+        self.preprocess = IMAGENET.with_channels(in_chans)
+        names = {f"p{stage}": stage for stage in self.out_indices}
+        self._out_features = list(names)
+        self._out_feature_channels = {name: channels[stage] for name, stage in names.items()}
+        self._out_feature_strides = {name: self.strides[stage] for name, stage in names.items()}
+
+    @property
+    def size_divisibility(self) -> int:
+        """Multiple of pixels to which images are best padded: the stride of the last stage."""
+        return self.strides[-1]
+
+    def _freeze(self, modules: Iterable[str]) -> None:
+        """Freeze submodules for good, and keep them in evaluation mode."""
+        self.frozen_modules = tuple(modules)
+        for name in self.frozen_modules:
+            self.get_submodule(name).eval().requires_grad_(False)
+
+    def _with_idle(
+        self, outputs: dict[str, torch.Tensor], idle: Iterable[nn.Module]
+    ) -> dict[str, torch.Tensor]:
+        """Give parameters of stages that no output needs a gradient of zero.
+
+        The stages are there for the names of checkpoints, and DistributedDataParallel waits for the
+        gradient of everything that learns.
+        """
+        parameters = [p for module in idle for p in module.parameters() if p.requires_grad]
+        if parameters and torch.is_grad_enabled():
+            name = self._out_features[-1]
+            outputs[name] = outputs[name] + 0 * sum(p.flatten()[0] for p in parameters)
+        return outputs
+
+
+def check_integer(who: str, name: str, value: int, low: int, high: int | None = None) -> int:
+    """Check an integer keyword of a constructor.
+
+    Args:
+        who: name of the class.
+        name: the keyword.
+        value: what was given.
+        low: the least value.
+        high: the greatest value, None for no limit.
+
+    Returns:
+        The value.
+
+    Raises:
+        BackboneError: it is no integer, or out of range.
+    """
+    return _check_range(who, name, value, low, high, (int,))
+
+
+def check_stages(who: str, name: str, values: Sequence[int], low: int = 1) -> list[int]:
+    """Check a keyword that has an integer for each stage.
+
+    Args:
+        who: name of the class.
+        name: the keyword.
+        values: what was given; a list of a config, too.
+        low: the least value of each.
+
+    Returns:
+        The four integers.
+
+    Raises:
+        TypeError: something that is not a sequence of integers.
+        BackboneError: they are not four, or one is too small.
+    """
+    numbers = _integers(who, name, values)
+    if len(numbers) != NUM_STAGES or min(numbers) < low:
+        raise BackboneError(
+            f"{who} has four stages and takes four integers of at least {low} as {name}, got "
+            f"{numbers!s:.80}."
+        )
+    return numbers
+
+
+def check_number(who: str, name: str, value: float, low: float, high: float | None = None) -> float:
+    """Check a keyword that is a number, such as a probability.
+
+    Args:
+        who: name of the class.
+        name: the keyword.
+        value: what was given.
+        low: the least value.
+        high: the greatest value, None for no limit.
+
+    Returns:
+        The value.
+
+    Raises:
+        BackboneError: it is no number, or out of range.
+    """
+    return _check_range(who, name, value, low, high, (int, float))
+
+
+def drop_path_rates(rate: float, depths: Sequence[int]) -> list[list[float]]:
+    """Spread stochastic depth (arXiv:1603.09382) linearly over the blocks of all stages.
+
+    Args:
+        rate: probability of dropping the last block; the first is never dropped.
+        depths: number of blocks of each stage.
+
+    Returns:
+        A probability for each block of each stage.
+    """
+    step = rate / max(sum(depths) - 1, 1)
+    firsts = [sum(depths[:stage]) for stage in range(len(depths))]
+    return [
+        [step * (first + block) for block in range(depth)]
+        for first, depth in zip(firsts, depths, strict=True)
+    ]
+
+
+def _check_range(
+    who: str, name: str, value: Any, low: float, high: float | None, types: tuple[type, ...]
+) -> Any:
+    if type(value) not in types or not low <= value <= (math.inf if high is None else high):
+        limits = f"of at least {low}" if high is None else f"from {low} to {high}"
+        kind = "a number" if float in types else "an integer"
+        raise BackboneError(f"{who} takes {kind} {limits} as {name}, got {value!r:.80}.")
+    return value
+
+
+def _integers(who: str, name: str, values: Sequence[int]) -> list[int]:
+    try:
+        numbers = list(values)
+    except TypeError:
+        numbers = [None]  # type: ignore[list-item]
+    if isinstance(values, str) or any(type(number) is not int for number in numbers):
+        raise TypeError(f"{who} takes a sequence of integers as {name}, got {values!r:.80}.")
+    return numbers

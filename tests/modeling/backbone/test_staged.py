@@ -1,0 +1,86 @@
+"""What the networks of four stages publish, refuse, and do with stages that no output needs."""
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from torch import nn
+
+from detrex.errors import BackboneError
+from detrex.modeling.backbone.staged import (
+    StagedBackbone,
+    check_integer,
+    check_number,
+    check_stages,
+    drop_path_rates,
+)
+
+
+class Stages(StagedBackbone):
+    def forward(self, x):
+        raise NotImplementedError
+
+
+def test_staged_backbone__publishes_in_ascending_order():
+    backbone = Stages([5, 7, 11, 13], 3, OmegaConf.create([3, 0]), 4)
+    shapes = {name: (s.channels, s.stride) for name, s in backbone.output_shape().items()}
+    assert list(shapes.items()) == [("p0", (5, 3)), ("p3", (13, 24))]
+    assert backbone.out_indices == (0, 3)
+    assert backbone.size_divisibility == 24
+    assert backbone.preprocess.pixel_mean == (123.675, 116.28, 103.53, 123.675)
+
+
+@pytest.mark.parametrize("wrong", [[], [4], [-1], [0, 0]])
+def test_staged_backbone__refuses_indices(wrong):
+    with pytest.raises(BackboneError, match=r"has the stages 0, 1, 2 and 3, got out_indices=\["):
+        Stages([1] * 4, 4, wrong, 3)
+
+
+@pytest.mark.parametrize("wrong", [2, "012", ["p0"], [True], [1.0], None])
+def test_staged_backbone__refuses_other_types(wrong):
+    with pytest.raises(TypeError, match="takes a sequence of integers as out_indices, got"):
+        Stages([1] * 4, 4, wrong, 3)
+
+
+def test_with_idle__gives_a_gradient_of_zero_to_what_learns():
+    backbone = Stages([1] * 4, 4, [0], 3)
+    idle = nn.ModuleList([nn.Linear(3, 5), nn.Linear(5, 2).requires_grad_(False)])
+    feature_map = torch.randn(2, 1, 3, 5, requires_grad=True)
+    outputs = backbone._with_idle({"p0": feature_map}, idle)
+    torch.testing.assert_close(outputs["p0"], feature_map, rtol=0, atol=0)
+    outputs["p0"].sum().backward()
+    assert not idle[0].weight.grad.any()
+    assert idle[0].bias.grad is not None
+    assert idle[1].weight.grad is None
+
+
+@pytest.mark.parametrize(
+    ("check", "value", "message"),
+    [
+        (lambda v: check_integer("Net", "width", v, 1), 0, "an integer of at least 1 as width"),
+        (lambda v: check_integer("Net", "width", v, 1), True, "an integer of at least 1"),
+        (lambda v: check_integer("Net", "n", v, -1, 4), 5, "an integer from -1 to 4 as n, got 5"),
+        (lambda v: check_number("Net", "rate", v, 0, 1), 1.5, "a number from 0 to 1 as rate"),
+        (lambda v: check_number("Net", "rate", v, 0, 1), float("nan"), "a number from 0 to 1"),
+        (lambda v: check_number("Net", "rate", v, 0), "x" * 999, "a number of at least 0"),
+        (
+            lambda v: check_stages("Net", "depths", v),
+            [1, 2, 3],
+            r"four integers .* got \[1, 2, 3\]",
+        ),
+        (lambda v: check_stages("Net", "depths", v), [1, 2, 0, 3], "four integers of at least 1"),
+    ],
+)
+def test_checks__refuse_in_one_sentence(check, value, message):
+    with pytest.raises(BackboneError, match=message) as caught:
+        check(value)
+    assert len(str(caught.value)) < 200
+
+
+def test_drop_path_rates__rise_linearly_over_all_blocks():
+    assert drop_path_rates(0.5, [1, 2, 1, 2]) == [
+        [0.0],
+        [pytest.approx(0.1), pytest.approx(0.2)],
+        [pytest.approx(0.3)],
+        [pytest.approx(0.4), pytest.approx(0.5)],
+    ]
+    assert drop_path_rates(0.5, [1]) == [[0.0]]
