@@ -5,6 +5,7 @@ Its rows are those of `detrex.modeling.backbone.survey`, with the weights that t
 
 import csv
 import fnmatch
+import io
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -12,8 +13,8 @@ from importlib import metadata, resources
 from pathlib import Path
 from typing import Any, get_args
 
-from detrex.cache import default_cache_dir
 from detrex.errors import ConfigError
+from detrex.files import default_cache_dir, write_atomically
 
 FILE_NAME = "backbones.csv"
 LIBRARIES = ("timm", "torchvision")
@@ -183,16 +184,13 @@ def write_catalog(entries: Iterable[Entry], file: Path) -> None:
         entries: its rows.
         file: where to.
     """
+    text = io.StringIO()
+    text.write("# " + ", ".join(f"{name} {_installed(name)}" for name in LIBRARIES) + "\n")
+    writer = csv.DictWriter(text, [column.name for column in fields(Entry)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(entry.to_row() for entry in entries)
     file.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = file.with_suffix(".unfinished")
-    with unfinished.open("w", newline="", encoding="utf-8") as stream:
-        stream.write("# " + ", ".join(f"{name} {_installed(name)}" for name in LIBRARIES) + "\n")
-        writer = csv.DictWriter(
-            stream, [column.name for column in fields(Entry)], lineterminator="\n"
-        )
-        writer.writeheader()
-        writer.writerows(entry.to_row() for entry in entries)
-    unfinished.replace(file)
+    write_atomically(file, lambda stream: stream.write(text.getvalue().encode()))
 
 
 def packaged_file() -> Path:

@@ -12,7 +12,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 from detectron2.utils import comm
@@ -24,11 +24,11 @@ from detrex.checkpoint.loading import fit_state_dict, load_init_checkpoint
 from detrex.checkpoint.reading.state_dict import read_checkpoint, tensors_of
 from detrex.checkpoint.report import examples
 from detrex.errors import CheckpointError
+from detrex.files import UNFINISHED, write_atomically
 
 logger = logging.getLogger(__name__)
 
 _TAG = "last_checkpoint"
-_UNFINISHED = ".unfinished"
 _PERIODIC = re.compile(r"_(\d+|final)$")
 
 
@@ -90,18 +90,18 @@ class DetectionCheckpointer(Checkpointer):
         content |= {key: value.state_dict() for key, value in self.checkpointables.items()}
         folder = Path(self.save_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        for leftover in folder.glob(f"*{_UNFINISHED}"):
+        for leftover in folder.glob(f"*{UNFINISHED}"):
             leftover.unlink()
         file = folder / f"{name}.pth"
         logger.info("Saving checkpoint to %s", file)
-        _write_atomically(file, lambda stream: torch.save(content | kwargs, stream))
+        write_atomically(file, lambda stream: torch.save(content | kwargs, stream))
         if not name.endswith("best"):
             self.tag_last_checkpoint(file.name)
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Name, in the file ``last_checkpoint``, the checkpoint to resume from."""
         text = last_filename_basename.encode()
-        _write_atomically(Path(self.save_dir) / _TAG, lambda stream: stream.write(text))
+        write_atomically(Path(self.save_dir) / _TAG, lambda stream: stream.write(text))
 
     def has_checkpoint(self) -> bool:
         """Tell whether the folder holds a checkpoint to resume from, complete or not."""
@@ -239,22 +239,3 @@ class DetectionCheckpointer(Checkpointer):
             if os.path.isfile(tagged):  # False for any name that cannot be, too
                 files = [tagged, *(file for file in files if file != tagged)]
         return [str(file) for file in files]
-
-
-def _write_atomically(file: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Write a file of which a crash at any moment leaves the old or the new, never a part."""
-    unfinished = file.with_name(file.name + _UNFINISHED)
-    try:
-        with unfinished.open("wb") as stream:
-            write(stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        unfinished.replace(file)
-    finally:
-        unfinished.unlink(missing_ok=True)
-    # The new name itself must reach the disk before anything refers to it.
-    folder = os.open(file.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -20,7 +20,6 @@ from detectron2.utils.registry import locate
 from omegaconf import DictConfig, ListConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from detrex.cache import default_cache_dir
 from detrex.config import try_get_key
 from detrex.data.coco.classes import check_names, class_names
 from detrex.data.coco.document import Document
@@ -30,6 +29,7 @@ from detrex.data.dataset_mappers import COCOInstanceNewBaselineDatasetMapper
 from detrex.data.datasets import CocoJson, check_num_classes
 from detrex.data.detr_dataset_mapper import DetrDatasetMapper
 from detrex.errors import DataError, DetrexError
+from detrex.files import default_cache_dir
 
 logger = logging.getLogger(__name__)
 

@@ -1,9 +1,13 @@
 """A web server on this machine that serves files well, badly, slowly, or not at first."""
 
+import hashlib
 import threading
 import time
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+BODY = bytes(range(256)) * 1031
+HASHED = f"/models/net-{hashlib.sha256(BODY).hexdigest()[:8]}.pth"
 
 
 class Server(ThreadingHTTPServer):

@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import re
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from detrex.data.coco.classes import class_names
 from detrex.data.coco.document import Document, Record
 from detrex.data.coco.objects import compressed
 from detrex.errors import DataError
+from detrex.files import write_atomically
 
 _COPIED = ("iscrowd", "bbox")
 
@@ -114,10 +114,7 @@ def _write_once(file: Path, text: str) -> str:
         return str(file)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        handle, unfinished = tempfile.mkstemp(dir=file.parent, suffix=".unfinished")
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
-        os.replace(unfinished, file)
+        write_atomically(file, lambda stream: stream.write(text.encode()))
     except OSError as error:
         raise DataError(
             f"{file}, the mended copy to evaluate with, cannot be written ({error.strerror}): "

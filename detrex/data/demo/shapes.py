@@ -1,8 +1,8 @@
 """A detection data set to learn without a download: coloured shapes on textured grounds.
 
-``python -m detrex.data.demo.shapes OUT`` writes ``OUT/train`` and ``OUT/val``, each with its pictures
-under ``images/`` and ``annotations.json`` in COCO's format. The same arguments give the same
-pictures.
+``python -m detrex.data.demo.shapes OUT`` writes ``OUT/train`` and ``OUT/val``, each with its
+pictures under ``images/`` and ``annotations.json`` in COCO's format. The same arguments give the
+same pictures.
 
 Shapes never cover each other, so each box is tight around all of its shape; boxes may overlap.
 Each shape has its outline along the borders of its pixels, a polygon of which pycocotools draws

@@ -1,0 +1,36 @@
+import hashlib
+
+import pytest
+
+from detrex.files import default_cache_dir, sha256_of, write_atomically
+
+
+def test_default_cache_dir__variable(monkeypatch, tmp_path):
+    monkeypatch.setenv("DETREX_CACHE", str(tmp_path))
+    assert default_cache_dir() == tmp_path
+
+
+def test_default_cache_dir__home_without_the_variable(monkeypatch, tmp_path):
+    monkeypatch.delenv("DETREX_CACHE", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert default_cache_dir() == tmp_path / ".cache" / "detrex"
+
+
+def test_sha256_of__more_than_one_chunk(tmp_path):
+    data = bytes(range(256)) * 5000
+    (tmp_path / "file").write_bytes(data)
+    assert sha256_of(tmp_path / "file") == hashlib.sha256(data).hexdigest()
+
+
+def test_write_atomically__keeps_the_old_where_writing_fails(tmp_path):
+    file = tmp_path / "file"
+    write_atomically(file, lambda stream: stream.write(b"old"))
+
+    def fail(stream):
+        stream.write(b"half")
+        raise OSError("the disk is full")
+
+    with pytest.raises(OSError, match="full"):
+        write_atomically(file, fail)
+    assert file.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [file]
