@@ -1,5 +1,6 @@
 """Each scheme leads to its own place."""
 
+import hashlib
 import sys
 
 import pytest
