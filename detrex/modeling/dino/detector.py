@@ -7,9 +7,12 @@ import torch
 from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 
-from .checks import check_parts
+from detrex.modeling.pixel_statistics import Statistic, resolve_pixel_statistics
+from detrex.utils.misc import at_least_float32
+
+from .assembly import check_parts, connect_neck, size_position_embedding, weigh_losses
 from .denoising import DenoisingQueries, denoising_queries
-from .head import as_outputs, at_least_float32, box_heads, class_heads, predict
+from .head import as_outputs, box_heads, class_heads, predict
 from .inputs import (
     Levels,
     PaddedImages,
@@ -21,13 +24,6 @@ from .inputs import (
 )
 from .postprocess import draw_training, resize_detections, select_detections
 from .transformer import DINOTransformer, HiddenStates
-from .wiring import (
-    Statistic,
-    connect_neck,
-    pixel_statistics,
-    size_position_embedding,
-    weigh_losses,
-)
 
 
 class DINO(nn.Module):
@@ -124,7 +120,7 @@ class DINO(nn.Module):
             num_classes=num_classes,
             num_queries=num_queries,
         )
-        mean, std, self.flips_channels = pixel_statistics(
+        mean, std, self.flips_channels = resolve_pixel_statistics(
             backbone, pixel_mean, pixel_std, input_format
         )
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from detrex.layers import MLP
-from detrex.utils import inverse_sigmoid
+from detrex.utils.misc import at_least_float32, inverse_sigmoid
 
 PRIOR_PROBABILITY = 0.01
 
@@ -53,11 +53,6 @@ def predict(
         logits.append(at_least_float32(class_embed[index](state)))
         boxes.append((bbox_embed[index](state) + inverse_sigmoid(reference)).sigmoid())
     return torch.stack(logits), torch.stack(boxes)
-
-
-def at_least_float32(tensor: Tensor) -> Tensor:
-    """Widen half-precision numbers to float32 and leave float32 and float64 alone."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def as_outputs(logits_lnqc: Tensor, boxes_lnq4: Tensor, aux_loss: bool) -> dict[str, Any]:

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from detrex.errors import ConfigError
 from detrex.layers import MultiScaleDeformableAttention
+from detrex.modeling.consistency import check_consistent
+from detrex.utils.misc import at_least_float32
 
-from .checks import check_agreement
 from .decoder import DINOTransformerDecoder
 from .encoder import DINOTransformerEncoder
-from .head import at_least_float32
 from .tokens import Tokens, encoder_proposals
 
 
@@ -82,7 +82,7 @@ class DINOTransformer(nn.Module):
                 "transformer.encoder": encoder,
                 "transformer.decoder": decoder,
             }
-            check_agreement(
+            check_consistent(
                 {f"{who}.{name}": getattr(part, name, None) for who, part in parts.items()}
             )
 
