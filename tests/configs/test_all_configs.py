@@ -33,6 +33,14 @@ SMALL_DETECTOR = [
 SMALL_BACKBONE = {
     "dino/dino_r50_4scale_12ep.py": [],
     "dino/dino_r50_5scale_12ep.py": [],
+    "dino/dino_convnext_small_384_4scale_12ep.py": [
+        "model.backbone.depths=[1,1,1,1]",
+        "model.backbone.dims=[8,16,24,32]",
+    ],
+    "dino/dino_focalnet_large_lrf_384_fl4_5scale_12ep.py": [
+        "model.backbone.depths=[1,1,1,1]",
+        "model.backbone.embed_dim=8",
+    ],
     "dino/dino_swin_tiny_224_4scale_12ep.py": ["model.backbone.depths=[1,1,1,1]"],
     "dino/dino_vitdet_base_4scale_12ep.py": [
         "model.backbone.net.img_size=96",

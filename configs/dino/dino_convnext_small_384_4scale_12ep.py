@@ -1,0 +1,19 @@
+r"""DINO-4scale with a ConvNeXt-S trained on ImageNet-22k and 1k at 384, 12 epochs of COCO.
+
+paper:    DINO, arXiv 2203.03605; ConvNeXt, arXiv 2201.03545
+command:  python tools/train_net.py --num-gpus 8 \
+              --config-file configs/dino/dino_convnext_small_384_4scale_12ep.py \
+              train.init_checkpoint=convnext_small_22k_1k_384.pth
+          with the file from the release page of facebookresearch/ConvNeXt
+hardware: 8 GPUs, 2 images on each
+box AP:   not trained here
+"""
+
+from .dino_r50_4scale_12ep import dataloader, lr_multiplier, optimizer, train  # noqa: F401
+from .models.dino_convnext_tiny_384 import model
+
+model.backbone.depths = [3, 3, 27, 3]
+
+model.device = "${train.device}"
+train.init_checkpoint = "convnext_small_22k_1k_384.pth"
+train.output_dir = "./output/dino_convnext_small_384_4scale_12ep"

@@ -1,0 +1,22 @@
+r"""DINO-5scale with a FocalNet-L of four focal levels (strides 4 to 64), 12 epochs of COCO.
+
+paper:    DINO, arXiv 2203.03605; FocalNet, arXiv 2203.11926
+command:  python tools/train_net.py --num-gpus 8 \
+              --config-file configs/dino/dino_focalnet_large_lrf_384_fl4_5scale_12ep.py \
+              train.init_checkpoint=focalnet_large_lrf_384_fl4.pth
+          with the file from the release page of microsoft/FocalNet
+hardware: 8 GPUs, 2 images on each
+box AP:   not trained here
+"""
+
+from .dino_r50_4scale_12ep import dataloader, lr_multiplier, optimizer, train  # noqa: F401
+from .models.dino_focalnet_large_384 import model
+
+model.backbone.focal_levels = [4, 4, 4, 4]
+model.backbone.focal_windows = [3, 3, 3, 3]
+model.backbone.out_indices = [0, 1, 2, 3]
+model.neck.num_outs = 5
+
+model.device = "${train.device}"
+train.init_checkpoint = "focalnet_large_lrf_384_fl4.pth"
+train.output_dir = "./output/dino_focalnet_large_lrf_384_fl4_5scale_12ep"
