@@ -1,0 +1,50 @@
+"""Where a detector holds its backbone, told alike of a config and of a built detector.
+
+::
+
+    backbone               DINO, DETR, detectron2's C4
+    backbone.bottom_up     under FPN: Mask R-CNN, RetinaNet, FCOS, ...
+    backbone.net           under ViTDet's simple feature pyramid
+"""
+
+from typing import Any
+
+from omegaconf import DictConfig
+from torch import nn
+
+_INSIDE = ("bottom_up", "net", "backbone")
+
+
+def backbone_parts(detector: Any) -> dict[str, Any]:
+    """Follow a detector's backbone down to the network that maps images.
+
+    Args:
+        detector: a built detector, or the lazy call of one.
+
+    Returns:
+        Modules or lazy calls by their dotted name in the detector, the outermost first and the
+        network last; empty for a detector that has no ``backbone``.
+
+    Example:
+        >>> from detectron2 import model_zoo
+        >>> list(backbone_parts(model_zoo.get_config("common/models/mask_rcnn_fpn.py").model))
+        ['backbone', 'backbone.bottom_up']
+    """
+    parts = {}
+    path, part = "backbone", getattr(detector, "backbone", None)
+    while _is_part(part):
+        parts[path] = part
+        inside = [name for name in _INSIDE if _is_inner_backbone(getattr(part, name, None))]
+        if not inside:
+            break
+        path, part = f"{path}.{inside[0]}", getattr(part, inside[0])
+    return parts
+
+
+def _is_part(part: Any) -> bool:
+    return isinstance(part, nn.Module) or (isinstance(part, DictConfig) and "_target_" in part)
+
+
+def _is_inner_backbone(part: Any) -> bool:
+    """Whether something in a backbone is one itself: detectron2's say what they give."""
+    return _is_part(part) and (isinstance(part, DictConfig) or hasattr(part, "output_shape"))
