@@ -9,10 +9,23 @@ from detrex.config.configs.common.common_schedule import multistep_lr_scheduler
 
 from pathlib import Path
 
-from detrex.config.config import get_config, load_config, require_keys, try_get_key
+from detrex.config.config import (
+    get_config,
+    get_detectron2_config,
+    load_config,
+    require_keys,
+    try_get_key,
+)
 from detrex.config.swap import swap_backbone
 
-__all__ = ["get_config", "load_config", "require_keys", "swap_backbone", "try_get_key"]
+__all__ = [
+    "get_config",
+    "get_detectron2_config",
+    "load_config",
+    "require_keys",
+    "swap_backbone",
+    "try_get_key",
+]
 
 # In a checkout `configs/` lies beside the package, not in this folder as in a wheel.
 if not (Path(__path__[0]) / "configs").is_dir():

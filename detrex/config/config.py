@@ -89,13 +89,41 @@ def get_config(config_path: str) -> DictConfig:
         >>> get_config("common/train.py").train.max_iter
         90000
     """
-    root = configs_root()
+    return _load_from(configs_root(), config_path, "detrex")
+
+
+def get_detectron2_config(config_path: str) -> DictConfig:
+    """Load one of the lazy configs that come with detectron2.
+
+    Unlike ``detectron2.model_zoo.get_config`` it does not import ``detectron2.model_zoo``, which
+    needs setuptools older than 82.
+
+    Args:
+        config_path: relative to the root of detectron2's configs, such as
+            ``"common/models/mask_rcnn_fpn.py"``.
+
+    Returns:
+        A fresh copy of the config, yours to edit.
+
+    Raises:
+        ConfigError: if there is no such lazy config, with near names, or if it fails to load.
+
+    Example:
+        >>> get_detectron2_config("common/models/mask_rcnn_fpn.py").model.input_format
+        'BGR'
+    """
+    root = Path(str(resources.files("detectron2"))) / "model_zoo" / "configs"
+    return _load_from(root, config_path, "detectron2")
+
+
+def _load_from(root: Path, config_path: str, owner: str) -> DictConfig:
     path = root / config_path
     if not path.is_file():
         available = [found.relative_to(root).as_posix() for found in sorted(root.rglob("*.py"))]
+        hint = did_you_mean(config_path, available)
         raise ConfigError(
-            f"{config_path!r} is not available in detrex configs."
-            f"{did_you_mean(config_path, available) or ' There are ' + ', '.join(available) + '.'}"
+            f"{config_path!r} is not available in {owner} configs."
+            f"{hint or f' There are {len(available)}, such as ' + ', '.join(available[:5]) + '.'}"
         )
     return load_config(path)
 

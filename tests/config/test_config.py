@@ -1,12 +1,19 @@
 """Configs are found from anywhere, and a failure names its cause and leaves nothing behind."""
 
 import builtins
+import sys
 
 import pytest
 from omegaconf import OmegaConf
 
 from detrex.config import config as config_module
-from detrex.config import get_config, load_config, require_keys, try_get_key
+from detrex.config import (
+    get_config,
+    get_detectron2_config,
+    load_config,
+    require_keys,
+    try_get_key,
+)
 from detrex.errors import ConfigError
 
 
@@ -74,6 +81,29 @@ def test_get_config__unknown_name_suggests_near_one():
 def test_get_config__from_any_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert get_config("common/train.py").train.output_dir == "./output"
+
+
+def test_get_detectron2_config__without_its_model_zoo_module(monkeypatch):
+    monkeypatch.setitem(sys.modules, "detectron2.model_zoo", None)  # as where it cannot be imported
+    model = get_detectron2_config("common/models/cascade_rcnn.py").model
+    model.roi_heads.num_classes = 3
+    assert get_detectron2_config("common/models/cascade_rcnn.py").model.roi_heads.num_classes == 80
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "common/models/fcoss.py",
+            r"in detectron2 configs\. Did you mean 'common/models/fcos\.py'",
+        ),
+        ("rtmdet", r"in detectron2 configs\. There are \d\d, such as "),
+    ],
+)
+def test_get_detectron2_config__unknown(name, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        get_detectron2_config(name)
+    assert len(str(caught.value)) < 500
 
 
 def test_configs_root__packaged_first(tmp_path, monkeypatch):
