@@ -8,6 +8,7 @@ BACKBONES = """
     BasicBlock BasicStem BottleneckBlock ConvNeXt DeformBottleneckBlock FocalNet ResNet
     ResNetBlockBase SimpleFeaturePyramid TimmBackbone TorchvisionBackbone get_vit_lr_decay_rate
     make_stage
+    add_backbone_config register_backbones set_pixel_statistics
 """
 LOSSES = """
     CrossEntropyLoss DiceLoss FocalLoss GIoULoss L1Loss cross_entropy dice_loss giou_loss l1_loss
@@ -52,7 +53,7 @@ MODULES = {
         is_dist_avail_and_initialized
     """,
     "detrex.utils.dist": "setup_for_distributed slurm_init_distributed_mode",
-    "detrex.config": "get_config load_config swap_backbone try_get_key",
+    "detrex.config": "get_config get_detectron2_config load_config swap_backbone try_get_key",
     "detrex.checkpoint.detection_checkpoint": "DetectionCheckpointer",
     "detrex.data": """
         COCOInstanceNewBaselineDatasetMapper ColorAugSSDTransform DetrDatasetMapper datasets

@@ -15,6 +15,7 @@ running it on data), frozen_norm.py, freezing.py and building.py (messages for m
 from .convnext import ConvNeXt
 from .eva import SimpleFeaturePyramid, get_vit_lr_decay_rate
 from .focalnet import FocalNet
+from .registry import add_backbone_config, register_backbones, set_pixel_statistics
 from .resnet import (
     BasicBlock,
     BasicStem,
@@ -41,6 +42,9 @@ __all__ = [
     "TimmBackbone",
     "TorchvisionBackbone",
     "TorchvisionResNet",
+    "add_backbone_config",
     "get_vit_lr_decay_rate",
     "make_stage",
+    "register_backbones",
+    "set_pixel_statistics",
 ]

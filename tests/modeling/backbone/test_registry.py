@@ -1,0 +1,317 @@
+"""YAML configs build what the wrappers build, and detectron2's DefaultTrainer trains with it."""
+
+import json
+import logging
+from pathlib import Path
+
+import detectron2
+import pytest
+import torch
+import torch.nn.functional as F
+from detectron2.config import get_cfg
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets import register_coco_instances
+from detectron2.engine import DefaultTrainer
+from detectron2.evaluation import COCOEvaluator
+from detectron2.layers import FrozenBatchNorm2d, ShapeSpec
+from detectron2.modeling import BACKBONE_REGISTRY, build_backbone, build_model
+
+from detrex.data.demo.shapes import write_shapes_dataset
+from detrex.errors import ConfigError
+from detrex.modeling.backbone import (
+    TimmBackbone,
+    TorchvisionBackbone,
+    add_backbone_config,
+    register_backbones,
+    registry,
+    set_pixel_statistics,
+)
+from tests.reference.clean_logging import restored_loggers
+
+YAML = Path(detectron2.__file__).parent / "model_zoo/configs"
+NAMES = [
+    f"build_{retinanet}{library}_{fpn}backbone"
+    for library in ("timm", "torchvision")
+    for retinanet, fpn in (("", ""), ("", "fpn_"), ("retinanet_", "fpn_"))
+]
+LEVELS = ["res2", "res3", "res4", "res5"]
+
+
+@pytest.fixture
+def registered():
+    register_backbones()
+    yield
+    for name in NAMES:
+        BACKBONE_REGISTRY._obj_map.pop(name, None)
+
+
+def config(name, *options):
+    cfg = get_cfg()
+    add_backbone_config(cfg)
+    cfg.MODEL.BACKBONE.NAME = name
+    small = ["MODEL.TIMM.NAME", "test_resnet", "MODEL.TORCHVISION.NAME", "resnet18"]
+    common = ["MODEL.DEVICE", "cpu", "MODEL.BACKBONE.FREEZE_AT", 0, "MODEL.FPN.OUT_CHANNELS", 24]
+    cfg.merge_from_list([*small, *common, "MODEL.FPN.IN_FEATURES", LEVELS, *options])
+    return cfg
+
+
+def shapes(tensors):
+    return {name: tensor.shape for name, tensor in tensors.items()}
+
+
+def test_register_backbones__twice_and_by_their_names(registered):
+    register_backbones()
+    assert all(BACKBONE_REGISTRY.get(name) is getattr(registry, name) for name in NAMES)
+
+
+def test_register_backbones__name_taken():
+    name = NAMES[4]
+    BACKBONE_REGISTRY._do_register(name, lambda cfg, shape: None)
+    try:
+        with pytest.raises(
+            ConfigError, match=rf"{name} cannot be .*, of .*test_registry; register"
+        ):
+            register_backbones()
+        assert [n for n in NAMES if n in BACKBONE_REGISTRY] == [name]
+    finally:
+        BACKBONE_REGISTRY._obj_map.pop(name)
+
+
+def test_add_backbone_config__keeps_what_is_there():
+    cfg = config(NAMES[0])
+    add_backbone_config(cfg)
+    assert cfg.MODEL.TIMM.NAME == "test_resnet"
+
+
+def test_add_backbone_config__keys_take_what_the_wrappers_take(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        "MODEL: {TIMM: {WEIGHTS: a.pth, NORM: FrozenBN, OUT_CHANNELS: 8, KWARGS: {depths: [1, 2]}}}"
+    )
+    cfg = config(NAMES[0])
+    cfg.merge_from_file(str(file))
+    cfg.merge_from_list(["MODEL.TIMM.NORM", None, "MODEL.TIMM.WEIGHTS", ""])
+    options = cfg.MODEL.TIMM
+    assert (options.NORM, options.OUT_CHANNELS, options.WEIGHTS) == (None, 8, "")
+    assert options.KWARGS == {"depths": [1, 2]}
+
+
+@pytest.mark.parametrize(
+    ("cfg", "error", "message"),
+    [
+        ({"MODEL": {}}, TypeError, "expects a config of detectron2's get_cfg.., got dict: a lazy"),
+        ("frozen", ConfigError, r"call add_backbone_config.cfg. before cfg.freeze"),
+    ],
+)
+def test_add_backbone_config__refuses(cfg, error, message):
+    if cfg == "frozen":
+        cfg = get_cfg()
+        cfg.freeze()
+    with pytest.raises(error, match=message):
+        add_backbone_config(cfg)
+
+
+@pytest.mark.parametrize(
+    ("name", "wrapper", "network"),
+    [(NAMES[0], TimmBackbone, "test_resnet"), (NAMES[3], TorchvisionBackbone, "resnet18")],
+)
+def test_builder__alone_is_the_wrapper(registered, name, wrapper, network):
+    library = "TIMM" if wrapper is TimmBackbone else "TORCHVISION"
+    options = [
+        *(f"MODEL.{library}.OUT_FEATURES", ["res3", "res5"]),
+        *(f"MODEL.{library}.NORM", "FrozenBN", "MODEL.BACKBONE.FREEZE_AT", 2),
+        *("MODEL.PIXEL_MEAN", [1.0] * 5, "MODEL.PIXEL_STD", [1.0] * 5),
+        *("MODEL.META_ARCHITECTURE", "RetinaNet"),
+    ]
+    backbone = build_backbone(config(name, *options))
+    twin = wrapper(
+        network, out_features=["res3", "res5"], in_channels=5, frozen_norm=True, freeze_at=2
+    )
+    assert type(backbone) is wrapper
+    assert shapes(backbone.state_dict()) == shapes(twin.state_dict())
+    assert backbone.output_shape() == twin.output_shape()
+    assert backbone.frozen_modules == twin.frozen_modules != ()
+    assert any(isinstance(module, FrozenBatchNorm2d) for module in backbone.modules())
+    backbone.load_state_dict(twin.state_dict())
+    images = torch.randn(2, 5, 67, 45)
+    maps, expected = backbone.eval()(images), twin.eval()(images)
+    torch.testing.assert_close(maps, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_builder__keywords_of_the_library(registered):
+    cfg = config(NAMES[0], "MODEL.TIMM.NAME", "test_vit", "MODEL.TIMM.OUT_CHANNELS", 24)
+    cfg.MODEL.META_ARCHITECTURE = "RetinaNet"
+    cfg.MODEL.TIMM.KWARGS.depth = 1
+    cfg.MODEL.TIMM.OUT_FEATURES = ["res3"]
+    backbone = build_backbone(cfg)
+    assert len(backbone.timm_model.model.blocks) == 1
+    assert backbone.output_shape() == {"res3": ShapeSpec(channels=24, stride=8)}
+
+
+@pytest.mark.parametrize("library", ["timm", "torchvision"])
+def test_builder__fpn_pools_its_own_last_level(registered, library):
+    backbone = build_backbone(config(f"build_{library}_fpn_backbone")).eval()
+    assert backbone.bottom_up.output_shape().keys() == set(LEVELS)
+    maps = backbone(torch.randn(1, 3, 64, 96))
+    assert list(maps) == ["p2", "p3", "p4", "p5", "p6"]
+    assert all(m.shape[1] == 24 for m in maps.values())
+    assert torch.equal(maps["p6"], F.max_pool2d(maps["p5"], 1, 2))
+
+
+@pytest.mark.parametrize("library", ["timm", "torchvision"])
+def test_builder__retinanet_computes_p6_of_the_last_map(registered, library):
+    name = f"build_retinanet_{library}_fpn_backbone"
+    backbone = build_backbone(config(name, "MODEL.FPN.IN_FEATURES", ["res3", "res4"])).eval()
+    images = torch.randn(1, 3, 64, 96)
+    maps = backbone(images)
+    # Two coarser levels than the last map, whose stride is 16.
+    assert {n: s.stride for n, s in backbone.output_shape().items()} == {
+        **{"p3": 8, "p4": 16, "p5": 32, "p6": 64}
+    }
+    expected = backbone.top_block.p6(backbone.bottom_up(images)["res4"])
+    torch.testing.assert_close(maps["p5"], expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        (NAMES[1], ["MODEL.FPN.IN_FEATURES", []], "FPN.IN_FEATURES is empty: name the maps"),
+        (
+            NAMES[1],
+            ["MODEL.FPN.IN_FEATURES", ["res3", "res5"]],
+            r"\['res3', 'res5'\] have strides \[8, 32\], but an FPN takes",
+        ),
+        (NAMES[0], [], r"takes 1024 channels, and res4 of build_timm_backbone has 192: start"),
+        (NAMES[1], ["MODEL.TIMM.KWARGS.weights", "a"], r"TIMM\.KWARGS holds weights, for"),
+    ],
+)
+def test_builder__refuses(registered, name, options, message):
+    cfg = config(name)
+    for key, value in zip(options[::2], options[1::2], strict=True):
+        *parts, last = key.split(".")
+        node = cfg
+        for part in parts:
+            node = node[part]
+        node[last] = value
+    with pytest.raises(ConfigError, match=message):
+        build_backbone(cfg)
+
+
+def test_builder__keys_were_not_added(registered):
+    cfg = get_cfg()
+    cfg.MODEL.BACKBONE.NAME = NAMES[3]
+    with pytest.raises(ConfigError, match=r"no MODEL\.TORCHVISION: call add_backbone_config"):
+        build_backbone(cfg)
+
+
+def test_builder__warns_of_frozen_random_weights(registered, caplog):
+    cfg = config(NAMES[1], "MODEL.BACKBONE.FREEZE_AT", 1)
+    with caplog.at_level(logging.WARNING):
+        build_backbone(cfg)
+        assert "FREEZE_AT=1 freezes stages with random weights" in caplog.text
+        caplog.clear()
+        cfg.MODEL.WEIGHTS = "a_run.pth"
+        build_backbone(cfg)
+    assert "random weights" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "mean", "std"),
+    [
+        ("build_timm_fpn_backbone", [127.5] * 3, [127.5] * 3),
+        ("build_torchvision_backbone", [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]),
+    ],
+)
+def test_set_pixel_statistics__ends_the_warning(registered, caplog, name, mean, std):
+    cfg = config(name)  # BGR, divided by one
+    cfg.MODEL.META_ARCHITECTURE = "RetinaNet"
+    build_backbone(cfg)
+    assert "call set_pixel_statistics(cfg)" in caplog.text
+    set_pixel_statistics(cfg)
+    assert list(cfg.MODEL.PIXEL_MEAN) == pytest.approx(mean)
+    assert list(cfg.MODEL.PIXEL_STD) == pytest.approx(std)
+    assert cfg.INPUT.FORMAT == "RGB"
+    caplog.clear()
+    build_backbone(cfg)
+    assert "PIXEL_MEAN" not in caplog.text
+    cfg.INPUT.FORMAT = "BGR"
+    build_backbone(cfg)
+    assert "call set_pixel_statistics(cfg)" in caplog.text
+
+
+def test_set_pixel_statistics__of_another_builder():
+    with pytest.raises(
+        ConfigError, match=r"'build_tim_fpn_backbone' are not .* 'build_timm_fpn_ba"
+    ):
+        set_pixel_statistics(config("build_tim_fpn_backbone"))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("shapes")
+    annotations, images = write_shapes_dataset(folder, 6, image_size=(64, 64), max_objects=3)
+    register_coco_instances("yaml_shapes", {}, str(annotations), str(images))
+    yield "yaml_shapes"
+    DatasetCatalog.remove("yaml_shapes")
+    MetadataCatalog.remove("yaml_shapes")
+
+
+class Trainer(DefaultTrainer):
+    @classmethod
+    def build_evaluator(cls, cfg, dataset_name):
+        return COCOEvaluator(dataset_name, output_dir=cfg.OUTPUT_DIR, use_fast_impl=False)
+
+
+SMALL = """
+MODEL:
+  DEVICE: cpu
+  FPN: {{OUT_CHANNELS: 16}}
+  RPN: {{BATCH_SIZE_PER_IMAGE: 16, POST_NMS_TOPK_TRAIN: 20, POST_NMS_TOPK_TEST: 10}}
+  ROI_HEADS: {{BATCH_SIZE_PER_IMAGE: 8, NUM_CLASSES: 3}}
+  ROI_BOX_HEAD: {{FC_DIM: 16}}
+  ROI_MASK_HEAD: {{CONV_DIM: 8, NUM_CONV: 1}}
+  RETINANET: {{NUM_CLASSES: 3, NUM_CONVS: 1}}
+  {model}
+INPUT: {{MIN_SIZE_TRAIN: [64], MIN_SIZE_TEST: 64}}
+DATASETS: {{TRAIN: [yaml_shapes], TEST: [yaml_shapes]}}
+DATALOADER: {{NUM_WORKERS: 0}}
+SOLVER: {{IMS_PER_BATCH: 2, BASE_LR: 0.001, MAX_ITER: 3}}
+OUTPUT_DIR: {output}
+"""
+
+
+@pytest.mark.parametrize(
+    ("base", "model", "tasks"),
+    [
+        (
+            "Base-RCNN-FPN.yaml",
+            "MASK_ON: True\n  BACKBONE: {NAME: build_timm_fpn_backbone, FREEZE_AT: 0}\n"
+            "  TIMM: {NAME: test_convnext, KWARGS: {drop_path_rate: 0.1}}",
+            {"bbox", "segm"},
+        ),
+        (
+            "Base-RetinaNet.yaml",
+            "BACKBONE: {NAME: build_retinanet_torchvision_fpn_backbone, FREEZE_AT: 0}\n"
+            "  TORCHVISION: {NAME: resnet18}",
+            {"bbox"},
+        ),
+    ],
+)
+def test_default_trainer__trains_and_evaluates(registered, data, tmp_path, base, model, tasks):
+    file = tmp_path / "mine.yaml"
+    file.write_text(f"_BASE_: {YAML / base}\n" + SMALL.format(model=model, output=tmp_path))
+    cfg = get_cfg()
+    add_backbone_config(cfg)
+    cfg.merge_from_file(str(file))
+    set_pixel_statistics(cfg)
+    with restored_loggers():
+        trainer = Trainer(cfg)
+        first = {n: p.detach().clone() for n, p in trainer.model.named_parameters()}
+        trainer.resume_or_load(resume=False)
+        trainer.train()
+    assert set(trainer._last_eval_results) == tasks
+    moved = [n for n, p in trainer.model.named_parameters() if not torch.equal(p, first[n])]
+    assert any(name.startswith("backbone.bottom_up.") for name in moved)
+    rows = [json.loads(line) for line in (tmp_path / "metrics.json").read_text().splitlines()]
+    assert any("total_loss" in row for row in rows)
+    build_model(cfg).load_state_dict(torch.load(tmp_path / "model_final.pth")["model"])
