@@ -37,7 +37,7 @@ from detrex.data.pictures import augment, read_image
 from detrex.engine.distributed import resolve_device
 from detrex.engine.overrides import apply_overrides
 from detrex.errors import ConfigError, run_tool
-from detrex.utils.drawing import draw_instances
+from detrex.data.drawing import draw_instances
 from detrex.utils.outputs import (
     Failures,
     make_folder,

@@ -20,7 +20,7 @@ from pathlib import Path
 from detrex.data.demo.photographs import fetch_mobilenet_v2_weights, write_photograph_tiles
 from detrex.data.demo.shapes import write_shapes_dataset
 from detrex.errors import DownloadError, run_tool
-from detrex.utils.drawing import plot_ap, plot_losses, read_metrics
+from detrex.utils.curves import plot_ap, plot_losses, read_metrics
 from detrex.utils.outputs import refuse_to_replace
 
 ROOT = Path(__file__).resolve().parents[1]

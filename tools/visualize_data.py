@@ -29,7 +29,7 @@ from detrex.data.preparation import tolerate_missing_pictures
 from detrex.engine.evaluation import build_loader
 from detrex.engine.overrides import apply_overrides
 from detrex.errors import run_tool
-from detrex.utils.drawing import draw_instances, draw_record
+from detrex.data.drawing import draw_instances, draw_record
 from detrex.utils.outputs import Failures, make_folder, plan_outputs, positive, save_drawn
 
 Record = dict[str, Any]

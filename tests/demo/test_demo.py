@@ -10,7 +10,7 @@ from torch import nn
 
 from demo import demo
 from detrex.errors import ConfigError
-from detrex.utils import drawing
+from detrex.data import drawing
 from detrex.utils.outputs import save_drawn
 
 CONFIG = """

@@ -86,7 +86,7 @@ def draw_training(
     Returns:
         (3, h, 2 w) uint8 RGB picture.
     """
-    from detrex.utils.drawing import draw_boxes  # loads matplotlib, which models do without
+    from detrex.data.drawing import draw_boxes  # loads the data library, which models do without
 
     image = convert_image_to_rgb(inputs["image"].permute(1, 2, 0), input_format)
     image = np.clip(image, 0, 255).astype(np.uint8)

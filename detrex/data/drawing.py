@@ -1,22 +1,15 @@
-"""Pictures for people: boxes on images, truth beside predictions, and the curves of a training run.
+"""Pictures for people: boxes on images, and truth beside predictions.
 
 Images are arrays of shape ``(height, width, 3)`` in RGB order from 0 to 255, and pictures are of
 ``uint8``; boxes are absolute ``(x0, y0, x1, y1)`` in pixels of the image they belong to. Boxes are
-drawn by Pillow, since detectron2's ``Visualizer`` needs OpenCV and a hundred times as long; curves
-by matplotlib's Agg canvas, which needs no display.
+drawn by Pillow, since detectron2's ``Visualizer`` needs OpenCV and a hundred times as long.
 """
 
-import json
-import logging
-import re
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from detectron2.structures import BoxMode, Instances
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from detrex.data.pictures import as_uint8, check_image_size, read_image
@@ -24,14 +17,10 @@ from detrex.data.pictures import as_uint8, check_image_size, read_image
 if TYPE_CHECKING:
     from detectron2.data import Metadata
 
-logger = logging.getLogger(__name__)
-
 Colour = tuple[int, ...]
 
 _TITLE_HEIGHT = 28
 _GAP = 8
-_LAYER_TERM = re.compile(r"_\d+$")
-_AP_NAMES = ("AP", "AP50")
 _PALETTE = ("#ffe119", "#42d4f4", "#f032e6", "#3cff4b", "#ff8c1a", "#ff5050", "#aab4ff", "#ffffff")
 
 
@@ -173,102 +162,6 @@ def beside(pictures: Mapping[str, np.ndarray]) -> np.ndarray:
         sheet.paste(Image.fromarray(picture), (x, _TITLE_HEIGHT))
         x += picture.shape[1] + _GAP
     return np.asarray(sheet)
-
-
-def read_metrics(metrics_json: str | Path) -> list[dict[str, float]]:
-    """Read the rows that a training run wrote, one per iteration and in their order.
-
-    Args:
-        metrics_json: the ``metrics.json`` in the run's output directory, one JSON object per line.
-
-    Returns:
-        The rows by rising ``iteration``; what a resumed run wrote anew replaces the old. A line
-        that was cut off while it was written is left out with a warning.
-    """
-    rows: dict[int, dict[str, float]] = {}
-    for number, line in enumerate(Path(metrics_json).read_text().splitlines(), start=1):
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            logger.warning("%s: line %d is no complete row (%s)", metrics_json, number, error)
-            continue
-        rows.setdefault(row["iteration"], {}).update(row)
-    return [rows[iteration] for iteration in sorted(rows)]
-
-
-def plot_losses(metrics: Sequence[Mapping[str, float]], png: str | Path, title: str = "") -> Path:
-    """Plot the total loss, and the terms of the last layer, the encoder and the denoising queries.
-
-    Args:
-        metrics: rows of `read_metrics`.
-        png: the file to write.
-        title: over the plot.
-
-    Returns:
-        The path written.
-
-    Raises:
-        ValueError: when no row holds a loss.
-    """
-    names = sorted({k for row in metrics for k in row if k == "total_loss" or _is_own_term(k)})
-    names.sort(key=lambda name: name != "total_loss")
-    return _plot(
-        metrics, names, png, title, "loss (logarithmic)", lambda axes: axes.set_yscale("log")
-    )
-
-
-def plot_ap(metrics: Sequence[Mapping[str, float]], png: str | Path, title: str = "") -> Path:
-    """Plot every AP and AP50 that the run's evaluations gave, in percent.
-
-    Args:
-        metrics: rows of `read_metrics`.
-        png: the file to write.
-        title: over the plot.
-
-    Returns:
-        The path written.
-
-    Raises:
-        ValueError: when no row holds an AP.
-    """
-    names = sorted({k for row in metrics for k in row if k.rpartition("/")[2] in _AP_NAMES})
-    return _plot(metrics, names, png, title, "percent", lambda axes: axes.set_ylim(bottom=0))
-
-
-def _plot(
-    metrics: Sequence[Mapping[str, float]],
-    names: Sequence[str],
-    png: str | Path,
-    title: str,
-    unit: str,
-    scale: Callable[[Axes], object],
-) -> Path:
-    """Draw one line per name over the iterations, and write it as PNG."""
-    if not names:
-        raise ValueError(
-            f"There is nothing to plot in {png}: none of the {len(metrics)} rows of metrics holds "
-            "such a value; train for more than train.log_period iterations and evaluate once."
-        )
-    figure = Figure(figsize=(8, 5), dpi=110, layout="constrained")
-    axes: Axes = figure.subplots()
-    for name in names:
-        points = [(row["iteration"], row[name]) for row in metrics if name in row]
-        emphasis = 2.5 if name == "total_loss" else 1.2
-        axes.plot(
-            *zip(*points, strict=True), label=name, linewidth=emphasis, marker=".", markersize=4
-        )
-    scale(axes)
-    axes.set(title=title, xlabel="iteration", ylabel=unit)
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=8, ncols=2)
-    png = Path(png)
-    png.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(png)
-    return png
-
-
-def _is_own_term(name: str) -> bool:
-    return name.startswith("loss_") and _LAYER_TERM.search(name) is None
 
 
 def _write(
