@@ -33,11 +33,11 @@ from tqdm import tqdm
 from detrex.checkpoint import load_init_checkpoint, read_checkpoint
 from detrex.config import load_config, require_keys, try_get_key
 from detrex.data.class_names import choose_metadata
+from detrex.data.drawing import draw_instances
 from detrex.data.pictures import augment, read_image
 from detrex.engine.distributed import resolve_device
 from detrex.engine.overrides import apply_overrides
 from detrex.errors import ConfigError, run_tool
-from detrex.data.drawing import draw_instances
 from detrex.utils.outputs import (
     Failures,
     make_folder,

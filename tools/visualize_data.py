@@ -24,12 +24,12 @@ from tqdm import tqdm
 
 from detrex.config import load_config, require_keys, try_get_key
 from detrex.data.class_names import dataset_metadata
+from detrex.data.drawing import draw_instances, draw_record
 from detrex.data.pictures import as_uint8, check_image_size, read_image
 from detrex.data.preparation import tolerate_missing_pictures
 from detrex.engine.evaluation import build_loader
 from detrex.engine.overrides import apply_overrides
 from detrex.errors import run_tool
-from detrex.data.drawing import draw_instances, draw_record
 from detrex.utils.outputs import Failures, make_folder, plan_outputs, positive, save_drawn
 
 Record = dict[str, Any]

@@ -24,10 +24,10 @@ from tqdm import tqdm
 
 from detrex.config import load_config, require_keys, try_get_key
 from detrex.data.class_names import dataset_metadata
+from detrex.data.drawing import draw_truth_beside_predictions
 from detrex.data.preparation import tolerate_missing_pictures
 from detrex.engine.overrides import apply_overrides
 from detrex.errors import ConfigError, did_you_mean, run_tool
-from detrex.data.drawing import draw_truth_beside_predictions
 from detrex.utils.outputs import Failures, make_folder, plan_outputs, positive, save_drawn
 
 Predictions = Sequence[Mapping[str, Any]]

@@ -5,8 +5,8 @@ from detectron2.data.catalog import Metadata
 from detectron2.structures import Boxes, BoxMode, Instances
 from PIL import Image
 
-from detrex.errors import PictureError
 from detrex.data import drawing
+from detrex.errors import PictureError
 
 GREY = 90
 

@@ -9,8 +9,8 @@ from PIL import Image
 from torch import nn
 
 from demo import demo
-from detrex.errors import ConfigError
 from detrex.data import drawing
+from detrex.errors import ConfigError
 from detrex.utils.outputs import save_drawn
 
 CONFIG = """
