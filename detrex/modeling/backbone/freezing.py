@@ -18,7 +18,7 @@ from torch import nn
 
 from detrex.errors import BackboneError
 
-from .features import map_layout, map_size
+from .features.feature_info import map_layout, map_size
 from .probing import Look
 
 MAX_FREEZE_AT = 5

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from detrex.errors import BackboneError
 
-from .coverage import Size, round_up
+from .features.coverage import Size, round_up
 from .norms import norm_kind
 from .probing import meta_twin
 from .wrapped import WrappedBackbone

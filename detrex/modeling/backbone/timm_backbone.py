@@ -8,18 +8,18 @@ from typing import Any
 import torch
 from torch import nn
 
-from .features import Feature, resolve_indices
-from .freezing import check_freeze_at, plan_stages
-from .norms import chosen_norm
-from .preprocess import Preprocess
-from .probing import look_at, unused_parameters
-from .pyramid import (
+from .features.feature_info import Feature, resolve_indices
+from .features.output_levels import (
     Level,
     check_out_strides,
     plan_levels,
     requested_strides,
     taps_and_levels,
 )
+from .freezing import check_freeze_at, plan_stages
+from .norms import chosen_norm
+from .preprocess import Preprocess
+from .probing import look_at, unused_parameters
 from .timm_network import NetworkFacts, check_name, create_network, native_norm, network_facts
 from .wrapped import (
     WrappedBackbone,

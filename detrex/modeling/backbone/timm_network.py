@@ -13,11 +13,11 @@ from torch import nn
 from detrex.errors import BackboneError, did_you_mean
 
 from .building import build_network
-from .coverage import Coverage, Run, Size, find_coverage, merged
-from .features import Feature, Layout, map_layout, map_size
+from .features.coverage import Coverage, Run, Size, find_coverage, merged
+from .features.feature_info import Feature, Layout, map_layout, map_size
+from .features.input_size import InputRule, find_input_rule
 from .norms import norm_kind
 from .probing import SizeRefusedError
-from .sizes import InputRule, find_input_rule
 from .timm_weights import tags
 
 # Keywords that reach no constructor of timm's: those of TimmBackbone, and of timm's builder.

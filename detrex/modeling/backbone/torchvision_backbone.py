@@ -14,18 +14,18 @@ from torch import nn
 from detrex.errors import BackboneError
 
 from .channels import set_input_channels
-from .features import Feature
-from .freezing import check_freeze_at, plan_stages
-from .norms import chosen_norm, norm_kind
-from .preprocess import Preprocess
-from .probing import look_at
-from .pyramid import (
+from .features.feature_info import Feature
+from .features.output_levels import (
     Level,
     check_out_strides,
     plan_levels,
     requested_strides,
     taps_and_levels,
 )
+from .freezing import check_freeze_at, plan_stages
+from .norms import chosen_norm, norm_kind
+from .preprocess import Preprocess
+from .probing import look_at
 from .torchvision_classifier import build_classifier, check_classifier
 from .torchvision_nodes import (
     DEFAULT_RETURN_NODES,

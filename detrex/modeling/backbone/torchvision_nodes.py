@@ -15,10 +15,10 @@ from torch import nn
 
 from detrex.errors import BackboneError, did_you_mean
 
-from .coverage import Size, find_coverage, merged
-from .features import Feature, FeatureTable, describe_feature, map_size
+from .features.coverage import Size, find_coverage, merged
+from .features.feature_info import Feature, FeatureTable, describe_feature, map_size
+from .features.input_size import InputRule, find_input_rule
 from .probing import SizeRefusedError, look_at
-from .sizes import InputRule, find_input_rule
 
 DEFAULT_RETURN_NODES: Mapping[str, str] = MappingProxyType(
     {"layer1": "res2", "layer2": "res3", "layer3": "res4", "layer4": "res5"}

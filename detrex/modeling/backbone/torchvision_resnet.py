@@ -13,9 +13,9 @@ from torchvision.ops import FrozenBatchNorm2d
 from detrex.errors import BackboneError, did_you_mean
 
 from .channels import set_input_channels
+from .features.output_levels import check_out_features
 from .freezing import KeepsFrozen
 from .preprocess import IMAGENET, Preprocess
-from .pyramid import check_out_features
 from .torchvision_classifier import build_classifier
 from .torchvision_weights import first_weights
 from .weights import load_network_weights

@@ -16,13 +16,13 @@ from torch import nn
 
 from detrex.errors import BackboneError
 
-from .coverage import Size, round_up
-from .features import Feature, FeatureTable
+from .features.coverage import Size, round_up
+from .features.feature_info import Feature, FeatureTable
+from .features.input_size import InputRule, pad_to
+from .features.output_levels import FeaturePyramid, Level, whole_cells
 from .freezing import FreezePlan, KeepsFrozen, plan_freezing
 from .freezing_table import freezing_table
 from .preprocess import Preprocess
-from .pyramid import FeaturePyramid, Level, whole_cells
-from .sizes import InputRule, pad_to
 
 logger = logging.getLogger(__name__)
 

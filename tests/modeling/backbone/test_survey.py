@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from detrex.errors import BackboneError
-from detrex.modeling.backbone.sizes import InputRule
+from detrex.modeling.backbone.features.input_size import InputRule
 from detrex.modeling.backbone.survey import (
     build_to_look,
     kind_of,

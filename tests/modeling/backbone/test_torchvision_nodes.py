@@ -5,8 +5,8 @@ import torch
 import torchvision
 
 from detrex.errors import BackboneError
-from detrex.modeling.backbone.features import Feature
-from detrex.modeling.backbone.sizes import InputRule
+from detrex.modeling.backbone.features.feature_info import Feature
+from detrex.modeling.backbone.features.input_size import InputRule
 from detrex.modeling.backbone.torchvision_nodes import (
     DEFAULT_RETURN_NODES,
     extract,

@@ -8,7 +8,7 @@ from torch.testing import assert_close
 
 from detrex.errors import BackboneError
 from detrex.modeling.backbone import TimmBackbone, TorchvisionBackbone
-from detrex.modeling.backbone.coverage import Coverage, find_coverage, merged, round_up
+from detrex.modeling.backbone.features.coverage import Coverage, find_coverage, merged, round_up
 
 
 def conv(kernel, stride, padding=0):

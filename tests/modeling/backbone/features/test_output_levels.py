@@ -11,8 +11,9 @@ from omegaconf import ListConfig
 from torch.testing import assert_close
 
 from detrex.errors import BackboneError
-from detrex.modeling.backbone.features import Feature
-from detrex.modeling.backbone.pyramid import (
+from detrex.modeling.backbone.features.feature_info import Feature
+from detrex.modeling.backbone.features.input_size import InputRule
+from detrex.modeling.backbone.features.output_levels import (
     FeaturePyramid,
     check_out_strides,
     level_name,
@@ -21,7 +22,6 @@ from detrex.modeling.backbone.pyramid import (
     taps_and_levels,
     whole_cells,
 )
-from detrex.modeling.backbone.sizes import InputRule
 
 
 def taps(*strides, channels=5):

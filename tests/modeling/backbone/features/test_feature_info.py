@@ -3,7 +3,7 @@ import torch
 from torch.testing import assert_close
 
 from detrex.errors import BackboneError
-from detrex.modeling.backbone.features import (
+from detrex.modeling.backbone.features.feature_info import (
     Feature,
     FeatureTable,
     describe_feature,

@@ -7,8 +7,13 @@ import torch
 from torch.testing import assert_close
 
 from detrex.errors import BackboneError
-from detrex.modeling.backbone.coverage import Coverage
-from detrex.modeling.backbone.sizes import InputRule, find_input_rule, pad_to, round_up
+from detrex.modeling.backbone.features.coverage import Coverage
+from detrex.modeling.backbone.features.input_size import (
+    InputRule,
+    find_input_rule,
+    pad_to,
+    round_up,
+)
 
 
 def network(accepts, strides=(8, 16)):

@@ -23,9 +23,9 @@ import torch
 import torch.nn.functional as F
 
 from detrex.errors import BackboneError
+from detrex.modeling.backbone.probing import SizeRefusedError, tried
 
 from .coverage import ODD_SIZES, Coverage, Run, Size, round_up
-from .probing import SizeRefusedError, tried
 
 logger = logging.getLogger(__name__)
 

@@ -21,8 +21,8 @@ from torch import nn
 from detrex.errors import BackboneError, did_you_mean
 from detrex.layers import LayerNorm
 
-from .features import Feature, FeatureTable
-from .sizes import InputRule
+from .feature_info import Feature, FeatureTable
+from .input_size import InputRule
 
 MADE_STRIDES = (4, 8, 16, 32)
 """Strides that are made where a network lacks them."""
