@@ -11,7 +11,7 @@ from torch import nn
 
 from detrex.errors import BackboneError, DetrexError, did_you_mean
 
-from .probing import lacks_values
+from .inspection.meta_run import lacks_values
 
 _UNEXPECTED = re.compile(r"(\w+)(?:\.__init__)?\(\) got an unexpected keyword argument '(\w+)'")
 

@@ -10,7 +10,7 @@ from torch import nn
 from detrex.checkpoint.matching.input_conv import adapt_input_conv
 from detrex.errors import BackboneError
 
-from .probing import look_at
+from .inspection.meta_run import look_at
 from .wrapped import check_in_channels
 
 _BUILT_FOR = 3

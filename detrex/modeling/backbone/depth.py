@@ -15,7 +15,7 @@ from detrex.errors import ConfigError
 
 from .checkpointing import block_names
 from .freezing import record_calls
-from .probing import Look, look_at
+from .inspection.meta_run import Look, look_at
 
 logger = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from torch import nn
 from detrex.errors import BackboneError
 
 from .features.feature_info import map_layout, map_size
-from .probing import Look
+from .inspection.meta_run import Look
 
 MAX_FREEZE_AT = 5
 

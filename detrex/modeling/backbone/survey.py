@@ -16,8 +16,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from detrex.errors import BackboneError
 
 from .features.coverage import Size, round_up
+from .inspection.meta_run import meta_twin
 from .norms import norm_kind
-from .probing import meta_twin
 from .wrapped import WrappedBackbone
 
 OUT_STRIDES = (8, 16, 32)

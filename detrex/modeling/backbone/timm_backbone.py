@@ -17,9 +17,9 @@ from .features.output_levels import (
     taps_and_levels,
 )
 from .freezing import check_freeze_at, plan_stages
+from .inspection.meta_run import look_at, unused_parameters
 from .norms import chosen_norm
 from .preprocess import Preprocess
-from .probing import look_at, unused_parameters
 from .timm_network import NetworkFacts, check_name, create_network, native_norm, network_facts
 from .wrapped import (
     WrappedBackbone,

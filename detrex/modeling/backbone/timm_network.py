@@ -16,8 +16,8 @@ from .building import build_network
 from .features.coverage import Coverage, Run, Size, find_coverage, merged
 from .features.feature_info import Feature, Layout, map_layout, map_size
 from .features.input_size import InputRule, find_input_rule
+from .inspection.meta_run import SizeRefusedError
 from .norms import norm_kind
-from .probing import SizeRefusedError
 from .timm_weights import tags
 
 # Keywords that reach no constructor of timm's: those of TimmBackbone, and of timm's builder.

@@ -23,9 +23,9 @@ from .features.output_levels import (
     taps_and_levels,
 )
 from .freezing import check_freeze_at, plan_stages
+from .inspection.meta_run import look_at
 from .norms import chosen_norm, norm_kind
 from .preprocess import Preprocess
-from .probing import look_at
 from .torchvision_classifier import build_classifier, check_classifier
 from .torchvision_nodes import (
     DEFAULT_RETURN_NODES,

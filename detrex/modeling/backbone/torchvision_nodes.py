@@ -18,7 +18,7 @@ from detrex.errors import BackboneError, did_you_mean
 from .features.coverage import Size, find_coverage, merged
 from .features.feature_info import Feature, FeatureTable, describe_feature, map_size
 from .features.input_size import InputRule, find_input_rule
-from .probing import SizeRefusedError, look_at
+from .inspection.meta_run import SizeRefusedError, look_at
 
 DEFAULT_RETURN_NODES: Mapping[str, str] = MappingProxyType(
     {"layer1": "res2", "layer2": "res3", "layer3": "res4", "layer4": "res5"}

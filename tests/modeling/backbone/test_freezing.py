@@ -15,7 +15,7 @@ from detrex.modeling.backbone.freezing import (
     plan_stages,
     submodule_within,
 )
-from detrex.modeling.backbone.probing import look_at
+from detrex.modeling.backbone.inspection.meta_run import look_at
 
 
 def halving(channels_in, channels_out):

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from detrex.errors import BackboneError
-from detrex.modeling.backbone.probing import SizeRefusedError, tried
+from detrex.modeling.backbone.inspection.meta_run import SizeRefusedError, tried
 
 Size = tuple[int, int]
 Run = Callable[[Size], Sequence[Size]]

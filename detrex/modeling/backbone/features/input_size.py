@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 
 from detrex.errors import BackboneError
-from detrex.modeling.backbone.probing import SizeRefusedError, tried
+from detrex.modeling.backbone.inspection.meta_run import SizeRefusedError, tried
 
 from .coverage import ODD_SIZES, Coverage, Run, Size, round_up
 

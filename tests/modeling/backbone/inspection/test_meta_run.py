@@ -6,7 +6,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from detrex.errors import BackboneError
-from detrex.modeling.backbone.probing import (
+from detrex.modeling.backbone.inspection.meta_run import (
     SizeRefusedError,
     is_refusal,
     look_at,
