@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from detrex.engine.dry_run import SavedBytes
-from detrex.modeling.backbone.checkpointing import checkpoint_blocks
+from detrex.modeling.backbone.training.activation_checkpointing import checkpoint_blocks
 
 MODELS = (
     "resnet50",

@@ -8,7 +8,7 @@ import torch
 from detectron2.config import LazyCall as L
 from detectron2.solver.build import get_default_optimizer_params
 
-from detrex.modeling.backbone.depth import get_layer_decay_params
+from detrex.modeling.backbone.training.layer_decay import get_layer_decay_params
 
 SGD = L(torch.optim.SGD)(
     params=L(get_default_optimizer_params)(weight_decay_norm=0.0),

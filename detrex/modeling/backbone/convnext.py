@@ -11,7 +11,6 @@ from torchvision.ops import StochasticDepth
 
 from detrex.layers import LayerNorm
 
-from .checkpointing import checkpoint_blocks
 from .staged import (
     NUM_STAGES,
     StagedBackbone,
@@ -20,6 +19,7 @@ from .staged import (
     check_stages,
     drop_path_rates,
 )
+from .training.activation_checkpointing import checkpoint_blocks
 from .wrapped import check_switches
 
 __all__ = ["Block", "ConvNeXt"]

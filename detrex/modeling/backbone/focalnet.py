@@ -13,7 +13,6 @@ from torchvision.ops import StochasticDepth
 
 from detrex.errors import BackboneError
 
-from .checkpointing import checkpoint_blocks
 from .staged import (
     NUM_STAGES,
     StagedBackbone,
@@ -22,6 +21,7 @@ from .staged import (
     check_stages,
     drop_path_rates,
 )
+from .training.activation_checkpointing import checkpoint_blocks
 from .wrapped import check_switches
 
 __all__ = ["FocalModulation", "FocalModulationBlock", "FocalNet", "PatchEmbed"]

@@ -16,8 +16,8 @@ from torch import nn
 from detrex.errors import BackboneError, did_you_mean
 
 from .deform_block import DeformBottleneckBlock
-from .freezing import KeepsFrozen
 from .preprocess import IMAGENET, Preprocess
+from .training.freezing import KeepsFrozen
 
 __all__ = [
     "BasicBlock",

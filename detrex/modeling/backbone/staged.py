@@ -10,8 +10,8 @@ from torch import nn
 
 from detrex.errors import BackboneError
 
-from .freezing import KeepsFrozen
 from .preprocess import IMAGENET, Preprocess
+from .training.freezing import KeepsFrozen
 
 NUM_STAGES = 4
 

@@ -17,7 +17,7 @@ from detrex.errors import BackboneError
 
 from .features.coverage import Size, round_up
 from .inspection.meta_run import meta_twin
-from .norms import norm_kind
+from .training.norms import norm_kind
 from .wrapped import WrappedBackbone
 
 OUT_STRIDES = (8, 16, 32)

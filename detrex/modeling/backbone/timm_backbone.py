@@ -16,11 +16,11 @@ from .features.output_levels import (
     requested_strides,
     taps_and_levels,
 )
-from .freezing import check_freeze_at, plan_stages
 from .inspection.meta_run import look_at, unused_parameters
-from .norms import chosen_norm
 from .preprocess import Preprocess
 from .timm_network import NetworkFacts, check_name, create_network, native_norm, network_facts
+from .training.freezing import check_freeze_at, plan_stages
+from .training.norms import chosen_norm
 from .wrapped import (
     WrappedBackbone,
     check_in_channels,

@@ -17,8 +17,8 @@ from .features.coverage import Coverage, Run, Size, find_coverage, merged
 from .features.feature_info import Feature, Layout, map_layout, map_size
 from .features.input_size import InputRule, find_input_rule
 from .inspection.meta_run import SizeRefusedError
-from .norms import norm_kind
 from .timm_weights import tags
+from .training.norms import norm_kind
 
 # Keywords that reach no constructor of timm's: those of TimmBackbone, and of timm's builder.
 _OTHER_KEYWORDS = (

@@ -22,9 +22,7 @@ from .features.output_levels import (
     requested_strides,
     taps_and_levels,
 )
-from .freezing import check_freeze_at, plan_stages
 from .inspection.meta_run import look_at
-from .norms import chosen_norm, norm_kind
 from .preprocess import Preprocess
 from .torchvision_classifier import build_classifier, check_classifier
 from .torchvision_nodes import (
@@ -44,6 +42,8 @@ from .torchvision_weights import (
     builder_parameters,
     first_weights,
 )
+from .training.freezing import check_freeze_at, plan_stages
+from .training.norms import chosen_norm, norm_kind
 from .weights import Place, find_weights
 from .wrapped import (
     WrappedBackbone,

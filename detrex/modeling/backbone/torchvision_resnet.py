@@ -14,10 +14,10 @@ from detrex.errors import BackboneError, did_you_mean
 
 from .channels import set_input_channels
 from .features.output_levels import check_out_features
-from .freezing import KeepsFrozen
 from .preprocess import IMAGENET, Preprocess
 from .torchvision_classifier import build_classifier
 from .torchvision_weights import first_weights
+from .training.freezing import KeepsFrozen
 from .weights import load_network_weights
 from .wrapped import chosen_weights
 

@@ -20,9 +20,9 @@ from .features.coverage import Size, round_up
 from .features.feature_info import Feature, FeatureTable
 from .features.input_size import InputRule, pad_to
 from .features.output_levels import FeaturePyramid, Level, whole_cells
-from .freezing import FreezePlan, KeepsFrozen, plan_freezing
-from .freezing_table import freezing_table
 from .preprocess import Preprocess
+from .training.freezing import FreezePlan, KeepsFrozen, plan_freezing
+from .training.freezing_table import freezing_table
 
 logger = logging.getLogger(__name__)
 
@@ -284,7 +284,7 @@ def checkpoint_network(network: nn.Module, who: str) -> None:
     Raises:
         BackboneError: no blocks were found in it.
     """
-    from .checkpointing import checkpoint_blocks
+    from .training.activation_checkpointing import checkpoint_blocks
 
     learns = any(parameter.requires_grad for parameter in network.parameters())
     if not checkpoint_blocks(network) and learns:

@@ -12,13 +12,13 @@ from torch.testing import assert_close
 
 from detrex.catalog.table import packaged_file, read_catalog
 from detrex.errors import BackboneError
-from detrex.modeling.backbone.frozen_norm import (
+from detrex.modeling.backbone.timm_network import network_facts
+from detrex.modeling.backbone.training.frozen_norm import (
     FrozenBatchNormAct,
     convert_frozen_norm,
     freeze_norms,
     frozen_norm_class,
 )
-from detrex.modeling.backbone.timm_network import network_facts
 
 timm = pytest.importorskip("timm")
 

@@ -7,7 +7,8 @@ from torch import nn
 
 from detrex.errors import BackboneError
 from detrex.modeling.backbone import TimmBackbone, TorchvisionBackbone
-from detrex.modeling.backbone.freezing import (
+from detrex.modeling.backbone.inspection.meta_run import look_at
+from detrex.modeling.backbone.training.freezing import (
     FreezePlan,
     KeepsFrozen,
     check_freeze_at,
@@ -15,7 +16,6 @@ from detrex.modeling.backbone.freezing import (
     plan_stages,
     submodule_within,
 )
-from detrex.modeling.backbone.inspection.meta_run import look_at
 
 
 def halving(channels_in, channels_out):

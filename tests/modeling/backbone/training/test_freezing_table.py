@@ -2,8 +2,8 @@ import torch
 from torch import nn
 
 from detrex.modeling.backbone import TimmBackbone
-from detrex.modeling.backbone.freezing import FreezePlan
-from detrex.modeling.backbone.freezing_table import freezing_table
+from detrex.modeling.backbone.training.freezing import FreezePlan
+from detrex.modeling.backbone.training.freezing_table import freezing_table
 
 
 def test_freezing_table__counts_by_level():

@@ -11,7 +11,10 @@ from torch.testing import assert_close
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from detrex.errors import BackboneError
-from detrex.modeling.backbone.checkpointing import block_names, checkpoint_blocks
+from detrex.modeling.backbone.training.activation_checkpointing import (
+    block_names,
+    checkpoint_blocks,
+)
 
 timm = pytest.importorskip("timm")
 

@@ -17,9 +17,8 @@ import torch
 from torch import nn
 
 from detrex.errors import BackboneError
-
-from .features.feature_info import map_layout, map_size
-from .inspection.meta_run import Look
+from detrex.modeling.backbone.features.feature_info import map_layout, map_size
+from detrex.modeling.backbone.inspection.meta_run import Look
 
 MAX_FREEZE_AT = 5
 

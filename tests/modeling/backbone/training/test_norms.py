@@ -14,7 +14,7 @@ from torch.testing import assert_close
 
 from detrex.errors import BackboneError
 from detrex.modeling.backbone import TimmBackbone, TorchvisionBackbone
-from detrex.modeling.backbone.norms import Norm, chosen_norm, norm_kind
+from detrex.modeling.backbone.training.norms import Norm, chosen_norm, norm_kind
 
 
 def norms_of(backbone):

@@ -7,8 +7,8 @@ from torchvision.models import resnet18
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from detrex.errors import ConfigError
-from detrex.modeling.backbone.depth import get_layer_decay_params, parameter_depths
 from detrex.modeling.backbone.inspection.meta_run import look_at
+from detrex.modeling.backbone.training.layer_decay import get_layer_decay_params, parameter_depths
 
 timm = pytest.importorskip("timm")
 optim = pytest.importorskip("timm.optim")

@@ -12,10 +12,10 @@ from typing import Any
 from torch import nn
 
 from detrex.errors import ConfigError
+from detrex.modeling.backbone.inspection.meta_run import Look, look_at
 
-from .checkpointing import block_names
+from .activation_checkpointing import block_names
 from .freezing import record_calls
-from .inspection.meta_run import Look, look_at
 
 logger = logging.getLogger(__name__)
 
