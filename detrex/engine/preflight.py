@@ -23,7 +23,7 @@ from detrex.config.types import check_types
 from detrex.config.validation import check_values, peek, read, settle, shown
 from detrex.engine.distributed import resolve_device
 from detrex.errors import ConfigError, DetrexError, did_you_mean
-from detrex.modeling.backbone.weights import WEIGHT_FILES
+from detrex.modeling.backbone.weights.pretrained import WEIGHT_FILES
 
 _ALWAYS = ("model", "train", "train.device", "train.output_dir")
 _CALLS = ("model", "dataloader.test", "dataloader.evaluator")

@@ -27,7 +27,7 @@ from detrex.engine.evaluation import Evaluation, Metrics, amp_dtype, build_evalu
 from detrex.engine.trainer import Trainer
 from detrex.errors import ConfigError
 from detrex.modeling import ema
-from detrex.modeling.backbone.origins import find_origin
+from detrex.modeling.backbone.weights.origins import find_origin
 from detrex.utils.events import ProgressWriter, WandbWriter
 from detrex.utils.seeding import draw_seed, seed_everything
 

@@ -104,7 +104,7 @@ class ResNet(KeepsFrozen, d2.ResNet):
             self._load(weights, channels)
 
     def _load(self, weights: Any, in_channels: int) -> None:
-        from .weights import load_network_weights
+        from .weights.pretrained import load_network_weights
 
         used = load_network_weights(
             self, weights, library="detectron2", model_name="ResNet", in_channels=in_channels

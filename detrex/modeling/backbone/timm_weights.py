@@ -15,7 +15,7 @@ from detrex.checkpoint.reading.entries import split_entry
 from detrex.errors import BackboneError
 
 from .building import plain
-from .weights import Place
+from .weights.pretrained import Place
 
 logger = logging.getLogger(__name__)
 

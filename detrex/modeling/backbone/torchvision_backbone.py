@@ -44,7 +44,7 @@ from .torchvision_weights import (
 )
 from .training.freezing import check_freeze_at, plan_stages
 from .training.norms import chosen_norm, norm_kind
-from .weights import Place, find_weights
+from .weights.pretrained import Place, find_weights
 from .wrapped import (
     WrappedBackbone,
     check_in_channels,

@@ -18,7 +18,7 @@ from .preprocess import IMAGENET, Preprocess
 from .torchvision_classifier import build_classifier
 from .torchvision_weights import first_weights
 from .training.freezing import KeepsFrozen
-from .weights import load_network_weights
+from .weights.pretrained import load_network_weights
 from .wrapped import chosen_weights
 
 __all__ = ["FrozenBatchNorm2d", "TorchvisionResNet"]

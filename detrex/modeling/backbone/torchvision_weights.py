@@ -12,7 +12,7 @@ from detrex.checkpoint.download import has_promised_hash, hash_in_name
 from detrex.errors import BackboneError, did_you_mean
 
 from .preprocess import Preprocess
-from .weights import Place
+from .weights.pretrained import Place
 
 TRANSFORMED = Preprocess((127.5, 127.5, 127.5), (127.5, 127.5, 127.5))
 """What GoogLeNet and Inception make of ImageNet's statistics before their first convolution."""

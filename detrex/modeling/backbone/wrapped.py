@@ -96,7 +96,7 @@ class WrappedBackbone(KeepsFrozen, Backbone):
         """
         if source is None:
             return
-        from .weights import find_weights, load_network_weights
+        from .weights.pretrained import find_weights, load_network_weights
 
         place = find_weights(
             source,

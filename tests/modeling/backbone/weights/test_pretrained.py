@@ -13,7 +13,7 @@ from torchvision.models.feature_extraction import create_feature_extractor
 from detrex.errors import BackboneError, CheckpointError, DownloadError
 from detrex.modeling.backbone import torchvision_weights
 from detrex.modeling.backbone.preprocess import CAFFE
-from detrex.modeling.backbone.weights import Place, find_weights, load_network_weights
+from detrex.modeling.backbone.weights.pretrained import Place, find_weights, load_network_weights
 from tests.reference.file_server import serving
 
 # Kinds of network, and what makes it small and quick.

@@ -28,9 +28,9 @@ from detrex.checkpoint.reading.folders import LOCAL_FOLDER, is_index
 from detrex.checkpoint.reading.state_dict import local_path, read_checkpoint, tensors_of
 from detrex.checkpoint.report import LoadReport
 from detrex.errors import BackboneError, CheckpointError, DownloadError, did_you_mean
+from detrex.modeling.backbone.preprocess import Preprocess
 
 from .origins import Origin, find_origin, wrapper_for
-from .preprocess import Preprocess
 
 logger = logging.getLogger(__name__)
 
@@ -231,7 +231,7 @@ def _find_in_library(
 ) -> tuple[Place | None, list[str]]:
     """Find the library's own weights; else list the names of those that it has."""
     if library == "timm":
-        from . import timm_weights as timm
+        from detrex.modeling.backbone import timm_weights as timm
 
         names = timm.tags(model_name)
         if weights is True:
@@ -243,7 +243,7 @@ def _find_in_library(
         return timm.published_place(str(weights), model_name) if is_place else None, names
     if library == "detectron2":
         return None, []
-    from . import torchvision_weights as torchvision
+    from detrex.modeling.backbone import torchvision_weights as torchvision
 
     return torchvision.find(weights, model_name), torchvision.names(model_name)
 
@@ -265,7 +265,7 @@ def _translations(
 ) -> Mapping[str, Translation]:
     if library != "timm":
         return {}
-    from .timm_weights import load_by_timm
+    from detrex.modeling.backbone.timm_weights import load_by_timm
 
     archive = str(local_path(source)) if source.endswith(".npz") else None
     return {

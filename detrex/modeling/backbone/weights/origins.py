@@ -19,8 +19,7 @@ from torch import Tensor, nn
 
 from detrex.checkpoint.reading.entries import wanted_table
 from detrex.checkpoint.reading.state_dict import is_caffe2_checkpoint
-
-from .preprocess import CAFFE, IMAGENET, Preprocess
+from detrex.modeling.backbone.preprocess import CAFFE, IMAGENET, Preprocess
 
 logger = logging.getLogger(__name__)
 

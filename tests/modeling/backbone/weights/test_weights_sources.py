@@ -21,7 +21,7 @@ from detrex.modeling.backbone import (
     torchvision_weights,
 )
 from detrex.modeling.backbone.preprocess import CAFFE
-from detrex.modeling.backbone.weights import Place, find_weights
+from detrex.modeling.backbone.weights.pretrained import Place, find_weights
 
 STRIDES = (8, 16, 32)
 

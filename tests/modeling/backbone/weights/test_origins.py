@@ -10,8 +10,8 @@ from torch import nn
 
 from detrex.checkpoint.reading.state_dict import tensors_of
 from detrex.modeling.backbone import BasicStem, ResNet
-from detrex.modeling.backbone.origins import find_origin, wrapper_for
 from detrex.modeling.backbone.preprocess import CAFFE, IMAGENET, Preprocess
+from detrex.modeling.backbone.weights.origins import find_origin, wrapper_for
 
 
 def names_of_detectron2(**changed):
