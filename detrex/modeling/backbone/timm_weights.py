@@ -15,7 +15,7 @@ from detrex.checkpoint.reading.entries import split_entry
 from detrex.errors import BackboneError
 
 from .building import plain
-from .weights.pretrained import Place
+from .weights.source import WeightsSource
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ def default_place(
     model_name: str,
     network: nn.Module | None = None,
     keywords: Mapping[str, Any] = MappingProxyType({}),
-) -> Place:
+) -> WeightsSource:
     """Find the weights that ``timm.create_model(model_name, pretrained=True)`` would take.
 
     Args:
@@ -86,7 +86,7 @@ def default_place(
 
 def tagged_place(
     model_name: str, tag: str, keywords: Mapping[str, Any] = MappingProxyType({})
-) -> Place:
+) -> WeightsSource:
     """Find the weights of a tag, one of `tags`, described as `keywords` say besides."""
     import timm
 
@@ -97,7 +97,7 @@ def tagged_place(
     return _place(model_name, described | further)
 
 
-def published_place(source: str, model_name: str) -> Place | None:
+def published_place(source: str, model_name: str) -> WeightsSource | None:
     """Recognise weights that timm publishes, by their address or their file.
 
     Networks of timm with equal names and shapes may have another ``eps`` or padding, which the
@@ -133,7 +133,7 @@ def published_place(source: str, model_name: str) -> Place | None:
             names[0],
         )
     config = timm.get_pretrained_cfg((alike or names)[0])
-    return Place((source,), pretrained_cfg=None if config is None else config.to_dict())
+    return WeightsSource((source,), pretrained_cfg=None if config is None else config.to_dict())
 
 
 @functools.cache
@@ -151,9 +151,9 @@ def _published() -> Mapping[str, tuple[str, ...]]:
     return found
 
 
-def _place(model_name: str, config: Mapping[str, Any]) -> Place:
+def _place(model_name: str, config: Mapping[str, Any]) -> WeightsSource:
     if tensors := config.get("state_dict"):
-        return Place((), pretrained_cfg=config, content=tensors)
+        return WeightsSource((), pretrained_cfg=config, content=tensors)
     addresses = []
     if file := config.get("file"):
         addresses.append(str(file))
@@ -170,7 +170,7 @@ def _place(model_name: str, config: Mapping[str, Any]) -> Place:
             f"timm has no default weights for {model_name!r} (tags with weights: {others}): give "
             "one of these, a file or an address as weights, or leave weights out."
         )
-    return Place(tuple(addresses), pretrained_cfg=config)
+    return WeightsSource(tuple(addresses), pretrained_cfg=config)
 
 
 def load_by_timm(

@@ -44,7 +44,8 @@ from .torchvision_weights import (
 )
 from .training.freezing import check_freeze_at, plan_stages
 from .training.norms import chosen_norm, norm_kind
-from .weights.pretrained import Place, find_weights
+from .weights.pretrained import find_weights
+from .weights.source import WeightsSource
 from .wrapped import (
     WrappedBackbone,
     check_in_channels,
@@ -186,7 +187,7 @@ class TorchvisionBackbone(WrappedBackbone):
         self._log(f"TorchvisionBackbone({model_name!r})")
 
     def _see_to_statistics(
-        self, model_name: str, place: Place, in_channels: int, keywords: Mapping[str, Any]
+        self, model_name: str, place: WeightsSource, in_channels: int, keywords: Mapping[str, Any]
     ) -> None:
         """Say, of networks that may change their image's statistics, which they then want."""
         if "transform_input" not in builder_parameters(model_name):
@@ -223,7 +224,7 @@ class TorchvisionBackbone(WrappedBackbone):
         return node_names(network)
 
 
-def _place(model_name: str, source: Any, pretrained: bool) -> Place:
+def _place(model_name: str, source: Any, pretrained: bool) -> WeightsSource:
     asked = first_weights(model_name) if pretrained else source
     return find_weights(asked, library="torchvision", model_name=model_name)
 

@@ -12,7 +12,7 @@ from detrex.checkpoint.download import has_promised_hash, hash_in_name
 from detrex.errors import BackboneError, did_you_mean
 
 from .preprocess import Preprocess
-from .weights.pretrained import Place
+from .weights.source import WeightsSource
 
 TRANSFORMED = Preprocess((127.5, 127.5, 127.5), (127.5, 127.5, 127.5))
 """What GoogLeNet and Inception make of ImageNet's statistics before their first convolution."""
@@ -48,7 +48,7 @@ def first_weights(model_name: str) -> Any:
     return next(iter(choices)) if len(choices) else find(True, model_name)
 
 
-def find(weights: Any, model_name: str) -> Place | None:
+def find(weights: Any, model_name: str) -> WeightsSource | None:
     """Find weights that torchvision has for a classifier.
 
     Args:
@@ -82,7 +82,7 @@ def find(weights: Any, model_name: str) -> Place | None:
     if name in names(model_name):
         return _place(choices[name])
     member = _member_of_file(str(weights), choices)
-    return None if member is None else Place((str(weights),), member=member)
+    return None if member is None else WeightsSource((str(weights),), member=member)
 
 
 def builder_keywords(
@@ -138,5 +138,5 @@ def _keeps_its_promise(file: Path) -> bool:
     return os.path.isfile(file)
 
 
-def _place(member: Any) -> Place:
-    return Place((member.url,), member=member)
+def _place(member: Any) -> WeightsSource:
+    return WeightsSource((member.url,), member=member)

@@ -31,6 +31,7 @@ from detrex.errors import BackboneError, CheckpointError, DownloadError, did_you
 from detrex.modeling.backbone.preprocess import Preprocess
 
 from .origins import Origin, find_origin, wrapper_for
+from .source import WeightsSource
 
 logger = logging.getLogger(__name__)
 
@@ -42,23 +43,6 @@ WEIGHT_FILES = (".pth", ".pt", ".pth.tar", ".bin", ".ckpt", ".pkl", ".safetensor
 _MOST_NAMES = 12
 _GIVEN = "the given state dict"
 _NO_KEYWORDS: Mapping[str, Any] = MappingProxyType({})
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where weights are, and what their library says of them.
-
-    Attributes:
-        addresses: paths or addresses of the same weights, to try in this order.
-        pretrained_cfg: timm's description of them, where they are timm's.
-        member: torchvision's enum member, where they are torchvision's.
-        content: the weights themselves, where they are given as they are.
-    """
-
-    addresses: tuple[str, ...]
-    pretrained_cfg: Mapping[str, Any] | None = None
-    member: Any = None
-    content: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -110,8 +94,8 @@ def load_network_weights(
             that holds one; filled in place, and unchanged after an error.
         weights: True for the library's default, a tag of timm's (``"a1_in1k"``), an enum member
             of torchvision's or its name (``"IMAGENET1K_V2"``), a path, an address (``https://``,
-            ``hf-hub:``, ``local-dir:``, ``detectron2://``), a state dict, or a `Place`. An entry
-            of a file is named behind it, as in ``"run.pth#teacher"``.
+            ``hf-hub:``, ``local-dir:``, ``detectron2://``), a state dict, or a `WeightsSource`. An
+            entry of a file is named behind it, as in ``"run.pth#teacher"``.
         library: ``"timm"`` or ``"torchvision"``, where the network is from, or ``"detectron2"``,
             which has no weights by name.
         model_name: its name there.
@@ -157,7 +141,7 @@ def find_weights(
     model_name: str,
     network: nn.Module | None = None,
     keywords: Mapping[str, Any] = _NO_KEYWORDS,
-) -> Place:
+) -> WeightsSource:
     """Find where weights are; nothing is fetched.
 
     Args:
@@ -174,10 +158,10 @@ def find_weights(
         TypeError: ``weights`` is of no kind known.
         BackboneError: the library has no such weights.
     """
-    if isinstance(weights, Place):
+    if isinstance(weights, WeightsSource):
         return weights
     if isinstance(weights, Mapping):
-        return Place((), content=weights)
+        return WeightsSource((), content=weights)
     place, names = _find_in_library(weights, library, model_name, network, keywords)
     if place is not None:
         return place
@@ -189,7 +173,7 @@ def find_weights(
             f"{got} of type {type(weights).__name__}{cure}."
         )
     if isinstance(weights, Path) or _is_of_a_file(split_entry(weights)[0]):
-        return Place((str(weights),), pretrained_cfg=_described_in(str(weights)))
+        return WeightsSource((str(weights),), pretrained_cfg=_described_in(str(weights)))
     raise BackboneError(
         f"{library}'s {model_name!r} has the weights {_listed(names)}, got "
         f"{reprlib.repr(weights)}: use one of these, True for the default, a file ending in "
@@ -228,7 +212,7 @@ def _find_in_library(
     model_name: str,
     network: nn.Module | None,
     keywords: Mapping[str, Any],
-) -> tuple[Place | None, list[str]]:
+) -> tuple[WeightsSource | None, list[str]]:
     """Find the library's own weights; else list the names of those that it has."""
     if library == "timm":
         from detrex.modeling.backbone import timm_weights as timm
@@ -248,7 +232,7 @@ def _find_in_library(
     return torchvision.find(weights, model_name), torchvision.names(model_name)
 
 
-def _read_first(place: Place) -> tuple[str, Mapping[str, Any]]:
+def _read_first(place: WeightsSource) -> tuple[str, Mapping[str, Any]]:
     """Read the first of several addresses that can be fetched."""
     if place.content is not None:
         return _GIVEN, place.content

@@ -13,7 +13,8 @@ from torchvision.models.feature_extraction import create_feature_extractor
 from detrex.errors import BackboneError, CheckpointError, DownloadError
 from detrex.modeling.backbone import torchvision_weights
 from detrex.modeling.backbone.preprocess import CAFFE
-from detrex.modeling.backbone.weights.pretrained import Place, find_weights, load_network_weights
+from detrex.modeling.backbone.weights.pretrained import find_weights, load_network_weights
+from detrex.modeling.backbone.weights.source import WeightsSource
 from tests.reference.file_server import serving
 
 # Kinds of network, and what makes it small and quick.
@@ -222,7 +223,7 @@ def test_load_network_weights__torchvision_member(server, monkeypatch, tmp_path)
     plain = torchvision.models.resnet18()
     server.files["/r.pth"] = _bytes(plain.state_dict(), tmp_path)
     member = torchvision.models.ResNet18_Weights.IMAGENET1K_V1
-    place = Place((server.url("/r.pth"),), member=member)
+    place = WeightsSource((server.url("/r.pth"),), member=member)
     monkeypatch.setattr(torchvision_weights, "_place", lambda member: place)
     network = torchvision.models.resnet18()
     used = load(network, "IMAGENET1K_V1", "torchvision", "resnet18")
@@ -257,7 +258,8 @@ def test_load_network_weights__caffe2_means_bgr(tmp_path, caplog):
     "weights", ["https://a/b.pth", "hf-hub:a/b", "detectron2://a.pkl", "a/b.pth", "b.safetensors"]
 )
 def test_find_weights__paths_and_addresses(library, weights):
-    assert find_weights(weights, library=library, model_name="resnet18") == Place((weights,))
+    source = find_weights(weights, library=library, model_name="resnet18")
+    assert source == WeightsSource((weights,))
 
 
 def test_find_weights__tags_and_enums():

@@ -21,7 +21,8 @@ from detrex.modeling.backbone import (
     torchvision_weights,
 )
 from detrex.modeling.backbone.preprocess import CAFFE
-from detrex.modeling.backbone.weights.pretrained import Place, find_weights
+from detrex.modeling.backbone.weights.pretrained import find_weights
+from detrex.modeling.backbone.weights.source import WeightsSource
 
 STRIDES = (8, 16, 32)
 
@@ -163,7 +164,7 @@ def googlenet(monkeypatch):
     """GoogLeNet's published weights, as a dictionary that is given instead of the file."""
     network = torchvision.models.googlenet(init_weights=False)
     member = torchvision.models.GoogLeNet_Weights.DEFAULT
-    place = Place((), member=member, content=network.state_dict())
+    place = WeightsSource((), member=member, content=network.state_dict())
     monkeypatch.setattr(torchvision_weights, "_place", lambda member: place)
     return network
 
