@@ -11,7 +11,7 @@ from detrex.checkpoint.matching.input_conv import adapt_input_conv
 from detrex.errors import BackboneError
 
 from .inspection.meta_run import look_at
-from .wrapped import check_in_channels
+from .wrapper.wrapper_backbone import check_in_channels
 
 _BUILT_FOR = 3
 

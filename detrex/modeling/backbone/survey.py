@@ -18,7 +18,7 @@ from detrex.errors import BackboneError
 from .features.coverage import Size, round_up
 from .inspection.meta_run import meta_twin
 from .training.norms import norm_kind
-from .wrapped import WrappedBackbone
+from .wrapper.wrapper_backbone import WrappedBackbone
 
 OUT_STRIDES = (8, 16, 32)
 TRAINING_SIZE: Size = (800, 1333)

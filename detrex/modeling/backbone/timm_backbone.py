@@ -21,7 +21,7 @@ from .preprocess import Preprocess
 from .timm_network import NetworkFacts, check_name, create_network, native_norm, network_facts
 from .training.freezing import check_freeze_at, plan_stages
 from .training.norms import chosen_norm
-from .wrapped import (
+from .wrapper.wrapper_backbone import (
     WrappedBackbone,
     check_in_channels,
     check_switches,

@@ -12,13 +12,13 @@ from torch import nn
 
 from detrex.errors import BackboneError, did_you_mean
 
-from .building import build_network
 from .features.coverage import Coverage, Run, Size, find_coverage, merged
 from .features.feature_info import Feature, Layout, map_layout, map_size
 from .features.input_size import InputRule, find_input_rule
 from .inspection.meta_run import SizeRefusedError
 from .timm_weights import tags
 from .training.norms import norm_kind
+from .wrapper.library_builder import build_network
 
 # Keywords that reach no constructor of timm's: those of TimmBackbone, and of timm's builder.
 _OTHER_KEYWORDS = (

@@ -14,8 +14,8 @@ from detrex.checkpoint.download import hash_in_name
 from detrex.checkpoint.reading.entries import split_entry
 from detrex.errors import BackboneError
 
-from .building import plain
 from .weights.source import WeightsSource
+from .wrapper.library_builder import plain
 
 logger = logging.getLogger(__name__)
 

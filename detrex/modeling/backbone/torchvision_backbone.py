@@ -46,7 +46,7 @@ from .training.freezing import check_freeze_at, plan_stages
 from .training.norms import chosen_norm, norm_kind
 from .weights.pretrained import find_weights
 from .weights.source import WeightsSource
-from .wrapped import (
+from .wrapper.wrapper_backbone import (
     WrappedBackbone,
     check_in_channels,
     check_switches,

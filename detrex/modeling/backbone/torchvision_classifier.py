@@ -7,7 +7,7 @@ from torch import nn
 
 from detrex.errors import BackboneError, did_you_mean
 
-from .building import build_network
+from .wrapper.library_builder import build_network
 
 
 def check_classifier(model_name: str) -> None:

@@ -19,7 +19,7 @@ from .torchvision_classifier import build_classifier
 from .torchvision_weights import first_weights
 from .training.freezing import KeepsFrozen
 from .weights.pretrained import load_network_weights
-from .wrapped import chosen_weights
+from .wrapper.wrapper_backbone import chosen_weights
 
 __all__ = ["FrozenBatchNorm2d", "TorchvisionResNet"]
 

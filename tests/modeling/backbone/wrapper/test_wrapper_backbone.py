@@ -14,7 +14,7 @@ from torch.testing import assert_close
 
 from detrex.errors import BackboneError
 from detrex.modeling.backbone import TimmBackbone, TorchvisionBackbone
-from detrex.modeling.backbone.wrapped import check_in_channels, chosen_weights
+from detrex.modeling.backbone.wrapper.wrapper_backbone import check_in_channels, chosen_weights
 
 
 @pytest.mark.parametrize("size", [(64, 96), (53, 71), (16, 16)])

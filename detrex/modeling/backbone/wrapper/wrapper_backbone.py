@@ -15,14 +15,13 @@ from detectron2.modeling.backbone import Backbone
 from torch import nn
 
 from detrex.errors import BackboneError
-
-from .features.coverage import Size, round_up
-from .features.feature_info import Feature, FeatureTable
-from .features.input_size import InputRule, pad_to
-from .features.output_levels import FeaturePyramid, Level, whole_cells
-from .preprocess import Preprocess
-from .training.freezing import FreezePlan, KeepsFrozen, plan_freezing
-from .training.freezing_table import freezing_table
+from detrex.modeling.backbone.features.coverage import Size, round_up
+from detrex.modeling.backbone.features.feature_info import Feature, FeatureTable
+from detrex.modeling.backbone.features.input_size import InputRule, pad_to
+from detrex.modeling.backbone.features.output_levels import FeaturePyramid, Level, whole_cells
+from detrex.modeling.backbone.preprocess import Preprocess
+from detrex.modeling.backbone.training.freezing import FreezePlan, KeepsFrozen, plan_freezing
+from detrex.modeling.backbone.training.freezing_table import freezing_table
 
 logger = logging.getLogger(__name__)
 
@@ -96,7 +95,7 @@ class WrappedBackbone(KeepsFrozen, Backbone):
         """
         if source is None:
             return
-        from .weights.pretrained import find_weights, load_network_weights
+        from detrex.modeling.backbone.weights.pretrained import find_weights, load_network_weights
 
         place = find_weights(
             source,
@@ -284,7 +283,7 @@ def checkpoint_network(network: nn.Module, who: str) -> None:
     Raises:
         BackboneError: no blocks were found in it.
     """
-    from .training.activation_checkpointing import checkpoint_blocks
+    from detrex.modeling.backbone.training.activation_checkpointing import checkpoint_blocks
 
     learns = any(parameter.requires_grad for parameter in network.parameters())
     if not checkpoint_blocks(network) and learns:

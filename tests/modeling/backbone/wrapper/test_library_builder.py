@@ -5,7 +5,7 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from detrex.errors import BackboneError
-from detrex.modeling.backbone.building import build_network
+from detrex.modeling.backbone.wrapper.library_builder import build_network
 
 
 def resnet18(**keywords):

@@ -10,8 +10,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 
 from detrex.errors import BackboneError, DetrexError, did_you_mean
-
-from .inspection.meta_run import lacks_values
+from detrex.modeling.backbone.inspection.meta_run import lacks_values
 
 _UNEXPECTED = re.compile(r"(\w+)(?:\.__init__)?\(\) got an unexpected keyword argument '(\w+)'")
 

@@ -1,0 +1,1 @@
+"""Any network of another library as a detectron2 backbone."""
