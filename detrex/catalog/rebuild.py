@@ -122,7 +122,7 @@ def weights_of(name: str, library: str) -> tuple[tuple[str, ...], str]:
         return tuple(member.name for member in enum), ""
     import timm
 
-    from detrex.modeling.backbone.timm_weights import tags
+    from detrex.modeling.backbone.timm_backbone.weights import tags
 
     default = timm.models.get_pretrained_cfg(name)
     first = default.tag if default is not None else ""

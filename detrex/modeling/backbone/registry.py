@@ -16,7 +16,7 @@ from torch import nn
 from detrex.errors import ConfigError, did_you_mean
 
 from .preprocess import Preprocess
-from .timm_backbone import TimmBackbone
+from .timm_backbone.backbone import TimmBackbone
 from .torchvision_backbone import TorchvisionBackbone
 
 logger = logging.getLogger(__name__)

@@ -215,7 +215,7 @@ def _find_in_library(
 ) -> tuple[WeightsSource | None, list[str]]:
     """Find the library's own weights; else list the names of those that it has."""
     if library == "timm":
-        from detrex.modeling.backbone import timm_weights as timm
+        from detrex.modeling.backbone.timm_backbone import weights as timm
 
         names = timm.tags(model_name)
         if weights is True:
@@ -249,7 +249,7 @@ def _translations(
 ) -> Mapping[str, Translation]:
     if library != "timm":
         return {}
-    from detrex.modeling.backbone.timm_weights import load_by_timm
+    from detrex.modeling.backbone.timm_backbone.weights import load_by_timm
 
     archive = str(local_path(source)) if source.endswith(".npz") else None
     return {

@@ -12,7 +12,7 @@ from torch.testing import assert_close
 
 from detrex.catalog.table import packaged_file, read_catalog
 from detrex.errors import BackboneError
-from detrex.modeling.backbone.timm_network import network_facts
+from detrex.modeling.backbone.timm_backbone.spec import network_facts
 from detrex.modeling.backbone.training.frozen_norm import (
     FrozenBatchNormAct,
     convert_frozen_norm,

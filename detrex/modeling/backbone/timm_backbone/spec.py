@@ -11,14 +11,14 @@ import torch
 from torch import nn
 
 from detrex.errors import BackboneError, did_you_mean
+from detrex.modeling.backbone.features.coverage import Coverage, Run, Size, find_coverage, merged
+from detrex.modeling.backbone.features.feature_info import Feature, Layout, map_layout, map_size
+from detrex.modeling.backbone.features.input_size import InputRule, find_input_rule
+from detrex.modeling.backbone.inspection.meta_run import SizeRefusedError
+from detrex.modeling.backbone.training.norms import norm_kind
+from detrex.modeling.backbone.wrapper.library_builder import build_network
 
-from .features.coverage import Coverage, Run, Size, find_coverage, merged
-from .features.feature_info import Feature, Layout, map_layout, map_size
-from .features.input_size import InputRule, find_input_rule
-from .inspection.meta_run import SizeRefusedError
-from .timm_weights import tags
-from .training.norms import norm_kind
-from .wrapper.library_builder import build_network
+from .weights import tags
 
 # Keywords that reach no constructor of timm's: those of TimmBackbone, and of timm's builder.
 _OTHER_KEYWORDS = (

@@ -11,7 +11,7 @@ from timm.models._builder import build_model_with_cfg
 from timm.models.resnet import BasicBlock, ResNet
 
 from detrex.errors import BackboneError
-from detrex.modeling.backbone.timm_network import check_name, create_network, network_facts
+from detrex.modeling.backbone.timm_backbone.spec import check_name, create_network, network_facts
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,8 @@ from torch.overrides import TorchFunctionMode
 from detrex.checkpoint.download import hash_in_name
 from detrex.checkpoint.reading.entries import split_entry
 from detrex.errors import BackboneError
-
-from .weights.source import WeightsSource
-from .wrapper.library_builder import plain
+from detrex.modeling.backbone.weights.source import WeightsSource
+from detrex.modeling.backbone.wrapper.library_builder import plain
 
 logger = logging.getLogger(__name__)
 

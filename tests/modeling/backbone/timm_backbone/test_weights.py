@@ -11,7 +11,7 @@ from detrex.checkpoint.matching.input_conv import adapt_input_conv
 from detrex.checkpoint.matching.key_matching import without_num_batches_tracked
 from detrex.errors import BackboneError
 from detrex.modeling.backbone import TimmBackbone
-from detrex.modeling.backbone.timm_weights import (
+from detrex.modeling.backbone.timm_backbone.weights import (
     default_place,
     load_by_timm,
     published_place,

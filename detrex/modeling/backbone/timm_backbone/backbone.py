@@ -8,26 +8,27 @@ from typing import Any
 import torch
 from torch import nn
 
-from .features.feature_info import Feature, resolve_indices
-from .features.output_levels import (
+from detrex.modeling.backbone.features.feature_info import Feature, resolve_indices
+from detrex.modeling.backbone.features.output_levels import (
     Level,
     check_out_strides,
     plan_levels,
     requested_strides,
     taps_and_levels,
 )
-from .inspection.meta_run import look_at, unused_parameters
-from .preprocess import Preprocess
-from .timm_network import NetworkFacts, check_name, create_network, native_norm, network_facts
-from .training.freezing import check_freeze_at, plan_stages
-from .training.norms import chosen_norm
-from .wrapper.wrapper_backbone import (
+from detrex.modeling.backbone.inspection.meta_run import look_at, unused_parameters
+from detrex.modeling.backbone.preprocess import Preprocess
+from detrex.modeling.backbone.training.freezing import check_freeze_at, plan_stages
+from detrex.modeling.backbone.training.norms import chosen_norm
+from detrex.modeling.backbone.wrapper.wrapper_backbone import (
     WrappedBackbone,
     check_in_channels,
     check_switches,
     checkpoint_network,
     chosen_weights,
 )
+
+from .spec import NetworkFacts, check_name, create_network, native_norm, network_facts
 
 DEFAULT_OUT_INDICES = (0, 1, 2, 3)
 
