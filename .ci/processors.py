@@ -23,10 +23,9 @@ NUMERIC = ("tests/layers", "tests/modeling", "tests/engine", "tests/reference")
 # What computes nothing but shapes, names and sentences, though it takes most of the time.
 LEFT_OUT = (
     "tests/engine/test_preflight.py",
-    *(
-        f"tests/modeling/backbone/test_{name}.py"
-        for name in ("every_architecture", "survey", "timm_network", "torchvision_nodes")
-    ),
+    "tests/modeling/backbone/test_every_architecture.py",
+    "tests/modeling/backbone/timm_backbone/test_spec.py",
+    "tests/modeling/backbone/torchvision_backbone/test_nodes.py",
 )
 CAPABILITIES = ("default", "avx2", "avx512")
 INSTRUCTION_SETS = ("AVX2", "AVX512_CORE", "best")

@@ -17,7 +17,7 @@ from detrex.errors import ConfigError, did_you_mean
 
 from .preprocess import Preprocess
 from .timm_backbone.backbone import TimmBackbone
-from .torchvision_backbone import TorchvisionBackbone
+from .torchvision_backbone.backbone import TorchvisionBackbone
 
 logger = logging.getLogger(__name__)
 

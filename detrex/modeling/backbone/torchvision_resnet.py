@@ -12,11 +12,11 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from detrex.errors import BackboneError, did_you_mean
 
-from .channels import set_input_channels
 from .features.output_levels import check_out_features
 from .preprocess import IMAGENET, Preprocess
-from .torchvision_classifier import build_classifier
-from .torchvision_weights import first_weights
+from .torchvision_backbone.builder import build_classifier
+from .torchvision_backbone.input_channels import set_input_channels
+from .torchvision_backbone.weights import first_weights
 from .training.freezing import KeepsFrozen
 from .weights.pretrained import load_network_weights
 from .wrapper.wrapper_backbone import chosen_weights

@@ -227,7 +227,7 @@ def _find_in_library(
         return timm.published_place(str(weights), model_name) if is_place else None, names
     if library == "detectron2":
         return None, []
-    from detrex.modeling.backbone import torchvision_weights as torchvision
+    from detrex.modeling.backbone.torchvision_backbone import weights as torchvision
 
     return torchvision.find(weights, model_name), torchvision.names(model_name)
 

@@ -11,8 +11,8 @@ from torch import nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from detrex.errors import BackboneError, CheckpointError, DownloadError
-from detrex.modeling.backbone import torchvision_weights
 from detrex.modeling.backbone.preprocess import CAFFE
+from detrex.modeling.backbone.torchvision_backbone import weights as torchvision_weights
 from detrex.modeling.backbone.weights.pretrained import find_weights, load_network_weights
 from detrex.modeling.backbone.weights.source import WeightsSource
 from tests.reference.file_server import serving

@@ -18,9 +18,9 @@ from detrex.modeling.backbone import (
     TimmBackbone,
     TorchvisionBackbone,
     TorchvisionResNet,
-    torchvision_weights,
 )
 from detrex.modeling.backbone.preprocess import CAFFE
+from detrex.modeling.backbone.torchvision_backbone import weights as torchvision_weights
 from detrex.modeling.backbone.weights.pretrained import find_weights
 from detrex.modeling.backbone.weights.source import WeightsSource
 

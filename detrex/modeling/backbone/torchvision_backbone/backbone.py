@@ -12,20 +12,31 @@ import torch
 from torch import nn
 
 from detrex.errors import BackboneError
-
-from .channels import set_input_channels
-from .features.feature_info import Feature
-from .features.output_levels import (
+from detrex.modeling.backbone.features.feature_info import Feature
+from detrex.modeling.backbone.features.output_levels import (
     Level,
     check_out_strides,
     plan_levels,
     requested_strides,
     taps_and_levels,
 )
-from .inspection.meta_run import look_at
-from .preprocess import Preprocess
-from .torchvision_classifier import build_classifier, check_classifier
-from .torchvision_nodes import (
+from detrex.modeling.backbone.inspection.meta_run import look_at
+from detrex.modeling.backbone.preprocess import Preprocess
+from detrex.modeling.backbone.training.freezing import check_freeze_at, plan_stages
+from detrex.modeling.backbone.training.norms import chosen_norm, norm_kind
+from detrex.modeling.backbone.weights.pretrained import find_weights
+from detrex.modeling.backbone.weights.source import WeightsSource
+from detrex.modeling.backbone.wrapper.wrapper_backbone import (
+    WrappedBackbone,
+    check_in_channels,
+    check_switches,
+    checkpoint_network,
+    chosen_weights,
+)
+
+from .builder import build_classifier, check_classifier
+from .input_channels import set_input_channels
+from .nodes import (
     DEFAULT_RETURN_NODES,
     NetworkOffer,
     Nodes,
@@ -36,22 +47,11 @@ from .torchvision_nodes import (
     rule_for_nodes,
     table_of_nodes,
 )
-from .torchvision_weights import (
+from .weights import (
     TRANSFORMED,
     builder_keywords,
     builder_parameters,
     first_weights,
-)
-from .training.freezing import check_freeze_at, plan_stages
-from .training.norms import chosen_norm, norm_kind
-from .weights.pretrained import find_weights
-from .weights.source import WeightsSource
-from .wrapper.wrapper_backbone import (
-    WrappedBackbone,
-    check_in_channels,
-    check_switches,
-    checkpoint_network,
-    chosen_weights,
 )
 
 logger = logging.getLogger(__name__)

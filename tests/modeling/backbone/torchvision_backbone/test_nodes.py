@@ -7,7 +7,7 @@ import torchvision
 from detrex.errors import BackboneError
 from detrex.modeling.backbone.features.feature_info import Feature
 from detrex.modeling.backbone.features.input_size import InputRule
-from detrex.modeling.backbone.torchvision_nodes import (
+from detrex.modeling.backbone.torchvision_backbone.nodes import (
     DEFAULT_RETURN_NODES,
     extract,
     look_for_nodes,

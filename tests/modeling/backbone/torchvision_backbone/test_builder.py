@@ -2,7 +2,7 @@ import pytest
 import torchvision
 
 from detrex.errors import BackboneError
-from detrex.modeling.backbone.torchvision_classifier import build_classifier, check_classifier
+from detrex.modeling.backbone.torchvision_backbone.builder import build_classifier, check_classifier
 
 
 def test_build_classifier__is_torchvisions():

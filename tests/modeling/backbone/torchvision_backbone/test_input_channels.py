@@ -5,7 +5,7 @@ from timm.models._manipulate import adapt_input_conv
 from torch import nn
 
 from detrex.errors import BackboneError
-from detrex.modeling.backbone.channels import set_input_channels
+from detrex.modeling.backbone.torchvision_backbone.input_channels import set_input_channels
 
 STEMS = {
     "resnet18": "conv1",

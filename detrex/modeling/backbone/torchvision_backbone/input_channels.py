@@ -9,9 +9,8 @@ from torch import nn
 
 from detrex.checkpoint.matching.input_conv import adapt_input_conv
 from detrex.errors import BackboneError
-
-from .inspection.meta_run import look_at
-from .wrapper.wrapper_backbone import check_in_channels
+from detrex.modeling.backbone.inspection.meta_run import look_at
+from detrex.modeling.backbone.wrapper.wrapper_backbone import check_in_channels
 
 _BUILT_FOR = 3
 

@@ -6,8 +6,7 @@ import torchvision
 from torch import nn
 
 from detrex.errors import BackboneError, did_you_mean
-
-from .wrapper.library_builder import build_network
+from detrex.modeling.backbone.wrapper.library_builder import build_network
 
 
 def check_classifier(model_name: str) -> None:

@@ -10,9 +10,8 @@ import torchvision
 
 from detrex.checkpoint.download import has_promised_hash, hash_in_name
 from detrex.errors import BackboneError, did_you_mean
-
-from .preprocess import Preprocess
-from .weights.source import WeightsSource
+from detrex.modeling.backbone.preprocess import Preprocess
+from detrex.modeling.backbone.weights.source import WeightsSource
 
 TRANSFORMED = Preprocess((127.5, 127.5, 127.5), (127.5, 127.5, 127.5))
 """What GoogLeNet and Inception make of ImageNet's statistics before their first convolution."""

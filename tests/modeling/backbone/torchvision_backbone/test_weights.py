@@ -8,7 +8,7 @@ import torchvision
 from torchvision.models import ResNet18_Weights, ResNet50_Weights
 
 from detrex.errors import BackboneError
-from detrex.modeling.backbone.torchvision_weights import (
+from detrex.modeling.backbone.torchvision_backbone.weights import (
     builder_keywords,
     find,
     first_weights,

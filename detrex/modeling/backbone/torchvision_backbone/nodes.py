@@ -14,11 +14,15 @@ import torch
 from torch import nn
 
 from detrex.errors import BackboneError, did_you_mean
-
-from .features.coverage import Size, find_coverage, merged
-from .features.feature_info import Feature, FeatureTable, describe_feature, map_size
-from .features.input_size import InputRule, find_input_rule
-from .inspection.meta_run import SizeRefusedError, look_at
+from detrex.modeling.backbone.features.coverage import Size, find_coverage, merged
+from detrex.modeling.backbone.features.feature_info import (
+    Feature,
+    FeatureTable,
+    describe_feature,
+    map_size,
+)
+from detrex.modeling.backbone.features.input_size import InputRule, find_input_rule
+from detrex.modeling.backbone.inspection.meta_run import SizeRefusedError, look_at
 
 DEFAULT_RETURN_NODES: Mapping[str, str] = MappingProxyType(
     {"layer1": "res2", "layer2": "res3", "layer3": "res4", "layer4": "res5"}
