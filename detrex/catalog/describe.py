@@ -50,7 +50,7 @@ def describe(entry: Entry, size: tuple[int, int]) -> dict[str, Any]:
     Returns:
         Plain values by name, for JSON.
     """
-    from detrex.modeling.backbone.survey import (
+    from detrex.catalog.analysis import (
         OUT_STRIDES,
         build_to_look,
         count_tiles,

@@ -67,7 +67,7 @@ def survey_all(wanted: Sequence[tuple[str, str]], jobs: int) -> Iterator[dict[st
         jobs: number of processes.
 
     Yields:
-        A row of `detrex.modeling.backbone.survey` for each, in their order.
+        A row of `detrex.catalog.analysis` for each, in their order.
     """
     spawn = multiprocessing.get_context("spawn")
     with spawn.Pool(jobs, initializer=_quiet, maxtasksperchild=_TASKS_OF_A_WORKER) as pool:
@@ -78,7 +78,7 @@ def entry_of(row: dict[str, Any]) -> Entry:
     """Join what was seen of an architecture with the weights that its library knows.
 
     Args:
-        row: as from `detrex.modeling.backbone.survey.survey`.
+        row: as from `detrex.catalog.analysis.survey`.
 
     Returns:
         A row of the catalog.
@@ -137,7 +137,7 @@ def _sizes(multiple: int, tile: Sequence[int] | None) -> str:
 
 
 def _survey(wanted: tuple[str, str]) -> dict[str, Any]:
-    from detrex.modeling.backbone.survey import survey
+    from detrex.catalog.analysis import survey
 
     return survey(*wanted)
 

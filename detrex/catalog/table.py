@@ -1,6 +1,6 @@
 """The table of all architectures: read, searched and written without a network library.
 
-Its rows are those of `detrex.modeling.backbone.survey`, with the weights that the libraries know.
+Its rows are those of `detrex.catalog.analysis`, with the weights that the libraries know.
 """
 
 import csv

@@ -1,10 +1,10 @@
 import timm
 import torchvision
 
+from detrex.catalog.analysis import survey
 from detrex.catalog.rebuild import architectures, entry_of, weights_of
 from detrex.catalog.table import packaged_file, read_catalog
 from detrex.cli import main
-from detrex.modeling.backbone.survey import survey
 
 
 def test_rebuild__looks_at_what_is_asked_for_and_keeps_the_rest(tmp_path, capsys):

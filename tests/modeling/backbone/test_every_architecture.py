@@ -10,8 +10,8 @@ import timm
 import torch
 import torchvision
 
+from detrex.catalog.analysis import build_to_look, untrue_levels
 from detrex.catalog.table import packaged_file, read_catalog
-from detrex.modeling.backbone.survey import build_to_look, untrue_levels
 
 COUNT = 60
 SIZES = ((1, 1), (7, 500), (33, 65), (200, 333))

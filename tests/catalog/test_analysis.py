@@ -5,15 +5,15 @@ import timm
 import torch
 from torch import nn
 
-from detrex.errors import BackboneError
-from detrex.modeling.backbone.features.input_size import InputRule
-from detrex.modeling.backbone.survey import (
+from detrex.catalog.analysis import (
     build_to_look,
     kind_of,
     multiply_adds,
     survey,
     untrue_levels,
 )
+from detrex.errors import BackboneError
+from detrex.modeling.backbone.features.input_size import InputRule
 
 
 def test_survey__row_of_a_pyramid():

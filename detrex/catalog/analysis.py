@@ -14,11 +14,10 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from detrex.errors import BackboneError
-
-from .features.coverage import Size, round_up
-from .inspection.meta_run import meta_twin
-from .training.norms import norm_kind
-from .wrapper.wrapper_backbone import WrappedBackbone
+from detrex.modeling.backbone.features.coverage import Size, round_up
+from detrex.modeling.backbone.inspection.meta_run import meta_twin
+from detrex.modeling.backbone.training.norms import norm_kind
+from detrex.modeling.backbone.wrapper.wrapper_backbone import WrappedBackbone
 
 OUT_STRIDES = (8, 16, 32)
 TRAINING_SIZE: Size = (800, 1333)
@@ -72,9 +71,9 @@ def build_to_look(name: str, library: str, **keywords: Any) -> WrappedBackbone:
         BackboneError: see the wrappers.
     """
     if library == "timm":
-        from .timm_backbone import TimmBackbone as Wrapper
+        from detrex.modeling.backbone.timm_backbone import TimmBackbone as Wrapper
     else:
-        from .torchvision_backbone import TorchvisionBackbone as Wrapper  # type: ignore[assignment]
+        from detrex.modeling.backbone.torchvision_backbone import TorchvisionBackbone as Wrapper  # type: ignore[assignment]
     try:
         with torch.device("meta"):
             return Wrapper(name, **keywords).eval()
