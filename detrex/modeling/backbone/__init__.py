@@ -13,7 +13,6 @@ running it on data), frozen_norm.py, freezing.py and building.py (messages for m
 """
 
 from .convnext import ConvNeXt
-from .eva import SimpleFeaturePyramid, get_vit_lr_decay_rate
 from .focalnet import FocalNet
 from .registry import add_backbone_config, register_backbones, set_pixel_statistics
 from .resnet import (
@@ -25,6 +24,7 @@ from .resnet import (
     ResNetBlockBase,
     make_stage,
 )
+from .simple_feature_pyramid import SimpleFeaturePyramid, get_vit_lr_decay_rate
 from .timm_backbone import TimmBackbone
 from .torchvision_backbone import TorchvisionBackbone
 from .torchvision_resnet import TorchvisionResNet

@@ -15,7 +15,7 @@ from torch import nn
 
 from detrex.errors import BackboneError, did_you_mean
 
-from .deform_block import DeformBottleneckBlock
+from .deform_bottleneck import DeformBottleneckBlock
 from .preprocess import IMAGENET, Preprocess
 from .training.freezing import KeepsFrozen
 

@@ -1,71 +1,11 @@
+"""The original's path of the pyramid leads to the one class that there is."""
+
 import pytest
-import torch
-from detectron2.modeling import SimpleFeaturePyramid as D2Pyramid
-from detectron2.modeling import ViT
-from detectron2.modeling.backbone.fpn import LastLevelMaxPool
-from torch.testing import assert_close
 
-from detrex.errors import BackboneError
-from detrex.modeling.backbone import SimpleFeaturePyramid, get_vit_lr_decay_rate
-from detrex.modeling.backbone.eva import get_vit_lr_decay_rate as from_module
-
-SCALES = (4.0, 2.0, 1.0, 0.5)
+from detrex.modeling import backbone
+from detrex.modeling.backbone import eva
 
 
-def vit():
-    return ViT(img_size=64, embed_dim=32, depth=1, num_heads=2, window_size=0)
-
-
-def pyramid(cls=SimpleFeaturePyramid, scales=SCALES, **kwargs):
-    return cls(vit(), "last_feat", 16, scales, **kwargs)
-
-
-def test_simple_feature_pyramid__equals_detectron2():
-    ours, theirs = pyramid(square_pad=64), pyramid(D2Pyramid)
-    theirs.load_state_dict(ours.state_dict(), strict=True)
-    image = torch.randn(2, 3, 64, 64)
-    expected = theirs(image)
-    outputs = ours(image)
-    assert list(outputs) == list(expected) == ["p2", "p3", "p4", "p5"]
-    for name in outputs:
-        assert_close(outputs[name], expected[name], rtol=0, atol=0)
-
-
-def test_simple_feature_pyramid__publishes_its_padding():
-    net = pyramid(square_pad=64)
-    assert net.padding_constraints == {"size_divisibility": 32, "square_size": 64}
-    assert net.size_divisibility == 32
-
-
-def test_simple_feature_pyramid__adds_the_top_block():
-    net = pyramid(scales=[4, 2, 1, 0.5], top_block=LastLevelMaxPool())
-    outputs = net(torch.randn(1, 3, 64, 64))
-    assert list(outputs) == list(net.output_shape()) == ["p2", "p3", "p4", "p5", "p6"]
-    assert outputs["p6"].shape == (1, 16, 1, 1)
-
-
-def test_simple_feature_pyramid__names_near_maps():
-    with pytest.raises(BackboneError, match=r"gives the maps last_feat.*Did you mean 'last_feat'"):
-        SimpleFeaturePyramid(vit(), "last_feature", 16, SCALES)
-
-
-@pytest.mark.parametrize("scales", [(), (3.0,), (8, 4)])
-def test_simple_feature_pyramid__names_its_scales(scales):
-    with pytest.raises(BackboneError, match="scale_factors must be some of"):
-        pyramid(scales=scales)
-
-
-@pytest.mark.parametrize(
-    ("name", "power"),
-    [
-        ("backbone.net.pos_embed", 13),
-        ("backbone.net.patch_embed.proj.weight", 13),
-        ("backbone.net.blocks.3.attn.qkv.weight", 9),
-        ("backbone.net.blocks.3.residual.conv1.weight", 0),
-        ("backbone.simfp_2.0.weight", 0),
-        ("neck.convs.0.weight", 0),
-    ],
-)
-def test_get_vit_lr_decay_rate(name, power):
-    assert get_vit_lr_decay_rate(name, 0.9, 12) == pytest.approx(0.9**power)
-    assert from_module is get_vit_lr_decay_rate
+@pytest.mark.parametrize("name", eva.__all__)
+def test_eva__hands_on(name):
+    assert getattr(eva, name) is getattr(backbone, name)
