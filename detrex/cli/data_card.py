@@ -9,8 +9,9 @@ import numpy as np
 from detrex.data.coco.classes import class_names
 from detrex.data.coco.document import Document
 from detrex.data.coco.inspection import has_errors
+from detrex.data.consistency import check_consistent
 from detrex.data.datasets import check_num_classes
-from detrex.data.preparation import inspect_data, num_classes_of, require_objects
+from detrex.data.preparation import inspect_data, require_objects
 from detrex.errors import DetrexError
 
 _SIZES = {"small": 32**2, "medium": 96**2}  # COCO's bounds, in square pixels
@@ -71,8 +72,8 @@ def look_at_data(cfg: Any) -> tuple[list[SetCard], list[str]]:
                 mistakes += [f.message for f in document.findings if f.severity == "error"]
                 continue
             try:
-                for number in {num_classes_of(cfg), dataset.num_classes}:
-                    check_num_classes(dataset.name, class_names(document), number)
+                check_consistent(cfg, dataset, document, side)
+                check_num_classes(dataset.name, class_names(document), dataset.num_classes)
                 require_objects(document, side)
             except DetrexError as error:
                 mistakes.append(str(error))

@@ -30,6 +30,7 @@ class CocoJson:
         image_root: the folder that the annotations' file names are relative to.
         num_classes: how many classes the model tells apart, None to accept any number.
         masks: whether objects without a mask are of no use.
+        keypoints: whether keypoints are trained or evaluated.
         classes: the names in the order in which the model numbers them, None for that of the ids.
         source: where ``classes`` are from.
         skip_missing: whether a run can go on without pictures that are missing.
@@ -41,6 +42,7 @@ class CocoJson:
     image_root: str
     num_classes: int | None = field(default=None, compare=False)
     masks: bool = field(default=False, compare=False)
+    keypoints: bool = field(default=False, compare=False)
     classes: tuple[str, ...] | None = field(default=None, compare=False)
     source: str = field(default="the model", compare=False)
     skip_missing: bool = field(default=False, compare=False)
@@ -71,7 +73,7 @@ class CocoJson:
         """
         stat = os.stat(self.json_file) if os.path.exists(self.json_file) else None
         state = (stat.st_mtime_ns, stat.st_size) if stat else None
-        options = (self.masks, self.classes, self.skip_missing)
+        options = (self.masks, self.keypoints, self.classes, self.skip_missing)
         key = (self.json_file, self.image_root, state, *options)
         document = _documents.get(key)
         if document is None:
@@ -79,6 +81,7 @@ class CocoJson:
                 self.json_file,
                 self.image_root,
                 masks=self.masks,
+                keypoints=self.keypoints,
                 classes=self.classes,
                 source=self.source,
                 skip_missing=self.skip_missing,
@@ -98,17 +101,23 @@ class CocoJson:
         metadata = metadata_of(document)
         if evaluation_file:
             metadata["json_file"] = evaluation_file
+        known = vars(MetadataCatalog.get(self.name))
+        if known.get("keypoint_names") == metadata.get("keypoint_names"):
+            metadata |= {key: known[key] for key in ("keypoint_flip_map",) if key in known}
         # What detectron2 sets cannot be set again, and the content of a file may be another now.
-        vars(MetadataCatalog.get(self.name)).update(metadata)
+        known.update(metadata)
 
 
-def check_num_classes(name: str, classes: Sequence[str], num_classes: int | None) -> None:
+def check_num_classes(
+    name: str, classes: Sequence[str], num_classes: int | None, key: str = "model.num_classes"
+) -> None:
     """Check that a data set has as many classes as the model.
 
     Args:
         name: the data set's.
         classes: its classes.
         num_classes: the model's number, None to accept any.
+        key: the model's number in the config.
 
     Raises:
         ConfigError: the numbers differ.
@@ -117,7 +126,7 @@ def check_num_classes(name: str, classes: Sequence[str], num_classes: int | None
         raise ConfigError(
             f"Data set {name!r} has {len(classes)} categories ({', '.join(classes[:5])}"
             f"{', ...' if len(classes) > 5 else ''}), but the model is for {num_classes}: set "
-            f"model.num_classes={len(classes)}."
+            f"{key}={len(classes)}."
         )
 
 

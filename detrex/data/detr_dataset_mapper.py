@@ -9,11 +9,22 @@ import numpy as np
 import torch
 from detectron2.data import detection_utils as utils
 from detectron2.data import transforms as T
-from detectron2.structures import BoxMode
+from detectron2.structures import BoxMode, Instances
 
-from detrex.data.pictures import augment, check_image_size, checked_value_range, read_image
+from detrex.data.outlines import transform_outline
+from detrex.data.pictures import (
+    augment,
+    check_image_size,
+    checked_value_range,
+    read_image,
+    read_labels,
+    shown,
+)
+from detrex.errors import DataError
 
 logger = logging.getLogger(__name__)
+
+_SWITCHES = {"segmentation": "mask_on", "keypoints": "keypoint_on"}
 
 
 class DetrDatasetMapper:
@@ -28,16 +39,23 @@ class DetrDatasetMapper:
         augmentation_with_crop: the other half's, which crop; None to use ``augmentation`` for all.
         is_train: whether to keep the objects; if not, only ``augmentation`` is applied.
         mask_on: whether to keep the objects' masks beside their boxes: ``PolygonMasks``, or
-            ``BitMasks`` for an image with run lengths among them; fvcore needs the package shapely
-            to crop polygons.
+            ``BitMasks`` for an image with run lengths among them.
         img_format: the order of the channels, such as ``"RGB"`` or ``"BGR"``.
         min_visible: objects of whose box the augmentation leaves less than this share of the area
             inside the image are dropped in training, 0..1; 0 drops none but the empty ones.
         value_range: the values that become 0 and 255 in pictures of more than 8 bits; see
             :func:`detrex.data.pictures.read_image`.
+        keypoint_on: whether to keep the objects' keypoints.
+        keypoint_hflip_indices: for each keypoint the number of the one that takes its place when
+            the image is flipped from left to right, see
+            :func:`detrex.data.keypoints.hflip_indices`.
+        recompute_boxes: whether boxes are those of the masks after augmentation. Else they are the
+            augmented ones, clipped to the image: looser than need be around an object that a crop
+            cut.
 
     Raises:
-        ValueError: if ``min_visible`` or ``value_range`` is out of range.
+        ValueError: if ``min_visible`` or ``value_range`` is out of range, or ``recompute_boxes`` is
+            set without ``mask_on``.
     """
 
     def __init__(
@@ -49,7 +67,15 @@ class DetrDatasetMapper:
         img_format: str = "RGB",
         min_visible: float = 0.0,
         value_range: Sequence[float] | None = None,
+        *,
+        keypoint_on: bool = False,
+        keypoint_hflip_indices: Sequence[int] | None = None,
+        recompute_boxes: bool = False,
     ) -> None:
+        if recompute_boxes and not mask_on:
+            raise ValueError(
+                "recompute_boxes=True takes boxes from masks, but mask_on=False: set mask_on=True."
+            )
         if not 0 <= min_visible <= 1:
             raise ValueError(
                 f"min_visible is the share of a box that must be left, got {min_visible}: give a "
@@ -64,6 +90,9 @@ class DetrDatasetMapper:
         self.img_format = img_format
         self.min_visible = min_visible
         self.value_range = checked_value_range(value_range)
+        self.keypoint_on = keypoint_on
+        self.keypoint_hflip_indices = keypoint_hflip_indices
+        self.recompute_boxes = recompute_boxes
         logger.info(
             "Full TransformGens used in %s: %s, crop: %s",
             "training" if is_train else "inference",
@@ -80,22 +109,38 @@ class DetrDatasetMapper:
         Returns:
             The record with ``image``, a tensor ``(3, H, W)`` after augmentation, from 0 to 255:
             uint8, or float32 for a picture of more than 8 bits; in training also ``instances``
-            (boxes xyxy in pixels of that image, classes, masks with ``mask_on``), without crowds
-            and objects that augmentation left empty, and with no ``annotations``.
+            (boxes xyxy in pixels of that image, classes, masks with ``mask_on``, keypoints with
+            ``keypoint_on``), without crowds and objects that augmentation left empty, and with no
+            ``annotations``; and ``sem_seg``, int64 ``(H, W)``, where the record has a
+            ``sem_seg_file_name``, 255 where augmentation padded.
 
         Raises:
-            PictureError: the picture cannot be read or augmented, or has not its record's size.
+            PictureError: a picture cannot be read or augmented, or has not its record's size.
+            DataError: an object has no mask or keypoints, and they are wanted.
         """
         record = copy.deepcopy(dataset_dict)
         image = read_image(record["file_name"], self.img_format, self.value_range)
         check_image_size(record, image)
+        labels = self._labels(record, image)
         image, transforms = augment(self._draw_augmentation(), image, record["file_name"])
         record["image"] = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
 
         annotations = record.pop("annotations", None)
         if self.is_train and annotations is not None:
-            record["instances"] = self._instances(annotations, transforms, image.shape[:2])
+            record["instances"] = self._instances(record, annotations, transforms)
+        if labels is not None:
+            labels = transforms.apply_segmentation(labels).astype(np.int64)
+            record["sem_seg"] = torch.from_numpy(labels)
         return record
+
+    def _labels(self, record: dict[str, Any], image: np.ndarray) -> np.ndarray | None:
+        """The class of every pixel of an image as read, where that is known and wanted."""
+        path = record.pop("sem_seg_file_name", None)
+        if path is None or not self.is_train:
+            return None
+        labels = read_labels(path)
+        check_image_size({**record, "file_name": path}, labels)
+        return labels
 
     def _draw_augmentation(self) -> list[T.Augmentation]:
         if not self.is_train or self.augmentation_with_crop is None or np.random.rand() > 0.5:
@@ -103,22 +148,45 @@ class DetrDatasetMapper:
         return self.augmentation_with_crop
 
     def _instances(
-        self, annotations: list[dict[str, Any]], transforms: T.TransformList, size: tuple[int, int]
-    ) -> Any:
-        """The objects, after the image's transforms, within an image of ``size`` (H, W)."""
-        unused = {"keypoints"} if self.mask_on else {"keypoints", "segmentation"}
-        kept = [
-            utils.transform_instance_annotations(
-                {key: value for key, value in annotation.items() if key not in unused},
-                transforms,
-                size,
-            )
-            for annotation in annotations
-            if annotation.get("iscrowd", 0) == 0 and self._visible(annotation, transforms, size)
-        ]
+        self,
+        record: dict[str, Any],
+        annotations: list[dict[str, Any]],
+        transforms: T.TransformList,
+    ) -> Instances:
+        """The objects, after the image's transforms, within the record's augmented image."""
+        size = tuple(record["image"].shape[1:])
+        wanted = {"segmentation": self.mask_on, "keypoints": self.keypoint_on}
+        kept = []
+        for annotation in annotations:
+            if annotation.get("iscrowd", 0) or not self._visible(annotation, transforms, size):
+                continue
+            for key in wanted:
+                if wanted[key] and key not in annotation:
+                    raise DataError(
+                        f"{shown(record['file_name'])}: an object has no {key}, which the mapper's "
+                        f"{_SWITCHES[key]}=True wants: give every object its own, or switch it off."
+                    )
+            kept.append({k: v for k, v in annotation.items() if wanted.get(k, True)})
+        kept = [self._transformed(annotation, transforms, size) for annotation in kept]
         outlines = (annotation.get("segmentation") for annotation in kept)
         kind = "bitmask" if any(isinstance(o, np.ndarray) for o in outlines) else "polygon"
-        return utils.filter_empty_instances(utils.annotations_to_instances(kept, size, kind))
+        instances = utils.annotations_to_instances(kept, size, kind)
+        if self.recompute_boxes and kept:
+            instances.gt_boxes = instances.gt_masks.get_bounding_boxes()
+        return utils.filter_empty_instances(instances)
+
+    def _transformed(
+        self, annotation: dict[str, Any], transforms: T.TransformList, size: tuple[int, int]
+    ) -> dict[str, Any]:
+        outline = annotation.pop("segmentation", None)
+        moved = utils.transform_instance_annotations(
+            annotation, transforms, size, keypoint_hflip_indices=self.keypoint_hflip_indices
+        )
+        return (
+            moved
+            if outline is None
+            else moved | {"segmentation": transform_outline(outline, transforms)}
+        )
 
     def _visible(
         self, annotation: dict[str, Any], transforms: T.TransformList, size: tuple[int, int]

@@ -7,14 +7,15 @@ keeps its levels. Whatever goes wrong is a `PictureError` that names the file.
 import functools
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 from detectron2.data import detection_utils as utils
 from detectron2.data import transforms as T
 from detectron2.utils.file_io import PathManager
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from detrex.errors import PictureError
 
@@ -67,27 +68,56 @@ def read_image(
             would be lost.
     """
     name = shown(path)
+    with _opened(path) as image:
+        _warn_of_frames(image, name)
+        deep = any(";16" in str(tile[3]) for tile in image.tile)
+        # Before the orientation is asked for: TIFF's reader turns its pictures itself.
+        image.load()
+        if _is_wide(image.mode):
+            levels = _scaled_levels(image, name, value_range)
+            return _channels(_upright(levels, image), image_format, name)
+        if deep:
+            _refuse_dark_colours(image, name)
+        return utils.convert_PIL_to_numpy(_upright(image, image), image_format)
+
+
+def read_labels(path: str | os.PathLike[str]) -> np.ndarray:
+    """Read the class of every pixel: the numbers in a picture of one channel, or in a palette's.
+
+    Args:
+        path: as for `read_image`.
+
+    Returns:
+        ``(H, W)``, uint8, or float32 where the file has more than 8 bits, for detectron2's
+        transforms resize no integers.
+
+    Raises:
+        PictureError: the file is missing, damaged or no picture, or has several channels.
+    """
+    with _opened(path) as image:
+        labels = np.asarray(image)
+    if labels.ndim != 2 or labels.dtype.kind == "f":
+        raise PictureError(
+            f"{shown(path)} is a picture of Pillow's mode {image.mode}, expected class numbers: "
+            "write them as a picture of one channel, such as a grey PNG."
+        )
+    return labels.astype(np.uint8 if labels.dtype.itemsize == 1 else np.float32)
+
+
+@contextmanager
+def _opened(path: str | os.PathLike[str]) -> Iterator[ImageFile.ImageFile]:
+    """Open a picture of a format that is read; whatever goes wrong names the file."""
     try:
         local = os.fspath(path)
         if os.path.exists(local) and not os.path.isfile(local):
             kind = "a folder" if os.path.isdir(local) else "no regular file"
-            raise PictureError(f"{name} is {kind}, expected a picture: name a file.")
+            raise PictureError(f"{shown(path)} is {kind}, expected a picture: name a file.")
         with PathManager.open(local, "rb") as stream:
-            image = Image.open(stream, formats=_formats())
-            _warn_of_frames(image, name)
-            deep = any(";16" in str(tile[3]) for tile in image.tile)
-            # Before the orientation is asked for: TIFF's reader turns its pictures itself.
-            image.load()
-            if _is_wide(image.mode):
-                levels = _scaled_levels(image, name, value_range)
-                return _channels(_upright(levels, image), image_format, name)
-            if deep:
-                _refuse_dark_colours(image, name)
-            return utils.convert_PIL_to_numpy(_upright(image, image), image_format)
+            yield Image.open(stream, formats=_formats())
     except PictureError:
         raise
     except Exception as error:  # Pillow's readers raise whatever a damaged file leads to
-        raise PictureError(f"{name} {_reason(error, path)}") from error
+        raise PictureError(f"{shown(path)} {_reason(error, path)}") from error
 
 
 def check_image_size(record: dict[str, Any], image: np.ndarray) -> None:

@@ -10,13 +10,12 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Literal
 
 from detectron2.config import instantiate
-from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
-from detectron2.utils.registry import locate
 from omegaconf import DictConfig, ListConfig
 from omegaconf.errors import OmegaConfBaseException
 
@@ -25,9 +24,9 @@ from detrex.data.coco.classes import check_names, class_names
 from detrex.data.coco.document import Document
 from detrex.data.coco.reading import read_document
 from detrex.data.coco.records import evaluation_file
-from detrex.data.dataset_mappers import COCOInstanceNewBaselineDatasetMapper
-from detrex.data.datasets import CocoJson, check_num_classes
-from detrex.data.detr_dataset_mapper import DetrDatasetMapper
+from detrex.data.consistency import check_consistent
+from detrex.data.datasets import CocoJson
+from detrex.data.tasks import READERS, is_call_of, keypoints_wanted, masks_wanted
 from detrex.errors import DataError, DetrexError
 from detrex.files import default_cache_dir
 
@@ -37,12 +36,10 @@ Side = Literal["train", "test"]
 Sets = dict[Side, list[tuple[CocoJson, Document]]]
 
 _COPIES = "evaluation_annotations"
-_READERS = (DetrDatasetMapper, COCOInstanceNewBaselineDatasetMapper, DatasetMapper)
 _USES = {
     "train": ("train on", ""),
     "test": ("evaluate against", ", or set dataloader.evaluator=null"),
 }
-_MASKS = ("mask_on", "use_instance_mask")
 
 
 @contextmanager
@@ -55,9 +52,9 @@ def prepared_data(
     detectron2; others are left alone. All processes of a run come to the same result.
 
     Args:
-        cfg: ``dataloader.*.dataset.names``, ``dataloader.evaluator``, ``model.num_classes`` and
-            ``train.output_dir`` are read. A mended copy of annotations to evaluate with goes below
-            the latter.
+        cfg: ``dataloader.*.dataset.names``, ``dataloader.evaluator``, the detector's numbers of
+            classes and keypoints, the mappers and ``train.output_dir`` are read. A mended copy of
+            annotations to evaluate with goes below the latter.
         train: whether the training set is used. If not, it is read for the names of the classes
             alone, where it is there.
         classes: the names in the order in which the model numbers them, where that is known
@@ -65,7 +62,7 @@ def prepared_data(
         source: where ``classes`` are from, to be named.
 
     Raises:
-        ConfigError: a data set has another number of classes than the model.
+        ConfigError: a data set does not fit the config; see `detrex.data.consistency`.
         DataError: annotations or pictures have a mistake that only their owner can mend.
     """
     error: DetrexError | None = None
@@ -82,9 +79,10 @@ def prepared_data(
 
 def _publish(cfg: DictConfig, sets: Sets, train: bool) -> None:
     """Raise what is wrong, and tell detectron2 what is right."""
-    for dataset, document in [*sets["train"], *sets["test"]]:
-        document.raise_errors()
-        check_num_classes(dataset.name, class_names(document), num_classes_of(cfg))
+    for side, pairs in sets.items():
+        for dataset, document in pairs:
+            document.raise_errors()
+            check_consistent(cfg, dataset, document, side)
     for dataset, document in sets["train"]:
         require_objects(document, "train")
         dataset.publish(document)
@@ -129,12 +127,13 @@ def inspect_data(
     sets: Sets = {"train": [], "test": []}
     if classes is None and not train:
         classes, source = _training_classes(cfg)
-    masks = masks_wanted(cfg)
+    masks, keypoints = masks_wanted(cfg), keypoints_wanted(cfg)
     skip = try_get_key(cfg, "dataloader.on_bad_image") == "skip"
     sides: tuple[Side, ...] = ("train", "test") if train else ("test",)
     for side in sides:
         if side == "test" and try_get_key(cfg, "dataloader.evaluator") is None:
             continue
+        mapper = try_get_key(cfg, f"dataloader.{side}.mapper")
         for dataset in coco_sets(cfg, side):
             names = tuple(classes) if classes else dataset.registered_classes
             origin = source or f"the metadata of {dataset.name!r}"
@@ -143,7 +142,8 @@ def inspect_data(
                 classes=names,
                 source=origin,
                 masks=masks,
-                skip_missing=skip or not _reads_files(cfg, side),
+                keypoints=keypoints,
+                skip_missing=skip or not is_call_of(mapper, *READERS),
             )
             DatasetCatalog[dataset.name] = dataset  # read so from now on
             document = dataset.document()
@@ -207,14 +207,6 @@ def _as_coco(name: str) -> CocoJson | None:
     )
 
 
-def _reads_files(cfg: DictConfig, side: Side) -> bool:
-    """Whether a loader's mapper is one of those that open the pictures by their file names."""
-    mapper = try_get_key(cfg, f"dataloader.{side}.mapper")
-    target = mapper.get("_target_") if isinstance(mapper, DictConfig) else type(mapper)
-    target = locate(target) if isinstance(target, str) else target
-    return isinstance(target, type) and issubclass(target, _READERS)
-
-
 def _training_classes(cfg: DictConfig) -> tuple[tuple[str, ...] | None, str]:
     """The names of the classes in training and where they are from, None where that is unknown."""
     try:
@@ -232,24 +224,6 @@ def _training_classes(cfg: DictConfig) -> tuple[tuple[str, ...] | None, str]:
             " ".join(str(error).split()),
         )
     return None, ""
-
-
-def masks_wanted(cfg: DictConfig) -> bool:
-    """Tell whether a config trains or evaluates masks.
-
-    Args:
-        cfg: the mappers' ``mask_on`` or ``use_instance_mask``, and the evaluator's ``tasks``.
-    """
-    mappers = [try_get_key(cfg, f"dataloader.{side}.mapper") for side in ("train", "test")]
-    tasks = try_get_key(cfg, "dataloader.evaluator.tasks") or ()
-    switches = [m.get(key) for m in mappers if isinstance(m, DictConfig) for key in _MASKS]
-    return any(switch is True for switch in switches) or "segm" in tasks
-
-
-def num_classes_of(cfg: DictConfig) -> int | None:
-    """Return how many classes the model tells apart, None where the config does not say."""
-    number: Any = try_get_key(cfg, "model.num_classes", "model.roi_heads.num_classes")
-    return number if type(number) is int else None
 
 
 def require_objects(document: Document, side: Side) -> None:

@@ -7,12 +7,12 @@ import pycocotools.mask as mask_util
 import pytest
 import torch
 from detectron2.data import transforms as T
-from detectron2.structures import BitMasks, BoxMode, PolygonMasks
+from detectron2.structures import BitMasks, BoxMode, PolygonMasks, polygons_to_bitmask
 from omegaconf import ListConfig
 from PIL import Image
 
 from detrex.data import DetrDatasetMapper
-from detrex.errors import PictureError
+from detrex.errors import DataError, PictureError
 
 HEIGHT, WIDTH = 23, 37
 
@@ -174,3 +174,95 @@ def test_call__a_picture_of_another_size_is_named(record):
         DetrDatasetMapper([], None)({**record, "width": WIDTH + 1})
     with pytest.raises(PictureError, match=r"image\.png, 37 x 23 pixels .* cannot be augmented"):
         DetrDatasetMapper([T.Resize((0, 0))], None)(record)
+
+
+def test_call__masks_are_cut_by_a_crop(record):
+    crop = T.CropTransform(5, 0, 20, HEIGHT)
+    mapper = DetrDatasetMapper([crop], None, mask_on=True)
+    instances = mapper(record)["instances"]
+    assert instances.gt_boxes.tensor.tolist() == [[0, 3, 6, 13]]
+    whole = DetrDatasetMapper([], None, mask_on=True)(record)["instances"].gt_masks[0]
+    expected = polygons_to_bitmask(whole.polygons[0], HEIGHT, WIDTH)[:, 5:25]
+    seen = polygons_to_bitmask(instances.gt_masks.polygons[0], HEIGHT, 20)
+    # Drawing rounds the points where the border cuts the outline.
+    assert (seen != expected).sum() <= 1
+
+
+def test_call__object_whose_mask_is_cut_away_is_dropped(record):
+    # The box's lower left corner is outside of the triangle.
+    crop = T.CropTransform(2, 11, 3, 2)
+    assert len(DetrDatasetMapper([crop], None)(record)["instances"]) == 1
+    assert len(DetrDatasetMapper([crop], None, mask_on=True)(record)["instances"]) == 0
+
+
+@pytest.mark.parametrize("run_lengths", [False, True])
+def test_call__recomputed_boxes_are_those_of_the_masks(record, run_lengths):
+    if run_lengths:
+        for annotation in record["annotations"]:
+            mask = polygons_to_bitmask(annotation["segmentation"], HEIGHT, WIDTH)
+            annotation["segmentation"] = mask_util.encode(np.asfortranarray(mask.astype(np.uint8)))
+    crop = T.CropTransform(2, 3, 5, HEIGHT - 3)  # leaves the triangle's left half
+    mapper = DetrDatasetMapper([crop], None, mask_on=True, recompute_boxes=True)
+    (box,) = mapper(record)["instances"].gt_boxes.tensor.tolist()
+    assert box == pytest.approx([0, 0, 5, 5 * 10 / 9], abs=1.01 if run_lengths else 1e-4)
+    with pytest.raises(ValueError, match=r"recompute_boxes=True .* set mask_on=True"):
+        DetrDatasetMapper([], None, recompute_boxes=True)
+
+
+def test_call__keypoints_follow_the_image(record):
+    points = [3, 4, 2, 30, 20, 1, 12, 4, 0]
+    for annotation in record["annotations"]:
+        annotation["keypoints"] = list(points)
+    mapper = DetrDatasetMapper([], None, keypoint_on=True)
+    kept = mapper(record)["instances"].gt_keypoints.tensor
+    assert kept[0].tolist() == [[3, 4, 2], [30, 20, 1], [0, 0, 0]]
+    flip = DetrDatasetMapper(
+        [FLIP, LEFT_HALF], None, keypoint_on=True, keypoint_hflip_indices=[1, 0, 2]
+    )
+    (moved,) = flip(record)["instances"].gt_keypoints.tensor.tolist()
+    assert moved == [[WIDTH - 30, 20, 1], [0, 0, 0], [0, 0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("key", "switch"), [("segmentation", "mask_on"), ("keypoints", "keypoint_on")]
+)
+def test_call__object_without_what_is_wanted(record, key, switch):
+    del record["annotations"][2][key]
+    with pytest.raises(DataError, match=rf"image\.png: an object has no {key}, .* {switch}=True"):
+        DetrDatasetMapper([], None, **{switch: True})(record)
+    assert len(DetrDatasetMapper([], None)(record)["instances"]) == 2
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "I;16"])
+def test_call__classes_of_pixels_follow_the_image(record, tmp_path, mode):
+    labels = np.random.default_rng(1).integers(0, 7, (HEIGHT, WIDTH), dtype=np.uint8)
+    picture = Image.fromarray(labels.astype(np.uint16) if mode == "I;16" else labels)
+    if mode == "P":
+        picture.putpalette([0, 99, 200] * 256)
+    picture.save(tmp_path / "labels.png")
+    record["sem_seg_file_name"] = str(tmp_path / "labels.png")
+    pad = T.PadTransform(2, 0, 3, 1, seg_pad_value=255)
+    sample = DetrDatasetMapper([FLIP, LEFT_HALF, pad], None)(record)
+    assert sample["sem_seg"].dtype == torch.int64
+    assert sample["sem_seg"].shape == sample["image"].shape[1:]
+    expected = np.pad(labels[:, ::-1][:, :17], ((0, 1), (2, 3)), constant_values=255)
+    np.testing.assert_array_equal(sample["sem_seg"].numpy(), expected)
+    larger = [T.ResizeTransform(HEIGHT, WIDTH, 2 * HEIGHT, 2 * WIDTH)]
+    twice = DetrDatasetMapper(larger, None)(record)["sem_seg"].numpy()
+    np.testing.assert_array_equal(twice, labels.repeat(2, 0).repeat(2, 1))
+    tested = DetrDatasetMapper([], None, is_train=False)(record)
+    assert not {"sem_seg", "sem_seg_file_name"} & tested.keys()
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((HEIGHT, WIDTH, 3), "mode RGB, expected class numbers: write them as a picture of one"),
+        ((HEIGHT, WIDTH - 1), "labels.png has 36 x 23 pixels .* its record says 37 x 23"),
+    ],
+)
+def test_call__pictures_of_classes_that_cannot_be_used(record, tmp_path, shape, message):
+    Image.fromarray(np.zeros(shape, dtype=np.uint8)).save(tmp_path / "labels.png")
+    record["sem_seg_file_name"] = str(tmp_path / "labels.png")
+    with pytest.raises(PictureError, match=message):
+        DetrDatasetMapper([], None)(record)

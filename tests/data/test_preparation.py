@@ -14,7 +14,8 @@ from detectron2.data.datasets import register_coco_instances
 from omegaconf import OmegaConf
 
 from detrex.data.coco import inspection
-from detrex.data.preparation import coco_sets, inspect_data, masks_wanted, prepared_data
+from detrex.data.preparation import coco_sets, inspect_data, prepared_data
+from detrex.data.tasks import masks_wanted
 from detrex.engine import do_train, evaluate_only
 from detrex.errors import ConfigError, DataError
 from tests.reference import annotation_files as files

@@ -1,9 +1,11 @@
 """Coloured shapes to learn without a download, with boxes, masks and keypoints.
 
 `python -m detrex.data.demo.shapes FOLDER` writes the pictures and annotations; `dataloader.folder`
-names FOLDER. Masks are kept where they are asked for::
+names FOLDER. Masks and keypoints are kept where they are asked for::
 
     dataloader.train.mapper.mask_on = True
+    dataloader.train.mapper.keypoint_on = True
+    dataloader.evaluator.kpt_oks_sigmas = [0.05] * 6
 
 Pictures come as they are, RGB and 128 x 128 pixels, flipped half of the time in training.
 """
@@ -15,6 +17,8 @@ from detectron2.evaluation import COCOEvaluator
 
 from detrex.data import DetrDatasetMapper
 from detrex.data.datasets import register_coco_json
+from detrex.data.demo.shapes import KEYPOINTS
+from detrex.data.keypoints import hflip_indices
 from detrex.data.loader import build_train_loader
 
 
@@ -36,6 +40,8 @@ def _mapper(is_train, augmentation):
         is_train=is_train,
         mask_on=False,
         img_format="RGB",
+        keypoint_on=False,
+        keypoint_hflip_indices=hflip_indices(KEYPOINTS),
     )
 
 

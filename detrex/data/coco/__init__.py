@@ -7,7 +7,8 @@
                           `--> findings, one line each
 
 `inspect` does all of it. The checks, one module each: `identity` (ids), `images` (sizes, pictures
-on the disk), `classes` (names and their order), `boxes`, `objects` (crowds, areas, outlines).
+on the disk), `classes` (names and their order), `boxes`, `objects` (crowds, areas, outlines),
+`keypoints`.
 """
 
 from detrex.data.coco.document import Document, Finding

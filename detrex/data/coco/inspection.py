@@ -9,6 +9,7 @@ from detrex.data.coco.classes import align, check_names
 from detrex.data.coco.document import Document
 from detrex.data.coco.identity import check_annotation_ids, check_category_ids, check_image_ids
 from detrex.data.coco.images import check_pictures, check_sizes
+from detrex.data.coco.keypoints import check_keypoints
 from detrex.data.coco.objects import check_areas, check_crowds, check_masks
 from detrex.data.coco.reading import no_garbage_collection, read_document
 
@@ -20,6 +21,7 @@ def inspect(
     image_root: str | os.PathLike[str],
     *,
     masks: bool = False,
+    keypoints: bool = False,
     classes: Sequence[str] | None = None,
     source: str = "the model",
     skip_missing: bool = False,
@@ -32,6 +34,7 @@ def inspect(
         json_file: annotations in COCO's format.
         image_root: the folder that file names are relative to.
         masks: whether objects without a mask are of no use.
+        keypoints: whether keypoints are trained or evaluated.
         classes: the names in the order in which the model numbers them; by default that of the
             categories' ids.
         source: where ``classes`` are from, to be named in an error.
@@ -60,6 +63,7 @@ def inspect(
         check_crowds(document)
         check_areas(document)
         check_masks(document, masks)
+        check_keypoints(document, keypoints)
         check_annotation_ids(document)
         if classes is not None and not has_errors(document):
             align(document, classes, source)

@@ -129,7 +129,7 @@ def check_masks(document: Document, wanted: bool) -> None:
         return
     without = sorted(i for i in bad + none if document.kept[i])
     cure = "left out of training and evaluation, which want masks"
-    if len(without) == len(document.annotations):
+    if without and len(without) == len(document.annotations):
         document.tell(
             "error", "no-masks", "masks are wanted, and no annotation has one", "turn mask_on off"
         )

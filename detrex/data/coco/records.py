@@ -11,7 +11,9 @@ from detectron2.structures import BoxMode
 
 from detrex.data.coco.classes import class_names
 from detrex.data.coco.document import Document, Record
+from detrex.data.coco.keypoints import keypoint_names
 from detrex.data.coco.objects import compressed
+from detrex.data.keypoints import hflip_indices
 from detrex.errors import DataError
 from detrex.files import write_atomically
 
@@ -62,12 +64,19 @@ def metadata_of(document: Document) -> dict[str, Any]:
         document: after all checks.
 
     Returns:
-        ``thing_classes`` and ``thing_dataset_id_to_contiguous_id``.
+        ``thing_classes`` and ``thing_dataset_id_to_contiguous_id``; where the categories name
+        keypoints also ``keypoint_names``, and ``keypoint_flip_map`` of those whose names differ by
+        left and right.
     """
-    return {
+    metadata: dict[str, Any] = {
         "thing_classes": class_names(document),
         "thing_dataset_id_to_contiguous_id": contiguous_ids(document),
     }
+    if names := keypoint_names(document):
+        pairs = enumerate(hflip_indices(names))
+        flips = [(names[one], names[other]) for one, other in pairs if one < other]
+        metadata |= {"keypoint_names": names, "keypoint_flip_map": flips}
+    return metadata
 
 
 def _standard_object(annotation: Record, number: dict[int, int]) -> dict[str, Any]:

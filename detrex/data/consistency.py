@@ -1,0 +1,74 @@
+"""A data set held against the detector, the mapper and the evaluators of a config."""
+
+from typing import Any
+
+from detectron2.data import DatasetMapper
+from detectron2.evaluation import COCOEvaluator
+from omegaconf import DictConfig
+
+from detrex.config import try_get_key
+from detrex.data.coco.classes import class_names
+from detrex.data.coco.document import Document
+from detrex.data.coco.keypoints import keypoint_names
+from detrex.data.datasets import CocoJson, check_num_classes
+from detrex.data.tasks import evaluators_of, is_call_of, keypoints_wanted, num_classes_of
+from detrex.errors import ConfigError
+
+_NUM_KEYPOINTS = "model.roi_heads.keypoint_head.num_keypoints"
+_COCO_KEYPOINTS = 17
+
+
+def check_consistent(cfg: DictConfig, dataset: CocoJson, document: Document, side: str) -> None:
+    """Check that a data set is what the config's other parts take it for.
+
+    Args:
+        cfg: the whole config.
+        dataset: one of its data sets.
+        document: the data set's annotations, after all checks and without errors.
+        side: ``"train"`` or ``"test"``.
+
+    Raises:
+        ConfigError: another number of classes or keypoints, or masks of a form that the mapper
+            does not take.
+    """
+    key, number = num_classes_of(cfg)
+    check_num_classes(dataset.name, class_names(document), number, key)
+    if keypoints_wanted(cfg) and document.annotations:
+        _check_keypoints(cfg, dataset.name, document, side)
+    if side == "train":
+        _check_mask_format(cfg, dataset.name, document)
+
+
+def _check_keypoints(cfg: DictConfig, name: str, document: Document, side: str) -> None:
+    names = keypoint_names(document)
+    count = len(names) or len(document.annotations[0]["keypoints"]) // 3
+    number: Any = try_get_key(cfg, _NUM_KEYPOINTS)
+    if type(number) is int and number != count:
+        listed = f" ({', '.join(names[:5])}{', ...' if count > 5 else ''})" if names else ""
+        raise ConfigError(
+            f"Data set {name!r} has {count} keypoints{listed}, but the model is for {number}: set "
+            f"{_NUM_KEYPOINTS}={count}."
+        )
+    for node in evaluators_of(cfg) if side == "test" else []:
+        sigmas = node.get("kpt_oks_sigmas") or ()
+        if is_call_of(node, COCOEvaluator) and (len(sigmas) or _COCO_KEYPOINTS) != count:
+            raise ConfigError(
+                f"dataloader.evaluator.kpt_oks_sigmas has {len(sigmas)} numbers, but data set "
+                f"{name!r} has {count} keypoints: give one standard deviation for each, as a share "
+                "of an object's size (COCO's go from 0.025 to 0.107)."
+            )
+
+
+def _check_mask_format(cfg: DictConfig, name: str, document: Document) -> None:
+    """Refuse run lengths where detectron2's mapper expects polygons."""
+    mapper = try_get_key(cfg, "dataloader.train.mapper")
+    if not (is_call_of(mapper, DatasetMapper) and isinstance(mapper, DictConfig)):
+        return
+    if not mapper.get("use_instance_mask") or mapper.get("instance_mask_format") == "bitmask":
+        return
+    objects = (a for a in document.kept_annotations() if not a["iscrowd"])
+    if any(isinstance(a.get("segmentation"), dict) for a in objects):
+        raise ConfigError(
+            f"Data set {name!r} has masks as run lengths, but dataloader.train.mapper takes "
+            "polygons: set dataloader.train.mapper.instance_mask_format=bitmask."
+        )

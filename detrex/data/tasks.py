@@ -1,0 +1,85 @@
+"""What a config trains and evaluates, as its mappers, evaluators and detector say."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from detectron2.data import DatasetMapper
+from detectron2.utils.registry import locate
+from omegaconf import DictConfig, ListConfig
+
+from detrex.config import try_get_key
+from detrex.data.dataset_mappers import COCOInstanceNewBaselineDatasetMapper
+from detrex.data.detr_dataset_mapper import DetrDatasetMapper
+
+READERS = (DetrDatasetMapper, COCOInstanceNewBaselineDatasetMapper, DatasetMapper)
+"""The mappers that open a picture by its record's file name."""
+
+MASK_SWITCHES = ("mask_on", "use_instance_mask")
+KEYPOINT_SWITCHES = ("keypoint_on", "use_keypoint")
+
+_NUM_CLASSES = ("model.num_classes", "model.roi_heads.num_classes")
+
+
+def masks_wanted(cfg: DictConfig) -> bool:
+    """Tell whether a config trains or evaluates masks.
+
+    Args:
+        cfg: the mappers' ``mask_on`` or ``use_instance_mask``, and the evaluators' ``tasks``.
+    """
+    return _wanted(cfg, MASK_SWITCHES, "segm")
+
+
+def keypoints_wanted(cfg: DictConfig) -> bool:
+    """Tell whether a config trains or evaluates keypoints.
+
+    Args:
+        cfg: the mappers' ``keypoint_on`` or ``use_keypoint``, and the evaluators' ``tasks``.
+    """
+    return _wanted(cfg, KEYPOINT_SWITCHES, "keypoints")
+
+
+def _wanted(cfg: DictConfig, switches: tuple[str, ...], task: str) -> bool:
+    mappers = [try_get_key(cfg, f"dataloader.{side}.mapper") for side in ("train", "test")]
+    values = [m.get(key) for m in mappers if isinstance(m, DictConfig) for key in switches]
+    tasks = [task for node in evaluators_of(cfg) for task in node.get("tasks") or ()]
+    return any(value is True for value in values) or task in tasks
+
+
+def evaluators_of(cfg: DictConfig) -> list[DictConfig]:
+    """List the calls of a config's evaluators, those in a list or in ``DatasetEvaluators`` too."""
+    return list(_evaluators(try_get_key(cfg, "dataloader.evaluator")))
+
+
+def _evaluators(node: Any) -> Iterator[DictConfig]:
+    if isinstance(node, ListConfig):
+        for part in node:
+            yield from _evaluators(part)
+    elif isinstance(node, DictConfig) and "evaluators" in node:
+        yield from _evaluators(node.evaluators)
+    elif isinstance(node, DictConfig):
+        yield node
+
+
+def target_of(node: Any) -> Any:
+    """Return what a lazy call calls, the class of an object that is there already, or None."""
+    target = node.get("_target_") if isinstance(node, DictConfig) else type(node)
+    return locate(target) if isinstance(target, str) else target
+
+
+def is_call_of(node: Any, *classes: type) -> bool:
+    """Tell whether a part of a config builds or is an object of one of some classes."""
+    target = target_of(node)
+    return isinstance(target, type) and issubclass(target, classes)
+
+
+def num_classes_of(cfg: DictConfig) -> tuple[str, int | None]:
+    """Find how many classes of objects the detector tells apart.
+
+    Returns:
+        The key that says it, and the number; None where the config does not say.
+    """
+    for key in _NUM_CLASSES:
+        number: Any = try_get_key(cfg, key)
+        if type(number) is int:
+            return key, number
+    return _NUM_CLASSES[0], None

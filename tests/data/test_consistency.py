@@ -1,0 +1,86 @@
+import pytest
+from detectron2.config import LazyCall as L
+from detectron2.data import DatasetMapper
+from detectron2.evaluation import COCOEvaluator
+from omegaconf import OmegaConf
+
+from detrex.data import DetrDatasetMapper
+from detrex.data.coco.keypoints import check_keypoints
+from detrex.data.consistency import check_consistent
+from detrex.data.datasets import CocoJson
+from detrex.errors import ConfigError
+from tests.reference.annotation_files import HEIGHT, WIDTH, document
+
+SET = CocoJson("mine", "train.json", "images")
+RUN_LENGTHS = {"size": [HEIGHT, WIDTH], "counts": [HEIGHT * WIDTH]}
+
+
+def config(model, mapper=None, evaluator=None):
+    dataloader = {"train": {"mapper": mapper}, "evaluator": evaluator}
+    return OmegaConf.create(
+        {"model": model, "dataloader": dataloader}, flags={"allow_objects": True}
+    )
+
+
+def annotated(**values):
+    def change(content):
+        for category in content["categories"]:
+            category["keypoints"] = ["nose", "tail"]
+        for annotation in content["annotations"]:
+            annotation |= {"keypoints": [1, 1, 2, 5, 5, 2], "num_keypoints": 2} | values
+
+    doc = document(change)
+    check_keypoints(doc, True)
+    return doc
+
+
+@pytest.mark.parametrize("key", ["num_classes", "roi_heads.num_classes"])
+def test_check_consistent__number_of_classes_by_the_detectors_own_key(key):
+    cfg = config({})
+    for number in (3, None):
+        OmegaConf.update(cfg.model, key, number)
+        check_consistent(cfg, SET, document(), "train")
+    OmegaConf.update(cfg.model, key, 80)
+    with pytest.raises(ConfigError, match=f"3 categories .* is for 80: set model.{key}=3"):
+        check_consistent(cfg, SET, document(), "train")
+
+
+HEAD = {"roi_heads": {"keypoint_head": {"num_keypoints": 17}}}
+
+
+@pytest.mark.parametrize("side", ["train", "test"])
+def test_check_consistent__number_of_keypoints(side):
+    mapper = L(DetrDatasetMapper)(keypoint_on=True)
+    message = r"2 keypoints \(nose, tail\), but the model is for 17: set .*num_keypoints=2\."
+    with pytest.raises(ConfigError, match=message):
+        check_consistent(config(HEAD, mapper), SET, annotated(), side)
+    check_consistent(config(HEAD, L(DetrDatasetMapper)()), SET, annotated(), side)
+    HEAD_OF_2 = {"roi_heads": {"keypoint_head": {"num_keypoints": 2}}}
+    check_consistent(config(HEAD_OF_2, mapper), SET, annotated(), side)
+
+
+@pytest.mark.parametrize("sigmas", [None, [0.1], [0.1, 0.1]])
+def test_check_consistent__sigmas_of_keypoints(sigmas):
+    node = L(COCOEvaluator)(dataset_name="mine", tasks=("keypoints",), kpt_oks_sigmas=sigmas)
+    cfg = config({}, evaluator=[node])
+    check_consistent(cfg, SET, annotated(), "train")
+    if sigmas and len(sigmas) == 2:
+        check_consistent(cfg, SET, annotated(), "test")
+        return
+    with pytest.raises(ConfigError, match=r"kpt_oks_sigmas has .* 'mine' has 2 keypoints"):
+        check_consistent(cfg, SET, annotated(), "test")
+
+
+def test_check_consistent__run_lengths_for_a_mapper_of_polygons():
+    doc = annotated(segmentation=RUN_LENGTHS)
+    keywords = {"use_instance_mask": True, "instance_mask_format": "polygon"}
+    with pytest.raises(ConfigError, match=r"set .*instance_mask_format=bitmask"):
+        check_consistent(config({}, L(DatasetMapper)(**keywords)), SET, doc, "train")
+    keywords["instance_mask_format"] = "bitmask"
+    check_consistent(config({}, L(DatasetMapper)(**keywords)), SET, doc, "train")
+    check_consistent(config({}, L(DatasetMapper)()), SET, doc, "train")
+    check_consistent(config({}, L(DetrDatasetMapper)(mask_on=True)), SET, doc, "train")
+    for annotation in doc.annotations:
+        annotation["iscrowd"] = 1
+    cfg = config({}, L(DatasetMapper)(use_instance_mask=True))
+    check_consistent(cfg, SET, doc, "train")
