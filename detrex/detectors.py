@@ -26,8 +26,9 @@ def backbone_parts(detector: Any) -> dict[str, Any]:
         network last; empty for a detector that has no ``backbone``.
 
     Example:
-        >>> from detectron2 import model_zoo
-        >>> list(backbone_parts(model_zoo.get_config("common/models/mask_rcnn_fpn.py").model))
+        >>> from detrex.config import get_detectron2_config
+        >>> model = get_detectron2_config("common/models/mask_rcnn_fpn.py").model
+        >>> list(backbone_parts(model))
         ['backbone', 'backbone.bottom_up']
     """
     parts = {}

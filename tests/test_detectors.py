@@ -1,12 +1,11 @@
 """The backbone is found at the same place in a config and in what is built of it."""
 
 import pytest
-from detectron2 import model_zoo
 from detectron2.config import LazyCall as L
 from detectron2.config import instantiate
 from torch import nn
 
-from detrex.config import get_config
+from detrex.config import get_config, get_detectron2_config
 from detrex.detectors import backbone_parts
 from detrex.engine.dry_run import build_on_meta
 from detrex.modeling.backbone import TimmBackbone
@@ -24,7 +23,7 @@ PLACES = {
 
 @pytest.mark.parametrize("name", PLACES)
 def test_backbone_parts__config_and_detector_agree(name):
-    model = model_zoo.get_config(f"common/models/{name}.py").model
+    model = get_detectron2_config(f"common/models/{name}.py").model
     if name == "mask_rcnn_vitdet":
         model.backbone.net.depth = 1
     parts = backbone_parts(model)

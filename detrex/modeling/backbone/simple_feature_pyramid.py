@@ -3,9 +3,12 @@
 Both names are detectron2's; the pyramid publishes the padding that it needs under the right key.
 """
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
+from detectron2.layers import ShapeSpec
 from detectron2.modeling.backbone import Backbone
 from detectron2.modeling.backbone import SimpleFeaturePyramid as _SimpleFeaturePyramid
 from detectron2.modeling.backbone.vit import get_vit_lr_decay_rate
@@ -17,6 +20,9 @@ from .preprocess import Preprocess
 
 __all__ = ["SimpleFeaturePyramid", "get_vit_lr_decay_rate"]
 
+_SIDE = 256
+"""Cells on a side of the map on which a top block is tried."""
+
 _SCALES = (4.0, 2.0, 1.0, 0.5)
 
 
@@ -24,7 +30,7 @@ class SimpleFeaturePyramid(_SimpleFeaturePyramid):
     """Pyramid of maps made from the single map of a plain network (arXiv:2203.16527, section 3).
 
     Outputs are named ``p{log2 stride}`` and come from the finest to the coarsest, those of the top
-    block last.
+    block last. The top block's ``in_feature`` is one of these levels, or else a map of `net`.
 
     Args:
         net: network that gives the map, such as detectron2's ``ViT``.
@@ -36,7 +42,8 @@ class SimpleFeaturePyramid(_SimpleFeaturePyramid):
         square_pad: if above 0, images are to be padded to a square of this many pixels.
 
     Raises:
-        BackboneError: `net` has no map of this name, or a scale is not one of those above.
+        BackboneError: `net` has no map of this name, a scale is not one of those above, or the top
+            block's map is not there or has other channels than the block.
     """
 
     def __init__(
@@ -61,6 +68,51 @@ class SimpleFeaturePyramid(_SimpleFeaturePyramid):
                 f"scale_factors must be some of {_SCALES} in this order, got {scales}."
             )
         super().__init__(net, in_feature, out_channels, scales, top_block, norm, square_pad)
+        stride = shapes[in_feature].stride or 1
+        self._size_divisibility = max(stride, int(stride / scales[-1]))
+        if top_block is not None:
+            self._describe_top_levels(top_block, shapes)
+
+    def _describe_top_levels(self, top_block: nn.Module, shapes: Mapping[str, ShapeSpec]) -> None:
+        """Publish channels and strides of the top block's levels as it gives them."""
+        names = self._out_features[len(self.scale_factors) :]
+        own = {name: shape for name, shape in self.output_shape().items() if name not in names}
+        source = getattr(top_block, "in_feature", None)
+        shape = {**shapes, **own}.get(source)
+        who = f"the top block {type(top_block).__name__}"
+        if shape is None:
+            there = ", ".join({**own, **shapes})
+            raise BackboneError(
+                f"{who} takes the map {source!r}, and there are {there}: set its in_feature to "
+                f"the last level, {[*own][-1]!r}.{did_you_mean(str(source), {**own, **shapes})}"
+            )
+        image = torch.empty(1, shape.channels, _SIDE, _SIDE, device="meta")
+        try:
+            levels = copy.deepcopy(top_block).to("meta")(image)
+        except RuntimeError as error:
+            raise BackboneError(
+                f"{who} does not take {source!r} of {shape.channels} channels "
+                f"({str(error).splitlines()[0][:160]}): build it with in_channels={shape.channels}."
+            ) from error
+        for name, level in zip(names, levels, strict=True):
+            self._out_feature_channels[name] = level.shape[1]
+            self._out_feature_strides[name] = (shape.stride or 1) * _SIDE // level.shape[-1]
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Map images to levels.
+
+        Args:
+            x: images ``(N, 3, H, W)``, padded as `padding_constraints` says.
+
+        Returns:
+            ``{name: (N, C, H / stride, W / stride)}``.
+        """
+        maps = self.net(x)
+        levels = [stage(maps[self.in_feature]) for stage in self.stages]
+        own = dict(zip(self._out_features, levels, strict=False))
+        if self.top_block is not None:
+            levels += self.top_block({**maps, **own}[self.top_block.in_feature])
+        return dict(zip(self._out_features, levels, strict=True))
 
     @property
     def preprocess(self) -> Preprocess | None:
@@ -75,4 +127,6 @@ class SimpleFeaturePyramid(_SimpleFeaturePyramid):
     @property
     def padding_constraints(self) -> dict[str, int]:
         """Padding that images need: ``size_divisibility`` and ``square_size`` (0 for none)."""
-        return {"size_divisibility": self._size_divisibility, "square_size": self._square_pad}
+        inner = getattr(self.net, "padding_constraints", None) or {}
+        square = self._square_pad or inner.get("square_size", 0)
+        return {"size_divisibility": self._size_divisibility, "square_size": square}

@@ -1,12 +1,14 @@
 import pytest
 import torch
+import torch.nn.functional as F
+from detectron2.layers import ShapeSpec
 from detectron2.modeling import SimpleFeaturePyramid as D2Pyramid
 from detectron2.modeling import ViT
-from detectron2.modeling.backbone.fpn import LastLevelMaxPool
+from detectron2.modeling.backbone.fpn import LastLevelMaxPool, LastLevelP6P7
 from torch.testing import assert_close
 
 from detrex.errors import BackboneError
-from detrex.modeling.backbone import SimpleFeaturePyramid, get_vit_lr_decay_rate
+from detrex.modeling.backbone import SimpleFeaturePyramid, TimmBackbone, get_vit_lr_decay_rate
 from detrex.modeling.backbone.simple_feature_pyramid import get_vit_lr_decay_rate as from_module
 
 SCALES = (4.0, 2.0, 1.0, 0.5)
@@ -42,6 +44,49 @@ def test_simple_feature_pyramid__adds_the_top_block():
     outputs = net(torch.randn(1, 3, 64, 64))
     assert list(outputs) == list(net.output_shape()) == ["p2", "p3", "p4", "p5", "p6"]
     assert outputs["p6"].shape == (1, 16, 1, 1)
+
+
+@pytest.mark.parametrize(
+    "top_block",
+    [
+        LastLevelMaxPool(),
+        LastLevelP6P7(16, 24, in_feature="p5"),
+        LastLevelP6P7(192, 24, in_feature="res4"),  # a map of the net: p6 has the stride of p5
+    ],
+)
+def test_simple_feature_pyramid__publishes_the_levels_of_its_top_block(top_block):
+    net = TimmBackbone("vit_tiny_patch16_224", depth=1, out_features=["res4"])
+    backbone = SimpleFeaturePyramid(net, "res4", 16, SCALES, top_block)
+    outputs = backbone(torch.randn(2, 3, 128, 256))
+    assert list(outputs) == list(backbone.output_shape())
+    for name, spec in backbone.output_shape().items():
+        expected = (2, spec.channels, 128 // spec.stride, 256 // spec.stride)
+        assert outputs[name].shape == expected, name
+
+
+def test_simple_feature_pyramid__its_own_level_comes_before_a_map_of_the_same_name():
+    net = TimmBackbone("test_vit", out_indices=(5,))  # timm's feature 5, of stride 16, is "p5"
+    backbone = SimpleFeaturePyramid(net, "p5", 16, SCALES, LastLevelMaxPool()).eval()
+    outputs = backbone(torch.randn(2, 3, 64, 128))
+    assert_close(outputs["p6"], F.max_pool2d(outputs["p5"], 1, 2), rtol=0, atol=0)
+    assert backbone.output_shape()["p6"] == ShapeSpec(channels=16, stride=64)
+
+
+@pytest.mark.parametrize(
+    ("top_block", "match"),
+    [
+        (LastLevelP6P7(16, 16), r"P6P7 takes the map 'res5', and there are p2,.*last level, 'p5'"),
+        (LastLevelP6P7(9, 16, "p5"), r"does not take 'p5' of 16 channels .*with in_channels=16"),
+    ],
+)
+def test_simple_feature_pyramid__explains_a_top_block_that_will_not_do(top_block, match):
+    with pytest.raises(BackboneError, match=match):
+        pyramid(top_block=top_block)
+
+
+def test_simple_feature_pyramid__is_divisible_where_its_map_is():
+    net = pyramid(scales=(4.0, 2.0))
+    assert net.size_divisibility == net.padding_constraints["size_divisibility"] == 16
 
 
 def test_simple_feature_pyramid__names_near_maps():

@@ -6,12 +6,12 @@ import pickle
 import pytest
 import torch
 import torch.nn.functional as F
-from detectron2 import model_zoo
 from detectron2.config import LazyCall as L
 from detectron2.config import instantiate
 from omegaconf import ListConfig
 from torch.testing import assert_close
 
+from detrex.config import get_detectron2_config
 from detrex.errors import BackboneError
 from detrex.modeling.backbone import TimmBackbone, TorchvisionBackbone
 from detrex.modeling.backbone.wrapper.wrapper_backbone import check_in_channels, chosen_weights
@@ -108,7 +108,7 @@ def test_out_features__contradict_nodes():
 
 
 def test_out_features__are_what_fpn_takes_from_the_config():
-    model = model_zoo.get_config("common/models/mask_rcnn_fpn.py").model
+    model = get_detectron2_config("common/models/mask_rcnn_fpn.py").model
     model.backbone.bottom_up = L(TimmBackbone)(
         model_name="test_resnet", out_features=["res2", "res3", "res4", "res5"]
     )
