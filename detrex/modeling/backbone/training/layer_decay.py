@@ -6,11 +6,12 @@ method is that of ELECTRA (arXiv 2003.10555) and BEiT (arXiv 2106.08254).
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
+from detrex.detectors import backbone_parts
 from detrex.errors import ConfigError
 from detrex.modeling.backbone.inspection.meta_run import Look, look_at
 
@@ -67,6 +68,9 @@ def get_layer_decay_params(
 ) -> list[dict[str, Any]]:
     """Group a detector's parameters for an optimizer, earlier layers of the backbone slower.
 
+    The layers are those of the network itself, also under FPN or a simple feature pyramid, whose
+    own layers learn as fast as the detector.
+
     Norms, biases and all other parameters of one axis have no weight decay, nor have tables and
     tokens of the backbone and what its ``no_weight_decay()`` names. Frozen parameters are left out.
     The table is logged.
@@ -76,7 +80,7 @@ def get_layer_decay_params(
         base_lr: learning rate of the detector, above 0.
         weight_decay: weight decay where there is one; None for the optimizer's own.
         decay_rate: factor from one layer to the one before it, above 0 and at most 1.
-        lr_factor: factor of the whole backbone.
+        lr_factor: factor of the whole backbone network.
         num_layers: number of layers over which the blocks are spread; None for one a block.
 
     Returns:
@@ -92,13 +96,14 @@ def get_layer_decay_params(
             f"{decay_rate!r} and {num_layers!r}."
         )
     model = getattr(model, "module", model)
-    backbone = getattr(model, "backbone", None)
-    if not isinstance(backbone, nn.Module):
+    parts = backbone_parts(model)
+    if not parts:
         raise ConfigError(
             f"{type(model).__name__} has no backbone whose layers could have learning rates: use "
             "get_default_optimizer_params."
         )
-    look = look_at(backbone, _sizes(backbone), _in_channels(backbone))
+    path, backbone = [*parts.items()][-1]
+    look = look_at(backbone, _sizes(parts.values()), _image_channels(model, backbone))
     depths, last = parameter_depths(look, num_layers)
     if last == 1:
         logger.warning(
@@ -106,13 +111,14 @@ def get_layer_decay_params(
             "the detector",
             *(type(backbone).__name__, lr_factor * decay_rate),
         )
-    undecayed = {f"backbone.{name}" for name in _undecayed(backbone)}
+    layer_of = {f"{path}.{name}": depth for name, depth in depths.items()}
+    undecayed = {f"{path}.{name}" for name in _undecayed(backbone)}
     groups: dict[tuple[int, bool], dict[str, Any]] = {}
     names: dict[tuple[int, bool], list[str]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        depth = depths[name.removeprefix("backbone.")] if name.startswith("backbone.") else last + 1
+        depth = layer_of.get(name, last + 1)
         decays = parameter.ndim > 1 and name not in undecayed
         scale = lr_factor * decay_rate ** (last - depth) if depth <= last else 1.0
         key = (depth, decays)
@@ -133,13 +139,16 @@ def _holders(name: str) -> list[str]:
     return [".".join(parts[:end]) for end in range(len(parts), 0, -1)]
 
 
-def _sizes(backbone: nn.Module) -> list[tuple[int, int]]:
-    constraints = getattr(backbone, "padding_constraints", {})
-    square = constraints.get("square_size", 0)
-    return [*([(square, square)] if square else []), *_LOOK_SIZES]
+def _sizes(parts: Iterable[nn.Module]) -> list[tuple[int, int]]:
+    constraints = [getattr(part, "padding_constraints", {}) for part in parts]
+    squares = [side for rule in constraints if (side := rule.get("square_size", 0))]
+    return [*((side, side) for side in squares), *_LOOK_SIZES]
 
 
-def _in_channels(backbone: nn.Module) -> int:
+def _image_channels(model: nn.Module, backbone: nn.Module) -> int:
+    mean = getattr(model, "pixel_mean", None)
+    if isinstance(mean, Tensor):
+        return mean.numel()
     convolutions = (m.in_channels for m in backbone.modules() if isinstance(m, nn.Conv2d))
     return next(convolutions, 3)
 

@@ -2,11 +2,19 @@
 
 import pytest
 import torch
+from detectron2.modeling import FPN, ViT
+from detectron2.modeling import SimpleFeaturePyramid as D2Pyramid
 from torch import nn
 from torchvision.models import resnet18
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from detrex.errors import ConfigError
+from detrex.modeling.backbone import (
+    SimpleFeaturePyramid,
+    TimmBackbone,
+    TorchvisionBackbone,
+    get_vit_lr_decay_rate,
+)
 from detrex.modeling.backbone.inspection.meta_run import look_at
 from detrex.modeling.backbone.training.layer_decay import get_layer_decay_params, parameter_depths
 
@@ -86,3 +94,38 @@ def test_parameter_depths__of_torchvisions_extractor():
     network = create_feature_extractor(resnet18(), ["layer2", "layer4"])
     depths, last = parameter_depths(look_at(network, [(64, 64)]))
     assert (depths["conv1.weight"], depths["layer2.0.conv1.weight"], last) == (0, 3, 9)
+
+
+def scales(model, **kwargs):
+    found = rates(get_layer_decay_params(model, 1.0, **kwargs))
+    return {name: found[id(p)][0] for name, p in model.named_parameters() if p.requires_grad}
+
+
+@pytest.mark.parametrize("pyramid", [D2Pyramid, SimpleFeaturePyramid])
+def test_get_layer_decay_params__equals_detectron2_under_a_simple_feature_pyramid(pyramid):
+    net = ViT(img_size=64, embed_dim=32, depth=3, num_heads=2, window_size=0)
+    detector = Detector(pyramid(net, "last_feat", 16, (2.0, 1.0), square_pad=64))
+    found = scales(detector, decay_rate=0.7)
+    assert found == pytest.approx({name: get_vit_lr_decay_rate(name, 0.7, 3) for name in found})
+    assert len(set(found.values())) == 5
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        lambda: TimmBackbone("test_resnet", out_features=["res3", "res4"], in_channels=4),
+        lambda: TorchvisionBackbone("mobilenet_v3_small", out_features=["res3", "res4"]),
+    ],
+)
+def test_get_layer_decay_params__is_that_of_the_network_under_fpn(network):
+    bare = Detector(network())
+    found = scales(Detector(FPN(bare.backbone, ["res3", "res4"], 8)), decay_rate=0.5, lr_factor=0.3)
+    expected = {
+        name.replace("backbone.", "backbone.bottom_up."): scale
+        for name, scale in scales(bare, decay_rate=0.5, lr_factor=0.3).items()
+        if name.startswith("backbone.")
+    }
+    own = {name: scale for name, scale in found.items() if name not in expected}
+    assert {name: found[name] for name in expected} == expected
+    assert set(own.values()) == {1.0}
+    assert {name.split(".")[1][:4] for name in own if "backbone" in name} == {"fpn_"}
