@@ -13,6 +13,7 @@ from .box_ops import (
     masks_to_boxes,
 )
 from .conv import ConvNorm, ConvNormAct
+from .dcn_v3 import DCNv3, DCNv3_pytorch, DCNv3Function, dcnv3_core_pytorch
 from .denoising import GenerateDNQueries, apply_box_noise, apply_label_noise
 from .layer_norm import LayerNorm
 from .mlp import FFN, MLP
@@ -36,6 +37,9 @@ __all__ = [
     "ConditionalSelfAttention",
     "ConvNorm",
     "ConvNormAct",
+    "DCNv3",
+    "DCNv3Function",
+    "DCNv3_pytorch",
     "GenerateDNQueries",
     "LayerNorm",
     "MultiScaleDeformableAttention",
@@ -49,6 +53,7 @@ __all__ = [
     "box_cxcywh_to_xyxy",
     "box_iou",
     "box_xyxy_to_cxcywh",
+    "dcnv3_core_pytorch",
     "generalized_box_iou",
     "get_sine_pos_embed",
     "masks_to_boxes",

@@ -6,14 +6,19 @@
     timm_backbone.py         any network of timm          (imported when first built)
     torchvision_backbone.py  any classifier of torchvision, tapped at named nodes of its graph
     torchvision_resnet.py    torchvision's ResNet as the DETR family uses it
-    eva.py                   a feature pyramid over a plain vision transformer
+    internimage.py           InternImage, and
+    eva.py, eva_02.py        EVA and EVA-02, likewise (vit_layers.py: shared)
+    simple_feature_pyramid.py  a feature pyramid over a plain vision transformer
 
 They share features.py (the table of what a network offers), probing.py (a look at a network without
 running it on data), frozen_norm.py, freezing.py and building.py (messages for misspelt keywords).
 """
 
 from .convnext import ConvNeXt
+from .eva import EVAViT
+from .eva_02 import EVA02_ViT
 from .focalnet import FocalNet
+from .internimage import InternImage
 from .registry import add_backbone_config, register_backbones, set_pixel_statistics
 from .resnet import (
     BasicBlock,
@@ -35,7 +40,10 @@ __all__ = [
     "BottleneckBlock",
     "ConvNeXt",
     "DeformBottleneckBlock",
+    "EVA02_ViT",
+    "EVAViT",
     "FocalNet",
+    "InternImage",
     "ResNet",
     "ResNetBlockBase",
     "SimpleFeaturePyramid",
