@@ -68,3 +68,27 @@ def to_xyxy(box):
     """Corners of a ``cxcywh`` box given as four numbers."""
     cx, cy, w, h = box
     return cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2
+
+
+def dcnv3(x, offset, mask, kernel, stride, pad, dilation, group, scale):
+    """Follow the definition of deformable convolution v3 point by point; pairs are (y, x)."""
+    N, H, W, C = x.shape
+    extent = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
+    out_h, out_w = (
+        (n + 2 * p - e - 1) // s + 1 for n, p, e, s in zip((H, W), pad, extent, stride, strict=True)
+    )
+    width = C // group
+    out = torch.zeros(N, out_h, out_w, group, width, dtype=x.dtype)
+    for n, row, column, g in itertools.product(*map(range, (N, out_h, out_w, group))):
+        image = x[n, :, :, g * width : (g + 1) * width].permute(2, 0, 1)
+        shifts = offset[n, row, column].view(group, -1, 2)[g].tolist()
+        weights = mask[n, row, column].view(group, -1)[g]
+        middle_y, middle_x = extent[0] // 2, extent[1] // 2
+        points = itertools.product(range(kernel[1]), range(kernel[0]))
+        for (i, j), (dx, dy), weight in zip(points, shifts, weights, strict=True):
+            at_x = column * stride[1] - pad[1] + middle_x
+            at_y = row * stride[0] - pad[0] + middle_y
+            at_x += scale * (i * dilation[1] - middle_x + dx)
+            at_y += scale * (j * dilation[0] - middle_y + dy)
+            out[n, row, column, g] += weight * bilinear(image, at_x, at_y)
+    return out.flatten(3)
