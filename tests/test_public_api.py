@@ -5,7 +5,8 @@ import importlib
 import pytest
 
 BACKBONES = """
-    BasicBlock BasicStem BottleneckBlock ConvNeXt DeformBottleneckBlock FocalNet ResNet
+    BasicBlock BasicStem BottleneckBlock ConvNeXt DeformBottleneckBlock EVA02_ViT EVAViT FocalNet
+    InternImage ResNet
     ResNetBlockBase SimpleFeaturePyramid TimmBackbone TorchvisionBackbone get_vit_lr_decay_rate
     make_stage
     add_backbone_config register_backbones set_pixel_statistics
@@ -22,7 +23,7 @@ MODULES = {
     """,
     "detrex.layers": """
         BaseTransformerLayer ConditionalCrossAttention ConditionalSelfAttention ConvNorm ConvNormAct
-        FFN
+        DCNv3 DCNv3Function DCNv3_pytorch FFN
         GenerateDNQueries LayerNorm MLP MultiScaleDeformableAttention MultiheadAttention
         PositionEmbeddingLearned PositionEmbeddingSine ShapeSpec TransformerLayerSequence
         apply_box_noise apply_label_noise box_cxcywh_to_xyxy box_iou box_xyxy_to_cxcywh
@@ -69,6 +70,10 @@ PATHS = """
     detrex.layers.attention:MultiheadAttention
     detrex.layers.box_ops:box_cxcywh_to_xyxy
     detrex.layers.conv:ConvNormAct
+    detrex.layers.dcn_v3:DCNv3
+    detrex.layers.dcn_v3:DCNv3Function
+    detrex.layers.dcn_v3:DCNv3_pytorch
+    detrex.layers.dcn_v3:dcnv3_core_pytorch
     detrex.layers.denoising:GenerateCDNQueries
     detrex.layers.layer_norm:LayerNorm
     detrex.layers.mlp:MLP
@@ -79,8 +84,15 @@ PATHS = """
     detrex.layers.transformer:BaseTransformerLayer
     detrex.modeling.backbone.convnext:ConvNeXt
     detrex.modeling.backbone.focalnet:FocalNet
+    detrex.modeling.backbone.eva:EVAViT
     detrex.modeling.backbone.eva:SimpleFeaturePyramid
     detrex.modeling.backbone.eva:get_vit_lr_decay_rate
+    detrex.modeling.backbone.eva_02:EVA02_ViT
+    detrex.modeling.backbone.eva_02:SimpleFeaturePyramid
+    detrex.modeling.backbone.eva_02:get_vit_lr_decay_rate
+    detrex.modeling.backbone.eva_02_utils:VisionRotaryEmbeddingFast
+    detrex.modeling.backbone.internimage:InternImage
+    detrex.modeling.backbone.utils:get_rel_pos
     detrex.modeling.backbone.resnet:ResNet
     detrex.modeling.backbone.timm_backbone:TimmBackbone
     detrex.modeling.backbone.torchvision_backbone:TorchvisionBackbone

@@ -13,7 +13,10 @@ from detectron2.modeling import ViT
 from detrex.modeling.backbone import (
     BasicStem,
     ConvNeXt,
+    EVA02_ViT,
+    EVAViT,
     FocalNet,
+    InternImage,
     ResNet,
     SimpleFeaturePyramid,
     TimmBackbone,
@@ -62,6 +65,24 @@ def pyramid():
     )
 
 
+def eva_pyramid(net):
+    return L(SimpleFeaturePyramid)(
+        net=net, in_feature="${.net.out_feature}", out_channels=16, scale_factors=[2.0, 1.0, 0.5]
+    )
+
+
+TINY_VIT = {
+    "img_size": 64,
+    "embed_dim": 16,
+    "depth": 3,
+    "num_heads": 2,
+    "drop_path_rate": 0.5,
+    "window_size": 3,
+    "window_block_indexes": [0, 2],
+    "residual_block_indexes": [1],
+    "use_act_checkpoint": True,
+    "out_feature": "last_feat",
+}
 TINY_SWIN = {"img_size": 64, "embed_dim": 16, "depths": [1, 1, 1, 1], "num_heads": [1, 1, 2, 2]}
 DEFORM = {"deform_on_per_stage": [False, True, True, True], "deform_modulated": True}
 MOBILE = {"features.6": "p3", "features.13": "p4", "features.18": "p5"}
@@ -101,6 +122,37 @@ ROWS = {
         ),
         WIDE,
     ),
+    "internimage": (
+        L(InternImage)(
+            channels=8,
+            depths=[1, 1, 2, 1],
+            groups=[1, 2, 4, 8],
+            layer_scale=1.0,
+            with_cp=True,
+            out_indices=[2, 1],
+            frozen_stages=1,
+        ),
+        WIDE,
+    ),
+    "internimage_with_all_norms": (
+        L(InternImage)(
+            channels=8,
+            depths=[1, 1, 2, 1],
+            groups=[1, 2, 4, 8],
+            norm_layer="BN",
+            layer_scale=1.0,
+            dw_kernel_size=5,
+            level2_post_norm=True,
+            level2_post_norm_block_ids=[1],
+            res_post_norm=True,
+            center_feature_scale=True,
+            frozen_stages=2,
+        ),
+        WIDE,
+    ),
+    "eva": (L(EVAViT)(**TINY_VIT, beit_like_gamma=True, freeze_patch_embed=True), WIDE),
+    "eva_pyramid": (eva_pyramid(L(EVAViT)(**TINY_VIT, use_rel_pos=True, interp_type="beit")), WIDE),
+    "eva_02_pyramid": (eva_pyramid(L(EVA02_ViT)(**TINY_VIT)), WIDE),
     "timm_resnet": (timm("test_resnet", (4, 2)), WIDE),
     "timm_efficientnet": (
         timm("test_efficientnet", (2, 3, -1), norm_layer=FrozenBatchNorm2d),
