@@ -23,6 +23,8 @@ __all__ = ["SimpleFeaturePyramid", "get_vit_lr_decay_rate"]
 _SIDE = 256
 """Cells on a side of the map on which a top block is tried."""
 
+_REFERENCE = "${.net.out_feature}"
+
 _SCALES = (4.0, 2.0, 1.0, 0.5)
 
 
@@ -34,7 +36,8 @@ class SimpleFeaturePyramid(_SimpleFeaturePyramid):
 
     Args:
         net: network that gives the map, such as detectron2's ``ViT``.
-        in_feature: name of the map.
+        in_feature: name of the map; ``"${.net.out_feature}"``, as configs refer to it, stands for
+            the only one where no config has resolved it.
         out_channels: channels of every output.
         scale_factors: size of each level relative to the map: 4.0, 2.0, 1.0 or 0.5, descending.
         top_block: block that makes coarser levels of the last one, such as ``LastLevelMaxPool``.
@@ -57,6 +60,8 @@ class SimpleFeaturePyramid(_SimpleFeaturePyramid):
         square_pad: int = 0,
     ) -> None:
         shapes = net.output_shape()
+        if in_feature == _REFERENCE and len(shapes) == 1:
+            (in_feature,) = shapes
         if in_feature not in shapes:
             raise BackboneError(
                 f"{type(net).__name__} gives the maps {', '.join(shapes)}, got in_feature="

@@ -89,6 +89,13 @@ def test_simple_feature_pyramid__is_divisible_where_its_map_is():
     assert net.size_divisibility == net.padding_constraints["size_divisibility"] == 16
 
 
+def test_simple_feature_pyramid__takes_a_reference_that_no_config_resolved():
+    net = SimpleFeaturePyramid(vit(), "${.net.out_feature}", 16, SCALES)
+    assert net.in_feature == "last_feat"
+    with pytest.raises(BackboneError, match="gives the maps last_feat"):
+        SimpleFeaturePyramid(vit(), "${.net.name}", 16, SCALES)
+
+
 def test_simple_feature_pyramid__names_near_maps():
     with pytest.raises(BackboneError, match=r"gives the maps last_feat.*Did you mean 'last_feat'"):
         SimpleFeaturePyramid(vit(), "last_feature", 16, SCALES)
