@@ -57,10 +57,15 @@ MODULES = {
     "detrex.config": "get_config get_detectron2_config load_config swap_backbone try_get_key",
     "detrex.checkpoint.detection_checkpoint": "DetectionCheckpointer",
     "detrex.data": """
-        COCOInstanceNewBaselineDatasetMapper ColorAugSSDTransform DetrDatasetMapper datasets
+        COCOInstanceNewBaselineDatasetMapper COCOPanopticNewBaselineDatasetMapper
+        ColorAugSSDTransform DetrDatasetMapper MaskFormerInstanceDatasetMapper
+        MaskFormerPanopticDatasetMapper MaskFormerSemanticDatasetMapper datasets
     """,
     "detrex.data.dataset_mappers": """
-        COCOInstanceNewBaselineDatasetMapper coco_instance_transform_gen
+        COCOInstanceNewBaselineDatasetMapper COCOPanopticNewBaselineDatasetMapper
+        MaskFormerInstanceDatasetMapper MaskFormerPanopticDatasetMapper
+        MaskFormerSemanticDatasetMapper coco_instance_transform_gen coco_panoptic_transform_gen
+        maskformer_semantic_transform_gen
     """,
     "detrex.engine": "Trainer argument_parser do_test do_train launch main",
 }
@@ -113,6 +118,10 @@ PATHS = """
     detrex.config.config:get_config
     detrex.data.detr_dataset_mapper:DetrDatasetMapper
     detrex.data.dataset_mappers.coco_instance_new_baseline_dataset_mapper:build_transform_gen
+    detrex.data.dataset_mappers.coco_panoptic_new_baseline_dataset_mapper:build_transform_gen
+    detrex.data.dataset_mappers.mask_former_instance_dataset_mapper:build_transform_gen
+    detrex.data.dataset_mappers.mask_former_panoptic_dataset_mapper:MaskFormerPanopticDatasetMapper
+    detrex.data.dataset_mappers.mask_former_semantic_dataset_mapper:build_transform_gen
     detrex.data.transforms.color_augmentation:ColorAugSSDTransform
 """
 

@@ -150,7 +150,10 @@ def check_image_size(record: dict[str, Any], image: np.ndarray) -> None:
 
 
 def augment(
-    augmentations: Sequence[T.Augmentation], image: np.ndarray, path: str | os.PathLike[str]
+    augmentations: Sequence[T.Augmentation],
+    image: np.ndarray,
+    path: str | os.PathLike[str],
+    labels: np.ndarray | None = None,
 ) -> tuple[np.ndarray, T.TransformList]:
     """Apply detectron2 augmentations to a picture.
 
@@ -158,6 +161,7 @@ def augment(
         augmentations: applied in order.
         image: ``(H, W, C)``.
         path: the picture's file, for the error.
+        labels: class of every pixel ``(H, W)``, for augmentations that take them into account.
 
     Returns:
         The new picture, uint8 or float32 as ``image``, and the transforms for its boxes.
@@ -166,7 +170,9 @@ def augment(
         PictureError: an augmentation fails, as a resize does that leaves no pixel of a long strip.
     """
     try:
-        augmented, transforms = T.apply_transform_gens(augmentations, image)
+        inputs = T.AugInput(image, sem_seg=labels)
+        transforms = T.AugmentationList(augmentations)(inputs)
+        augmented = inputs.image
     except Exception as error:  # any augmentation of the user's, with any error of its own
         height, width = image.shape[:2]
         raise PictureError(

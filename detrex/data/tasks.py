@@ -9,9 +9,10 @@ from omegaconf import DictConfig, ListConfig
 
 from detrex.config import try_get_key
 from detrex.data.dataset_mappers import COCOInstanceNewBaselineDatasetMapper
+from detrex.data.dataset_mappers.segmentation_mapper import SegmentationMapper
 from detrex.data.detr_dataset_mapper import DetrDatasetMapper
 
-READERS = (DetrDatasetMapper, COCOInstanceNewBaselineDatasetMapper, DatasetMapper)
+READERS = (DetrDatasetMapper, SegmentationMapper, DatasetMapper)
 """The mappers that open a picture by its record's file name."""
 
 MASK_SWITCHES = ("mask_on", "use_instance_mask")
@@ -24,9 +25,11 @@ def masks_wanted(cfg: DictConfig) -> bool:
     """Tell whether a config trains or evaluates masks.
 
     Args:
-        cfg: the mappers' ``mask_on`` or ``use_instance_mask``, and the evaluators' ``tasks``.
+        cfg: the mappers, by their class or by ``mask_on`` or ``use_instance_mask``, and the
+            evaluators' ``tasks``.
     """
-    return _wanted(cfg, MASK_SWITCHES, "segm")
+    by_class = any(is_call_of(m, COCOInstanceNewBaselineDatasetMapper) for m in _mappers(cfg))
+    return by_class or _wanted(cfg, MASK_SWITCHES, "segm")
 
 
 def keypoints_wanted(cfg: DictConfig) -> bool:
@@ -38,9 +41,12 @@ def keypoints_wanted(cfg: DictConfig) -> bool:
     return _wanted(cfg, KEYPOINT_SWITCHES, "keypoints")
 
 
+def _mappers(cfg: DictConfig) -> list[Any]:
+    return [try_get_key(cfg, f"dataloader.{side}.mapper") for side in ("train", "test")]
+
+
 def _wanted(cfg: DictConfig, switches: tuple[str, ...], task: str) -> bool:
-    mappers = [try_get_key(cfg, f"dataloader.{side}.mapper") for side in ("train", "test")]
-    values = [m.get(key) for m in mappers if isinstance(m, DictConfig) for key in switches]
+    values = [m.get(key) for m in _mappers(cfg) if isinstance(m, DictConfig) for key in switches]
     tasks = [task for node in evaluators_of(cfg) for task in node.get("tasks") or ()]
     return any(value is True for value in values) or task in tasks
 

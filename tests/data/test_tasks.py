@@ -4,7 +4,11 @@ from detectron2.data import DatasetMapper
 from detectron2.evaluation import COCOEvaluator, DatasetEvaluators, SemSegEvaluator
 from omegaconf import OmegaConf
 
-from detrex.data import DetrDatasetMapper
+from detrex.data import (
+    DetrDatasetMapper,
+    MaskFormerInstanceDatasetMapper,
+    MaskFormerSemanticDatasetMapper,
+)
 from detrex.data.tasks import (
     READERS,
     evaluators_of,
@@ -29,6 +33,8 @@ def evaluator(**keywords):
         ({}, False, False),
         ({"train": {"mapper": L(DetrDatasetMapper)(mask_on=True)}}, True, False),
         ({"train": {"mapper": L(DetrDatasetMapper)(keypoint_on=True)}}, False, True),
+        ({"train": {"mapper": L(MaskFormerInstanceDatasetMapper)()}}, True, False),
+        ({"train": {"mapper": L(MaskFormerSemanticDatasetMapper)()}}, False, False),
         ({"train": {"mapper": L(DatasetMapper)(use_instance_mask=True)}}, True, False),
         ({"test": {"mapper": L(DatasetMapper)(use_keypoint=True)}}, False, True),
         ({"train": {"mapper": L(DatasetMapper)(use_keypoint=False)}}, False, False),
@@ -64,6 +70,7 @@ class Own(DatasetMapper):
     [
         (L(Own)(), True),
         (L(DetrDatasetMapper)(), True),
+        (L(MaskFormerSemanticDatasetMapper)(), True),
         (config(_target_="detectron2.data.DatasetMapper"), True),
         (config(_target_="builtins.dict"), False),
         (Own(True, augmentations=[], image_format="RGB"), True),

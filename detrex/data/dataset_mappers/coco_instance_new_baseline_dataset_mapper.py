@@ -1,18 +1,15 @@
 """COCO instances with large-scale jittering (arXiv 2012.07177), for models that predict masks."""
 
-import copy
-import logging
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from detectron2.data import transforms as T
-from detectron2.structures import BitMasks, Instances
 
-from detrex.data.pictures import augment, check_image_size, checked_value_range, read_image
-
-logger = logging.getLogger(__name__)
+from detrex.data.dataset_mappers.segmentation_mapper import SegmentationMapper, instances_of
+from detrex.data.pictures import shown
+from detrex.errors import DataError
 
 
 def convert_coco_poly_to_mask(
@@ -80,18 +77,14 @@ def build_transform_gen(
     ]
 
 
-class COCOInstanceNewBaselineDatasetMapper:
+class COCOInstanceNewBaselineDatasetMapper(SegmentationMapper):
     """Reads an image and its objects' boxes and masks, and augments them together.
 
     Args:
         is_train: whether to keep the objects.
         augmentation: detectron2 augmentations, e.g. of ``coco_instance_transform_gen``.
-        image_format: the order of the channels, such as ``"RGB"`` or ``"BGR"``.
-        value_range: the values that become 0 and 255 in pictures of more than 8 bits; see
-            :func:`detrex.data.pictures.read_image`.
-
-    Raises:
-        ValueError: if ``value_range`` is no range.
+        image_format: see `SegmentationMapper`.
+        value_range: see `SegmentationMapper`.
     """
 
     def __init__(
@@ -102,61 +95,26 @@ class COCOInstanceNewBaselineDatasetMapper:
         image_format: str,
         value_range: Sequence[float] | None = None,
     ) -> None:
-        self.tfm_gens = list(augmentation)
-        self.img_format = image_format
-        self.is_train = is_train
-        self.value_range = checked_value_range(value_range)
-        logger.info(
-            "Full TransformGens used in %s: %s",
-            "training" if is_train else "inference",
-            self.tfm_gens,
-        )
+        super().__init__(is_train, augmentation, image_format, value_range)
 
-    def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
-        """Map one record; the record itself is left as it is.
-
-        Args:
-            dataset_dict: one image in detectron2's standard format.
-
-        Returns:
-            The record with ``image``, uint8 ``(3, H, W)`` (float32 for a picture of more than 8
-            bits), and ``padding_mask``, bool ``(H, W)``, true where augmentation padded; in
-            training also ``instances`` with ``gt_classes``, ``gt_masks`` (bool tensor
-            ``(n, H, W)``) and ``gt_boxes`` (tight around the masks, xyxy in pixels), without
-            crowds and objects left empty. No ``annotations``.
-
-        Raises:
-            PictureError: the picture cannot be read or augmented, or has not its record's size.
-        """
-        record = copy.deepcopy(dataset_dict)
-        image = read_image(record["file_name"], self.img_format, self.value_range)
-        check_image_size(record, image)
-        inside = np.ones(image.shape[:2], dtype=np.uint8)
-        image, transforms = augment(self.tfm_gens, image, record["file_name"])
-        # A crop pads labels with 255 by default, and 0 stands for nothing else.
-        inside = transforms.apply_segmentation(inside)
-        record["image"] = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
-        record["padding_mask"] = torch.from_numpy(np.ascontiguousarray(inside != 1))
-
-        annotations = record.pop("annotations", None)
-        if self.is_train and annotations is not None:
-            record["instances"] = _instances(annotations, transforms, image.shape[:2])
-        return record
-
-
-def _instances(
-    annotations: list[dict[str, Any]], transforms: T.TransformList, size: tuple[int, int]
-) -> Instances:
-    """The objects within an image of ``size`` (H, W), with masks drawn."""
-    kept = [annotation for annotation in annotations if annotation.get("iscrowd", 0) == 0]
-    masks = torch.zeros((len(kept), *size), dtype=torch.bool)
-    for mask, annotation in zip(masks, kept, strict=True):
-        mask[:] = _transformed_mask(annotation["segmentation"], transforms, size)
-    instances = Instances(size)
-    instances.gt_classes = torch.tensor([a["category_id"] for a in kept], dtype=torch.int64)
-    instances.gt_masks = masks
-    instances.gt_boxes = BitMasks(masks).get_bounding_boxes()
-    return instances[masks.flatten(1).any(1)]
+    def add_targets(
+        self, record: dict[str, Any], labels: np.ndarray | None, transforms: T.TransformList
+    ) -> None:
+        """Add the objects of ``annotations``, where there are any; see `SegmentationMapper`."""
+        annotations = record.get("annotations")
+        if not self.is_train or annotations is None:
+            return
+        kept = [annotation for annotation in annotations if annotation.get("iscrowd", 0) == 0]
+        if any("segmentation" not in annotation for annotation in kept):
+            raise DataError(
+                f"{shown(record['file_name'])}: an object has no segmentation, which "
+                f"{type(self).__name__} needs: give every object its own, or use DetrDatasetMapper."
+            )
+        size = tuple(record["padding_mask"].shape)
+        masks = torch.zeros((len(kept), *size), dtype=torch.bool)
+        for mask, annotation in zip(masks, kept, strict=True):
+            mask[:] = _transformed_mask(annotation["segmentation"], transforms, size)
+        record["instances"] = instances_of(masks, [a["category_id"] for a in kept])
 
 
 def _transformed_mask(

@@ -15,7 +15,7 @@ from detrex.data.dataset_mappers import (
 from detrex.data.dataset_mappers.coco_instance_new_baseline_dataset_mapper import (
     convert_coco_poly_to_mask,
 )
-from detrex.errors import PictureError
+from detrex.errors import DataError, PictureError
 
 HEIGHT, WIDTH = 20, 30
 
@@ -136,4 +136,11 @@ def test_call__reads_as_everybody_does(record, tmp_path):
         mapper({**record, "height": HEIGHT + 1})
     mapper.tfm_gens = [T.Resize((0, 0))]
     with pytest.raises(PictureError, match=r"wide\.png, 30 x 20 pixels .* cannot be augmented"):
+        mapper(record)
+
+
+def test_call__an_object_without_a_mask_is_named(record):
+    del record["annotations"][0]["segmentation"]
+    mapper = COCOInstanceNewBaselineDatasetMapper(augmentation=[], image_format="RGB")
+    with pytest.raises(DataError, match=r"image\.png: an object has no segmentation, which COCO"):
         mapper(record)
