@@ -38,11 +38,9 @@ LEVELS = ["res2", "res3", "res4", "res5"]
 
 
 @pytest.fixture
-def registered():
+def registered(monkeypatch):
+    monkeypatch.setattr(BACKBONE_REGISTRY, "_obj_map", dict(BACKBONE_REGISTRY._obj_map))
     register_backbones()
-    yield
-    for name in NAMES:
-        BACKBONE_REGISTRY._obj_map.pop(name, None)
 
 
 def config(name, *options):
@@ -64,17 +62,14 @@ def test_register_backbones__twice_and_by_their_names(registered):
     assert all(BACKBONE_REGISTRY.get(name) is getattr(registry, name) for name in NAMES)
 
 
-def test_register_backbones__name_taken():
+def test_register_backbones__name_taken(monkeypatch):
+    for name in NAMES:
+        monkeypatch.delitem(BACKBONE_REGISTRY._obj_map, name, raising=False)
     name = NAMES[4]
-    BACKBONE_REGISTRY._do_register(name, lambda cfg, shape: None)
-    try:
-        with pytest.raises(
-            ConfigError, match=rf"{name} cannot be .*, of .*test_registry; register"
-        ):
-            register_backbones()
-        assert [n for n in NAMES if n in BACKBONE_REGISTRY] == [name]
-    finally:
-        BACKBONE_REGISTRY._obj_map.pop(name)
+    monkeypatch.setitem(BACKBONE_REGISTRY._obj_map, name, lambda cfg, shape: None)
+    with pytest.raises(ConfigError, match=rf"{name} cannot be .*, of .*test_registry; register"):
+        register_backbones()
+    assert [n for n in NAMES if n in BACKBONE_REGISTRY] == [name]
 
 
 def test_add_backbone_config__keeps_what_is_there():
