@@ -21,7 +21,7 @@ from detrex.checkpoint.matching.key_matching import (
     best_match,
     foreign_names,
     skipped_blocks,
-    without_num_batches_tracked,
+    weight_names,
 )
 from detrex.checkpoint.matching.position_embeddings import resize_position_embedding
 from detrex.checkpoint.reading.state_dict import read_checkpoint, read_state_dict, tensors_of
@@ -172,7 +172,7 @@ def fit_state_dict(
         if value.shape == target.shape:
             values[name] = value
             changed.get(how, []).append(name)
-        else:
+        elif weight_names([name]):
             clashes[name] = (tuple(value.shape), tuple(target.shape))
     filled = {id(wanted[name]) for name in values}
     used = set(best.pairs.values())
@@ -181,12 +181,10 @@ def fit_state_dict(
         matched=tuple(values),
         missing=tuple(
             name
-            for name in without_num_batches_tracked(wanted)
+            for name in weight_names(wanted)
             if name not in best.pairs and id(wanted[name]) not in filled
         ),
-        unexpected=tuple(
-            name for name in without_num_batches_tracked(state_dict) if name not in used
-        ),
+        unexpected=tuple(name for name in weight_names(state_dict) if name not in used),
         mismatched=tuple(clashes),
         shapes=tuple(clashes.values()),
         names=str(best),
@@ -265,7 +263,7 @@ def _load(
         raise CheckpointError(
             f"{report.source} does not fit {type(module).__name__}: {len(report.matched)} of its "
             f"{report.total} tensors got a value and at least {min_share:.0%} must; the model has "
-            f"{examples(without_num_batches_tracked(module.state_dict()), 2)}, the file has "
+            f"{examples(weight_names(module.state_dict()), 2)}, the file has "
             f"{examples(list(tensors), 2)}: {cure or 'give a file of the same architecture'}"
         )
     for name in report.lacking["input layer"]:

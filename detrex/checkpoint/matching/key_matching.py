@@ -28,7 +28,7 @@ PREFIXES = ("backbone.", "model.", "encoder.", "module.", "timm_model.", "timm_m
 
 # A prefix that fewer than this share of the module's tensors have cannot make a file fit.
 _LEAST_SHARE = 0.25
-_COUNTER = "num_batches_tracked"
+_NO_WEIGHT = re.compile(r"num_batches_tracked$|\brope\w*\.freqs_(?:cos|sin)$")
 _WRAPPERS = re.compile(r"\b(module|_orig_mod)\.")
 _BLOCK = re.compile(r"\.\d+(?=\.)")
 _TABLES = re.compile(r"mask|relative_|coords|index|rope|freqs|k_bias")
@@ -43,7 +43,7 @@ class KeyMatch:
         strip: the prefix taken off the file's names.
         add: the module's prefix put on.
         pairs: name in the file by name in the module.
-        score: the number of pairs of equal shape, counters of batches left out.
+        score: the number of weights of equal shape.
     """
 
     family: str
@@ -84,9 +84,7 @@ def best_match(
     ours, theirs = _Unwrapped(wanted), _Unwrapped(state_dict)
     found = list(_matches(ours.tensors, theirs.tensors, prefixes))
     best = max(found, key=lambda p: (p.score, len(p.pairs), -len(p.strip) - len(p.add)))
-    if 2 * best.score >= len(
-        without_num_batches_tracked(n for n in wanted if not is_of_pyramid(n))
-    ):
+    if 2 * best.score >= len(weight_names(n for n in wanted if not is_of_pyramid(n))):
         best = _of_one_network(best, found, theirs.tensors, source)
     names = {ours.names[name]: theirs.names[origin] for name, origin in best.pairs.items()}
     return dataclasses.replace(best, pairs=names)
@@ -144,7 +142,7 @@ def _matches(
     wanted: Mapping[str, Tensor], state_dict: Mapping[str, Tensor], prefixes: Sequence[str]
 ) -> Iterator[KeyMatch]:
     """Try every family with every pair of prefixes; stop at a family by which everything fits."""
-    total = len(without_num_batches_tracked(wanted))
+    total = len(weight_names(wanted))
     targets = {
         add: _Tails({name: name for name in wanted}, add)
         for add in _common_prefixes(wanted, _LEAST_SHARE * total, prefixes)
@@ -161,7 +159,7 @@ def _matches(
             for add, target in targets.items():
                 pairs = target.pairs_with(origins)
                 fitting = [n for n, o in pairs.items() if wanted[n].shape == state_dict[o].shape]
-                score = len(without_num_batches_tracked(fitting))
+                score = len(weight_names(fitting))
                 yield KeyMatch(family, strip, add, pairs, score)
                 complete = complete or score == total
 
@@ -208,9 +206,9 @@ def _common_prefixes(names: Iterable[str], least: float, known: Sequence[str]) -
     return ["", *sorted(common, key=len)]
 
 
-def without_num_batches_tracked(names: Iterable[str]) -> list[str]:
-    """Leave out batch norms' counters of batches, which are no weights."""
-    return [name for name in names if not name.endswith(_COUNTER)]
+def weight_names(names: Iterable[str]) -> list[str]:
+    """Leave out what is no weight: batch norms' counters of batches, and rotary tables."""
+    return [name for name in names if not _NO_WEIGHT.search(name)]
 
 
 def skipped_blocks(state_dict: Iterable[str], used: Container[str]) -> list[str]:
@@ -227,7 +225,7 @@ def skipped_blocks(state_dict: Iterable[str], used: Container[str]) -> list[str]
     begun: set[str] = set()
     waiting: dict[str, None] = {}
     found: dict[str, None] = {}
-    for name in without_num_batches_tracked(state_dict):
+    for name in weight_names(state_dict):
         parents = {name[: m.start() + 1] for m in _BLOCK.finditer(name)}
         if name in used:
             found |= {parent: None for parent in waiting if not name.startswith(parent)}
@@ -251,7 +249,7 @@ def foreign_names(state_dict: Mapping[str, Tensor], used: Container[str]) -> lis
     """
     blocks: dict[str, list[str]] = {}
     begun: set[str] = set()
-    for name in without_num_batches_tracked(state_dict):
+    for name in weight_names(state_dict):
         parents = [name[: m.start() + 1] for m in _BLOCK.finditer(name)]
         if not parents:
             continue

@@ -7,7 +7,7 @@ from detrex.checkpoint.matching.key_matching import (
     best_match,
     foreign_names,
     skipped_blocks,
-    without_num_batches_tracked,
+    weight_names,
 )
 from detrex.errors import CheckpointError
 
@@ -51,8 +51,9 @@ def test_skipped_blocks__a_file_that_goes_on():
     assert skipped_blocks(file, [*file[:2], file[-1]]) == ["blocks."]
 
 
-def test_without_num_batches_tracked__of_batches():
-    assert without_num_batches_tracked(["a.weight", "a.num_batches_tracked"]) == ["a.weight"]
+def test_weight_names__without_counters_and_rotary_tables():
+    names = ["a.weight", "a.num_batches_tracked", "rope_glb.freqs_cos", "b.rope.freqs_sin", "freqs"]
+    assert weight_names(names) == ["a.weight", "freqs"]
 
 
 def prefixed(prefix, value):

@@ -8,6 +8,7 @@ from omegaconf import ListConfig
 from torch import nn
 from torch.testing import assert_close
 
+from detrex.checkpoint import load_init_checkpoint
 from detrex.errors import BackboneError
 from detrex.modeling import backbone
 from detrex.modeling.backbone import EVAViT, eva
@@ -155,3 +156,22 @@ def test_init__names_near_interp_types():
 @pytest.mark.parametrize("name", eva.__all__)
 def test_module__hands_on_the_one_class_that_there_is(name):
     assert getattr(eva, name) is getattr(backbone, name)
+
+
+def test_load_init_checkpoint__file_of_the_network_alone_at_another_size(tmp_path):
+    detector = nn.Module()
+    net = build(window_size=3, window_block_indexes=[0, 2], use_rel_pos=True)
+    detector.backbone = backbone.SimpleFeaturePyramid(net, "last_feat", 8, (2.0, 1.0))
+    file = EVAViT(**SMALL | {"img_size": 112, "pretrain_img_size": 80}, use_rel_pos=True)
+    for parameter in file.parameters():
+        nn.init.normal_(parameter)
+    torch.save({"model": {**file.state_dict(), "norm.weight": torch.ones(16)}}, tmp_path / "a.pt")
+    report = load_init_checkpoint(detector, tmp_path / "a.pt")
+    assert {name.split(".")[0] for name in report.missing} == {"simfp_3", "simfp_4"}
+    assert report.mismatched == ()
+    tables = [f"net.blocks.{i}.attn.rel_pos_{side}" for i in range(3) for side in "hw"]
+    assert set(report.resized) == {"net.pos_embed", *tables}
+    ours, theirs = net.blocks[1].attn, file.blocks[1].attn
+    assert_close(ours.q_bias, theirs.q_bias.double(), rtol=0, atol=0)
+    table = F.interpolate(theirs.rel_pos_h.T[None], size=7, mode="linear")[0].T
+    assert_close(ours.rel_pos_h, table.double())

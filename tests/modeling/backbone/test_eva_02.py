@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.testing import assert_close
 
+from detrex.checkpoint import load_init_checkpoint
 from detrex.errors import BackboneError
 from detrex.modeling import backbone
 from detrex.modeling.backbone import EVA02_ViT, eva_02
@@ -169,3 +170,29 @@ def test_init__names_what_is_wrong():
 @pytest.mark.parametrize("name", eva_02.__all__)
 def test_module__hands_on_the_one_class_that_there_is(name):
     assert getattr(eva_02, name) is getattr(backbone, name)
+
+
+def test_load_init_checkpoint__file_of_the_network_alone_at_another_size(tmp_path):
+    detector = nn.Module()
+    net = build(**WINDOWS)
+    detector.backbone = backbone.SimpleFeaturePyramid(net, "last_feat", 8, (2.0, 1.0))
+    file = EVA02_ViT(**SMALL | {"img_size": 256, "pretrain_img_size": 80})
+    for parameter in file.parameters():
+        nn.init.normal_(parameter)
+    state = {n: t for n, t in file.state_dict().items() if "rope" not in n}
+    torch.save({"module": {**state, "cls_token": torch.zeros(1, 1, 16)}}, tmp_path / "a.pt")
+    tables = net.rope_glb.freqs_cos.clone()
+    report = load_init_checkpoint(detector, tmp_path / "a.pt")
+    assert {name.split(".")[0] for name in report.missing} == {"simfp_3", "simfp_4"}
+    assert report.mismatched == ()
+    assert report.resized == ("net.pos_embed",)
+    assert_close(net.blocks[2].mlp.w3.weight, file.blocks[2].mlp.w3.weight, rtol=0, atol=0)
+    assert_close(net.rope_glb.freqs_cos, tables, rtol=0, atol=0)
+    # The whole detector's file, with rotary tables of another grid.
+    other = nn.Module()
+    other.backbone = backbone.SimpleFeaturePyramid(
+        build(**WINDOWS, img_size=96), "last_feat", 8, (2.0, 1.0)
+    )
+    report = load_init_checkpoint(other, detector.state_dict())
+    assert report.missing == report.mismatched == ()
+    assert other.backbone.net.rope_glb.freqs_cos.shape == (36, 8)

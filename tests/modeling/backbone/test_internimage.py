@@ -3,8 +3,10 @@
 import pytest
 import torch
 from omegaconf import ListConfig
+from torch import nn
 from torch.testing import assert_close
 
+from detrex.checkpoint import load_init_checkpoint
 from detrex.errors import BackboneError
 from detrex.modeling.backbone import InternImage
 from detrex.modeling.backbone.internimage import Block, Level
@@ -236,3 +238,17 @@ def test_init__names_what_it_takes(options, error, message):
         build(**options)
     assert len(str(caught.value)) < 500
     assert "\n" not in str(caught.value)
+
+
+def test_load_init_checkpoint__file_of_a_classifier(tmp_path):
+    detector, file = nn.Module(), build(layer_scale=1.0)
+    detector.backbone = build(layer_scale=1.0, out_indices=(1, 2, 3))
+    for parameter in file.parameters():
+        nn.init.normal_(parameter)
+    head = {"conv_head.0.weight": torch.zeros(9, 64, 1, 1), "head.weight": torch.zeros(10, 9)}
+    torch.save({"model": {**file.state_dict(), **head}}, tmp_path / "a.pth")
+    report = load_init_checkpoint(detector, tmp_path / "a.pth")
+    assert report.missing == report.mismatched == ()
+    assert set(report.unexpected) == set(head)
+    for name, tensor in detector.backbone.state_dict().items():
+        assert_close(tensor, file.state_dict()[name], rtol=0, atol=0)

@@ -8,7 +8,7 @@ import timm
 import torch
 
 from detrex.checkpoint.matching.input_conv import adapt_input_conv
-from detrex.checkpoint.matching.key_matching import without_num_batches_tracked
+from detrex.checkpoint.matching.key_matching import weight_names
 from detrex.errors import BackboneError
 from detrex.modeling.backbone import TimmBackbone
 from detrex.modeling.backbone.timm_backbone.weights import (
@@ -81,8 +81,8 @@ def test_load_by_timm__says_what_is_filled():
     file = timm.create_model("test_resnet").state_dict()
     kept = {name: value for name, value in file.items() if not name.startswith("layer3")}
     got = load_by_timm("test_resnet", {"in_chans": 3}, kept | {"x": torch.zeros(1)})
-    expected = set(without_num_batches_tracked(kept)) - {"fc.weight", "fc.bias"}
-    assert set(without_num_batches_tracked(got)) == expected
+    expected = set(weight_names(kept)) - {"fc.weight", "fc.bias"}
+    assert set(weight_names(got)) == expected
     assert all(torch.equal(got[name], file[name]) for name in expected)
 
 
