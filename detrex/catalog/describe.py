@@ -129,6 +129,6 @@ def nodes_of(name: str) -> Sequence[Any]:
         BackboneError: there is no such architecture.
     """
     from detrex.modeling.backbone.torchvision_backbone.builder import build_classifier
-    from detrex.modeling.backbone.torchvision_backbone.nodes import look_for_nodes
+    from detrex.modeling.backbone.torchvision_backbone.spec import look_for_nodes
 
     return look_for_nodes(build_classifier(name), f"torchvision's {name!r}").nodes

@@ -20,7 +20,7 @@ from .staged import (
     drop_path_rates,
 )
 from .training.activation_checkpointing import checkpoint_blocks
-from .wrapper.wrapper_backbone import check_switches
+from .wrapper.arguments import check_switches
 
 __all__ = ["Block", "ConvNeXt"]
 

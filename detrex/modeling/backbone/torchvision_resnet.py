@@ -19,7 +19,7 @@ from .torchvision_backbone.input_channels import set_input_channels
 from .torchvision_backbone.weights import first_weights
 from .training.freezing import KeepsFrozen
 from .weights.pretrained import load_network_weights
-from .wrapper.wrapper_backbone import chosen_weights
+from .wrapper.arguments import chosen_weights
 
 __all__ = ["FrozenBatchNorm2d", "TorchvisionResNet"]
 

@@ -12,25 +12,15 @@ Tiles keep weights at the size that they were trained at, cost what the image's 
 networks such as MLP-Mixer, whose weights belong to one number of tokens, serve for any image.
 """
 
-import functools
-import logging
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
-from detrex.errors import BackboneError
-from detrex.modeling.backbone.inspection.meta_run import SizeRefusedError, tried
-
-from .coverage import ODD_SIZES, Coverage, Run, Size, round_up
-
-logger = logging.getLogger(__name__)
-
-# Unpadded convolutions lose the same few cells at any size, so growth is compared, not size.
-_GROWTH_TOLERANCE = 1.5
+from .coverage import Coverage, Size, round_up
 
 
 @dataclass(frozen=True)
@@ -152,85 +142,3 @@ def pad_to(images: torch.Tensor, size: Size, margin: int = 0) -> torch.Tensor:
         return images
     right, bottom = size[1] - width + margin, size[0] - height + margin
     return F.pad(images, (margin, right, margin, bottom))
-
-
-def find_input_rule(
-    who: str,
-    variants: Iterable[tuple[Mapping[str, Any], Run]],
-    native: Size,
-    strides: Sequence[int],
-) -> InputRule:
-    """Find the mildest rule under which a network takes images of any size.
-
-    Args:
-        who: name of the network, for the message.
-        variants: ways to build the network: further keywords, and how to run it then. The first are
-            preferred.
-        native: image size that the network was made for.
-        strides: stride of each of its features.
-
-    Returns:
-        The rule.
-
-    Raises:
-        BackboneError: the network takes not even its native size, or a trial fails for another
-            reason than the image's size.
-    """
-    variants = list(variants)
-    patch = strides[-1]
-    small = (1, patch, 32, 64, 3 * patch) if len(set(strides)) == 1 else (1, 32, 64)
-    large = (math.lcm(*native), 128, 256)
-    refusals = []
-    for multiples in (small, large):
-        for keywords, run in variants:
-            for multiple in dict.fromkeys(multiples):
-                refusal = _refusal(who, multiple, run, strides)
-                if refusal is None:
-                    return InputRule(multiple, keywords=dict(keywords))
-                refusals.append(refusal)
-    reasons = []
-    for keywords, run in variants:
-        try:
-            tried(who, native, functools.partial(run, native))
-        except SizeRefusedError as error:
-            reasons.append(str(error))
-        else:
-            _warn_of_tiles(who, native, refusals[0])
-            return InputRule(tile=native, keywords=dict(keywords))
-    raise BackboneError(
-        f"{who} could not be run on an image of any size, its own {native[0]} x {native[1]} "
-        f"included ({reasons[0]}): choose another network, or give the keywords that it needs."
-    )
-
-
-@functools.cache
-def _warn_of_tiles(who: str, native: Size, refusal: str) -> None:
-    """Say once that images will be cut into tiles, and why."""
-    logger.warning(
-        "%s takes images of %d x %d only (%s): any other is cut into tiles of that size",
-        *(who, *native, refusal),
-    )
-
-
-def _refusal(who: str, multiple: int, run: Run, strides: Sequence[int]) -> str | None:
-    """Why images of multiples are not taken; None where they are, and every map grows with them."""
-    sizes = [(round_up(h, multiple), round_up(w, multiple)) for h, w in ODD_SIZES]
-    if sizes[0] == sizes[1]:
-        return f"multiples of {multiple} are too coarse to be tried"
-    try:
-        large, small = (tried(who, size, functools.partial(run, size)) for size in sizes)
-    except SizeRefusedError as error:
-        return str(error)
-    pairs = zip(large, small, strides, strict=True)
-    grow = all(
-        _grows(big[axis], little[axis], sizes[0][axis], sizes[1][axis], stride)
-        for big, little, stride in pairs
-        for axis in (0, 1)
-    )
-    return None if grow else "its maps do not grow with the image"
-
-
-def _grows(big: int, little: int, large: int, small: int, stride: int) -> bool:
-    """Whether cells follow the sides of two images, and look at no more than is there."""
-    follows = abs((big - little) - (large - small) / stride) <= _GROWTH_TOLERANCE
-    return follows and big <= -(-large // stride) and little <= -(-small // stride)

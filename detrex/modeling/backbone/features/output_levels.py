@@ -12,16 +12,11 @@ A level whose stride the network has is that map, untouched. The others are made
 
 import dataclasses
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
-
-import torch
-import torch.nn.functional as F
-from torch import nn
+from collections.abc import Collection, Iterable, Sequence
 
 from detrex.errors import BackboneError, did_you_mean
-from detrex.layers import LayerNorm
 
-from .feature_info import Feature, FeatureTable
+from .feature_info import Feature
 from .input_size import InputRule
 
 MADE_STRIDES = (4, 8, 16, 32)
@@ -73,11 +68,6 @@ def level_name(stride: int) -> str:
     (Levels of a neck are ``p3``: FPN would take its backbone's output of that name for its own.)
     """
     return f"res{round(math.log2(stride))}"
-
-
-def _block_name(stride: int) -> str:
-    """Key of a level's learned layers in the state dict: ``p3`` for 8."""
-    return f"p{round(math.log2(stride))}"
 
 
 def check_out_strides(out_strides: Sequence[int], strides: Sequence[int], who: str) -> list[int]:
@@ -252,99 +242,3 @@ def whole_cells(input_rule: InputRule, levels: Sequence[Level]) -> InputRule:
     if input_rule.tile is not None:
         return input_rule
     return dataclasses.replace(input_rule, multiple=math.lcm(input_rule.multiple, *resampled))
-
-
-class FeaturePyramid(nn.Module):
-    """Levels made from the maps of a network.
-
-    Args:
-        levels: as `plan_levels` gave them.
-        out_channels: channels of the levels that pass learned layers; those of their map when None.
-
-    Raises:
-        BackboneError: `out_channels` is not a positive integer.
-    """
-
-    def __init__(self, levels: Sequence[Level], out_channels: int | None = None) -> None:
-        super().__init__()
-        self.levels = tuple(levels)
-        made = [level for level in levels if level.learned]
-        if out_channels is not None and (type(out_channels) is not int or out_channels < 1):
-            raise BackboneError(
-                f"out_channels must be a positive integer or None, got {out_channels!r}."
-            )
-        self.channels = {
-            level.name: out_channels if out_channels and level.learned else level.tap.channels
-            for level in levels
-        }
-        self.blocks = nn.ModuleDict(
-            {
-                _block_name(level.stride): _level_block(
-                    level.tap.channels, self.channels[level.name], level.doublings
-                )
-                for level in made
-            }
-        )
-
-    @property
-    def table(self) -> FeatureTable:
-        """The levels as rows, in order."""
-        return FeatureTable(
-            tuple(level.published(self.channels[level.name]) for level in self.levels)
-        )
-
-    def forward(
-        self, maps: Mapping[str, torch.Tensor], strides: Mapping[str, Sequence[float]]
-    ) -> dict[str, torch.Tensor]:
-        """Make the levels.
-
-        Args:
-            maps: the network's maps ``(N, C, h, w)`` by the name of the tap.
-            strides: exact vertical and horizontal stride of each map in pixels.
-
-        Returns:
-            Levels ``(N, C, h, w)`` by name.
-        """
-        outputs = {}
-        for level in self.levels:
-            target = level.resampled_stride or level.tap.stride
-            level_map = _resample(maps[level.tap.name], strides[level.tap.name], target)
-            if level.learned:
-                level_map = self.blocks[_block_name(level.stride)](level_map)
-            outputs[level.name] = level_map
-        return outputs
-
-
-def _resample(level_map: torch.Tensor, strides: Sequence[float], target: int) -> torch.Tensor:
-    """Resample a map to another stride, cell centres staying where they are in the image."""
-    # A hair more, lest rounding down loses a cell of a scale such as 14 / 8.
-    scale = [stride / target * (1 + 1e-9) for stride in strides]
-    if all(abs(factor - 1) < 1e-6 for factor in scale):
-        return level_map
-    return F.interpolate(
-        level_map,
-        scale_factor=scale,
-        mode="bilinear",
-        align_corners=False,
-        recompute_scale_factor=False,
-    )
-
-
-def _level_block(in_channels: int, out_channels: int, doublings: int) -> nn.Sequential:
-    """Learned layers of one level: up or down by powers of two, then 1x1 and 3x3 convolutions."""
-    layers: list[nn.Module] = []
-    width = in_channels
-    for step in range(doublings):
-        if step:
-            layers += [LayerNorm(width, channel_last=False), nn.GELU()]
-        layers.append(nn.ConvTranspose2d(width, max(width // 2, 1), kernel_size=2, stride=2))
-        width = max(width // 2, 1)
-    for _ in range(-doublings):
-        layers.append(nn.MaxPool2d(kernel_size=2, stride=2, ceil_mode=True))
-    layers += [
-        nn.Conv2d(width, out_channels, kernel_size=1, bias=False),
-        LayerNorm(out_channels, channel_last=False),
-        nn.Conv2d(out_channels, out_channels, kernel_size=3, padding=1, bias=False),
-        LayerNorm(out_channels, channel_last=False),
-    ]
-    return nn.Sequential(*layers)

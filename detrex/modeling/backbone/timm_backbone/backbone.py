@@ -1,6 +1,5 @@
 """Any network of timm (github.com/huggingface/pytorch-image-models) as a backbone."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,29 +7,25 @@ from typing import Any
 import torch
 from torch import nn
 
-from detrex.modeling.backbone.features.feature_info import Feature, resolve_indices
 from detrex.modeling.backbone.features.output_levels import (
-    Level,
-    check_out_strides,
-    plan_levels,
     requested_strides,
-    taps_and_levels,
 )
 from detrex.modeling.backbone.inspection.meta_run import look_at, unused_parameters
+from detrex.modeling.backbone.inspection.stages import plan_stages
 from detrex.modeling.backbone.preprocess import Preprocess
-from detrex.modeling.backbone.training.freezing import check_freeze_at, plan_stages
+from detrex.modeling.backbone.training.activation_checkpointing import checkpoint_network
+from detrex.modeling.backbone.training.freezing import check_freeze_at
 from detrex.modeling.backbone.training.norms import chosen_norm
-from detrex.modeling.backbone.wrapper.wrapper_backbone import (
-    WrappedBackbone,
+from detrex.modeling.backbone.wrapper.arguments import (
     check_in_channels,
     check_switches,
-    checkpoint_network,
     chosen_weights,
 )
+from detrex.modeling.backbone.wrapper.wrapper_backbone import WrappedBackbone
 
-from .spec import NetworkFacts, check_name, create_network, native_norm, network_facts
-
-DEFAULT_OUT_INDICES = (0, 1, 2, 3)
+from .builder import check_name, create_network
+from .outputs import DEFAULT_OUT_INDICES, select_outputs
+from .spec import native_norm, network_facts
 
 
 class TimmBackbone(WrappedBackbone):
@@ -126,7 +121,7 @@ class TimmBackbone(WrappedBackbone):
             facts = network_facts(model_name, keywords)
         self.offered = facts.taps
         out_strides = requested_strides(out_strides, out_features, facts.strides, model_name)
-        taps, levels = _selected(model_name, facts, out_strides, out_indices)
+        taps, levels = select_outputs(model_name, facts, out_strides, out_indices)
         indices = sorted({int(tap.source) for tap in taps})
         self._positions = {tap.name: indices.index(int(tap.source)) for tap in taps}
         if out_strides is None:
@@ -156,35 +151,3 @@ class TimmBackbone(WrappedBackbone):
     def _run(self, images: torch.Tensor) -> Mapping[str, torch.Tensor]:
         raw = self.timm_model(images)
         return {name: raw[position] for name, position in self._positions.items()}
-
-
-def _selected(
-    name: str,
-    facts: NetworkFacts,
-    out_strides: Sequence[int] | None,
-    out_indices: Sequence[int],
-) -> tuple[list[Feature], list[Level] | None]:
-    """Choose the network's maps, and the levels to be made of them where strides are asked for."""
-    # Identity tells the default, which adapts, from an equal tuple of the user, which does not.
-    is_given = out_indices is not None and out_indices is not DEFAULT_OUT_INDICES
-    if out_strides is None:
-        given = out_indices if is_given else _default_indices(facts)
-        indices = resolve_indices(given, facts.strides, name)
-        pairs = zip(given, indices, strict=True)
-        return [
-            dataclasses.replace(facts.tap(i, name), name=f"p{asked}") for asked, i in pairs
-        ], None
-    taps = list(facts.taps)
-    if is_given:
-        taps = [facts.tap(i, name) for i in resolve_indices(out_indices, facts.strides, name)]
-    strides = check_out_strides(out_strides, [tap.stride for tap in taps], name)
-    levels = plan_levels(strides, taps, one_each=is_given and len(taps) == len(strides))
-    return taps_and_levels(levels, facts.input_rule)
-
-
-def _default_indices(facts: NetworkFacts) -> tuple[int, ...]:
-    """First four indices, or ends of the quarters of a network of one stride."""
-    indices = [int(tap.source) for tap in facts.taps]
-    if len(set(facts.strides)) == 1 and len(indices) > 4:
-        return tuple(indices[len(indices) * quarter // 4 - 1] for quarter in (1, 2, 3, 4))
-    return tuple(indices[: len(DEFAULT_OUT_INDICES)])

@@ -1,31 +1,27 @@
 """timm's networks by name: checked, built, and looked at once for what they offer."""
 
 import dataclasses
-import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any
 
 import torch
 from torch import nn
 
-from detrex.errors import BackboneError, did_you_mean
-from detrex.modeling.backbone.features.coverage import Coverage, Run, Size, find_coverage, merged
-from detrex.modeling.backbone.features.feature_info import Feature, Layout, map_layout, map_size
-from detrex.modeling.backbone.features.input_size import InputRule, find_input_rule
+from detrex.errors import BackboneError
+from detrex.modeling.backbone.features.coverage import Coverage, Size, merged
+from detrex.modeling.backbone.features.feature_info import Feature, Layout
+from detrex.modeling.backbone.features.input_size import InputRule
+from detrex.modeling.backbone.inspection.feature_shapes import map_layout, map_size
+from detrex.modeling.backbone.inspection.input_size_search import (
+    Run,
+    find_coverage,
+    find_input_rule,
+)
 from detrex.modeling.backbone.inspection.meta_run import SizeRefusedError
 from detrex.modeling.backbone.training.norms import norm_kind
-from detrex.modeling.backbone.wrapper.library_builder import build_network
 
-from .weights import tags
-
-# Keywords that reach no constructor of timm's: those of TimmBackbone, and of timm's builder.
-_OTHER_KEYWORDS = (
-    *("model_name", "pretrained", "checkpoint_path", "in_channels", "out_indices", "out_strides"),
-    *("out_channels", "weights", "frozen_norm", "freeze_at", "grad_checkpointing"),
-    *("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"),
-)
+from .builder import create_network, import_timm
 
 # With it a network resamples its position tables to the image at hand.
 _FREE_SIZE = "dynamic_img_size"
@@ -82,85 +78,6 @@ class NetworkFacts:
         raise BackboneError(
             f"timm lists feature {index} of {who} but cannot take it: choose among {offered}."
         )
-
-
-def import_timm() -> ModuleType:
-    """Import timm, or say how to get it."""
-    try:
-        import timm
-    except ImportError as error:
-        raise ImportError(
-            "TimmBackbone needs timm, which is not installed: pip install timm"
-        ) from error
-    return timm
-
-
-def check_name(name: str, features_only: bool = True) -> None:
-    """Check that timm has a network, and weights of the tag in its name.
-
-    Args:
-        name: architecture with or without a tag; one with a scheme (``hf-hub:``) is left to timm.
-        features_only: must be True.
-
-    Raises:
-        TypeError: the name is no text.
-        BackboneError: it has not; near names are suggested.
-    """
-    timm = import_timm()
-    if not isinstance(name, str):
-        raise TypeError(f"model_name must be a name such as 'resnet50', got {name!r}.")
-    if not features_only:
-        raise BackboneError(
-            "TimmBackbone gives feature maps, got features_only=False: leave it out, or use "
-            f"timm.create_model({name!r}) for a classifier."
-        )
-    if ":" in name:
-        return
-    if not timm.is_model(name):
-        hint = did_you_mean(name, timm.list_models())
-        raise BackboneError(
-            f"timm has no model named {name!r}.{hint or ' See timm.list_models().'}"
-        )
-    architecture, _, tag = name.partition(".")
-    if tag and tag not in (known := tags(name)):
-        raise BackboneError(
-            f"{architecture} has no weights tagged {tag!r}.{did_you_mean(tag, known)} "
-            f"It has: {', '.join(known) or 'none'}."
-        )
-
-
-def create_network(
-    name: str, keywords: Mapping[str, Any], indices: Sequence[int] | None = None
-) -> nn.Module:
-    """Build a feature network without weights.
-
-    Args:
-        name: as in `check_name`.
-        keywords: for ``timm.create_model``.
-        indices: features that its forward returns, rising; timm's choice when None.
-
-    Returns:
-        timm's network, which maps images to a list of features.
-
-    Raises:
-        TypeError: a keyword that the network does not take.
-        BackboneError: it cannot be built so, or does not say which features it has.
-    """
-    timm = import_timm()
-    chosen = {} if indices is None else {"out_indices": tuple(indices)}
-    create = functools.partial(timm.create_model, name, features_only=True, **chosen)
-    home: Callable[..., Any] = (
-        timm.model_entrypoint(name) if timm.is_model(name) else timm.create_model
-    )
-    who = f"timm's {name!r}"
-    try:
-        return build_network(who, create, keywords, home, _OTHER_KEYWORDS)
-    except BackboneError as error:
-        if not isinstance(error.__cause__, AttributeError) or "feature_info" not in str(error):
-            raise
-        raise BackboneError(
-            f"{who} does not say which features it has (no feature_info): choose another model."
-        ) from error
 
 
 def network_facts(name: str, keywords: Mapping[str, Any]) -> NetworkFacts:

@@ -21,32 +21,24 @@ from detrex.modeling.backbone.features.output_levels import (
     taps_and_levels,
 )
 from detrex.modeling.backbone.inspection.meta_run import look_at
+from detrex.modeling.backbone.inspection.stages import plan_stages
 from detrex.modeling.backbone.preprocess import Preprocess
-from detrex.modeling.backbone.training.freezing import check_freeze_at, plan_stages
+from detrex.modeling.backbone.training.activation_checkpointing import checkpoint_network
+from detrex.modeling.backbone.training.freezing import check_freeze_at
 from detrex.modeling.backbone.training.norms import chosen_norm, norm_kind
 from detrex.modeling.backbone.weights.pretrained import find_weights
 from detrex.modeling.backbone.weights.source import WeightsSource
-from detrex.modeling.backbone.wrapper.wrapper_backbone import (
-    WrappedBackbone,
+from detrex.modeling.backbone.wrapper.arguments import (
     check_in_channels,
     check_switches,
-    checkpoint_network,
     chosen_weights,
 )
+from detrex.modeling.backbone.wrapper.wrapper_backbone import WrappedBackbone
 
 from .builder import build_classifier, check_classifier
 from .input_channels import set_input_channels
-from .nodes import (
-    DEFAULT_RETURN_NODES,
-    NetworkOffer,
-    Nodes,
-    extract,
-    look_for_nodes,
-    node_names,
-    nodes_by_mode,
-    rule_for_nodes,
-    table_of_nodes,
-)
+from .nodes import DEFAULT_RETURN_NODES, Nodes, extract, node_names, nodes_by_mode
+from .spec import NetworkOffer, look_for_nodes, rule_for_nodes, table_of_nodes
 from .weights import (
     TRANSFORMED,
     builder_keywords,
@@ -160,7 +152,7 @@ class TorchvisionBackbone(WrappedBackbone):
         if out_strides is None:
             nodes = nodes_by_mode(*given)
         else:
-            taps, levels = _selected(who, offer, out_strides, given)
+            taps, levels = select_outputs(who, offer, out_strides, given)
             named = {str(tap.source): tap.name for tap in taps}
             nodes = (named, named)
         self.feature_extractor = extract(
@@ -229,7 +221,7 @@ def _place(model_name: str, source: Any, pretrained: bool) -> WeightsSource:
     return find_weights(asked, library="torchvision", model_name=model_name)
 
 
-def _selected(
+def select_outputs(
     who: str,
     offer: NetworkOffer,
     out_strides: Sequence[int],

@@ -10,7 +10,7 @@ from torch import nn
 from detrex.checkpoint.matching.input_conv import adapt_input_conv
 from detrex.errors import BackboneError
 from detrex.modeling.backbone.inspection.meta_run import look_at
-from detrex.modeling.backbone.wrapper.wrapper_backbone import check_in_channels
+from detrex.modeling.backbone.wrapper.arguments import check_in_channels
 
 _BUILT_FOR = 3
 

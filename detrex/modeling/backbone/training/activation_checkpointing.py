@@ -9,8 +9,6 @@ count each batch once. Method: Chen et al., arXiv 1604.06174.
 
 import contextlib
 import functools
-import re
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +18,7 @@ from torch import fx, nn
 from torch.utils.checkpoint import checkpoint
 
 from detrex.errors import BackboneError
+from detrex.modeling.backbone.inspection.blocks import block_names
 
 
 def checkpoint_blocks(network: nn.Module) -> int:
@@ -45,52 +44,6 @@ def checkpoint_blocks(network: nn.Module) -> int:
     for block in chosen:
         block.forward = functools.partial(_run_block, block)
     return sum(_is_trainable(block) for block in chosen)
-
-
-def block_names(network: nn.Module) -> list[str]:
-    """Find the repeated blocks of a network in its tree of modules.
-
-    Args:
-        network: any module, or an extractor of torchvision.
-
-    Returns:
-        Names of modules, none inside another, in the order of the tree.
-    """
-    chains = [module for module in network.modules() if _is_chain(module)]
-    members = [
-        [(_kind(member, chain), member) for member in chain.children() if _is_composite(member)]
-        for chain in chains
-    ]
-    counts = Counter(kind for row in members for kind, _ in row)
-    repeated = {kind for kind, count in counts.items() if count > 1}
-    found = {id(member) for row in members for kind, member in row if kind in repeated}
-    inner = {
-        key: any(id(m) in found for m in module.modules() if m is not module)
-        for module in network.modules()
-        if (key := id(module)) in found
-    }
-    return [name for name, m in network.named_modules() if inner.get(id(m)) is False]
-
-
-def _is_chain(module: nn.Module) -> bool:
-    if isinstance(module, nn.Sequential | nn.ModuleList | nn.ModuleDict):
-        return True
-    # An extractor's containers have lost their classes, and kept the names of their members.
-    names = list(module._modules)
-    stems = {re.sub(r"\d+$", "", name) for name in names}
-    return type(module) is nn.Module and len(stems) == 1 and names[0][-1].isdigit()
-
-
-def _is_composite(module: nn.Module) -> bool:
-    """Whether a module has parameters and is more than a row of others."""
-    children = list(module._modules)
-    plain_row = all(name.isdigit() for name in children)
-    return not plain_row and any(True for _ in module.parameters())
-
-
-def _kind(member: nn.Module, chain: nn.Module) -> Any:
-    """What members of a chain have in common: in an extractor, no more than the chain."""
-    return id(chain) if type(member) is nn.Module else type(member)
 
 
 def _is_trainable(module: nn.Module) -> bool:
@@ -246,3 +199,23 @@ def _checkpointed_graph_class() -> type[fx.GraphModule]:
             return code
 
     return CheckpointedExtractor
+
+
+def checkpoint_network(network: nn.Module, who: str) -> None:
+    """Turn gradient checkpointing on.
+
+    Args:
+        network: changed in place.
+        who: its name, for the message.
+
+    Raises:
+        BackboneError: no blocks were found in it.
+    """
+    from .activation_checkpointing import checkpoint_blocks
+
+    learns = any(parameter.requires_grad for parameter in network.parameters())
+    if not checkpoint_blocks(network) and learns:
+        raise BackboneError(
+            f"{who} has no repeated blocks whose activations could be computed again: leave "
+            "grad_checkpointing out."
+        )

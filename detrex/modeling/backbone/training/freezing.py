@@ -1,26 +1,12 @@
-"""Freezing the first stages of any network, and keeping them frozen.
+"""Freezing the first stages of any network, keeping them frozen, and a table of what learns."""
 
-The order in which a network's modules run, and the strides of what they give, tell its stages
-apart; no list of names is needed. ``freeze_at`` counts as it does for detectron2's ResNet: 1 is the
-stem, 2 the stem and the stage of stride 4, 3 that of stride 8 as well, and so on. A network that
-keeps one stride throughout, such as a plain vision transformer, has as its stem the patch
-embedding, and as its four stages the quarters of its blocks.
-"""
+from collections.abc import Sequence
+from typing import TypeVar
 
-import itertools
-import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeVar
-
-import torch
 from torch import nn
 
 from detrex.errors import BackboneError
-from detrex.modeling.backbone.features.feature_info import map_layout, map_size
-from detrex.modeling.backbone.inspection.meta_run import Look
-
-MAX_FREEZE_AT = 5
+from detrex.modeling.backbone.inspection.stages import MAX_FREEZE_AT, FreezePlan
 
 T = TypeVar("T", bound="KeepsFrozen")
 
@@ -77,52 +63,6 @@ def submodule_within(module: nn.Module, name: str) -> nn.Module:
     return found
 
 
-@dataclass(frozen=True)
-class FreezePlan:
-    """What to freeze of a network.
-
-    Attributes:
-        modules: names of modules that are frozen with everything inside.
-        parameters: names of single parameters, such as position embeddings.
-    """
-
-    modules: tuple[str, ...] = ()
-    parameters: tuple[str, ...] = ()
-
-    def holds(self, parameter: str) -> bool:
-        """Whether a parameter, given by its name, is frozen by the plan."""
-        inside = any(parameter.startswith(f"{module}.") for module in self.modules)
-        return inside or parameter in self.parameters
-
-    def apply(self, network: nn.Module) -> tuple[str, ...]:
-        """Stop the gradients of what is frozen, and set it to evaluation mode.
-
-        Args:
-            network: a network with the names of the one that the plan was made for; parts that it
-                does not have are passed over.
-
-        Returns:
-            Names of the frozen modules that the network has.
-        """
-        modules, parameters = dict(network.named_modules()), dict(network.named_parameters())
-        present = tuple(name for name in self.modules if name in modules)
-        for name in present:
-            modules[name].eval().requires_grad_(False)
-        for name in self.parameters:
-            if name in parameters:
-                parameters[name].requires_grad_(False)
-        return present
-
-
-@dataclass(frozen=True)
-class _Call:
-    """The first call of a module: when it began and ended, and log2 of the stride of its output."""
-
-    entered: int
-    left: int
-    level: int | None
-
-
 def check_freeze_at(freeze_at: int) -> None:
     """Check a number of stages.
 
@@ -139,26 +79,6 @@ def check_freeze_at(freeze_at: int) -> None:
         )
 
 
-def plan_stages(look: Look) -> list[FreezePlan]:
-    """Find the stages of a network by one run of it.
-
-    Args:
-        look: a twin of the network and an image that it takes.
-
-    Returns:
-        What is frozen by a ``freeze_at`` of 1 to 5; each holds those before it.
-    """
-    calls = record_calls(look)
-    plans = []
-    for freeze_at in range(1, MAX_FREEZE_AT + 1):
-        modules: list[str] = []
-        parameters: list[str] = []
-        end = _end_of_stage(look.twin, calls, freeze_at)
-        _collect(look.twin, "", calls, end, modules, parameters)
-        plans.append(FreezePlan(tuple(modules), tuple(parameters)))
-    return plans
-
-
 def plan_freezing(stages: Sequence[FreezePlan], freeze_at: int) -> FreezePlan:
     """Choose what the first `freeze_at` stages of a network are.
 
@@ -172,137 +92,38 @@ def plan_freezing(stages: Sequence[FreezePlan], freeze_at: int) -> FreezePlan:
     return stages[freeze_at - 1] if freeze_at > 0 else FreezePlan()
 
 
-def record_calls(look: Look) -> dict[str, _Call]:
-    """Run the twin once and write down the first call of each module.
+_STEM = "stem"
+_REST = "other"
+MADE = "made levels"
+
+
+def freezing_table(
+    network: nn.Module, stages: Sequence[FreezePlan], made: nn.Module | None = None
+) -> str:
+    """Count the parameters of each stage that are frozen and that are trainable.
 
     Args:
-        look: a twin of the network and an image that it takes.
+        network: the network, frozen as it is.
+        stages: its stages, as `plan_stages` found them; names are the network's.
+        made: what is made of its maps, a level of its own.
 
     Returns:
-        Names of modules, the root being ``""``, to their calls.
+        Lines of a table: level, frozen parameters, trainable parameters; the buffers of frozen
+        norms are no parameters and are not counted. Levels without parameters are left out.
     """
-    entered: dict[str, int] = {}
-    calls: dict[str, _Call] = {}
-    clock = iter(range(2**31))
-
-    def watch(name: str, module: nn.Module) -> list[Any]:
-        def before(*_: Any) -> None:
-            entered.setdefault(name, next(clock))
-
-        def after(_module: nn.Module, _inputs: Any, output: Any) -> None:
-            if name not in calls:
-                level = _level(output, look.image_size)
-                calls[name] = _Call(entered[name], next(clock), level)
-
-        return [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
-
-    handles = [h for name, module in look.twin.named_modules() if name for h in watch(name, module)]
-    with torch.no_grad():
-        look.twin(look.image)
-    for handle in handles:
-        handle.remove()
-    calls[""] = _Call(-1, next(clock), None)
-    return calls
-
-
-def _level(output: Any, image_size: tuple[int, int]) -> int | None:
-    """Log2 of the stride of a module's output, None where it is no feature of the image."""
-    while isinstance(output, tuple | list) and output:
-        output = output[0]
-    if not isinstance(output, torch.Tensor) or output.dim() not in (3, 4):
-        return None
-    if output.dim() == 3:
-        pixels = output.shape[1]
-    else:
-        pixels = math.prod(map_size(output.shape, map_layout(output.shape, image_size)))
-    return round(math.log2(image_size[0] * image_size[1] / pixels) / 2) if pixels else None
-
-
-def _end_of_stage(twin: nn.Module, calls: dict[str, _Call], freeze_at: int) -> int:
-    """Time at which the last module of the frozen stages has been left."""
-    units = [(name, call) for name, call in _units(twin, "", calls) if call.level is not None]
-    units.sort(key=lambda unit: unit[1].entered)
-    modules = dict(twin.named_modules())
-    holding = [call for name, call in units if any(True for _ in modules[name].parameters())]
-    if freeze_at == MAX_FREEZE_AT:
-        return max((call.left for _, call in units), default=calls[""].entered)
-    if len({call.level for call in holding}) <= 1:
-        return _end_of_quarter(twin, calls, freeze_at)
-    # Up to the first coarser unit: a network of parallel branches returns to fine maps later.
-    within = list(itertools.takewhile(lambda call: (call.level or 0) <= freeze_at, holding))
-    return within[-1].left if within else _end_of_patch_stem(modules, units)
-
-
-def _units(module: nn.Module, name: str, calls: dict[str, _Call]) -> Iterator[tuple[str, _Call]]:
-    """The outermost modules that keep one stride: stages, or blocks where stages are none."""
-    children = dict(module.named_children())
-    for child_name, child in children.items():
-        path = f"{name}.{child_name}" if name else child_name
-        if not name and len(children) == 1:  # a wrapper of timm around the network proper
-            yield from _units(child, path, calls)
-            return
-        call = calls.get(path)
-        inner = list(_units(child, path, calls)) if call is None or _is_chain(child) else []
-        if call is None or len({c.level for _, c in inner} | {call.level}) > 1:
-            yield from inner
-        else:
-            yield path, call
-
-
-def _is_chain(module: nn.Module) -> bool:
-    return isinstance(module, nn.Sequential | nn.ModuleList)
-
-
-def _end_of_patch_stem(modules: dict[str, nn.Module], units: list[tuple[str, _Call]]) -> int:
-    """End of a stem that goes to the first stage's stride at once: its convolution and its norm."""
-    end = units[0][1].left
-    for name, call in units[1:]:
-        if next(modules[name].children(), None) is not None:
-            break
-        end = call.left
-    return end
-
-
-def _end_of_quarter(twin: nn.Module, calls: dict[str, _Call], freeze_at: int) -> int:
-    """End of the patch embedding, or of a quarter of the blocks, of a network of one stride."""
-    chains = [
-        [calls[path] for child in chain._modules if (path := f"{name}.{child}") in calls]
-        for name, chain in twin.named_modules()
-        if _is_chain(chain) and name
-    ]
-    blocks = max(chains, key=len, default=[])
-    if not blocks:
-        return calls[""].left
-    if freeze_at == 1:
-        return blocks[0].entered
-    return blocks[math.ceil(len(blocks) * (freeze_at - 1) / 4) - 1].left
-
-
-def _collect(
-    module: nn.Module,
-    name: str,
-    calls: dict[str, _Call],
-    end: int,
-    modules: list[str],
-    parameters: list[str],
-) -> None:
-    """Gather modules that were left by `end`, and parameters of those that were only entered."""
-    call = calls.get(name)
-    if call is not None and call.left <= end:
-        modules.append(name)
-        return
-    # A network may be run through another method than its forward, as timm's plain ones are.
-    entered = call.entered if call is not None else _first_entered(name, calls)
-    if entered is not None and entered < end:
-        own = module.named_parameters(prefix=name, recurse=False)
-        parameters.extend(parameter for parameter, _ in own)
-    for child_name, child in module.named_children():
-        path = f"{name}.{child_name}" if name else child_name
-        _collect(child, path, calls, end, modules, parameters)
-
-
-def _first_entered(name: str, calls: dict[str, _Call]) -> int | None:
-    """Time of the first call of anything inside a module, None where nothing was called."""
-    return min(
-        (c.entered for path, c in calls.items() if path.startswith(f"{name}.")), default=None
+    names = [_STEM, *(f"stage {stage}" for stage in range(1, len(stages)))]
+    counts = {name: [0, 0] for name in [*names, _REST, MADE]}
+    for parameter_name, parameter in network.named_parameters():
+        held = (n for n, stage in zip(names, stages, strict=True) if stage.holds(parameter_name))
+        counts[next(held, _REST)][int(parameter.requires_grad)] += parameter.numel()
+    for parameter in made.parameters() if made is not None else ():
+        counts[MADE][int(parameter.requires_grad)] += parameter.numel()
+    rows = [(name, *count) for name, count in counts.items() if sum(count)]
+    total = ("all", *(sum(column) for column in zip(*(row[1:] for row in rows), strict=True)))
+    lines = [("level", "frozen", "trainable")]
+    lines += [(name, f"{cold:,}", f"{warm:,}") for name, cold, warm in [*rows, total]]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])])
+        for line in lines
     )

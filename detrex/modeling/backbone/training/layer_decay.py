@@ -13,10 +13,9 @@ from torch import Tensor, nn
 
 from detrex.detectors import backbone_parts
 from detrex.errors import ConfigError
+from detrex.modeling.backbone.inspection.blocks import block_names
+from detrex.modeling.backbone.inspection.call_order import record_calls
 from detrex.modeling.backbone.inspection.meta_run import Look, look_at
-
-from .activation_checkpointing import block_names
-from .freezing import record_calls
 
 logger = logging.getLogger(__name__)
 

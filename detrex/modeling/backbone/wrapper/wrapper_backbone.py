@@ -5,7 +5,6 @@ images -> fitted to the network (sizes.py) -> the network's maps (features.py)
 """
 
 import logging
-import reprlib
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Literal
@@ -17,16 +16,16 @@ from torch import nn
 from detrex.errors import BackboneError
 from detrex.modeling.backbone.features.coverage import Size, round_up
 from detrex.modeling.backbone.features.feature_info import Feature, FeatureTable
+from detrex.modeling.backbone.features.feature_pyramid import FeaturePyramid
 from detrex.modeling.backbone.features.input_size import InputRule, pad_to
-from detrex.modeling.backbone.features.output_levels import FeaturePyramid, Level, whole_cells
+from detrex.modeling.backbone.features.output_levels import Level, whole_cells
+from detrex.modeling.backbone.inspection.stages import FreezePlan
 from detrex.modeling.backbone.preprocess import Preprocess
-from detrex.modeling.backbone.training.freezing import FreezePlan, KeepsFrozen, plan_freezing
-from detrex.modeling.backbone.training.freezing_table import freezing_table
+from detrex.modeling.backbone.training.freezing import KeepsFrozen, freezing_table, plan_freezing
+
+from .arguments import Source
 
 logger = logging.getLogger(__name__)
-
-Source = Any
-"""Weights as a user names them: True, a tag or an enum, a file, an address, tensors, or None."""
 
 
 class WrappedBackbone(KeepsFrozen, Backbone):
@@ -203,91 +202,3 @@ def _cut_off(level_map: torch.Tensor, feature: Feature, size: Sequence[int]) -> 
     """Cut off the cells that look at nothing but padding."""
     height, width = (-(-side // feature.stride) for side in size)
     return level_map[..., :height, :width].contiguous()
-
-
-def check_in_channels(in_channels: int, keywords: Mapping[str, Any] = MappingProxyType({})) -> None:
-    """Check the number of an image's channels.
-
-    Args:
-        in_channels: a positive integer.
-        keywords: what the library's builder is to be given besides.
-
-    Raises:
-        BackboneError: it is not, or timm's keyword for it is among `keywords`.
-    """
-    if "in_chans" in keywords:
-        raise BackboneError(
-            f"got in_chans={keywords['in_chans']!r}: the channels of the image are called "
-            "in_channels here, in every wrapper."
-        )
-    if type(in_channels) is not int or in_channels < 1:
-        raise BackboneError(f"in_channels must be a positive integer, got {in_channels!r}.")
-
-
-def check_switches(**switches: bool) -> None:
-    """Check keywords that are on or off; a text, such as ``"no"``, would count as on.
-
-    Args:
-        **switches: keyword to its value.
-
-    Raises:
-        TypeError: one is neither True nor False.
-    """
-    for name, value in switches.items():
-        if not isinstance(value, bool):
-            raise TypeError(f"{name} must be True or False, got {_on_one_line(value)}.")
-
-
-def chosen_weights(**ways: Source) -> Source:
-    """Give the weights that a user asks for in one of several ways.
-
-    Args:
-        **ways: keyword to its value; None, False and an empty string ask for nothing.
-
-    Returns:
-        The value that asks for weights, or None.
-
-    Raises:
-        TypeError: ``pretrained`` is not True or False.
-        BackboneError: two ask for weights.
-    """
-    if not isinstance(ways.get("pretrained", False), bool):
-        raise TypeError(
-            f"pretrained must be True or False, got {_on_one_line(ways['pretrained'])}: give a "
-            "file, a tag or an address as weights."
-        )
-    asked = {
-        name: way
-        for name, way in ways.items()
-        if not (way is None or way is False or (isinstance(way, str) and not way))
-    }
-    if "checkpoint_path" in asked:  # as in the original, a file stands before what is fetched
-        asked.pop("pretrained", None)
-    if len(asked) > 1:
-        listed = " and ".join(f"{name}={_on_one_line(way)}" for name, way in asked.items())
-        raise BackboneError(f"got {listed}: say once where the weights come from, by weights.")
-    return next(iter(asked.values()), None)
-
-
-def _on_one_line(value: Any) -> str:
-    return " ".join(reprlib.repr(value).split())
-
-
-def checkpoint_network(network: nn.Module, who: str) -> None:
-    """Turn gradient checkpointing on.
-
-    Args:
-        network: changed in place.
-        who: its name, for the message.
-
-    Raises:
-        BackboneError: no blocks were found in it.
-    """
-    from detrex.modeling.backbone.training.activation_checkpointing import checkpoint_blocks
-
-    learns = any(parameter.requires_grad for parameter in network.parameters())
-    if not checkpoint_blocks(network) and learns:
-        raise BackboneError(
-            f"{who} has no repeated blocks whose activations could be computed again: leave "
-            "grad_checkpointing out."
-        )

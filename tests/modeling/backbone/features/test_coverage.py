@@ -8,61 +8,7 @@ from torch.testing import assert_close
 
 from detrex.errors import BackboneError
 from detrex.modeling.backbone import TimmBackbone, TorchvisionBackbone
-from detrex.modeling.backbone.features.coverage import Coverage, find_coverage, merged, round_up
-
-
-def conv(kernel, stride, padding=0):
-    return nn.Conv2d(1, 1, kernel, stride, padding, device="meta")
-
-
-def run_of(*layers):
-    """Runs layers one after another; each is a map."""
-
-    def run(size):
-        image, sizes = torch.empty(1, 1, *size, device="meta"), []
-        for layer in layers:
-            image = layer(image)
-            sizes.append(tuple(image.shape[-2:]))
-        return sizes
-
-    return run
-
-
-DOWN = [conv(2, 2) for _ in range(3)]
-ROUNDED_DOWN = [Coverage(8, 0, 32), Coverage(16, 0, 32), Coverage(32)]
-
-
-@pytest.mark.parametrize(
-    ("layers", "strides", "expected"),
-    [
-        ([conv(3, 2, 1), conv(3, 2, 1)], (2, 4), [Coverage(), Coverage()]),
-        ([conv(7, 4, 3), *DOWN], (4, 8, 16, 32), [Coverage(1, 0, 32), *ROUNDED_DOWN]),
-        ([conv(4, 4), *DOWN], (4, 8, 16, 32), [Coverage(4, 0, 32), *ROUNDED_DOWN]),
-        ([conv(7, 2), conv(3, 2, 1)], (2, 4), [Coverage(4, 4), Coverage(4, 4)]),
-    ],
-)
-def test_find_coverage__is_the_least_that_covers(layers, strides, expected):
-    found = find_coverage("net", run_of(*layers), 1, strides)
-    assert found == expected
-    run = run_of(*layers)
-    for place, (coverage, stride) in enumerate(zip(found, strides, strict=True)):
-        for side in (1, 5, 31, 32, 33, 100, 127, 256, 339):
-            whole = coverage.padded(side)
-            cells = run((whole + 2 * coverage.margin, whole + 2 * coverage.margin))[place][0]
-            first = coverage.first_cell(cells, whole, stride)
-            assert cells - first >= -(-side // stride)
-
-
-def test_find_coverage__of_a_map_that_is_no_map():
-    assert find_coverage("net", lambda size: [(7, 7)], 1, (8,)) == [None]
-
-
-def test_find_coverage__other_errors_are_told():
-    def run(size):
-        raise TypeError("no such keyword")
-
-    with pytest.raises(BackboneError, match=r"net failed in a trial .* TypeError: no such keyword"):
-        find_coverage("net", run, 1, (8,))
+from detrex.modeling.backbone.features.coverage import Coverage, merged, round_up
 
 
 def test_merged__satisfies_all():
@@ -154,14 +100,3 @@ def test_forward__nodes_of_torchvision_cover_the_image(size):
     for node, shape in backbone.output_shape().items():
         expected = tuple(-(-side // shape.stride) for side in size)
         assert tuple(outputs[node].shape[2:]) == expected
-
-
-@pytest.mark.parametrize("side", [256, 320, 328, 385, 432])
-def test_find_coverage__holds_at_every_multiple(side):
-    pools = [nn.MaxPool2d(3, 2, ceil_mode=True) for _ in range(3)]
-    run, strides = run_of(conv(7, 2), *pools), (2, 4, 8, 16)
-    for place, coverage in enumerate(find_coverage("net", run, 1, strides)):
-        whole = coverage.padded(side)
-        cells = run((whole + 2 * coverage.margin, 64 + 2 * coverage.margin))[place][0]
-        first = coverage.first_cell(cells, whole, strides[place])
-        assert cells - first >= -(-side // strides[place])

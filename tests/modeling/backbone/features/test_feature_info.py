@@ -3,13 +3,7 @@ import torch
 from torch.testing import assert_close
 
 from detrex.errors import BackboneError
-from detrex.modeling.backbone.features.feature_info import (
-    Feature,
-    FeatureTable,
-    describe_feature,
-    map_layout,
-    resolve_indices,
-)
+from detrex.modeling.backbone.features.feature_info import Feature, FeatureTable
 
 SIZE = (48, 80)
 
@@ -45,63 +39,3 @@ def test_feature_table__gives_maps_in_its_order():
     assert table.channels == {"b": 5, "a": 3}
     assert table.strides == {"b": 16, "a": 8}
     assert str(table) == "b = 3 (5 channels, stride 16), a = 1 (3 channels, stride 8)"
-
-
-def test_resolve_indices__counts_from_the_end_and_keeps_the_order():
-    assert resolve_indices([3, -4, 1], (2, 4, 8, 16), "net") == [3, 0, 1]
-
-
-@pytest.mark.parametrize("indices", [(4,), (-5,), (), (0, 9)])
-def test_resolve_indices__names_what_there_is(indices):
-    match = r"net has the feature indices 0 \(stride 2\), 1 \(stride 4\), .* got out_indices="
-    with pytest.raises(BackboneError, match=match):
-        resolve_indices(indices, (2, 4, 8, 16), "net")
-
-
-@pytest.mark.parametrize("indices", [(1, 1), (1, -3)])
-def test_resolve_indices__refuses_duplicates(indices):
-    with pytest.raises(BackboneError, match="more than once"):
-        resolve_indices(indices, (2, 4, 8, 16), "net")
-
-
-@pytest.mark.parametrize("indices", [3, 1.5, None, "012", (1.0,), (True,)])
-def test_resolve_indices__wants_integers(indices):
-    with pytest.raises(TypeError, match="must be a sequence of integers"):
-        resolve_indices(indices, (2, 4, 8, 16), "net")
-
-
-@pytest.mark.parametrize(
-    ("shapes", "sizes", "expected"),
-    [
-        ([(2, 7, 6, 10)], [SIZE], (7, 8, "NCHW", 0)),
-        ([(2, 6, 10, 7)], [SIZE], (7, 8, "NHWC", 0)),
-        ([(2, 64, 28, 28)], [(224, 224)], (64, 8, "NCHW", 0)),
-        ([(2, 28, 28, 64)], [(224, 224)], (64, 8, "NHWC", 0)),
-        ([(2, 5, 14, 18), (2, 5, 30, 38)], [(256, 320), (512, 640)], (5, 16, "NCHW", 0)),
-        ([(2, 197, 5)], [(224, 224)], (5, 16, "NLC", 1)),
-        ([(2, 15, 5)], [SIZE], (5, 16, "NLC", 0)),
-        ([(2, 54, 5)], [SIZE], None),
-    ],
-)
-def test_describe_feature(shapes, sizes, expected):
-    if expected is None:
-        with pytest.raises(BackboneError, match="no grid of square patches"):
-            describe_feature("p", "node", shapes, sizes)
-        return
-    feature = describe_feature("p", "node", shapes, sizes)
-    found = (feature.channels, feature.stride, feature.layout, feature.prefix_tokens)
-    assert found == expected
-
-
-def test_describe_feature__refuses_what_does_not_grow():
-    with pytest.raises(BackboneError, match="whatever the size of the image"):
-        describe_feature("p", "pool", [(2, 5, 1, 1)] * 2, [(256, 320), (512, 640)])
-
-
-def test_describe_feature__refuses_vectors():
-    with pytest.raises(BackboneError, match=r"shape \(2, 5\), which is no feature map"):
-        describe_feature("p", "flatten", [(2, 5)], [SIZE])
-
-
-def test_map_layout__prefers_nchw():
-    assert map_layout((2, 8, 8, 8), (64, 64)) == "NCHW"

@@ -1,5 +1,4 @@
 import copy
-import itertools
 
 import pytest
 import torch
@@ -7,13 +6,11 @@ from torch import nn
 
 from detrex.errors import BackboneError
 from detrex.modeling.backbone import TimmBackbone, TorchvisionBackbone
-from detrex.modeling.backbone.inspection.meta_run import look_at
+from detrex.modeling.backbone.inspection.stages import FreezePlan
 from detrex.modeling.backbone.training.freezing import (
-    FreezePlan,
     KeepsFrozen,
     check_freeze_at,
-    plan_freezing,
-    plan_stages,
+    freezing_table,
     submodule_within,
 )
 
@@ -32,52 +29,6 @@ class Pyramid(nn.Sequential):
         self.stem = nn.Conv2d(3, 4, 2, 2)
         for index in range(4):
             self.add_module(f"stage{index}", halving(4, 4))
-
-
-class Patches(nn.Module):
-    """A plain network of stride 16: an embedding with a position table, and eight blocks."""
-
-    def __init__(self):
-        super().__init__()
-        self.position = nn.Parameter(torch.zeros(1, 4, 1, 1))
-        self.embed = nn.Conv2d(3, 4, 16, 16)
-        self.blocks = nn.ModuleList(nn.Conv2d(4, 4, 1) for _ in range(8))
-        self.norm = nn.GroupNorm(1, 4)
-
-    def forward(self, x):
-        x = self.embed(x) + self.position
-        for block in self.blocks:
-            x = block(x)
-        return self.norm(x)
-
-
-@pytest.mark.parametrize(
-    ("freeze_at", "modules"),
-    [
-        (-1, ()),
-        (0, ()),
-        (1, ("stem",)),
-        (2, ("stem", "stage0")),
-        (3, ("stem", "stage0", "stage1")),
-        (5, ("stem", "stage0", "stage1", "stage2", "stage3")),
-    ],
-)
-def test_plan_freezing__counts_stages_by_stride(freeze_at, modules):
-    plan = plan_freezing(plan_stages(look_at(Pyramid(), [(64, 96)])), freeze_at)
-    assert plan == FreezePlan(modules, ())
-
-
-def test_plan_freezing__takes_a_patch_stem_with_its_norm():
-    network = nn.Sequential(nn.Conv2d(3, 4, 4, 4), nn.GroupNorm(1, 4), halving(4, 4), halving(4, 4))
-    assert plan_freezing(plan_stages(look_at(network, [(64, 96)])), 1).modules == ("0", "1")
-
-
-@pytest.mark.parametrize(("freeze_at", "blocks"), [(1, 0), (2, 2), (3, 4), (4, 6), (5, 8)])
-def test_plan_freezing__counts_quarters_of_a_plain_network(freeze_at, blocks):
-    plan = plan_freezing(plan_stages(look_at(Patches(), [(64, 64)])), freeze_at)
-    expected = ("embed", *(f"blocks.{i}" for i in range(blocks)))
-    assert plan.modules == ((*expected, "norm") if freeze_at == 5 else expected)
-    assert plan.parameters == ("position",)
 
 
 def test_apply__passes_over_what_is_not_there():
@@ -106,27 +57,6 @@ def test_keeps_frozen__over_train_and_eval():
 def test_check_freeze_at(freeze_at):
     with pytest.raises(BackboneError, match="freeze_at must be an integer from 0"):
         check_freeze_at(freeze_at)
-
-
-def test_plan_stages__each_holds_those_before_it():
-    look = look_at(Patches(), [(64, 96)])
-    stages = plan_stages(look)
-    assert stages == [plan_freezing(plan_stages(look), freeze_at) for freeze_at in (1, 2, 3, 4, 5)]
-    names = [name for name, _ in look.twin.named_parameters()]
-    held = [{name for name in names if stage.holds(name)} for stage in stages]
-    assert all(few <= many for few, many in itertools.pairwise(held))
-    assert held[0] == {"position", "embed.weight", "embed.bias"}
-    assert held[-1] == set(names)
-
-
-def test_plan_freezing__takes_the_tables_of_a_network_run_by_another_method():
-    with torch.device("meta"):
-        backbone = TimmBackbone("vit_tiny_patch16_224", out_strides=(16,), freeze_at=1, depth=4)
-        whole = TimmBackbone("vit_tiny_patch16_224", out_strides=(16,), freeze_at=5, depth=4)
-    frozen = {n for n, p in backbone.timm_model.named_parameters() if not p.requires_grad}
-    assert {"model.pos_embed", "model.cls_token", "model.patch_embed.proj.weight"} <= frozen
-    assert not any("blocks" in name for name in frozen)
-    assert not any(p.requires_grad for p in whole.timm_model.parameters())
 
 
 @pytest.mark.parametrize(
@@ -205,3 +135,29 @@ def test_train__keeps_compiled_parts_frozen(wrapper, whole):
         assert flags[f"{prefix}.layer2.0.bn1"]
     assert (stem.training, later.training) == (False, True)
     assert compiled(torch.randn(2, 3, 32, 40))["res3"].shape == (2, 128, 4, 5)
+
+
+def test_freezing_table__counts_by_level():
+    network = nn.Sequential(nn.Linear(3, 5), nn.Linear(5, 7), nn.Linear(7, 11, bias=False))
+    network[0].requires_grad_(False)
+    stages = [FreezePlan(("0",)), FreezePlan(("0", "1"))]
+    table = freezing_table(network, stages, made=nn.Linear(2, 2))
+    assert [line.split() for line in table.splitlines()] == [
+        ["level", "frozen", "trainable"],
+        ["stem", "20", "0"],
+        ["stage", "1", "0", "42"],
+        ["other", "0", "77"],
+        ["made", "levels", "0", "6"],
+        ["all", "20", "125"],
+    ]
+
+
+def test_freezing_table__is_logged_once_with_true_totals(caplog):
+    caplog.set_level("INFO")
+    with torch.device("meta"):
+        backbone = TimmBackbone("test_vit", out_strides=(8, 16), freeze_at=2)
+    (record,) = [r for r in caplog.records if "trainable" in r.getMessage()]
+    cold, warm = (int(t.replace(",", "")) for t in record.getMessage().split()[-2:])
+    assert cold == sum(p.numel() for p in backbone.parameters() if not p.requires_grad)
+    assert warm == sum(p.numel() for p in backbone.parameters() if p.requires_grad)
+    assert cold > 0

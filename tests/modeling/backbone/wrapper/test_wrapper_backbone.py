@@ -14,7 +14,6 @@ from torch.testing import assert_close
 from detrex.config import get_detectron2_config
 from detrex.errors import BackboneError
 from detrex.modeling.backbone import TimmBackbone, TorchvisionBackbone
-from detrex.modeling.backbone.wrapper.wrapper_backbone import check_in_channels, chosen_weights
 
 
 @pytest.mark.parametrize("size", [(64, 96), (53, 71), (16, 16)])
@@ -137,24 +136,6 @@ def test_out_channels__is_refused_where_nothing_is_made():
         TimmBackbone("test_vit", out_channels=256)
 
 
-@pytest.mark.parametrize("in_channels", [0, -1, 3.0, True, "3", None])
-def test_check_in_channels(in_channels):
-    with pytest.raises(BackboneError, match=f"a positive integer, got {in_channels!r}"):
-        check_in_channels(in_channels)
-
-
-def test_check_in_channels__has_no_upper_limit():
-    check_in_channels(13)
-    outputs = TimmBackbone("test_resnet", in_channels=13).eval()(torch.randn(1, 13, 64, 64))
-    assert outputs["p3"].shape[2:] == (4, 4)
-
-
-@pytest.mark.parametrize("wrapper", [TimmBackbone, TorchvisionBackbone])
-def test_check_in_channels__keyword_of_timm(wrapper):
-    with pytest.raises(BackboneError, match=r"got in_chans=4: .* called in_channels here"):
-        wrapper("resnet18", in_chans=4)
-
-
 @pytest.mark.parametrize("size", [(70, 96), (37, 200)])
 def test_forward__tiles_whose_cells_do_not_fill_them_are_resampled(size):
     backbone = TimmBackbone("pit_ti_224", out_indices=(0, 1), img_size=64).eval()
@@ -174,21 +155,3 @@ def test_wrapper__is_pickled_with_what_it_computes(wrapper, grad_checkpointing):
     twin = pickle.loads(pickle.dumps(backbone))
     assert twin.state_dict().keys() == backbone.state_dict().keys()
     assert_close(twin.train()(image)["res3"], backbone.train()(image)["res3"], rtol=0, atol=0)
-
-
-def test_chosen_weights__one_way_only():
-    assert chosen_weights(pretrained=False, weights=None) is None
-    assert chosen_weights(pretrained=True, checkpoint_path="", weights=None) is True
-    assert chosen_weights(pretrained=True, checkpoint_path="a.pth") == "a.pth"
-    with pytest.raises(BackboneError, match=r"got pretrained=True and weights='a1_in1k': say once"):
-        chosen_weights(pretrained=True, weights="a1_in1k")
-    with pytest.raises(TypeError, match="pretrained must be True or False"):
-        chosen_weights(pretrained="a.pth")
-
-
-@pytest.mark.parametrize("value", ["no", 1, None])
-@pytest.mark.parametrize("name", ["frozen_norm", "grad_checkpointing"])
-@pytest.mark.parametrize("wrapper", [TimmBackbone, TorchvisionBackbone])
-def test_check_switches__a_text_is_not_on(wrapper, name, value):
-    with pytest.raises(TypeError, match=f"{name} must be True or False, got {value!r}"):
-        wrapper("resnet18", out_strides=(8,), **{name: value})

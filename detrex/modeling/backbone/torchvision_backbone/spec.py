@@ -1,0 +1,249 @@
+"""What a classifier of torchvision gives and needs, seen without data."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from detrex.errors import BackboneError
+from detrex.modeling.backbone.features.coverage import Size, merged
+from detrex.modeling.backbone.features.feature_info import Feature, FeatureTable
+from detrex.modeling.backbone.features.input_size import InputRule
+from detrex.modeling.backbone.inspection.feature_shapes import describe_feature, map_size
+from detrex.modeling.backbone.inspection.input_size_search import find_coverage, find_input_rule
+from detrex.modeling.backbone.inspection.meta_run import SizeRefusedError, look_at
+
+Shape = Sequence[int]
+
+_LOOK_SIZE: Size = (256, 320)
+
+
+@dataclass(frozen=True)
+class NetworkOffer:
+    """What a network offers and needs.
+
+    Attributes:
+        nodes: the outermost modules that give maps, in the order of their computation, each with
+            the path of the module as name and source.
+        input_rule: the images that the network takes.
+        look_size: height and width in pixels of an image that it takes as it is.
+    """
+
+    nodes: tuple[Feature, ...]
+    input_rule: InputRule
+    look_size: Size
+
+
+def look_for_nodes(network: nn.Module, who: str, in_channels: int = 3) -> NetworkOffer:
+    """Look at a network without data: its maps, and the images that it takes.
+
+    Args:
+        network: a classifier of torchvision; it is not changed.
+        who: its name, for messages.
+        in_channels: channels of the image.
+
+    Returns:
+        What was seen.
+
+    Raises:
+        BackboneError: it takes no image of any size.
+    """
+    side = getattr(network, "image_size", 224)
+    shapes, sizes = _shapes_at_two_sizes(network, (side, side), in_channels)
+    nodes = list(_outermost(network, "", shapes, sizes))
+
+    def run(size: Size) -> list[Size]:
+        seen = _maps_by_module(network, size, in_channels)
+        return [_grid(node, seen[str(node.source)], size) for node in nodes]
+
+    rule = find_input_rule(who, [({}, run)], (side, side), [node.stride for node in nodes])
+    return NetworkOffer(tuple(nodes), rule, rule.tile or rule.fitted_size(_LOOK_SIZE))
+
+
+def _shapes_at_two_sizes(
+    network: nn.Module, native: Size, in_channels: int
+) -> tuple[dict[str, list[Shape]], list[Size]]:
+    """Shapes by module for two image sizes, or for the one that the network takes."""
+    height, width = _LOOK_SIZE
+    sizes = [_LOOK_SIZE, (2 * height, 2 * width)]
+    try:
+        seen = [_maps_by_module(network, size, in_channels) for size in sizes]
+    except SizeRefusedError:
+        sizes = [native]
+        seen = [_maps_by_module(network, native, in_channels)]
+    return {path: [shapes[path] for shapes in seen] for path in seen[0]}, sizes
+
+
+def _maps_by_module(network: nn.Module, size: Size, in_channels: int) -> dict[str, Shape]:
+    """Shapes of the first tensor that each module gives, by path, in the order of their return."""
+    shapes: dict[str, Shape] = {}
+
+    def run(twin: nn.Module, image: torch.Tensor) -> None:
+        def watch(path: str) -> Any:
+            def note(_module: nn.Module, _inputs: Any, output: Any) -> None:
+                if isinstance(output, torch.Tensor):
+                    shapes.setdefault(path, tuple(output.shape))
+
+            return note
+
+        for path, module in twin.named_modules():
+            if path:
+                module.register_forward_hook(watch(path))
+        shapes.clear()
+        with torch.no_grad():
+            twin(image)
+
+    look_at(network, [size], in_channels, run=run)
+    return shapes
+
+
+def _outermost(
+    module: nn.Module, path: str, shapes: Mapping[str, Sequence[Shape]], sizes: Sequence[Size]
+) -> Iterator[Feature]:
+    """The outermost modules that give maps, up to the pooling before the classifier."""
+    for name, child in module.named_children():
+        inner_path = f"{path}.{name}" if path else name
+        if any(isinstance(m, nn.AdaptiveAvgPool2d) for m in [child, *_links(child)]):
+            return
+        own = _feature_of(inner_path, shapes.get(inner_path), sizes)
+        inner: list[Feature] = []
+        if _links(child) or inner_path not in shapes:
+            inner = list(_outermost(child, inner_path, shapes, sizes))
+        strides = {feature.stride for feature in inner} | ({own.stride} if own else set())
+        # A link of a chain that only leads to the next stride belongs to that stride as a whole.
+        if own is not None and len(strides) <= (2 if path else 1):
+            yield own
+        else:
+            yield from inner
+
+
+def _links(module: nn.Module) -> list[nn.Module]:
+    chains = isinstance(module, nn.Sequential | nn.ModuleList)
+    return list(module.children()) if chains else []
+
+
+def _feature_of(path: str, shapes: Sequence[Shape] | None, sizes: Sequence[Size]) -> Feature | None:
+    try:
+        feature = describe_feature(path, path, shapes, sizes) if shapes else None
+    except BackboneError:
+        return None
+    return feature if feature and feature.stride < min(sizes[0]) else None
+
+
+def _grid(node: Feature, shape: Shape, size: Size) -> Size:
+    """Height and width of a node's map in cells."""
+    if node.layout == "NLC":
+        height, width = (side // node.stride for side in size)
+        if shape[1] - node.prefix_tokens != height * width:
+            raise SizeRefusedError(f"{shape[1]} tokens are not {height} x {width}")
+        return height, width
+    return map_size(shape, node.layout)
+
+
+def table_of_nodes(
+    extractor: nn.Module,
+    input_rule: InputRule,
+    nodes: tuple[Mapping[str, str], Mapping[str, str]],
+    in_channels: int = 3,
+) -> FeatureTable:
+    """Describe the outputs of a cut network, which must be alike in both modes.
+
+    Args:
+        extractor: as from `extract`.
+        input_rule: the images that it takes.
+        nodes: what it was cut at.
+        in_channels: channels of the image.
+
+    Returns:
+        The outputs, in the order of their computation.
+
+    Raises:
+        BackboneError: an output is no map, or differs between the modes.
+    """
+    small = input_rule.fitted_size(_LOOK_SIZE)
+    sizes = [small, (2 * small[0], 2 * small[1])] if input_rule.tile is None else [input_rule.tile]
+    table = _features_in_mode(extractor, sizes, nodes[1], in_channels, training=False)
+    if nodes[0] != nodes[1]:
+        in_training = _features_in_mode(extractor, sizes, nodes[0], in_channels, training=True)
+        if (in_training.channels, in_training.strides) != (table.channels, table.strides):
+            raise BackboneError(
+                "train_return_nodes and eval_return_nodes must give maps of equal channels and "
+                f"strides, got {in_training} and {table}."
+            )
+    return table
+
+
+def rule_for_nodes(
+    extractor: nn.Module,
+    nodes: Sequence[Feature],
+    input_rule: InputRule,
+    who: str,
+    in_channels: int = 3,
+    by_stride: bool = True,
+) -> InputRule:
+    """Find the rule under which the outputs of a cut network cover images of any size.
+
+    Args:
+        extractor: as from `extract`.
+        nodes: its outputs by name.
+        input_rule: the images that it takes.
+        who: its name, for messages.
+        in_channels: channels of the image.
+        by_stride: whether they are asked for by stride; else see `Coverage.without_margin`.
+
+    Returns:
+        `input_rule` with the zeros that fill the maps' last cells.
+
+    Raises:
+        BackboneError: an output never covers the image.
+    """
+    if input_rule.tile is not None:
+        return input_rule
+    size = input_rule.fitted_size(_LOOK_SIZE)
+    look = look_at(extractor, [size], in_channels, run=lambda twin, image: twin.forward(image))
+
+    def run(size: Size) -> list[Size]:
+        with torch.no_grad():
+            outputs = look.twin.forward(look.image.new_zeros(1, in_channels, *size))
+        return [_grid(node, outputs[node.name].shape, size) for node in nodes]
+
+    strides = [node.stride for node in nodes]
+    needs = find_coverage(who, run, input_rule.multiple, strides)
+    coverage = merged(who, [node.name for node in nodes], needs)
+    coverage = coverage if by_stride else coverage.without_margin
+    return dataclasses.replace(input_rule, coverage=coverage)
+
+
+def _features_in_mode(
+    extractor: nn.Module,
+    image_sizes: Sequence[Size],
+    nodes: Mapping[str, str],
+    in_channels: int,
+    training: bool,
+) -> FeatureTable:
+    """Describe the outputs by their shapes for one image size, or two."""
+
+    def run(twin: nn.Module, image: torch.Tensor) -> dict[str, torch.Tensor]:
+        return twin.train(training).forward(image)  # twin(image) would print before it raises
+
+    looks = [look_at(extractor, [size], in_channels, run) for size in image_sizes]
+    sources = {name: node for node, name in nodes.items()}
+    return FeatureTable(
+        tuple(
+            describe_feature(
+                name, node, [_shape(look.outputs[name], node) for look in looks], image_sizes
+            )
+            for name, node in ((name, sources[name]) for name in looks[0].outputs)
+        )
+    )
+
+
+def _shape(output: Any, node: str) -> Sequence[int]:
+    if not isinstance(output, torch.Tensor):
+        raise BackboneError(
+            f"node {node!r} gives a {type(output).__name__}, not a tensor: choose another node."
+        )
+    return output.shape

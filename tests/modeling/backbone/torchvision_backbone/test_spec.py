@@ -1,0 +1,76 @@
+"""What a classifier of torchvision gives and needs, seen without data."""
+
+import pytest
+import torch
+import torchvision
+
+from detrex.modeling.backbone.features.feature_info import Feature
+from detrex.modeling.backbone.features.input_size import InputRule
+from detrex.modeling.backbone.torchvision_backbone.nodes import (
+    extract,
+)
+from detrex.modeling.backbone.torchvision_backbone.spec import look_for_nodes, table_of_nodes
+
+
+def classifier(name, **kwargs):
+    return torchvision.models.get_model(name, weights=None, **kwargs).eval()
+
+
+def last_of_each_stride(offer):
+    return {node.stride: node.source for node in offer.nodes}
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("resnet18", {2: "relu", 4: "layer1", 8: "layer2", 16: "layer3", 32: "layer4"}),
+        (
+            "mobilenet_v2",
+            {
+                2: "features.1",
+                4: "features.3",
+                8: "features.6",
+                16: "features.13",
+                32: "features.18",
+            },
+        ),
+        ("swin_t", {4: "features.1", 8: "features.3", 16: "features.5", 32: "permute"}),
+        ("convnext_tiny", {4: "features.1", 8: "features.3", 16: "features.5", 32: "features.7"}),
+        ("squeezenet1_1", {2: "features.1", 4: "features.4", 8: "features.7", 16: "features.12"}),
+        ("alexnet", {4: "features.1", 8: "features.4", 16: "features.11", 32: "features.12"}),
+    ],
+)
+def test_look_for_nodes__last_of_each_stride(name, expected):
+    offer = look_for_nodes(classifier(name), name)
+    assert last_of_each_stride(offer) == expected
+    assert offer.input_rule == InputRule()
+
+
+def test_look_for_nodes__plain_network_takes_one_size():
+    network = classifier("vit_b_32", image_size=96)
+    offer = look_for_nodes(network, "vit_b_32")
+    assert offer.input_rule.tile == offer.look_size == (96, 96)
+    assert offer.nodes[-1] == Feature("encoder", "encoder", 768, 32, "NLC", 1)
+
+
+def test_look_for_nodes__are_true_on_real_tensors():
+    network = classifier("densenet121")
+    offer = look_for_nodes(network, "densenet121")
+    seen = {}
+    for node in offer.nodes:
+        network.get_submodule(node.source).register_forward_hook(
+            lambda _module, _inputs, output, node=node: seen.setdefault(node.source, output)
+        )
+    network(torch.randn(2, 3, 64, 96))
+    assert last_of_each_stride(offer)[8] == "features.denseblock2"
+    for node in offer.nodes:
+        cells = (64 // node.stride, 96 // node.stride)
+        assert seen[node.source].shape == (2, node.channels, *cells)
+
+
+def test_table_of_nodes__in_the_order_of_the_network():
+    nodes = {"layer3": "res4", "layer1": "res2"}
+    extractor = extract("resnet18", classifier("resnet18"), (nodes, nodes), None, False)
+    table = table_of_nodes(extractor, InputRule(), (nodes, nodes))
+    assert table.strides == {"res2": 4, "res4": 16}
+    assert table.channels == {"res2": 64, "res4": 256}
