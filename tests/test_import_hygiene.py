@@ -57,6 +57,12 @@ def test_detrex__imports_nothing_else():
     assert not root_handlers
 
 
+def test_detrex__has_its_subpackages_on_first_use():
+    modules, *_ = probe("import detrex; assert detrex.layers.MLP; assert not hasattr(detrex, 'x')")
+    assert "detrex.layers" in modules
+    assert "detrex.modeling" not in modules
+
+
 def test_backbone__loads_no_more_than_detectron2():
     expected = probe("import detectron2.modeling.backbone")
     observed = probe("import detrex.modeling.backbone")
