@@ -65,11 +65,7 @@ def add_backbone_config(cfg: CfgNode) -> None:
             "add_backbone_config expects a config of detectron2's get_cfg(), got "
             f"{type(cfg).__name__}: a lazy config takes L(TimmBackbone)(...) as its backbone."
         )
-    if cfg.is_frozen():
-        raise ConfigError(
-            "The config is frozen: call add_backbone_config(cfg) before cfg.freeze() and before "
-            "the file is merged."
-        )
+    _check_not_frozen(cfg, "add_backbone_config")
     for library in _WRAPPERS:
         if library not in cfg.MODEL:
             cfg.MODEL[library] = CfgNode(_DEFAULTS)
@@ -95,7 +91,7 @@ def register_backbones() -> None:
         owner = BACKBONE_REGISTRY.get(taken[0])
         raise ConfigError(
             f"{' and '.join(taken)} cannot be registered: detectron2's BACKBONE_REGISTRY has "
-            f"another builder of that name, of {owner.__module__}; register that one as another."
+            f"another builder of that name, of {owner.__module__}: give that one another name."
         )
     for name, builder in _BUILDERS.items():
         if name not in BACKBONE_REGISTRY:
@@ -113,9 +109,10 @@ def set_pixel_statistics(cfg: CfgNode) -> None:
             ``MODEL.PIXEL_MEAN``.
 
     Raises:
-        ConfigError: ``MODEL.BACKBONE.NAME`` is none of `register_backbones`, or the backbone
-            cannot be built.
+        ConfigError: ``MODEL.BACKBONE.NAME`` is none of `register_backbones`, or `cfg` is frozen.
+        BackboneError, CheckpointError, DownloadError, TypeError: as of `TimmBackbone`.
     """
+    _check_not_frozen(cfg, "set_pixel_statistics")
     name = cfg.MODEL.BACKBONE.NAME
     if name not in _BUILDERS:
         raise ConfigError(
@@ -125,7 +122,8 @@ def set_pixel_statistics(cfg: CfgNode) -> None:
         )
     library = "TIMM" if "_timm_" in name else "TORCHVISION"
     channels = len(cfg.MODEL.PIXEL_MEAN)
-    expected = _build(cfg, library, channels, cfg.MODEL[library].OUT_FEATURES).preprocess
+    names = _options(cfg, library).OUT_FEATURES
+    expected = _build(cfg, library, channels, names).preprocess
     cfg.MODEL.PIXEL_MEAN = list(expected.pixel_mean)
     cfg.MODEL.PIXEL_STD = list(expected.pixel_std)
     if channels == 3:
@@ -188,8 +186,10 @@ _BUILDERS: dict[str, Callable[[CfgNode, ShapeSpec], Backbone]] = {
 
 
 def _build_alone(cfg: CfgNode, library: str, input_shape: ShapeSpec) -> _Wrapped:
-    options = _options(cfg, library)
-    backbone = _build(cfg, library, input_shape.channels, options.OUT_FEATURES)
+    names = _options(cfg, library).OUT_FEATURES
+    backbone = _build(cfg, library, input_shape.channels, names)
+    _warn_of_weights(cfg, library)
+    _warn_of_statistics(cfg, backbone.preprocess)
     _check_res5_heads(cfg, backbone)
     return backbone
 
@@ -207,6 +207,8 @@ def _build_fpn(
             "['res2', 'res3', 'res4', 'res5']."
         )
     bottom_up = _build(cfg, library, input_shape.channels, names)
+    _warn_of_weights(cfg, library)
+    _warn_of_statistics(cfg, bottom_up.preprocess)
     maps = bottom_up.features
     strides = [maps.strides[name] for name in names]
     if any(2 * fine != coarse for fine, coarse in pairwise(strides)):
@@ -223,6 +225,11 @@ def _build_fpn(
         top_block=top,
         fuse_type=cfg.MODEL.FPN.FUSE_TYPE,
     )
+
+
+def _check_not_frozen(cfg: CfgNode, function: str) -> None:
+    if cfg.is_frozen():
+        raise ConfigError(f"The config is frozen: call {function}(cfg) before cfg.freeze().")
 
 
 def _options(cfg: CfgNode, library: str) -> CfgNode:
@@ -251,10 +258,7 @@ def _build(cfg: CfgNode, library: str, in_channels: int, out_features: Sequence[
             f"MODEL.{library}.KWARGS holds {', '.join(twice)}, for which there is a key of its own:"
             " see detrex.modeling.backbone.add_backbone_config."
         )
-    backbone = _WRAPPERS[library](**keywords, **options.KWARGS)
-    _warn_of_frozen_noise(cfg, library)
-    _warn_of_statistics(cfg, backbone.preprocess)
-    return backbone
+    return _WRAPPERS[library](**keywords, **options.KWARGS)
 
 
 def _check_res5_heads(cfg: CfgNode, backbone: _Wrapped) -> None:
@@ -277,14 +281,22 @@ def _check_res5_heads(cfg: CfgNode, backbone: _Wrapped) -> None:
             )
 
 
-def _warn_of_frozen_noise(cfg: CfgNode, library: str) -> None:
+def _warn_of_weights(cfg: CfgNode, library: str) -> None:
+    """Warn where detectron2's files leave the network without weights, or freeze it so."""
     options, freeze_at = cfg.MODEL[library], cfg.MODEL.BACKBONE.FREEZE_AT
-    if freeze_at > 0 and not (options.PRETRAINED or options.WEIGHTS or cfg.MODEL.WEIGHTS):
+    is_bare = "ImageNetPretrained" in cfg.MODEL.WEIGHTS  # as in detectron2's files of ResNets
+    if is_bare:
+        logger.warning(
+            "MODEL.WEIGHTS=%s is the file of a bare backbone: set it to '' and name the weights of "
+            "%s as MODEL.%s.PRETRAINED or WEIGHTS.",
+            *(cfg.MODEL.WEIGHTS, options.NAME, library),
+        )
+    given = options.PRETRAINED or options.WEIGHTS or (cfg.MODEL.WEIGHTS and not is_bare)
+    if freeze_at > 0 and not given:
         logger.warning(
             "MODEL.BACKBONE.FREEZE_AT=%d freezes stages with random weights: set "
             "MODEL.%s.PRETRAINED or WEIGHTS, or FREEZE_AT to 0.",
-            freeze_at,
-            library,
+            *(freeze_at, library),
         )
 
 
