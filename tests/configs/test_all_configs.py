@@ -30,6 +30,14 @@ SMALL_DETECTOR = [
     "model.select_box_nums_for_evaluation=10",
     "model.num_classes=7",
 ]
+SMALL_EVA = [
+    "model.backbone.net.img_size=96",
+    "model.backbone.net.embed_dim=32",
+    "model.backbone.net.num_heads=2",
+    "model.backbone.net.depth=2",
+    "model.backbone.net.window_size=4",
+    "model.backbone.net.window_block_indexes=[0]",
+]
 # One of each structure, with what makes its backbone small.
 SMALL_BACKBONE = {
     "dino/dino_r50_4scale_12ep.py": [],
@@ -42,6 +50,13 @@ SMALL_BACKBONE = {
         "model.backbone.depths=[1,1,1,1]",
         "model.backbone.embed_dim=8",
     ],
+    "dino/dino_internimage_small_4scale_12ep.py": [
+        "model.backbone.channels=8",
+        "model.backbone.depths=[1,1,1,1]",
+        "model.backbone.groups=[1,2,4,8]",
+    ],
+    "dino/dino_eva_01_1280_4scale_12ep.py": [*SMALL_EVA, "model.backbone.net.mlp_ratio=2"],
+    "dino/dino_eva_02_vitdet_l_4attn_1024_lrd0p8_4scale_12ep.py": SMALL_EVA,
     "dino/dino_swin_tiny_224_4scale_12ep.py": ["model.backbone.depths=[1,1,1,1]"],
     "dino/dino_vitdet_base_4scale_12ep.py": [
         "model.backbone.net.img_size=96",
@@ -121,7 +136,7 @@ def test_all_configs__small_one_trains_and_evaluates(name):
 
 # detectron2's Swin and ViT cannot be built without memory.
 @pytest.mark.parametrize(
-    "name", [name for name in DINOS if not re.search("swin|vitdet|photographs", name)]
+    "name", [name for name in DINOS if not re.search("swin|dino_vitdet|photographs", name)]
 )
 def test_all_configs__parts_fit_together(name):
     overrides = ["model.backbone.pretrained=False"] if "_example" in name else []

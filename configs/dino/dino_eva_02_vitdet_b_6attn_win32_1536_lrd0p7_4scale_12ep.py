@@ -1,0 +1,24 @@
+r"""DINO-4scale with an EVA-02-B of six global blocks at 1536, 12 epochs of COCO.
+
+paper:    DINO, arXiv 2203.03605; EVA-02, arXiv 2303.11331; ViTDet, arXiv 2203.16527
+command:  python tools/train_net.py --num-gpus 8 \
+          --config-file configs/dino/dino_eva_02_vitdet_b_6attn_win32_1536_lrd0p7_4scale_12ep.py \
+              train.init_checkpoint=eva02_B_pt_in21k_p14to16.pt
+          with the file from the release page of baaivision/EVA
+hardware: 8 GPUs, 2 images on each
+box AP:   not trained here
+"""
+
+from .dino_eva_02_vitdet_b_4attn_1024_lrd0p7_4scale_12ep import (  # noqa: F401
+    dataloader,
+    lr_multiplier,
+    model,
+    optimizer,
+    train,
+)
+
+model.backbone.net.img_size = 1536
+model.backbone.net.window_size = 32
+model.backbone.net.window_block_indexes = [0, 2, 4, 6, 8, 10]
+
+train.output_dir = "./output/dino_eva_02_vitdet_b_6attn_win32_1536_lrd0p7_4scale_12ep"
