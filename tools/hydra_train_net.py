@@ -1,0 +1,169 @@
+"""Train or evaluate a detector by Hydra's command line: sweeps, and jobs for SLURM.
+
+    hydra_train_net.py config_file=CONFIG num_gpus=8 +train.max_iter=100
+    hydra_train_net.py -m config_file=CONFIG auto_output_dir=true +optimizer.lr=1e-4,2e-4
+    hydra_train_net.py config_file=CONFIG num_machines=2 num_gpus=8 +slurm=research
+
+Arguments of the program are those of configs/hydra/train_args.yaml; what has a `+` before it
+changes the detector's config. A SLURM job needs the package submitit, and resumes when requeued.
+"""
+
+import uuid
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from detrex.engine import run
+from detrex.errors import ConfigError, DetrexError
+
+ROOT = Path(__file__).resolve().parents[1]
+_FLAGS = ("resume", "eval_only")
+_OPTIONS = ("config_file", "num_gpus", "num_machines", "machine_rank", "dist_url")
+_FIRST_PORT, _PORTS = 20000, 20000
+
+
+class Trainer:
+    """A run as a SLURM job, called once on each machine.
+
+    Args:
+        args: plain values of the program's arguments, with ``opts`` and ``slurm``.
+    """
+
+    def __init__(self, args: dict[str, Any]) -> None:
+        self.args = args
+
+    def __call__(self) -> None:
+        """Join the job's other machines, and run."""
+        import submitit
+
+        job = submitit.JobEnvironment()
+        slurm = self.args["slurm"]
+        url = get_dist_url(slurm["ddp_comm_mode"], slurm["share_root"], job.hostnames, job.job_id)
+        run(argument_list({**self.args, "machine_rank": job.node, "dist_url": url}))
+
+    def checkpoint(self) -> Any:
+        """Give what is submitted when the job is taken off its machines: the same run, resumed."""
+        import submitit
+
+        return submitit.helpers.DelayedSubmission(Trainer({**self.args, "resume": True}))
+
+
+def argument_list(args: dict[str, Any]) -> list[str]:
+    """Write arguments as ``tools/train_net.py`` takes them.
+
+    Args:
+        args: names of the program's arguments to values; ``opts`` are overrides.
+
+    Returns:
+        Words of a command line.
+    """
+    words = [f"--{name.replace('_', '-')}" for name in _FLAGS if args[name]]
+    for name in _OPTIONS:
+        words += [f"--{name.replace('_', '-')}", str(args[name])]
+    return [*words, *args["opts"]]
+
+
+def config_overrides(overrides: Iterable[str]) -> list[str]:
+    """Choose the overrides that are for the detector's config.
+
+    Args:
+        overrides: as Hydra got them.
+
+    Returns:
+        Those with a ``+``, without it; ``++key=value``, which adds a key, keeps one.
+    """
+    chosen = [text.removeprefix("+") for text in overrides if text.startswith("+")]
+    return [text for text in chosen if not text.startswith("slurm=")]
+
+
+def output_folder(config_file: str, opts: Sequence[str]) -> str:
+    """Name a folder after a config and what is changed of it.
+
+    Args:
+        config_file: path of the config.
+        opts: overrides.
+    """
+    changed = ",".join(sorted(opts)).replace("/", "_").replace(" ", "") or "default"
+    return f"./output/{Path(config_file).stem}/{changed}"
+
+
+def get_dist_url(
+    ddp_comm_mode: str, share_root: str | None, hosts: Sequence[str], job_id: str
+) -> str:
+    """Tell where the machines of a job meet.
+
+    Args:
+        ddp_comm_mode: ``"tcp"`` or ``"file"``.
+        share_root: a folder that all machines see, for ``"file"``.
+        hosts: names of the machines, equal on all of them.
+        job_id: the job's, equal on all machines.
+
+    Raises:
+        ConfigError: another mode, or no folder.
+    """
+    if ddp_comm_mode == "tcp":
+        number = int("".join(filter(str.isdigit, job_id)) or 0)
+        return f"tcp://{hosts[0]}:{_FIRST_PORT + number % _PORTS}"
+    if ddp_comm_mode != "file" or not share_root:
+        raise ConfigError(
+            f"slurm.ddp_comm_mode={ddp_comm_mode} with slurm.share_root={share_root}: choose tcp, "
+            "or file with a folder that all machines see."
+        )
+    return f"file://{Path(share_root).resolve() / f'detrex_{job_id}'}"
+
+
+def submit(args: dict[str, Any]) -> str:
+    """Submit a run to SLURM.
+
+    Args:
+        args: as for `Trainer`.
+
+    Returns:
+        The job's id.
+
+    Raises:
+        ConfigError: submitit is not installed.
+    """
+    try:
+        import submitit
+    except ImportError as error:
+        raise ConfigError("+slurm needs the package submitit: pip install submitit.") from error
+    slurm = args["slurm"]
+    executor = submitit.AutoExecutor(folder=str(Path("output") / "slurm" / uuid.uuid4().hex[:8]))
+    options = {f"slurm_{key}": slurm[key] for key in ("partition", "comment") if slurm[key]}
+    if slurm["mem_gb"]:
+        options["mem_gb"] = slurm["mem_gb"]
+    executor.update_parameters(
+        name=slurm["job_name"],
+        nodes=args["num_machines"],
+        gpus_per_node=args["num_gpus"],
+        tasks_per_node=1,
+        cpus_per_task=slurm["cpus_per_task"],
+        timeout_min=slurm["timeout_min"],
+        **options,
+    )
+    return executor.submit(Trainer(args)).job_id
+
+
+@hydra.main(version_base="1.3", config_path=str(ROOT / "configs/hydra"), config_name="train_args")
+def hydra_app(args: DictConfig) -> None:
+    """Run one job of Hydra's command line, here or as a job of SLURM."""
+    opts = config_overrides(HydraConfig.get().overrides.task)
+    if args.auto_output_dir:
+        opts.append(f"train.output_dir='{output_folder(args.config_file, opts)}'")
+    plain = {"slurm": None, **OmegaConf.to_container(args), "opts": opts}  # type: ignore[dict-item]
+    try:
+        if plain["slurm"] is None:
+            run(argument_list(plain))
+        else:
+            print(f"Submitted batch job {submit(plain)}")
+    except DetrexError as error:
+        raise SystemExit(f"{type(error).__name__}: {error}") from None
+
+
+if __name__ == "__main__":
+    hydra_app()
