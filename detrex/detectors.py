@@ -10,6 +10,7 @@
 from typing import Any
 
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
 _INSIDE = ("bottom_up", "net", "backbone")
@@ -32,14 +33,21 @@ def backbone_parts(detector: Any) -> dict[str, Any]:
         ['backbone', 'backbone.bottom_up']
     """
     parts = {}
-    path, part = "backbone", getattr(detector, "backbone", None)
+    path, part = "backbone", _held(detector, "backbone")
     while _is_part(part):
         parts[path] = part
-        inside = [name for name in _INSIDE if _is_inner_backbone(getattr(part, name, None))]
+        inside = [name for name in _INSIDE if _is_inner_backbone(_held(part, name))]
         if not inside:
             break
-        path, part = f"{path}.{inside[0]}", getattr(part, inside[0])
+        path, part = f"{path}.{inside[0]}", _held(part, inside[0])
     return parts
+
+
+def _held(holder: Any, name: str) -> Any:
+    try:
+        return getattr(holder, name, None)
+    except OmegaConfBaseException:  # a reference to nothing
+        return None
 
 
 def _is_part(part: Any) -> bool:

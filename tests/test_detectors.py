@@ -3,6 +3,7 @@
 import pytest
 from detectron2.config import LazyCall as L
 from detectron2.config import instantiate
+from omegaconf import OmegaConf
 from torch import nn
 
 from detrex.config import get_config, get_detectron2_config
@@ -10,6 +11,7 @@ from detrex.detectors import backbone_parts
 from detrex.engine.dry_run import build_on_meta
 from detrex.modeling.backbone import TimmBackbone
 
+NOWHERE = OmegaConf.create({"backbone": "${nothing}"})
 FPN = ["backbone", "backbone.bottom_up"]
 PLACES = {
     "mask_rcnn_fpn": FPN,
@@ -41,6 +43,6 @@ def test_backbone_parts__a_wrapper_is_the_network():
     assert list(backbone_parts(detector)) == ["backbone"]
 
 
-@pytest.mark.parametrize("detector", [5, None, "text", nn.Linear(1, 1)])
+@pytest.mark.parametrize("detector", [5, None, "text", nn.Linear(1, 1), NOWHERE])
 def test_backbone_parts__nothing_to_find(detector):
     assert backbone_parts(detector) == {}

@@ -268,7 +268,8 @@ def _load(
         )
     for name in report.lacking["input layer"]:
         raise CheckpointError(_about_input(name, report, in_channels))
-    module.load_state_dict(values, strict=False)
+    if not any(tensor.is_meta for tensor in module.state_dict().values()):
+        module.load_state_dict(values, strict=False)
     logger.info("%s\n%s", report.summary(), report.table())
     _warn(report)
     return report

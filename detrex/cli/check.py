@@ -74,7 +74,7 @@ def _check(arguments: argparse.Namespace) -> int:
     findings += mistakes
     seen = _dry_run(cfg, size)
     findings += [finding for finding in seen.findings if finding not in findings] if seen else []
-    remarks = misspelt_keys(cfg)
+    remarks = [*misspelt_keys(cfg), *_remarks_on_images(cfg)]
     if arguments.json:
         data = [dataclasses.asdict(card) for card in cards]
         told = {"config": arguments.config, "data": data, "remarks": remarks, "findings": findings}
@@ -106,6 +106,16 @@ def _data(cfg: Any, findings: Sequence[str]) -> tuple[list[Any], list[str]]:
     from detrex.cli.data_card import look_at_data
 
     return ([], []) if any("dataloader" in text for text in findings) else look_at_data(cfg)
+
+
+def _remarks_on_images(cfg: Any) -> list[str]:
+    """Where images are not as the backbone's weights expect them."""
+    from detrex.config.pixel_statistics import pixel_statistics_warnings
+
+    try:
+        return pixel_statistics_warnings(cfg)
+    except DetrexError:
+        return []  # a backbone that cannot be built, which the dry run tells
 
 
 def _dry_run(cfg: Any, size: tuple[int, int]) -> Any:

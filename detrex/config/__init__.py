@@ -16,6 +16,7 @@ from detrex.config.config import (
     require_keys,
     try_get_key,
 )
+from detrex.config.pixel_statistics import resolve_pixel_statistics
 from detrex.config.swap import swap_backbone
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "get_detectron2_config",
     "load_config",
     "require_keys",
+    "resolve_pixel_statistics",
     "swap_backbone",
     "try_get_key",
 ]

@@ -4,17 +4,19 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+import torch
 from detectron2.config import instantiate
 
 from detrex.errors import ConfigError, DetrexError
 
 
-def build_part(node: Any, name: str) -> Any:
+def build_part(node: Any, name: str, *, on_meta: bool = False) -> Any:
     """Make the object that a part of a config describes.
 
     Args:
         node: a lazy call.
         name: its place in the config, for messages.
+        on_meta: build modules that hold shapes and no data; see `build_on_meta`.
 
     Returns:
         What it makes.
@@ -25,11 +27,30 @@ def build_part(node: Any, name: str) -> Any:
         DetrexError: one of the package's own constructors did.
     """
     try:
-        return instantiate(node)
+        return build_on_meta(node) if on_meta else instantiate(node)
     except DetrexError:
         raise
     except Exception as error:  # constructors can fail in any way
         raise ConfigError(f"{name} cannot be built: {first_line(error)}{_place(error)}.") from error
+
+
+def build_on_meta(call: Any) -> Any:
+    """Build a module that holds shapes and no data.
+
+    Args:
+        call: a lazy call.
+
+    Returns:
+        The module in training mode, on the device ``meta``.
+    """
+    try:
+        with torch.device("meta"):
+            return instantiate(call)
+    except RuntimeError as error:
+        if "meta tensor" not in str(error):
+            raise
+        # Its constructor computes with values, as torchvision's RegNets and detectron2's Swin do.
+        return instantiate(call).to("meta")
 
 
 def first_line(error: BaseException) -> str:

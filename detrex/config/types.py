@@ -12,6 +12,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 
 from detrex.config.lint import lazy_calls
+from detrex.config.pixel_statistics import STATISTICS
 from detrex.config.validation import read, read_all, shown
 
 _NUMBERS = {int: (int,), float: (int, float), bool: (bool,), str: (str,)}
@@ -52,6 +53,8 @@ def _mistakes(path: str, call: DictConfig) -> Iterator[str]:
         if name not in hints or OmegaConf.is_missing(call, key):
             continue
         value = read(call, key)
+        if value == "auto" and name in STATISTICS:
+            continue  # resolved before the detector is built
         if not _fits(value, hints[name]):
             owner = getattr(target, "__qualname__", repr(target))
             yield f"{where}{name} of {owner}() must be {_shown(hints[name])}, got {shown(value)}."

@@ -21,7 +21,7 @@ from detectron2.utils.collect_env import collect_env_info
 from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig
 
-from detrex.config import load_config, try_get_key
+from detrex.config import load_config, resolve_pixel_statistics, try_get_key
 from detrex.config.leftovers import drop_leftovers
 from detrex.config.validation import misspelt_keys
 from detrex.engine.launch import launch
@@ -127,6 +127,7 @@ def load_run_config(args: argparse.Namespace) -> DictConfig:
         )
     cfg = drop_leftovers(apply_overrides(load_config(args.config_file), args.opts or []))
     check_config(cfg, eval_only=args.eval_only, resume=args.resume)
+    resolve_pixel_statistics(cfg)
     apply_fast_dev_run(cfg)
     return cfg
 

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from detectron2.config import instantiate
 from omegaconf import DictConfig, ListConfig
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from detrex.config import resolve_pixel_statistics
+from detrex.config.building import build_on_meta
 from detrex.config.lint import lazy_calls
 from detrex.config.validation import peek, read
 
@@ -61,6 +62,7 @@ def dry_run(model: DictConfig, size: Size) -> DryRun:
     """
     seen = DryRun(size)
     model = without_weights(model, seen.notes)
+    _attempt(seen, "model", lambda: resolve_pixel_statistics(model))
     backbone = None
     if "backbone" in model:
         backbone = _attempt(seen, "model.backbone", lambda: build_on_meta(model.backbone))
@@ -116,25 +118,6 @@ def without_weights(model: DictConfig, notes: list[str]) -> DictConfig:
                 notes.append(f"{path}.{key}={node[key]!s} is left out: nothing is fetched")
                 node[key] = nothing
     return model
-
-
-def build_on_meta(call: DictConfig) -> nn.Module:
-    """Build a module that holds shapes and no data.
-
-    Args:
-        call: a lazy call.
-
-    Returns:
-        The module in training mode.
-    """
-    try:
-        with torch.device("meta"):
-            return instantiate(call)
-    except RuntimeError as error:
-        if "meta tensor" not in str(error):
-            raise
-        # Its constructor computes with values, as torchvision's RegNets and detectron2's Swin do.
-        return instantiate(call).to("meta")
 
 
 def count_parameters(detector: nn.Module) -> dict[str, tuple[int, int]]:

@@ -12,7 +12,7 @@ from detectron2.utils import comm
 from omegaconf import DictConfig
 from torch import nn
 
-from detrex.config import try_get_key
+from detrex.config import resolve_pixel_statistics, try_get_key
 from detrex.config.building import build_part
 from detrex.data.bad_pictures import MarkBadPictures, ReadableBatches, checked_policy
 from detrex.data.preparation import prepared_data
@@ -53,6 +53,7 @@ def do_test(cfg: DictConfig, model: nn.Module, eval_only: bool = False) -> Metri
         ConfigError: ``eval_only`` without an evaluator, or a dataset that is not there.
         DataError: a dataset has a mistake; see `detrex.data.preparation`.
     """
+    resolve_pixel_statistics(cfg)
     evaluation = build_evaluation(cfg, eval_only)
     return evaluation(model, eval_only) if evaluation else {}
 

@@ -16,8 +16,9 @@ from torch import nn, optim
 
 from detrex.checkpoint.detection_checkpoint import DetectionCheckpointer
 from detrex.checkpoint.reading.state_dict import read_checkpoint, tensors_of
-from detrex.config import try_get_key
+from detrex.config import resolve_pixel_statistics, try_get_key
 from detrex.config.building import build_part
+from detrex.config.pixel_statistics import pixel_statistics_warnings
 from detrex.config.validation import settle
 from detrex.data.bad_pictures import ReadableBatches
 from detrex.data.class_names import CHECKPOINT_KEY, checkpoint_class_names, config_class_names
@@ -41,7 +42,8 @@ def do_train(args: argparse.Namespace, cfg: DictConfig) -> Metrics:
     `detrex.config.schema`):
 
     * ``model``: the detector, batch in, dict of losses out (training) or list of
-      ``{"instances": ...}`` (evaluation).
+      ``{"instances": ...}`` (evaluation). Its ``pixel_mean`` and ``pixel_std`` may be ``"auto"``;
+      see `detrex.config.resolve_pixel_statistics`.
     * ``optimizer``: a torch optimizer; ``optimizer.params.model`` is filled in here.
     * ``lr_multiplier``: a ``ParamScheduler`` of fvcore, the learning rate's factor over the run.
     * ``dataloader.train``: an endless iterable over batches, resumed exactly if it has ``seek``.
@@ -86,6 +88,7 @@ def do_train(args: argparse.Namespace, cfg: DictConfig) -> Metrics:
     """
     require_keys(cfg, "model", "optimizer", "lr_multiplier", "dataloader.train", "train.max_iter")
     apply_fast_dev_run(settle(cfg))
+    resolve_pixel_statistics(cfg)
     with prepared_data(cfg):
         loader = build_loader(cfg, "dataloader.train")
         evaluation = Evaluation(cfg) if try_get_key(cfg, "dataloader.evaluator") else None
@@ -149,6 +152,7 @@ def evaluate_only(args: argparse.Namespace, cfg: DictConfig) -> Metrics:
             hold no EMA where it is to be evaluated.
     """
     settle(cfg)
+    resolve_pixel_statistics(cfg)
     path = str(try_get_key(cfg, "train.init_checkpoint", default="") or "")
     names = checkpoint_class_names(read_checkpoint(path)) if path and not args.resume else None
     evaluation = build_evaluation(cfg, required=True, classes=names, source=path)
@@ -181,6 +185,8 @@ def build_model(cfg: DictConfig, seed: int) -> nn.Module:
     seed_everything(seed)
     model = build_part(cfg.model, "model").to(device)
     logger.info("Model:\n%s", model)
+    for warning in pixel_statistics_warnings(cfg, model):
+        logger.warning("%s", warning)
     ema.may_build_model_ema(cfg, model)
     return model
 

@@ -102,6 +102,25 @@ def test_check__remarks_are_no_mistakes(capsys):
     assert len(json.loads(capsys.readouterr().out)["remarks"]) == 1
 
 
+def test_check__remarks_on_images_that_the_weights_do_not_expect(tmp_path, capsys):
+    config = tmp_path / "config.py"
+    config.write_text(
+        "from detrex.config import get_detectron2_config\n"
+        "from detrex.modeling.backbone import TimmBackbone\n"
+        "model = get_detectron2_config('common/models/fcos.py').model\n"
+        "model.backbone.bottom_up = dict(\n"
+        "    _target_=TimmBackbone, model_name='test_resnet', pretrained=True,\n"
+        "    out_features=['res3', 'res4', 'res5'],\n)\n"
+    )
+    main(["check", str(config), "--size", "64x64", "--json"])
+    (remark,) = json.loads(capsys.readouterr().out)["remarks"]
+    assert "the weights of TimmBackbone expect [127.5, 127.5, 127.5]" in remark
+    main(["check", str(config), "--size", "64x64", "--json", "model.pixel_mean=auto"])
+    told = json.loads(capsys.readouterr().out)
+    assert told["remarks"] == []
+    assert not any("pixel_mean" in finding for finding in told["findings"])
+
+
 def test_check__size_follows_the_overrides(capsys):
     config = str(configs_root() / "dino" / "timm_example.py")
     mapper = "dataloader.train.mapper"

@@ -6,7 +6,7 @@ from detectron2.config import LazyCall as L
 from omegaconf import OmegaConf
 from torch import nn
 
-from detrex.config import load_config
+from detrex.config import get_detectron2_config, load_config
 from detrex.config.config import configs_root
 from detrex.config.types import check_types
 
@@ -26,6 +26,13 @@ def target(
     weights: Mapping[str, float] = MappingProxyType({}),
 ) -> None:
     """Annotated for the tests."""
+
+
+def test_check_types__auto_becomes_numbers_before_the_detector_is_built():
+    model = get_detectron2_config("common/models/mask_rcnn_fpn.py").model
+    model.pixel_mean, model.pixel_std = "auto", "none"
+    (mistake,) = check_types(model)
+    assert mistake.startswith("pixel_std of GeneralizedRCNN() must be")
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,24 @@ def test_load_run_config__fast_dev_run(config):
     assert (train.max_iter, train.eval_period, train.log_period) == (20, 10, 1)
 
 
+def test_load_run_config__statistics_are_numbers_where_the_detector_takes_numbers(config, tmp_path):
+    with open(config, "a") as file:
+        file.write("from detectron2.data import DatasetMapper\n")
+        file.write("from detrex.config import get_detectron2_config\n")
+        file.write("from detrex.modeling.backbone import TimmBackbone\n")
+        file.write("model = get_detectron2_config('common/models/fcos.py').model\n")
+        file.write("model.backbone.bottom_up = dict(\n")
+        file.write("    _target_=TimmBackbone, model_name='test_resnet',\n")
+        file.write("    out_features=['res3', 'res4', 'res5'],\n)\n")
+        file.write("model.pixel_mean = model.pixel_std = 'auto'\n")
+        file.write("dataloader.train.mapper = dict(\n")
+        file.write("    _target_=DatasetMapper, is_train=True, augmentations=[],\n")
+        file.write("    image_format='BGR',\n)\n")
+    cfg = load_run_config(argument_parser().parse_args(["--config-file", config]))
+    assert list(cfg.model.pixel_mean) == list(cfg.model.pixel_std) == [127.5] * 3
+    assert cfg.dataloader.train.mapper.image_format == "RGB"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -4,6 +4,7 @@ import sys
 import types
 
 import pytest
+import timm
 import torch
 from detectron2.config import LazyCall as L
 from detectron2.data import get_detection_dataset_dicts
@@ -11,9 +12,11 @@ from detectron2.data.datasets import register_coco_instances
 from fvcore.common.param_scheduler import MultiStepParamScheduler
 from omegaconf import OmegaConf
 
+from detrex.config import get_detectron2_config, resolve_pixel_statistics
 from detrex.data.datasets import register_coco_json
 from detrex.engine import build_model, build_optimizer, do_train, evaluate_only
 from detrex.errors import CheckpointError, ConfigError, NonFiniteLossError, PictureError
+from detrex.modeling.backbone import TimmBackbone
 from tests.reference.stand_in import make_dataset, read_weights, stand_in_config, still_image
 
 FRESH, RESUME = argparse.Namespace(resume=False), argparse.Namespace(resume=True)
@@ -354,6 +357,24 @@ def test_build_model__same_seed_same_weights(tmp_path):
     first, second, other = (build_model(cfg, seed).state_dict() for seed in (1, 1, 2))
     torch.testing.assert_close(first, second, rtol=0, atol=0)
     assert not torch.equal(first["head.weight"], other["head.weight"])
+
+
+def test_build_model__warns_of_weights_that_expect_other_images(tmp_path, caplog):
+    torch.save(timm.create_model("test_resnet").state_dict(), tmp_path / "weights.pth")
+    cfg = stand_in_config(str(tmp_path))
+    cfg.model = get_detectron2_config("common/models/fcos.py").model
+    cfg.model.backbone.bottom_up = L(TimmBackbone)(
+        model_name="test_resnet",
+        out_features=["res3", "res4", "res5"],
+        weights=str(tmp_path / "weights.pth"),
+    )
+    build_model(cfg, 0)
+    assert "pixel_std [1.0, 1.0, 1.0] in RGB, and the weights of TimmBackbone" in caplog.text
+    caplog.clear()
+    cfg.model.pixel_mean = cfg.model.pixel_std = "auto"
+    resolve_pixel_statistics(cfg)
+    build_model(cfg, 0)
+    assert "the weights of TimmBackbone" not in caplog.text
 
 
 def test_build_optimizer__learning_rate_factors_see_plain_names(tmp_path):

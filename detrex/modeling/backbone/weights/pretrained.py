@@ -19,6 +19,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import torch
 from torch import nn
 
 from detrex.checkpoint.download import is_address
@@ -91,7 +92,8 @@ def load_network_weights(
 
     Args:
         network: the network, a feature network of timm, a graph of torchvision's, or a backbone
-            that holds one; filled in place, and unchanged after an error.
+            that holds one; filled in place, and unchanged after an error. For one on the device
+            ``meta`` the library's own weights are described and not fetched.
         weights: True for the library's default, a tag of timm's (``"a1_in1k"``), an enum member
             of torchvision's or its name (``"IMAGENET1K_V2"``), a path, an address (``https://``,
             ``hf-hub:``, ``local-dir:``, ``detectron2://``), a state dict, or a `WeightsSource`. An
@@ -116,19 +118,26 @@ def load_network_weights(
     place = find_weights(
         weights, library=library, model_name=model_name, network=network, keywords=keywords
     )
-    source, content = _read_first(place)
-    origin = find_origin(content, tensors_of(content, source))
-    report = load_weights(
-        network,
-        content,
-        name=source,
-        min_share=min_share,
-        in_channels=in_channels,
-        translations=_translations(
-            library, model_name, source, {"in_chans": in_channels, **keywords}
-        ),
-        hint=functools.partial(wrapper_for, library=library, model_name=model_name),
-    )
+    is_described = place.pretrained_cfg is not None or place.member is not None
+    if is_described and is_address(place.addresses[0]) and _is_on_meta(network):
+        report = LoadReport(place.addresses[0], (), (), (), ())
+        return WeightsUsed(
+            report.source, report, place.pretrained_cfg, place.member, in_channels=in_channels
+        )
+    with torch.device("cpu"):  # what is read has values, whatever the network is built on
+        source, content = _read_first(place)
+        origin = find_origin(content, tensors_of(content, source))
+        report = load_weights(
+            network,
+            content,
+            name=source,
+            min_share=min_share,
+            in_channels=in_channels,
+            translations=_translations(
+                library, model_name, source, {"in_chans": in_channels, **keywords}
+            ),
+            hint=functools.partial(wrapper_for, library=library, model_name=model_name),
+        )
     if origin is not None and (differs := origin.differences(network)):
         logger.warning("%s was %s: %s", source, origin.name, differs)
     return WeightsUsed(source, report, place.pretrained_cfg, place.member, origin, in_channels)
@@ -230,6 +239,10 @@ def _find_in_library(
     from detrex.modeling.backbone.torchvision_backbone import weights as torchvision
 
     return torchvision.find(weights, model_name), torchvision.names(model_name)
+
+
+def _is_on_meta(network: nn.Module) -> bool:
+    return any(parameter.is_meta for parameter in network.parameters())
 
 
 def _read_first(place: WeightsSource) -> tuple[str, Mapping[str, Any]]:

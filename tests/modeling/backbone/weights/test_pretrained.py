@@ -210,6 +210,24 @@ def test_load_network_weights__tag_by_the_second_of_its_addresses(server, monkey
     assert load(network, "r160_in1k", in_channels=1).report.share == 1
 
 
+def test_load_network_weights__on_meta_are_described_and_not_fetched(server, monkeypatch):
+    config = timm.get_pretrained_cfg("test_resnet")
+    config.url, config.hf_hub_id, config.mean = server.url("/absent.pth"), None, (0.1, 0.2, 0.4)
+    monkeypatch.setattr(timm, "get_pretrained_cfg", lambda name: config)
+    with torch.device("meta"):
+        used = load(timm.create_model("test_resnet", features_only=True), True)
+    assert used.preprocess.pixel_mean == pytest.approx((25.5, 51, 102))
+
+
+def test_load_network_weights__on_meta_a_file_is_held_against_the_network(tmp_path):
+    torch.save(timm.create_model("test_resnet").state_dict(), tmp_path / "resnet.pth")
+    with torch.device("meta"):
+        network = timm.create_model("test_resnet", features_only=True)
+        assert load(network, tmp_path / "resnet.pth").report.share == 1
+        with pytest.raises(CheckpointError, match="does not fit"):
+            load(timm.create_model("test_vit"), tmp_path / "resnet.pth", model_name="test_vit")
+
+
 def test_load_network_weights__no_address_answers(server, monkeypatch):
     config = timm.get_pretrained_cfg("test_resnet")
     config.url, config.hf_hub_id = server.url("/absent.pth"), None
