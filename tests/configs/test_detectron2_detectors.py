@@ -19,13 +19,18 @@ RCNN = [
     "model.proposal_generator.pre_nms_topk=[50,50]",
     "model.proposal_generator.post_nms_topk=[20,10]",
     "model.roi_heads.batch_size_per_image=8",
+    "model.roi_heads.mask_head.conv_dims=[32]",
+]
+BOX_HEAD = [
+    "model.roi_heads.box_head.fc_dims=[32]",
+    "model.roi_heads.box_predictor.input_shape.channels=32",
 ]
 # What makes each small enough to run here; its structure stays.
 SMALL = {
     "mask_rcnn/mask_rcnn_convnext_tiny_fpn_3x.py": [
-        *(*RCNN, "model.backbone.bottom_up.model_name=test_convnext"),
+        *(*RCNN, *BOX_HEAD, "model.backbone.bottom_up.model_name=test_convnext"),
     ],
-    "mask_rcnn/demo_shapes.py": RCNN,
+    "mask_rcnn/demo_shapes.py": [*RCNN, *BOX_HEAD],
     "cascade_rcnn/cascade_rcnn_swin_tiny_fpn_3x.py": [
         *(*RCNN, "+model.backbone.bottom_up.embed_dim=24"),
         *("+model.backbone.bottom_up.depths=[1,1,1,1]",),
@@ -41,7 +46,8 @@ SMALL = {
         "model.head.conv_dims=[256]",
     ],
     "vitdet/mask_rcnn_vit_base_100ep.py": [
-        *(*RCNN, "model.backbone.net.model_name=test_vit", "model.backbone.square_pad=96"),
+        *(*RCNN, *BOX_HEAD, "model.roi_heads.box_head.conv_dims=[32]"),
+        *("model.backbone.net.model_name=test_vit", "model.backbone.square_pad=96"),
     ],
 }
 

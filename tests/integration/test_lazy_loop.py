@@ -22,7 +22,10 @@ from tests.reference.clean_logging import restored_loggers
 STEPS = 3
 DETECTORS = {
     "mask_rcnn/demo_shapes.py": (
-        [*RCNN, "model.backbone.bottom_up.weights=null"],
+        [
+            *(*RCNN, "model.backbone.bottom_up.weights=null"),
+            "model.backbone.bottom_up.model_name=resnet18",
+        ],
         {"bbox", "segm"},
     ),
     "dino/demo_shapes.py": (

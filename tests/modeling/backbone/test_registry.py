@@ -92,7 +92,7 @@ def test_add_backbone_config__keys_take_what_the_wrappers_take(tmp_path):
 
 
 def test_add_backbone_config__of_a_lazy_config():
-    with pytest.raises(TypeError, match="expects a config of detectron2's get_cfg.., got dict: a"):
+    with pytest.raises(TypeError, match=r"config of detectron2.s get_cfg\(\), got dict: a lazy"):
         add_backbone_config({"MODEL": {}})
 
 
