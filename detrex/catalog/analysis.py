@@ -17,7 +17,7 @@ from detrex.errors import BackboneError
 from detrex.modeling.backbone.features.coverage import Size, round_up
 from detrex.modeling.backbone.inspection.meta_run import meta_twin
 from detrex.modeling.backbone.training.norms import norm_kind
-from detrex.modeling.backbone.wrapper.wrapper_backbone import WrappedBackbone
+from detrex.modeling.backbone.wrapper.wrapper_backbone import WrapperBackbone
 
 OUT_STRIDES = (8, 16, 32)
 TRAINING_SIZE: Size = (800, 1333)
@@ -45,9 +45,9 @@ def survey(name: str, library: str) -> dict[str, Any]:
     start = time.perf_counter()
     row: dict[str, Any] = {"name": name, "library": library, "ok": False, "reason": ""}
     try:
-        backbone = build_to_look(name, library, out_strides=OUT_STRIDES)
+        backbone = build_on_meta(name, library, out_strides=OUT_STRIDES)
         row |= describe(backbone)
-        row["reason"] = untrue_levels(backbone, TRAINING_SIZE)
+        row["reason"] = wrong_levels(backbone, TRAINING_SIZE)
         row["ok"] = not row["reason"]
     except Exception as error:  # one architecture's failure is its row, not the end of the survey
         row["reason"] = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
@@ -55,7 +55,7 @@ def survey(name: str, library: str) -> dict[str, Any]:
     return row
 
 
-def build_to_look(name: str, library: str, **keywords: Any) -> WrappedBackbone:
+def build_on_meta(name: str, library: str, **keywords: Any) -> WrapperBackbone:
     """Build a backbone without weights, and without memory for them where that is possible.
 
     Args:
@@ -81,11 +81,11 @@ def build_to_look(name: str, library: str, **keywords: Any) -> WrappedBackbone:
         return Wrapper(name, **keywords).eval().to("meta")
 
 
-def describe(backbone: WrappedBackbone) -> dict[str, Any]:
+def describe(backbone: WrapperBackbone) -> dict[str, Any]:
     """Write down what a backbone's network is.
 
     Args:
-        backbone: as from `build_to_look`.
+        backbone: as from `build_on_meta`.
 
     Returns:
         Plain values: see `survey`.
@@ -94,7 +94,7 @@ def describe(backbone: WrappedBackbone) -> dict[str, Any]:
     offered = backbone.offered
     last = {feature.stride: feature for feature in offered}
     strides = sorted(last)
-    rule = backbone.input_rule
+    rule = backbone.input_size
     return {
         "strides": strides,
         "channels": [last[stride].channels for stride in strides],
@@ -107,7 +107,7 @@ def describe(backbone: WrappedBackbone) -> dict[str, Any]:
         "tile": list(rule.tile) if rule.tile else None,
         "keywords": dict(rule.keywords),
         "levels": {f.name: f.channels for f in backbone.features},
-        "made": {f.name: f.made for f in backbone.features if f.made},
+        "made": {f.name: f.derivation for f in backbone.features if f.derivation},
         "mean": list(backbone.preprocess.pixel_mean),
         "std": list(backbone.preprocess.pixel_std),
     }
@@ -128,21 +128,21 @@ def kind_of(strides: Sequence[int]) -> str:
     return "pyramid" if set(OUT_STRIDES) <= set(strides) else "partial"
 
 
-def count_tiles(backbone: WrappedBackbone, image_size: Size) -> int:
+def count_tiles(backbone: WrapperBackbone, image_size: Size) -> int:
     """Count the pieces in which the network sees an image; 1 where it takes it whole."""
     fitted = backbone.fitted_size(image_size)
-    tile = backbone.input_rule.tile or fitted
+    tile = backbone.input_size.tile or fitted
     return math.prod(whole // part for whole, part in zip(fitted, tile, strict=True))
 
 
-def multiply_adds_for(backbone: WrappedBackbone, image_size: Size) -> int:
+def multiply_adds_for(backbone: WrapperBackbone, image_size: Size) -> int:
     """Count the multiply-adds of a backbone's network for an image of any size, in its tiles.
 
     Args:
-        backbone: as from `build_to_look`.
+        backbone: as from `build_on_meta`.
         image_size: height and width in pixels, before padding.
     """
-    size = backbone.input_rule.tile or backbone.fitted_size(image_size)
+    size = backbone.input_size.tile or backbone.fitted_size(image_size)
     return count_tiles(backbone, image_size) * multiply_adds(backbone.network, size)
 
 
@@ -164,7 +164,7 @@ def multiply_adds(network: nn.Module, size: Size, in_channels: int = 3) -> int:
     return counter.get_total_flops() // 2
 
 
-def untrue_levels(backbone: WrappedBackbone, image_size: Size, in_channels: int = 3) -> str:
+def wrong_levels(backbone: WrapperBackbone, image_size: Size, in_channels: int = 3) -> str:
     """Hold the levels that come out against those that are published.
 
     Args:

@@ -52,12 +52,12 @@ def describe(entry: Entry, size: tuple[int, int]) -> dict[str, Any]:
     """
     from detrex.catalog.analysis import (
         OUT_STRIDES,
-        build_to_look,
+        build_on_meta,
         count_tiles,
         multiply_adds_for,
     )
 
-    backbone = build_to_look(entry.name, entry.library, out_strides=OUT_STRIDES)
+    backbone = build_on_meta(entry.name, entry.library, out_strides=OUT_STRIDES)
     named = list(backbone.network.named_parameters())
     frozen = {
         freeze_at: sum(p.numel() for name, p in named if stage.holds(name) or not p.requires_grad)
@@ -86,14 +86,14 @@ def describe(entry: Entry, size: tuple[int, int]) -> dict[str, Any]:
                 "source": feature.source,
                 "channels": feature.channels,
                 "stride": feature.stride,
-                "made": feature.made,
+                "made": feature.derivation,
             }
             for feature in backbone.features
         ],
         "size": list(size),
         "fitted_size": list(backbone.fitted_size(size)),
         "tiles": count_tiles(backbone, size),
-        "input_rule": str(backbone.input_rule),
+        "input_rule": str(backbone.input_size),
         "padding_constraints": backbone.padding_constraints,
         "gflops": round(multiply_adds_for(backbone, size) / 1e9, 2),
         "frozen_params": frozen,

@@ -173,19 +173,20 @@ def _look_at_backbone(backbone: nn.Module, seen: DryRun) -> None:
     features = {f.name: f for f in getattr(backbone, "features", ())}
     height, width = seen.size
     for name, shape in shapes.items():
-        made = features.get(name)
-        source = f"  from {made.source}{', ' + made.made if made.made else ''}" if made else ""
+        info = features.get(name)
+        derivation = f", {info.derivation}" if info and info.derivation else ""
+        source = f"  from {info.source}{derivation}" if info else ""
         stride = shape.stride or 1
         cells = f"{-(-height // stride)} x {-(-width // stride)}"
         seen.levels.append(
             f"{name:<6} {shape.channels:>5} channels  stride {stride:<3} {cells:>9} cells{source}"
         )
-    rule = getattr(backbone, "input_rule", None)
+    rule = getattr(backbone, "input_size", None)
     if rule is not None:
         seen.levels.append(str(rule))
     frozen = getattr(backbone, "frozen_modules", ())
     listed = ", ".join(frozen[:4]) + (f" and {len(frozen) - 4} more" if len(frozen) > 4 else "")
-    seen.frozen = getattr(backbone, "frozen_table", "") or f"frozen modules: {listed or 'none'}"
+    seen.frozen = getattr(backbone, "parameter_table", "") or f"frozen modules: {listed or 'none'}"
 
 
 def _run(detector: nn.Module, seen: DryRun) -> None:

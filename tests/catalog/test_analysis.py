@@ -6,14 +6,14 @@ import torch
 from torch import nn
 
 from detrex.catalog.analysis import (
-    build_to_look,
+    build_on_meta,
     kind_of,
     multiply_adds,
     survey,
-    untrue_levels,
+    wrong_levels,
 )
 from detrex.errors import BackboneError
-from detrex.modeling.backbone.features.input_size import InputRule
+from detrex.modeling.backbone.features.input_size import InputSize
 
 
 def test_survey__row_of_a_pyramid():
@@ -52,9 +52,9 @@ def test_survey__library():
         survey("resnet50", "keras")
 
 
-def test_build_to_look__raises_what_the_wrapper_says():
+def test_build_on_meta__raises_what_the_wrapper_says():
     with pytest.raises(BackboneError, match="no classifier named"):
-        build_to_look("resnet5O", "torchvision", out_strides=(8,))
+        build_on_meta("resnet5O", "torchvision", out_strides=(8,))
 
 
 def test_multiply_adds__of_one_convolution():
@@ -68,25 +68,25 @@ def test_kind_of():
     assert kind_of([2, 4, 8, 16, 32]) == "pyramid"
 
 
-def test_untrue_levels__is_told():
-    backbone = build_to_look("test_resnet", "timm", out_strides=(8, 16))
-    assert untrue_levels(backbone, (37, 53)) == ""
+def test_wrong_levels__is_told():
+    backbone = build_on_meta("test_resnet", "timm", out_strides=(8, 16))
+    assert wrong_levels(backbone, (37, 53)) == ""
     truth = backbone.features
     backbone.features = type(truth)(truth.features[::-1])
     assert (
-        untrue_levels(backbone, (64, 64))
+        wrong_levels(backbone, (64, 64))
         == "gives ['res3', 'res4'] where ['res4', 'res3'] are published"
     )
     wrong = [type(f)(f.name, f.source, f.channels, 2 * f.stride) for f in truth]
     backbone.features = type(truth)(tuple(wrong))
-    assert "cells are published" in untrue_levels(backbone, (64, 64))
+    assert "cells are published" in wrong_levels(backbone, (64, 64))
 
 
-def test_untrue_levels__a_cell_that_is_missing():
-    backbone = build_to_look("inception_v3", "timm", out_strides=(8,))
-    assert untrue_levels(backbone, (800, 1333)) == ""
-    backbone.input_rule = InputRule()
-    assert "res3 is (1, 288, 97, 164) where 288 channels of 100 x 167" in untrue_levels(
+def test_wrong_levels__a_cell_that_is_missing():
+    backbone = build_on_meta("inception_v3", "timm", out_strides=(8,))
+    assert wrong_levels(backbone, (800, 1333)) == ""
+    backbone.input_size = InputSize()
+    assert "res3 is (1, 288, 97, 164) where 288 channels of 100 x 167" in wrong_levels(
         backbone, (800, 1333)
     )
     assert isinstance(backbone.network, nn.Module)

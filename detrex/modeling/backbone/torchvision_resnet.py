@@ -19,7 +19,7 @@ from .torchvision_backbone.input_channels import set_input_channels
 from .torchvision_backbone.weights import first_weights
 from .training.freezing import KeepsFrozen
 from .weights.pretrained import load_network_weights
-from .wrapper.arguments import chosen_weights
+from .wrapper.arguments import one_way_to_weights
 
 __all__ = ["FrozenBatchNorm2d", "TorchvisionResNet"]
 
@@ -81,7 +81,7 @@ class TorchvisionResNet(KeepsFrozen, Backbone):
             raise BackboneError(
                 f"{name} has basic blocks, which cannot be dilated: use dilation=False or resnet50."
             )
-        source = chosen_weights(pretrained=pretrained, weights=weights)
+        source = one_way_to_weights(pretrained=pretrained, weights=weights)
         network = build_classifier(
             name,
             norm_layer=FrozenBatchNorm2d,

@@ -10,7 +10,7 @@ import timm
 import torch
 import torchvision
 
-from detrex.catalog.analysis import build_to_look, untrue_levels
+from detrex.catalog.analysis import build_on_meta, wrong_levels
 from detrex.catalog.table import packaged_file, read_catalog
 
 COUNT = 60
@@ -36,8 +36,8 @@ def smallest_of_each_family():
 @pytest.mark.parametrize(("name", "library"), smallest_of_each_family())
 def test_survey__gives_true_levels_of_any_size(name, library, caplog):
     caplog.set_level(logging.ERROR)
-    backbone = build_to_look(name, library, out_strides=(8, 16, 32))
-    assert untrue_levels(backbone, (800, 1333)) == ""
+    backbone = build_on_meta(name, library, out_strides=(8, 16, 32))
+    assert wrong_levels(backbone, (800, 1333)) == ""
     assert backbone.features.names == ["res3", "res4", "res5"]
     for size in SIZES:
         with torch.no_grad():

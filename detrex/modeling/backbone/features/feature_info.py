@@ -1,6 +1,6 @@
 """What a network offers: the table of its features, and how each becomes an NCHW map.
 
-A wrapper looks at its network once, writes a `FeatureTable`, and everything else (output names,
+A wrapper looks at its network once, writes a `FeatureMaps`, and everything else (output names,
 ``output_shape()``, the order of the output dict, layouts) reads that table.
 """
 
@@ -17,7 +17,7 @@ Layout = Literal["NCHW", "NHWC", "NLC"]
 
 
 @dataclass(frozen=True)
-class Feature:
+class FeatureInfo:
     """One feature of a network.
 
     Attributes:
@@ -27,7 +27,7 @@ class Feature:
         stride: pixels of the input per pixel of the map.
         layout: axes of the tensor that the network gives.
         prefix_tokens: class and register tokens before those of the image, layout ``"NLC"`` only.
-        made: what is done to the network's map to make this one, empty where nothing is.
+        derivation: what is done to the network's map to make this one, empty where nothing is.
     """
 
     name: str
@@ -36,10 +36,14 @@ class Feature:
     stride: int
     layout: Layout = "NCHW"
     prefix_tokens: int = 0
-    made: str = ""
+    derivation: str = ""
 
     def __str__(self) -> str:
-        facts = [f"{self.channels} channels", f"stride {self.stride}", *filter(None, [self.made])]
+        facts = [
+            f"{self.channels} channels",
+            f"stride {self.stride}",
+            *filter(None, [self.derivation]),
+        ]
         return f"{self.name} = {self.source!r} ({', '.join(facts)})"
 
     def to_map(self, raw: torch.Tensor, image_size: Sequence[int]) -> torch.Tensor:
@@ -71,12 +75,12 @@ class Feature:
 
 
 @dataclass(frozen=True)
-class FeatureTable:
+class FeatureMaps:
     """The features that a backbone gives, in the order of its output dict."""
 
-    features: tuple[Feature, ...]
+    features: tuple[FeatureInfo, ...]
 
-    def __iter__(self) -> Iterator[Feature]:
+    def __iter__(self) -> Iterator[FeatureInfo]:
         return iter(self.features)
 
     def __str__(self) -> str:

@@ -10,7 +10,7 @@ from torch import nn
 from detrex.errors import BackboneError
 from detrex.layers import LayerNorm
 
-from .feature_info import FeatureTable
+from .feature_info import FeatureMaps
 from .output_levels import Level
 
 
@@ -39,22 +39,22 @@ class FeaturePyramid(nn.Module):
                 f"out_channels must be a positive integer or None, got {out_channels!r}."
             )
         self.channels = {
-            level.name: out_channels if out_channels and level.learned else level.tap.channels
+            level.name: out_channels if out_channels and level.learned else level.source.channels
             for level in levels
         }
         self.blocks = nn.ModuleDict(
             {
                 _block_name(level.stride): _level_block(
-                    level.tap.channels, self.channels[level.name], level.doublings
+                    level.source.channels, self.channels[level.name], level.log2_scale
                 )
                 for level in made
             }
         )
 
     @property
-    def table(self) -> FeatureTable:
+    def table(self) -> FeatureMaps:
         """The levels as rows, in order."""
-        return FeatureTable(
+        return FeatureMaps(
             tuple(level.published(self.channels[level.name]) for level in self.levels)
         )
 
@@ -64,7 +64,7 @@ class FeaturePyramid(nn.Module):
         """Make the levels.
 
         Args:
-            maps: the network's maps ``(N, C, h, w)`` by the name of the tap.
+            maps: the network's maps ``(N, C, h, w)`` by the name of the source.
             strides: exact vertical and horizontal stride of each map in pixels.
 
         Returns:
@@ -72,8 +72,8 @@ class FeaturePyramid(nn.Module):
         """
         outputs = {}
         for level in self.levels:
-            target = level.resampled_stride or level.tap.stride
-            level_map = _resample(maps[level.tap.name], strides[level.tap.name], target)
+            target = level.resampled_stride or level.source.stride
+            level_map = _resample(maps[level.source.name], strides[level.source.name], target)
             if level.learned:
                 level_map = self.blocks[_block_name(level.stride)](level_map)
             outputs[level.name] = level_map
@@ -95,16 +95,16 @@ def _resample(level_map: torch.Tensor, strides: Sequence[float], target: int) ->
     )
 
 
-def _level_block(in_channels: int, out_channels: int, doublings: int) -> nn.Sequential:
+def _level_block(in_channels: int, out_channels: int, log2_scale: int) -> nn.Sequential:
     """Learned layers of one level: up or down by powers of two, then 1x1 and 3x3 convolutions."""
     layers: list[nn.Module] = []
     width = in_channels
-    for step in range(doublings):
+    for step in range(log2_scale):
         if step:
             layers += [LayerNorm(width, channel_last=False), nn.GELU()]
         layers.append(nn.ConvTranspose2d(width, max(width // 2, 1), kernel_size=2, stride=2))
         width = max(width // 2, 1)
-    for _ in range(-doublings):
+    for _ in range(-log2_scale):
         layers.append(nn.MaxPool2d(kernel_size=2, stride=2, ceil_mode=True))
     layers += [
         nn.Conv2d(width, out_channels, kernel_size=1, bias=False),

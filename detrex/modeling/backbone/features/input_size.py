@@ -24,7 +24,7 @@ from .coverage import Coverage, Size, round_up
 
 
 @dataclass(frozen=True)
-class InputRule:
+class InputSize:
     """What is done to an image so that a network takes it.
 
     Attributes:

@@ -16,8 +16,8 @@ from collections.abc import Collection, Iterable, Sequence
 
 from detrex.errors import BackboneError, did_you_mean
 
-from .feature_info import Feature
-from .input_size import InputRule
+from .feature_info import FeatureInfo
+from .input_size import InputSize
 
 MADE_STRIDES = (4, 8, 16, 32)
 """Strides that are made where a network lacks them."""
@@ -33,17 +33,17 @@ class Level:
     Attributes:
         name: ``res{log2 stride}``.
         stride: pixels of the input per cell.
-        tap: the network's map that it is made from.
+        source: the network's map that it is made from.
         resampled_stride: stride to which that map is resampled first, or None.
-        doublings: how often its sides are then doubled by learned layers; halved where negative.
+        log2_scale: how often its sides are then doubled by learned layers; halved where negative.
         learned: whether it passes learned layers at all.
     """
 
     name: str
     stride: int
-    tap: Feature
+    source: FeatureInfo
     resampled_stride: int | None = None
-    doublings: int = 0
+    log2_scale: int = 0
     learned: bool = False
 
     @property
@@ -51,15 +51,18 @@ class Level:
         """Whether the level is the network's map itself."""
         return self.resampled_stride is None and not self.learned
 
-    def published(self, channels: int) -> Feature:
+    def published(self, channels: int) -> FeatureInfo:
         """Describe the level as a row of the feature table."""
         steps = []
         if self.resampled_stride is not None:
             steps.append(f"resampled to stride {self.resampled_stride}")
         if self.learned:
-            scale = f"x{2**self.doublings}" if self.doublings >= 0 else f"x1/{2**-self.doublings}"
+            power = 2 ** abs(self.log2_scale)
+            scale = f"x{power}" if self.log2_scale >= 0 else f"x1/{power}"
             steps.append(f"learned pyramid level {scale}")
-        return Feature(self.name, self.tap.source, channels, self.stride, made=", ".join(steps))
+        return FeatureInfo(
+            self.name, self.source.source, channels, self.stride, derivation=", ".join(steps)
+        )
 
 
 def level_name(stride: int) -> str:
@@ -179,66 +182,66 @@ def _strides_by_name(strides: Iterable[int]) -> dict[str, int]:
 
 
 def plan_levels(
-    out_strides: Sequence[int], taps: Sequence[Feature], one_each: bool = False
+    out_strides: Sequence[int], features: Sequence[FeatureInfo], one_each: bool = False
 ) -> list[Level]:
     """Decide how each level comes from a network's maps.
 
     Args:
         out_strides: strides as `check_out_strides` gave them.
-        taps: the network's maps in the order in which it computes them; of several with one stride
-            the last is taken.
-        one_each: take for each level the tap at its place, which the user has chosen.
+        features: the network's maps in the order in which it computes them; of several with one
+            stride the last is taken.
+        one_each: take for each level the feature at its place, which the user has chosen.
 
     Returns:
         The levels, in the order of `out_strides`.
     """
-    strides = {tap.stride for tap in taps}
+    strides = {feature.stride for feature in features}
     is_plain = len(strides) == 1
     levels = []
     for place, stride in enumerate(out_strides):
         nearest = min(strides, key=lambda s, wanted=stride: (abs(math.log2(s / wanted)), s))  # type: ignore[misc]
-        tap = taps[place] if one_each else [t for t in taps if t.stride == nearest][-1]
-        if tap.stride == stride and not is_plain:
-            levels.append(Level(level_name(stride), stride, tap))
+        feature = features[place] if one_each else [t for t in features if t.stride == nearest][-1]
+        if feature.stride == stride and not is_plain:
+            levels.append(Level(level_name(stride), stride, feature))
             continue
-        doublings = math.ceil(math.log2(tap.stride / stride) - _NEAREST)
-        between = round(stride * 2.0**doublings)
-        resampled = None if between == tap.stride else between
-        learned = is_plain or doublings != 0
-        levels.append(Level(level_name(stride), stride, tap, resampled, doublings, learned))
+        log2_scale = math.ceil(math.log2(feature.stride / stride) - _NEAREST)
+        between = round(stride * 2.0**log2_scale)
+        resampled = None if between == feature.stride else between
+        learned = is_plain or log2_scale != 0
+        levels.append(Level(level_name(stride), stride, feature, resampled, log2_scale, learned))
     return levels
 
 
-def taps_and_levels(
-    levels: Sequence[Level], input_rule: InputRule
-) -> tuple[list[Feature], list[Level] | None]:
+def maps_and_levels(
+    levels: Sequence[Level], input_size: InputSize
+) -> tuple[list[FeatureInfo], list[Level] | None]:
     """Tell which maps of the network are needed, and whether anything is to be made of them.
 
     Args:
         levels: as `plan_levels` gave them.
-        input_rule: what the network needs of image sizes; maps of tiles are joined, and resampled
+        input_size: what the network needs of image sizes; maps of tiles are joined, and resampled
             where their cells do not fill the tile.
 
     Returns:
         The maps and the levels; without levels the maps carry the levels' names and are the outputs
         themselves.
     """
-    if input_rule.tile is None and all(level.is_direct for level in levels):
-        return [dataclasses.replace(lv.tap, name=lv.name) for lv in levels], None
-    return list({level.tap.name: level.tap for level in levels}.values()), list(levels)
+    if input_size.tile is None and all(level.is_direct for level in levels):
+        return [dataclasses.replace(lv.source, name=lv.name) for lv in levels], None
+    return list({level.source.name: level.source for level in levels}.values()), list(levels)
 
 
-def whole_cells(input_rule: InputRule, levels: Sequence[Level]) -> InputRule:
+def padded_to_strides(input_size: InputSize, levels: Sequence[Level]) -> InputSize:
     """Let images hold whole cells of the maps that are resampled, so that no border is lost.
 
     Args:
-        input_rule: what the network needs of image sizes.
+        input_size: what the network needs of image sizes.
         levels: what is made of its maps.
 
     Returns:
         A rule that holds for both.
     """
-    resampled = [level.tap.stride for level in levels if level.resampled_stride is not None]
-    if input_rule.tile is not None:
-        return input_rule
-    return dataclasses.replace(input_rule, multiple=math.lcm(input_rule.multiple, *resampled))
+    resampled = [level.source.stride for level in levels if level.resampled_stride is not None]
+    if input_size.tile is not None:
+        return input_size
+    return dataclasses.replace(input_size, multiple=math.lcm(input_size.multiple, *resampled))

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from .feature_shapes import map_layout, map_size
-from .meta_run import Look
+from .meta_run import MetaRun
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,11 @@ class Call:
     level: int | None
 
 
-def record_calls(look: Look) -> dict[str, Call]:
+def record_calls(meta_run: MetaRun) -> dict[str, Call]:
     """Run the twin once and write down the first call of each module.
 
     Args:
-        look: a twin of the network and an image that it takes.
+        meta_run: a twin of the network and an image that it takes.
 
     Returns:
         Names of modules, the root being ``""``, to their calls.
@@ -45,14 +45,16 @@ def record_calls(look: Look) -> dict[str, Call]:
 
         def after(_module: nn.Module, _inputs: Any, output: Any) -> None:
             if name not in calls:
-                level = _level(output, look.image_size)
+                level = _level(output, meta_run.image_size)
                 calls[name] = Call(entered[name], next(clock), level)
 
         return [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
 
-    handles = [h for name, module in look.twin.named_modules() if name for h in watch(name, module)]
+    handles = [
+        h for name, module in meta_run.twin.named_modules() if name for h in watch(name, module)
+    ]
     with torch.no_grad():
-        look.twin(look.image)
+        meta_run.twin(meta_run.image)
     for handle in handles:
         handle.remove()
     calls[""] = Call(-1, next(clock), None)

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from detrex.errors import BackboneError
-from detrex.modeling.backbone.features.feature_info import Feature, Layout
+from detrex.modeling.backbone.features.feature_info import FeatureInfo, Layout
 
 MAX_PREFIX_TOKENS = 16
 """The most class and register tokens that may stand before the tokens of the image."""
@@ -15,7 +15,7 @@ def describe_feature(
     source: str,
     shapes: Sequence[Sequence[int]],
     image_sizes: Sequence[tuple[int, int]],
-) -> Feature:
+) -> FeatureInfo:
     """Find layout, channels and stride of a feature from its shapes.
 
     Args:
@@ -33,7 +33,7 @@ def describe_feature(
     shape, image_size = shapes[0], image_sizes[0]
     if len(shape) == 3:
         stride, prefix = _token_grid(name, source, shape, image_size)
-        return Feature(name, source, shape[2], stride, "NLC", prefix)
+        return FeatureInfo(name, source, shape[2], stride, "NLC", prefix)
     if len(shape) != 4:
         raise BackboneError(
             f"node {source!r} gives a tensor of shape {tuple(shape)}, which is no feature map: "
@@ -47,7 +47,7 @@ def describe_feature(
             f"node {source!r} gives a tensor of shape {tuple(shape)} whatever the size of the "
             "image, which is no feature map: choose a node before the pooling."
         )
-    return Feature(name, source, shape[1 if layout == "NCHW" else 3], map_stride, layout)
+    return FeatureInfo(name, source, shape[1 if layout == "NCHW" else 3], map_stride, layout)
 
 
 def map_layout(shape: Sequence[int], image_size: Sequence[int]) -> Layout:

@@ -8,7 +8,7 @@ from typing import Any
 
 from detrex.errors import BackboneError
 from detrex.modeling.backbone.features.coverage import Coverage, Size, round_up
-from detrex.modeling.backbone.features.input_size import InputRule
+from detrex.modeling.backbone.features.input_size import InputSize
 
 from .meta_run import SizeRefusedError, tried
 
@@ -26,12 +26,12 @@ _LEAST_SIDES = (1, 8, 16, 32, 64, 128, 224, 256)
 _GROWTH_TOLERANCE = 1.5
 
 
-def find_input_rule(
+def search_input_size(
     who: str,
     variants: Iterable[tuple[Mapping[str, Any], Run]],
     native: Size,
     strides: Sequence[int],
-) -> InputRule:
+) -> InputSize:
     """Find the mildest rule under which a network takes images of any size.
 
     Args:
@@ -58,7 +58,7 @@ def find_input_rule(
             for multiple in dict.fromkeys(multiples):
                 refusal = _refusal(who, multiple, run, strides)
                 if refusal is None:
-                    return InputRule(multiple, keywords=dict(keywords))
+                    return InputSize(multiple, keywords=dict(keywords))
                 refusals.append(refusal)
     reasons = []
     for keywords, run in variants:
@@ -68,7 +68,7 @@ def find_input_rule(
             reasons.append(str(error))
         else:
             _warn_of_tiles(who, native, refusals[0])
-            return InputRule(tile=native, keywords=dict(keywords))
+            return InputSize(tile=native, keywords=dict(keywords))
     raise BackboneError(
         f"{who} could not be run on an image of any size, its own {native[0]} x {native[1]} "
         f"included ({reasons[0]}): choose another network, or give the keywords that it needs."
@@ -103,7 +103,7 @@ def _refusal(who: str, multiple: int, run: Run, strides: Sequence[int]) -> str |
 
 
 def _grows(big: int, little: int, large: int, small: int, stride: int) -> bool:
-    """Whether cells follow the sides of two images, and look at no more than is there."""
+    """Whether cells follow the sides of two images, and see no more than is there."""
     follows = abs((big - little) - (large - small) / stride) <= _GROWTH_TOLERANCE
     return follows and big <= -(-large // stride) and little <= -(-small // stride)
 

@@ -1,6 +1,6 @@
-"""A look at a network without data: a twin on the ``meta`` device, its outputs, its unused parts.
+"""A run of a network without data: a copy on the ``meta`` device, its outputs, its unused parts.
 
-The twin shares the modules' code but none of their memory, so looking costs no weights and changes
+The copy shares the modules' code but none of their memory, so a run costs no weights and changes
 nothing in the network, its mode, or the random state.
 """
 
@@ -77,7 +77,7 @@ def lacks_values(error: Exception) -> bool:
 
 
 @dataclass(frozen=True)
-class Look:
+class MetaRun:
     """What was seen of a network.
 
     Attributes:
@@ -114,18 +114,18 @@ def meta_twin(network: nn.Module) -> nn.Module:
     return copy.deepcopy(network, memo)
 
 
-def look_at(
+def run_on_meta(
     network: nn.Module,
     image_sizes: Iterable[tuple[int, int]],
     in_channels: int = 3,
     run: Callable[[nn.Module, torch.Tensor], Any] | None = None,
-) -> Look:
+) -> MetaRun:
     """Run a copy of a network on an empty image of the first size that it takes.
 
     The few networks whose forward reads values, which ``meta`` tensors lack, are run on zeros.
 
     Args:
-        network: the network to look at; it is not changed.
+        network: the network; it is not changed.
         image_sizes: heights and widths to try, in this order.
         in_channels: channels of the image.
         run: how to call the network with an image; default ``network(image)``.
@@ -153,7 +153,7 @@ def look_at(
                 reasons[size] = f"{type(error).__name__} ({str(error).partition(chr(10))[0][:200]})"
                 is_refused &= is_refusal(error) or (device == "meta" and lacks_values(error))
             else:
-                return Look(twin, image, outputs)
+                return MetaRun(twin, image, outputs)
         if _is_meta(network):
             break
     raise (SizeRefusedError if is_refused else BackboneError)(

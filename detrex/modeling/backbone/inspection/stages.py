@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from torch import nn
 
 from .call_order import Call, record_calls
-from .meta_run import Look
+from .meta_run import MetaRun
 
 MAX_FREEZE_AT = 5
 
 
 @dataclass(frozen=True)
-class FreezePlan:
+class Stage:
     """What to freeze of a network.
 
     Attributes:
@@ -57,23 +57,23 @@ class FreezePlan:
         return present
 
 
-def plan_stages(look: Look) -> list[FreezePlan]:
+def find_stages(meta_run: MetaRun) -> list[Stage]:
     """Find the stages of a network by one run of it.
 
     Args:
-        look: a twin of the network and an image that it takes.
+        meta_run: a twin of the network and an image that it takes.
 
     Returns:
         What is frozen by a ``freeze_at`` of 1 to 5; each holds those before it.
     """
-    calls = record_calls(look)
+    calls = record_calls(meta_run)
     plans = []
     for freeze_at in range(1, MAX_FREEZE_AT + 1):
         modules: list[str] = []
         parameters: list[str] = []
-        end = _end_of_stage(look.twin, calls, freeze_at)
-        _collect(look.twin, "", calls, end, modules, parameters)
-        plans.append(FreezePlan(tuple(modules), tuple(parameters)))
+        end = _end_of_stage(meta_run.twin, calls, freeze_at)
+        _collect(meta_run.twin, "", calls, end, modules, parameters)
+        plans.append(Stage(tuple(modules), tuple(parameters)))
     return plans
 
 

@@ -10,8 +10,8 @@ from torch import nn
 from detrex.modeling.backbone.features.output_levels import (
     requested_strides,
 )
-from detrex.modeling.backbone.inspection.meta_run import look_at, unused_parameters
-from detrex.modeling.backbone.inspection.stages import plan_stages
+from detrex.modeling.backbone.inspection.meta_run import run_on_meta, unused_parameters
+from detrex.modeling.backbone.inspection.stages import find_stages
 from detrex.modeling.backbone.preprocess import Preprocess
 from detrex.modeling.backbone.training.activation_checkpointing import checkpoint_network
 from detrex.modeling.backbone.training.freezing import check_freeze_at
@@ -19,22 +19,22 @@ from detrex.modeling.backbone.training.norms import chosen_norm
 from detrex.modeling.backbone.wrapper.arguments import (
     check_in_channels,
     check_switches,
-    chosen_weights,
+    one_way_to_weights,
 )
-from detrex.modeling.backbone.wrapper.wrapper_backbone import WrappedBackbone
+from detrex.modeling.backbone.wrapper.wrapper_backbone import WrapperBackbone
 
 from .builder import check_name, create_network
 from .outputs import DEFAULT_OUT_INDICES, select_outputs
 from .spec import native_norm, network_facts
 
 
-class TimmBackbone(WrappedBackbone):
+class TimmBackbone(WrapperBackbone):
     """A network of timm as a detectron2 backbone, tapped at strides or at feature indices.
 
     With `out_strides` output ``res{log2 stride}`` has that stride, in any network: maps that it has
     are given untouched, a plain vision transformer becomes a simple feature pyramid, and what a
     network lacks of the strides 4, 8, 16 and 32 is made of its nearest map (see `FeaturePyramid`).
-    Images may have any size; see `InputRule`.
+    Images may have any size; see `InputSize`.
 
     With `out_indices` output ``p{i}`` is timm's feature ``i``, so its stride depends on the
     network: index 1 has stride 4 in a ResNet (whose index 0 is the stem) and 8 in a Swin;
@@ -111,7 +111,7 @@ class TimmBackbone(WrappedBackbone):
         check_freeze_at(freeze_at)
         check_switches(frozen_norm=frozen_norm, grad_checkpointing=grad_checkpointing)
         check_in_channels(in_channels, kwargs)
-        source = chosen_weights(
+        source = one_way_to_weights(
             pretrained=pretrained, checkpoint_path=checkpoint_path, weights=weights
         )
         norm = chosen_norm(norm_layer, frozen_norm, "timm", lambda: native_norm(model_name, kwargs))
@@ -119,25 +119,25 @@ class TimmBackbone(WrappedBackbone):
 
         with norm.naming():
             facts = network_facts(model_name, keywords)
-        self.offered = facts.taps
+        self.offered = facts.features
         out_strides = requested_strides(out_strides, out_features, facts.strides, model_name)
-        taps, levels = select_outputs(model_name, facts, out_strides, out_indices)
-        indices = sorted({int(tap.source) for tap in taps})
-        self._positions = {tap.name: indices.index(int(tap.source)) for tap in taps}
+        features, levels = select_outputs(model_name, facts, out_strides, out_indices)
+        indices = sorted({int(feature.source) for feature in features})
+        self._positions = {feature.name: indices.index(int(feature.source)) for feature in features}
         if out_strides is None:
-            self.out_indices = tuple(int(tap.name[1:]) for tap in taps)
-        keywords |= facts.input_rule.keywords
+            self.out_indices = tuple(int(feature.name[1:]) for feature in features)
+        keywords |= facts.input_size.keywords
         self.timm_model = create_network(model_name, keywords, indices)
         self.preprocess = Preprocess.from_timm(facts.pretrained_cfg, in_channels)
-        rule = facts.rule_for(taps, f"timm's {model_name!r}", out_strides is not None)
-        self._publish(taps, levels, out_channels, rule)
+        rule = facts.rule_for(features, f"timm's {model_name!r}", out_strides is not None)
+        self._publish(features, levels, out_channels, rule)
         built = {"features_only": True, "out_indices": tuple(indices), **keywords}
         self._load_weights(source, "timm", model_name, in_channels, built)
-        norm.convert(self.timm_model, model_name, facts.look_size, in_channels)
-        look = look_at(self.timm_model, [facts.look_size], in_channels)
-        self._freeze(plan_stages(look), freeze_at)
+        norm.convert(self.timm_model, model_name, facts.example_size, in_channels)
+        meta_run = run_on_meta(self.timm_model, [facts.example_size], in_channels)
+        self._freeze(find_stages(meta_run), freeze_at)
         parameters = dict(self.timm_model.named_parameters())
-        for name in unused_parameters(look.twin, look.outputs):
+        for name in unused_parameters(meta_run.twin, meta_run.outputs):
             parameters[name].requires_grad_(False)
         if grad_checkpointing:
             checkpoint_network(self.timm_model, model_name)

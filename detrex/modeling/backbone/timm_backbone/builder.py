@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from detrex.errors import BackboneError, did_you_mean
-from detrex.modeling.backbone.wrapper.library_builder import build_network
+from detrex.modeling.backbone.wrapper.library_builder import build_with
 
 from .weights import tags
 
@@ -90,7 +90,7 @@ def create_network(
     )
     who = f"timm's {name!r}"
     try:
-        return build_network(who, create, keywords, home, _OTHER_KEYWORDS)
+        return build_with(who, create, keywords, home, _OTHER_KEYWORDS)
     except BackboneError as error:
         if not isinstance(error.__cause__, AttributeError) or "feature_info" not in str(error):
             raise

@@ -4,12 +4,12 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 
 from detrex.errors import BackboneError
-from detrex.modeling.backbone.features.feature_info import Feature
+from detrex.modeling.backbone.features.feature_info import FeatureInfo
 from detrex.modeling.backbone.features.output_levels import (
     Level,
     check_out_strides,
+    maps_and_levels,
     plan_levels,
-    taps_and_levels,
 )
 
 from .spec import NetworkFacts
@@ -59,7 +59,7 @@ def select_outputs(
     facts: NetworkFacts,
     out_strides: Sequence[int] | None,
     out_indices: Sequence[int],
-) -> tuple[list[Feature], list[Level] | None]:
+) -> tuple[list[FeatureInfo], list[Level] | None]:
     """Choose the network's maps, and the levels to be made of them where strides are asked for."""
     # Identity tells the default, which adapts, from an equal tuple of the user, which does not.
     is_given = out_indices is not None and out_indices is not DEFAULT_OUT_INDICES
@@ -68,19 +68,21 @@ def select_outputs(
         indices = resolve_indices(given, facts.strides, name)
         pairs = zip(given, indices, strict=True)
         return [
-            dataclasses.replace(facts.tap(i, name), name=f"p{asked}") for asked, i in pairs
+            dataclasses.replace(facts.feature_at(i, name), name=f"p{asked}") for asked, i in pairs
         ], None
-    taps = list(facts.taps)
+    features = list(facts.features)
     if is_given:
-        taps = [facts.tap(i, name) for i in resolve_indices(out_indices, facts.strides, name)]
-    strides = check_out_strides(out_strides, [tap.stride for tap in taps], name)
-    levels = plan_levels(strides, taps, one_each=is_given and len(taps) == len(strides))
-    return taps_and_levels(levels, facts.input_rule)
+        features = [
+            facts.feature_at(i, name) for i in resolve_indices(out_indices, facts.strides, name)
+        ]
+    strides = check_out_strides(out_strides, [feature.stride for feature in features], name)
+    levels = plan_levels(strides, features, one_each=is_given and len(features) == len(strides))
+    return maps_and_levels(levels, facts.input_size)
 
 
 def _default_indices(facts: NetworkFacts) -> tuple[int, ...]:
     """First four indices, or ends of the quarters of a network of one stride."""
-    indices = [int(tap.source) for tap in facts.taps]
+    indices = [int(feature.source) for feature in facts.features]
     if len(set(facts.strides)) == 1 and len(indices) > 4:
         return tuple(indices[len(indices) * quarter // 4 - 1] for quarter in (1, 2, 3, 4))
     return tuple(indices[: len(DEFAULT_OUT_INDICES)])

@@ -10,13 +10,13 @@ from torch import nn
 
 from detrex.errors import BackboneError
 from detrex.modeling.backbone.features.coverage import Coverage, Size, merged
-from detrex.modeling.backbone.features.feature_info import Feature, Layout
-from detrex.modeling.backbone.features.input_size import InputRule
+from detrex.modeling.backbone.features.feature_info import FeatureInfo, Layout
+from detrex.modeling.backbone.features.input_size import InputSize
 from detrex.modeling.backbone.inspection.feature_shapes import map_layout, map_size
 from detrex.modeling.backbone.inspection.input_size_search import (
     Run,
     find_coverage,
-    find_input_rule,
+    search_input_size,
 )
 from detrex.modeling.backbone.inspection.meta_run import SizeRefusedError
 from detrex.modeling.backbone.training.norms import norm_kind
@@ -25,7 +25,7 @@ from .builder import create_network, import_timm
 
 # With it a network resamples its position tables to the image at hand.
 _FREE_SIZE = "dynamic_img_size"
-_LOOK_SIDE = 256
+_EXAMPLE_SIDE = 256
 
 
 @dataclass(frozen=True)
@@ -34,47 +34,50 @@ class NetworkFacts:
 
     Attributes:
         strides: stride in pixels of every feature that timm lists, by its index.
-        taps: the features that can be taken, named and found by their index.
-        input_rule: the images that it takes.
-        coverages: for each of `taps`, the zeros with which it covers images of any size.
-        look_size: height and width in pixels of an image that it takes as it is.
+        features: the features that can be taken, named and found by their index.
+        input_size: the images that it takes.
+        coverages: for each of `features`, the zeros with which it covers images of any size.
+        example_size: height and width in pixels of an image that it takes as it is.
         pretrained_cfg: timm's description of its weights.
     """
 
     strides: tuple[int, ...]
-    taps: tuple[Feature, ...]
-    input_rule: InputRule
+    features: tuple[FeatureInfo, ...]
+    input_size: InputSize
     coverages: tuple[Coverage | None, ...]
-    look_size: Size
+    example_size: Size
     pretrained_cfg: Mapping[str, Any]
 
-    def rule_for(self, taps: Sequence[Feature], who: str, by_stride: bool) -> InputRule:
-        """Give the rule under which some of the taps cover images of any size.
+    def rule_for(self, features: Sequence[FeatureInfo], who: str, by_stride: bool) -> InputSize:
+        """Give the rule under which some of the features cover images of any size.
 
         Args:
-            taps: the features that are taken.
+            features: those that are taken.
             who: name of the network, for the message.
             by_stride: whether they are asked for by stride; else see `Coverage.without_margin`.
 
         Raises:
             BackboneError: one of them never does.
         """
-        needs = {tap.source: need for tap, need in zip(self.taps, self.coverages, strict=True)}
-        names = [tap.name for tap in taps]
-        coverage = merged(who, names, [needs[tap.source] for tap in taps])
+        needs = {
+            feature.source: need
+            for feature, need in zip(self.features, self.coverages, strict=True)
+        }
+        names = [feature.name for feature in features]
+        coverage = merged(who, names, [needs[feature.source] for feature in features])
         coverage = coverage if by_stride else coverage.without_margin
-        return dataclasses.replace(self.input_rule, coverage=coverage)
+        return dataclasses.replace(self.input_size, coverage=coverage)
 
-    def tap(self, index: int, who: str) -> Feature:
+    def feature_at(self, index: int, who: str) -> FeatureInfo:
         """Give the feature of an index.
 
         Raises:
             BackboneError: timm lists it, but cannot take it.
         """
-        for tap in self.taps:
-            if tap.source == index:
-                return tap
-        offered = ", ".join(f"{tap.source} (stride {tap.stride})" for tap in self.taps)
+        for feature in self.features:
+            if feature.source == index:
+                return feature
+        offered = ", ".join(f"{f.source} (stride {f.stride})" for f in self.features)
         raise BackboneError(
             f"timm lists feature {index} of {who} but cannot take it: choose among {offered}."
         )
@@ -95,17 +98,17 @@ def network_facts(name: str, keywords: Mapping[str, Any]) -> NetworkFacts:
         What was seen.
 
     Raises:
-        TypeError, BackboneError: see `create_network` and `find_input_rule`.
+        TypeError, BackboneError: see `create_network` and `search_input_size`.
     """
     key = _key(name, keywords)
     if key is not None and key in _SEEN:
         return _SEEN[key]
     try:
-        facts = _Look(name, keywords, "meta").facts()
+        facts = _Inspector(name, keywords, "meta").facts()
     except BackboneError:  # the few whose forward reads values, which meta tensors lack
         if torch.get_default_device().type == "meta":
             raise
-        facts = _Look(name, keywords, "cpu").facts()
+        facts = _Inspector(name, keywords, "cpu").facts()
     if key is not None:
         _SEEN[key] = facts
     return facts
@@ -145,7 +148,7 @@ def native_norm(name: str, keywords: Mapping[str, Any]) -> str:
         return norm_kind(_created_to_look(name, keywords))
 
 
-class _Look:
+class _Inspector:
     """Builds of one network, each with every feature, run on empty images."""
 
     def __init__(self, name: str, keywords: Mapping[str, Any], device: str) -> None:
@@ -153,9 +156,9 @@ class _Look:
         self.channels = int(keywords.get("in_chans", 3))
         with torch.device(device):
             offered: Any = _created_to_look(name, keywords).feature_info
-        self.all_strides = tuple(int(tap["reduction"]) for tap in offered.info)
+        self.all_strides = tuple(int(feature["reduction"]) for feature in offered.info)
         # TResNet lists a feature that no module gives.
-        self.indices = [i for i, tap in enumerate(offered.info) if tap.get("module") != ""]
+        self.indices = [i for i, feature in enumerate(offered.info) if feature.get("module") != ""]
         self.strides = [self.all_strides[i] for i in self.indices]
         self._built: dict[tuple[str, ...], nn.Module] = {}
         self._layouts: dict[tuple[str, ...], list[Layout]] = {}
@@ -210,21 +213,21 @@ class _Look:
         if _FREE_SIZE not in self.keywords:
             variants.append(({_FREE_SIZE: True}, self.run(_FREE_SIZE)))
         who = f"timm's {self.name!r}"
-        rule = find_input_rule(who, variants, native, self.strides)
-        size = rule.tile or rule.fitted_size([min(side, _LOOK_SIDE) for side in native])
+        rule = search_input_size(who, variants, native, self.strides)
+        size = rule.tile or rule.fitted_size([min(side, _EXAMPLE_SIDE) for side in native])
         further = tuple(rule.keywords)
         coverages: list[Coverage | None] = [Coverage() for _ in self.indices]
         if rule.tile is None:
             coverages = find_coverage(who, self.run(*further), rule.multiple, self.strides)
-        taps = []
+        features = []
         shapes = self.shapes(size, further)
         layouts = self.layouts(further, shapes, size)
         for index, shape, layout in zip(self.indices, shapes, layouts, strict=True):
             channels = int(shape[3] if layout == "NHWC" else shape[1])
             stride = self.all_strides[index]
-            taps.append(Feature(str(index), index, channels, stride, layout))
+            features.append(FeatureInfo(str(index), index, channels, stride, layout))
         strides = self.all_strides
-        return NetworkFacts(strides, tuple(taps), rule, tuple(coverages), size, config)
+        return NetworkFacts(strides, tuple(features), rule, tuple(coverages), size, config)
 
 
 def _created_to_look(name: str, keywords: Mapping[str, Any]) -> nn.Module:

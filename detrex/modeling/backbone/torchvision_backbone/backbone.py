@@ -12,16 +12,16 @@ import torch
 from torch import nn
 
 from detrex.errors import BackboneError
-from detrex.modeling.backbone.features.feature_info import Feature
+from detrex.modeling.backbone.features.feature_info import FeatureInfo
 from detrex.modeling.backbone.features.output_levels import (
     Level,
     check_out_strides,
+    maps_and_levels,
     plan_levels,
     requested_strides,
-    taps_and_levels,
 )
-from detrex.modeling.backbone.inspection.meta_run import look_at
-from detrex.modeling.backbone.inspection.stages import plan_stages
+from detrex.modeling.backbone.inspection.meta_run import run_on_meta
+from detrex.modeling.backbone.inspection.stages import find_stages
 from detrex.modeling.backbone.preprocess import Preprocess
 from detrex.modeling.backbone.training.activation_checkpointing import checkpoint_network
 from detrex.modeling.backbone.training.freezing import check_freeze_at
@@ -31,9 +31,9 @@ from detrex.modeling.backbone.weights.source import WeightsSource
 from detrex.modeling.backbone.wrapper.arguments import (
     check_in_channels,
     check_switches,
-    chosen_weights,
+    one_way_to_weights,
 )
-from detrex.modeling.backbone.wrapper.wrapper_backbone import WrappedBackbone
+from detrex.modeling.backbone.wrapper.wrapper_backbone import WrapperBackbone
 
 from .builder import build_classifier, check_classifier
 from .input_channels import set_input_channels
@@ -49,13 +49,13 @@ from .weights import (
 logger = logging.getLogger(__name__)
 
 
-class TorchvisionBackbone(WrappedBackbone):
+class TorchvisionBackbone(WrapperBackbone):
     """A classifier of torchvision as a detectron2 backbone, cut at strides or at named nodes.
 
     With `out_strides` output ``res{log2 stride}`` has that stride, in any network, as with
     `TimmBackbone`: each is the last map of its stride, and what a network lacks is made. With
     `return_nodes` outputs are named by its values and come in the order in which the network
-    computes them. Images may have any size; see `InputRule`.
+    computes them. Images may have any size; see `InputSize`.
 
     Each output is an NCHW map: NHWC nodes are permuted, tokens laid out on their grid without the
     class token. The network is one copy, ``feature_extractor.*``, with torchvision's names behind
@@ -128,7 +128,7 @@ class TorchvisionBackbone(WrappedBackbone):
         check_freeze_at(freeze_at)
         check_switches(frozen_norm=frozen_norm, grad_checkpointing=grad_checkpointing)
         check_in_channels(in_channels, kwargs)
-        source = chosen_weights(pretrained=pretrained, weights=weights)
+        source = one_way_to_weights(pretrained=pretrained, weights=weights)
         check_classifier(model_name)
         place = None if source is None else _place(model_name, source, pretrained)
         if place is not None:
@@ -147,33 +147,38 @@ class TorchvisionBackbone(WrappedBackbone):
         self.offered = offer.nodes
         strides = [node.stride for node in offer.nodes]
         out_strides = requested_strides(out_strides, out_features, strides, who)
-        taps: Sequence[Feature] = ()
+        features: Sequence[FeatureInfo] = ()
         levels = None
         if out_strides is None:
             nodes = nodes_by_mode(*given)
         else:
-            taps, levels = select_outputs(who, offer, out_strides, given)
-            named = {str(tap.source): tap.name for tap in taps}
+            features, levels = select_outputs(who, offer, out_strides, given)
+            named = {str(feature.source): feature.name for feature in features}
             nodes = (named, named)
         self.feature_extractor = extract(
             model_name, network, nodes, tracer_kwargs, suppress_diff_warnings
         )
         self.register_load_state_dict_pre_hook(_accept_both_copies)
         self.preprocess = Preprocess.from_torchvision(None, in_channels)
-        rule = offer.input_rule
+        rule = offer.input_size
         if out_strides is None:
-            taps = table_of_nodes(self.feature_extractor, rule, nodes, in_channels).features
+            features = table_of_nodes(self.feature_extractor, rule, nodes, in_channels).features
         rule = rule_for_nodes(
-            self.feature_extractor, taps, rule, who, in_channels, by_stride=out_strides is not None
+            self.feature_extractor,
+            features,
+            rule,
+            who,
+            in_channels,
+            by_stride=out_strides is not None,
         )
-        self._publish(taps, levels, out_channels, rule)
+        self._publish(features, levels, out_channels, rule)
         self._load_weights(place, "torchvision", model_name, in_channels)
         if place is not None:
             self._see_to_statistics(model_name, place, in_channels, kwargs)
-        norm.convert(self.feature_extractor, model_name, offer.look_size, in_channels)
+        norm.convert(self.feature_extractor, model_name, offer.example_size, in_channels)
 
-        look = look_at(network, [offer.look_size], in_channels)
-        self._freeze(plan_stages(look), freeze_at)
+        meta_run = run_on_meta(network, [offer.example_size], in_channels)
+        self._freeze(find_stages(meta_run), freeze_at)
         if grad_checkpointing:
             checkpoint_network(self.feature_extractor, model_name)
         self._log(f"TorchvisionBackbone({model_name!r})")
@@ -226,7 +231,7 @@ def select_outputs(
     offer: NetworkOffer,
     out_strides: Sequence[int],
     nodes: tuple[Nodes | None, ...],
-) -> tuple[list[Feature], list[Level] | None]:
+) -> tuple[list[FeatureInfo], list[Level] | None]:
     """Choose nodes by stride, and the levels to be made of them."""
     if any(given is not None and given is not DEFAULT_RETURN_NODES for given in nodes):
         raise BackboneError(
@@ -234,7 +239,7 @@ def select_outputs(
             "beside return nodes, which say the same in two ways: leave one of them out."
         )
     strides = check_out_strides(out_strides, [node.stride for node in offer.nodes], who)
-    return taps_and_levels(plan_levels(strides, offer.nodes), offer.input_rule)
+    return maps_and_levels(plan_levels(strides, offer.nodes), offer.input_size)
 
 
 def _accept_both_copies(

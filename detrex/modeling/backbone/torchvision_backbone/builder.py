@@ -6,7 +6,7 @@ import torchvision
 from torch import nn
 
 from detrex.errors import BackboneError, did_you_mean
-from detrex.modeling.backbone.wrapper.library_builder import build_network
+from detrex.modeling.backbone.wrapper.library_builder import build_with
 
 
 def check_classifier(model_name: str) -> None:
@@ -43,7 +43,7 @@ def build_classifier(model_name: str, **kwargs: Any) -> nn.Module:
     """
     check_classifier(model_name)
     builder = torchvision.models.get_model_builder(model_name)
-    return build_network(f"torchvision's {model_name!r}", builder, kwargs, builder)
+    return build_with(f"torchvision's {model_name!r}", builder, kwargs, builder)
 
 
 def classifier_names() -> list[str]:

@@ -9,7 +9,7 @@ from torch import nn
 
 from detrex.checkpoint.matching.input_conv import adapt_input_conv
 from detrex.errors import BackboneError
-from detrex.modeling.backbone.inspection.meta_run import look_at
+from detrex.modeling.backbone.inspection.meta_run import run_on_meta
 from detrex.modeling.backbone.wrapper.arguments import check_in_channels
 
 _BUILT_FOR = 3
@@ -20,13 +20,13 @@ def set_input_channels(
 ) -> None:
     """Let a network take images of another number of channels, in place.
 
-    The convolutions that see the image are found by a look at the network. Their kernels are
+    The convolutions that see the image are found by a run on the meta device. Their kernels are
     adapted, pretrained ones too: see `detrex.checkpoint.matching.input_conv.adapt_input_conv`.
 
     Args:
         network: a network that maps images of three channels; it may be on the ``meta`` device.
         in_channels: channels wanted, at least 1; 3 changes nothing.
-        image_sizes: heights and widths to look with, in this order; by default some usual ones.
+        image_sizes: heights and widths to run with, in this order; by default some usual ones.
 
     Raises:
         BackboneError: the number is no positive integer, the network cannot be run, or something
@@ -39,7 +39,7 @@ def set_input_channels(
     names = _convolutions_of_image(network, sizes)
     originals = [_adapt(network.get_submodule(name), in_channels) for name in names]
     try:
-        look_at(network, sizes, in_channels)
+        run_on_meta(network, sizes, in_channels)
     except BackboneError as error:
         for name, weight in zip(names, originals, strict=True):
             _set_weight(network.get_submodule(name), weight)
@@ -74,7 +74,7 @@ def _convolutions_of_image(network: nn.Module, sizes: list[tuple[int, int]]) -> 
             for handle in handles:
                 handle.remove()
 
-    look_at(network, sizes, _BUILT_FOR, run)
+    run_on_meta(network, sizes, _BUILT_FOR, run)
     names = of_image or in_order[:1]
     for name in names:
         convolution = network.get_submodule(name)

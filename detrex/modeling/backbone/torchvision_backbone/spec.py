@@ -10,15 +10,15 @@ from torch import nn
 
 from detrex.errors import BackboneError
 from detrex.modeling.backbone.features.coverage import Size, merged
-from detrex.modeling.backbone.features.feature_info import Feature, FeatureTable
-from detrex.modeling.backbone.features.input_size import InputRule
+from detrex.modeling.backbone.features.feature_info import FeatureInfo, FeatureMaps
+from detrex.modeling.backbone.features.input_size import InputSize
 from detrex.modeling.backbone.inspection.feature_shapes import describe_feature, map_size
-from detrex.modeling.backbone.inspection.input_size_search import find_coverage, find_input_rule
-from detrex.modeling.backbone.inspection.meta_run import SizeRefusedError, look_at
+from detrex.modeling.backbone.inspection.input_size_search import find_coverage, search_input_size
+from detrex.modeling.backbone.inspection.meta_run import SizeRefusedError, run_on_meta
 
 Shape = Sequence[int]
 
-_LOOK_SIZE: Size = (256, 320)
+_EXAMPLE_SIZE: Size = (256, 320)
 
 
 @dataclass(frozen=True)
@@ -28,13 +28,13 @@ class NetworkOffer:
     Attributes:
         nodes: the outermost modules that give maps, in the order of their computation, each with
             the path of the module as name and source.
-        input_rule: the images that the network takes.
-        look_size: height and width in pixels of an image that it takes as it is.
+        input_size: the images that the network takes.
+        example_size: height and width in pixels of an image that it takes as it is.
     """
 
-    nodes: tuple[Feature, ...]
-    input_rule: InputRule
-    look_size: Size
+    nodes: tuple[FeatureInfo, ...]
+    input_size: InputSize
+    example_size: Size
 
 
 def look_for_nodes(network: nn.Module, who: str, in_channels: int = 3) -> NetworkOffer:
@@ -59,16 +59,16 @@ def look_for_nodes(network: nn.Module, who: str, in_channels: int = 3) -> Networ
         seen = _maps_by_module(network, size, in_channels)
         return [_grid(node, seen[str(node.source)], size) for node in nodes]
 
-    rule = find_input_rule(who, [({}, run)], (side, side), [node.stride for node in nodes])
-    return NetworkOffer(tuple(nodes), rule, rule.tile or rule.fitted_size(_LOOK_SIZE))
+    rule = search_input_size(who, [({}, run)], (side, side), [node.stride for node in nodes])
+    return NetworkOffer(tuple(nodes), rule, rule.tile or rule.fitted_size(_EXAMPLE_SIZE))
 
 
 def _shapes_at_two_sizes(
     network: nn.Module, native: Size, in_channels: int
 ) -> tuple[dict[str, list[Shape]], list[Size]]:
     """Shapes by module for two image sizes, or for the one that the network takes."""
-    height, width = _LOOK_SIZE
-    sizes = [_LOOK_SIZE, (2 * height, 2 * width)]
+    height, width = _EXAMPLE_SIZE
+    sizes = [_EXAMPLE_SIZE, (2 * height, 2 * width)]
     try:
         seen = [_maps_by_module(network, size, in_channels) for size in sizes]
     except SizeRefusedError:
@@ -96,20 +96,20 @@ def _maps_by_module(network: nn.Module, size: Size, in_channels: int) -> dict[st
         with torch.no_grad():
             twin(image)
 
-    look_at(network, [size], in_channels, run=run)
+    run_on_meta(network, [size], in_channels, run=run)
     return shapes
 
 
 def _outermost(
     module: nn.Module, path: str, shapes: Mapping[str, Sequence[Shape]], sizes: Sequence[Size]
-) -> Iterator[Feature]:
+) -> Iterator[FeatureInfo]:
     """The outermost modules that give maps, up to the pooling before the classifier."""
     for name, child in module.named_children():
         inner_path = f"{path}.{name}" if path else name
         if any(isinstance(m, nn.AdaptiveAvgPool2d) for m in [child, *_links(child)]):
             return
         own = _feature_of(inner_path, shapes.get(inner_path), sizes)
-        inner: list[Feature] = []
+        inner: list[FeatureInfo] = []
         if _links(child) or inner_path not in shapes:
             inner = list(_outermost(child, inner_path, shapes, sizes))
         strides = {feature.stride for feature in inner} | ({own.stride} if own else set())
@@ -125,7 +125,9 @@ def _links(module: nn.Module) -> list[nn.Module]:
     return list(module.children()) if chains else []
 
 
-def _feature_of(path: str, shapes: Sequence[Shape] | None, sizes: Sequence[Size]) -> Feature | None:
+def _feature_of(
+    path: str, shapes: Sequence[Shape] | None, sizes: Sequence[Size]
+) -> FeatureInfo | None:
     try:
         feature = describe_feature(path, path, shapes, sizes) if shapes else None
     except BackboneError:
@@ -133,7 +135,7 @@ def _feature_of(path: str, shapes: Sequence[Shape] | None, sizes: Sequence[Size]
     return feature if feature and feature.stride < min(sizes[0]) else None
 
 
-def _grid(node: Feature, shape: Shape, size: Size) -> Size:
+def _grid(node: FeatureInfo, shape: Shape, size: Size) -> Size:
     """Height and width of a node's map in cells."""
     if node.layout == "NLC":
         height, width = (side // node.stride for side in size)
@@ -145,15 +147,15 @@ def _grid(node: Feature, shape: Shape, size: Size) -> Size:
 
 def table_of_nodes(
     extractor: nn.Module,
-    input_rule: InputRule,
+    input_size: InputSize,
     nodes: tuple[Mapping[str, str], Mapping[str, str]],
     in_channels: int = 3,
-) -> FeatureTable:
+) -> FeatureMaps:
     """Describe the outputs of a cut network, which must be alike in both modes.
 
     Args:
         extractor: as from `extract`.
-        input_rule: the images that it takes.
+        input_size: the images that it takes.
         nodes: what it was cut at.
         in_channels: channels of the image.
 
@@ -163,8 +165,8 @@ def table_of_nodes(
     Raises:
         BackboneError: an output is no map, or differs between the modes.
     """
-    small = input_rule.fitted_size(_LOOK_SIZE)
-    sizes = [small, (2 * small[0], 2 * small[1])] if input_rule.tile is None else [input_rule.tile]
+    small = input_size.fitted_size(_EXAMPLE_SIZE)
+    sizes = [small, (2 * small[0], 2 * small[1])] if input_size.tile is None else [input_size.tile]
     table = _features_in_mode(extractor, sizes, nodes[1], in_channels, training=False)
     if nodes[0] != nodes[1]:
         in_training = _features_in_mode(extractor, sizes, nodes[0], in_channels, training=True)
@@ -178,43 +180,45 @@ def table_of_nodes(
 
 def rule_for_nodes(
     extractor: nn.Module,
-    nodes: Sequence[Feature],
-    input_rule: InputRule,
+    nodes: Sequence[FeatureInfo],
+    input_size: InputSize,
     who: str,
     in_channels: int = 3,
     by_stride: bool = True,
-) -> InputRule:
+) -> InputSize:
     """Find the rule under which the outputs of a cut network cover images of any size.
 
     Args:
         extractor: as from `extract`.
         nodes: its outputs by name.
-        input_rule: the images that it takes.
+        input_size: the images that it takes.
         who: its name, for messages.
         in_channels: channels of the image.
         by_stride: whether they are asked for by stride; else see `Coverage.without_margin`.
 
     Returns:
-        `input_rule` with the zeros that fill the maps' last cells.
+        `input_size` with the zeros that fill the maps' last cells.
 
     Raises:
         BackboneError: an output never covers the image.
     """
-    if input_rule.tile is not None:
-        return input_rule
-    size = input_rule.fitted_size(_LOOK_SIZE)
-    look = look_at(extractor, [size], in_channels, run=lambda twin, image: twin.forward(image))
+    if input_size.tile is not None:
+        return input_size
+    size = input_size.fitted_size(_EXAMPLE_SIZE)
+    meta_run = run_on_meta(
+        extractor, [size], in_channels, run=lambda twin, image: twin.forward(image)
+    )
 
     def run(size: Size) -> list[Size]:
         with torch.no_grad():
-            outputs = look.twin.forward(look.image.new_zeros(1, in_channels, *size))
+            outputs = meta_run.twin.forward(meta_run.image.new_zeros(1, in_channels, *size))
         return [_grid(node, outputs[node.name].shape, size) for node in nodes]
 
     strides = [node.stride for node in nodes]
-    needs = find_coverage(who, run, input_rule.multiple, strides)
+    needs = find_coverage(who, run, input_size.multiple, strides)
     coverage = merged(who, [node.name for node in nodes], needs)
     coverage = coverage if by_stride else coverage.without_margin
-    return dataclasses.replace(input_rule, coverage=coverage)
+    return dataclasses.replace(input_size, coverage=coverage)
 
 
 def _features_in_mode(
@@ -223,20 +227,23 @@ def _features_in_mode(
     nodes: Mapping[str, str],
     in_channels: int,
     training: bool,
-) -> FeatureTable:
+) -> FeatureMaps:
     """Describe the outputs by their shapes for one image size, or two."""
 
     def run(twin: nn.Module, image: torch.Tensor) -> dict[str, torch.Tensor]:
         return twin.train(training).forward(image)  # twin(image) would print before it raises
 
-    looks = [look_at(extractor, [size], in_channels, run) for size in image_sizes]
+    meta_runs = [run_on_meta(extractor, [size], in_channels, run) for size in image_sizes]
     sources = {name: node for node, name in nodes.items()}
-    return FeatureTable(
+    return FeatureMaps(
         tuple(
             describe_feature(
-                name, node, [_shape(look.outputs[name], node) for look in looks], image_sizes
+                name,
+                node,
+                [_shape(meta_run.outputs[name], node) for meta_run in meta_runs],
+                image_sizes,
             )
-            for name, node in ((name, sources[name]) for name in looks[0].outputs)
+            for name, node in ((name, sources[name]) for name in meta_runs[0].outputs)
         )
     )
 

@@ -6,7 +6,7 @@ from typing import TypeVar
 from torch import nn
 
 from detrex.errors import BackboneError
-from detrex.modeling.backbone.inspection.stages import MAX_FREEZE_AT, FreezePlan
+from detrex.modeling.backbone.inspection.stages import MAX_FREEZE_AT, Stage
 
 T = TypeVar("T", bound="KeepsFrozen")
 
@@ -79,17 +79,17 @@ def check_freeze_at(freeze_at: int) -> None:
         )
 
 
-def plan_freezing(stages: Sequence[FreezePlan], freeze_at: int) -> FreezePlan:
+def plan_freezing(stages: Sequence[Stage], freeze_at: int) -> Stage:
     """Choose what the first `freeze_at` stages of a network are.
 
     Args:
-        stages: as from `plan_stages`.
+        stages: as from `find_stages`.
         freeze_at: number of stages as in `check_freeze_at`.
 
     Returns:
         The names to freeze.
     """
-    return stages[freeze_at - 1] if freeze_at > 0 else FreezePlan()
+    return stages[freeze_at - 1] if freeze_at > 0 else Stage()
 
 
 _STEM = "stem"
@@ -97,14 +97,14 @@ _REST = "other"
 MADE = "made levels"
 
 
-def freezing_table(
-    network: nn.Module, stages: Sequence[FreezePlan], made: nn.Module | None = None
+def parameter_table(
+    network: nn.Module, stages: Sequence[Stage], made: nn.Module | None = None
 ) -> str:
     """Count the parameters of each stage that are frozen and that are trainable.
 
     Args:
         network: the network, frozen as it is.
-        stages: its stages, as `plan_stages` found them; names are the network's.
+        stages: its stages, as `find_stages` found them; names are the network's.
         made: what is made of its maps, a level of its own.
 
     Returns:

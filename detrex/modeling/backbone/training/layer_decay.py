@@ -15,18 +15,18 @@ from detrex.detectors import backbone_parts
 from detrex.errors import ConfigError
 from detrex.modeling.backbone.inspection.blocks import block_names
 from detrex.modeling.backbone.inspection.call_order import record_calls
-from detrex.modeling.backbone.inspection.meta_run import Look, look_at
+from detrex.modeling.backbone.inspection.meta_run import MetaRun, run_on_meta
 
 logger = logging.getLogger(__name__)
 
-_LOOK_SIZES = ((224, 224), (256, 256), (64, 64), (384, 384), (512, 512), (1024, 1024))
+_EXAMPLE_SIZES = ((224, 224), (256, 256), (64, 64), (384, 384), (512, 512), (1024, 1024))
 
 
-def parameter_depths(look: Look, num_layers: int | None = None) -> tuple[dict[str, int], int]:
+def layer_ids(meta_run: MetaRun, num_layers: int | None = None) -> tuple[dict[str, int], int]:
     """Find the layer of each parameter.
 
     Args:
-        look: a twin of the network or backbone, and an image that it takes.
+        meta_run: a twin of the network or backbone, and an image that it takes.
         num_layers: number of layers over which the blocks are spread evenly, at least 1; None for
             one a block.
 
@@ -34,9 +34,9 @@ def parameter_depths(look: Look, num_layers: int | None = None) -> tuple[dict[st
         Names of parameters to layers, and the number of the last layer. Layer 0 is also that of
         parameters of modules that run around the blocks, such as position tables.
     """
-    calls = record_calls(look)
+    calls = record_calls(meta_run)
     begins = {}
-    for block in block_names(look.twin):
+    for block in block_names(meta_run.twin):
         # In an extractor of torchvision only what is inside a block is called.
         inner = [c.entered for name, c in calls.items() if f"{name}.".startswith(f"{block}.")]
         if inner:
@@ -45,7 +45,7 @@ def parameter_depths(look: Look, num_layers: int | None = None) -> tuple[dict[st
     count = len(blocks)
     layers = count if num_layers is None else min(num_layers, count)
     depths = {}
-    for name, _ in look.twin.named_parameters():
+    for name, _ in meta_run.twin.named_parameters():
         holder = next((h for h in _holders(name) if h in calls), "")
         inside = next((i for i, b in enumerate(blocks) if name.startswith(f"{b}.")), None)
         if inside is None:
@@ -102,8 +102,8 @@ def get_layer_decay_params(
             "get_default_optimizer_params."
         )
     path, backbone = [*parts.items()][-1]
-    look = look_at(backbone, _sizes(parts.values()), _image_channels(model, backbone))
-    depths, last = parameter_depths(look, num_layers)
+    meta_run = run_on_meta(backbone, _sizes(parts.values()), _image_channels(model, backbone))
+    depths, last = layer_ids(meta_run, num_layers)
     if last == 1:
         logger.warning(
             "%s has no repeated blocks, so all of it is one layer and learns %s times as fast as "
@@ -141,7 +141,7 @@ def _holders(name: str) -> list[str]:
 def _sizes(parts: Iterable[nn.Module]) -> list[tuple[int, int]]:
     constraints = [getattr(part, "padding_constraints", {}) for part in parts]
     squares = [side for rule in constraints if (side := rule.get("square_size", 0))]
-    return [*((side, side) for side in squares), *_LOOK_SIZES]
+    return [*((side, side) for side in squares), *_EXAMPLE_SIZES]
 
 
 def _image_channels(model: nn.Module, backbone: nn.Module) -> int:

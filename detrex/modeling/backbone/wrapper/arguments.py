@@ -44,7 +44,7 @@ def check_switches(**switches: bool) -> None:
             raise TypeError(f"{name} must be True or False, got {_on_one_line(value)}.")
 
 
-def chosen_weights(**ways: Source) -> Source:
+def one_way_to_weights(**ways: Source) -> Source:
     """Give the weights that a user asks for in one of several ways.
 
     Args:

@@ -22,7 +22,7 @@ _COMPLAINTS = (
 _MOST_LISTED = 20
 
 
-def build_network(
+def build_with(
     who: str,
     builder: Callable[..., nn.Module],
     keywords: Mapping[str, Any],

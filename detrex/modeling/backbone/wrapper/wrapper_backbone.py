@@ -15,59 +15,59 @@ from torch import nn
 
 from detrex.errors import BackboneError
 from detrex.modeling.backbone.features.coverage import Size, round_up
-from detrex.modeling.backbone.features.feature_info import Feature, FeatureTable
+from detrex.modeling.backbone.features.feature_info import FeatureInfo, FeatureMaps
 from detrex.modeling.backbone.features.feature_pyramid import FeaturePyramid
-from detrex.modeling.backbone.features.input_size import InputRule, pad_to
-from detrex.modeling.backbone.features.output_levels import Level, whole_cells
-from detrex.modeling.backbone.inspection.stages import FreezePlan
+from detrex.modeling.backbone.features.input_size import InputSize, pad_to
+from detrex.modeling.backbone.features.output_levels import Level, padded_to_strides
+from detrex.modeling.backbone.inspection.stages import Stage
 from detrex.modeling.backbone.preprocess import Preprocess
-from detrex.modeling.backbone.training.freezing import KeepsFrozen, freezing_table, plan_freezing
+from detrex.modeling.backbone.training.freezing import KeepsFrozen, parameter_table, plan_freezing
 
 from .arguments import Source
 
 logger = logging.getLogger(__name__)
 
 
-class WrappedBackbone(KeepsFrozen, Backbone):
+class WrapperBackbone(KeepsFrozen, Backbone):
     """A network of another library as a backbone; the class that inherits runs the network.
 
     Attributes:
         features: the outputs, in the order of the output dict.
-        input_rule: what is done to images of a size that the network does not take.
+        input_size: what is done to images of a size that the network does not take.
         preprocess: statistics and channel order of the images that the weights expect.
         offered: every map that the network itself has, in the order of their computation.
         stages: what each ``freeze_at`` from 1 to 5 freezes of the network.
-        frozen_table: frozen and trainable parameters by level, as text.
+        parameter_table: frozen and trainable parameters by level, as text.
     """
 
-    features: FeatureTable
-    input_rule: InputRule
+    features: FeatureMaps
+    input_size: InputSize
     preprocess: Preprocess
-    offered: tuple[Feature, ...]
-    stages: tuple[FreezePlan, ...]
-    frozen_table: str
+    offered: tuple[FeatureInfo, ...]
+    stages: tuple[Stage, ...]
+    parameter_table: str
     pyramid: FeaturePyramid | None
-    _taps: FeatureTable
+    _taps: FeatureMaps
 
     def _publish(
         self,
-        taps: Sequence[Feature],
+        features: Sequence[FeatureInfo],
         levels: Sequence[Level] | None,
         out_channels: int | None,
-        input_rule: InputRule,
+        input_size: InputSize,
     ) -> None:
         """Set what the backbone gives.
 
         Args:
-            taps: the network's maps.
+            features: the network's maps.
             levels: what is made of them, or None where they are the outputs themselves.
             out_channels: channels of levels that are made; None for those of the network.
-            input_rule: what the network needs of image sizes.
+            input_size: what the network needs of image sizes.
         """
-        self._taps = FeatureTable(tuple(taps))
-        if levels is None and input_rule.tile is not None:
-            levels = [Level(tap.name, tap.stride, tap) for tap in taps]
-        self.input_rule = input_rule if levels is None else whole_cells(input_rule, levels)
+        self._taps = FeatureMaps(tuple(features))
+        if levels is None and input_size.tile is not None:
+            levels = [Level(feature.name, feature.stride, feature) for feature in features]
+        self.input_size = input_size if levels is None else padded_to_strides(input_size, levels)
         if out_channels is not None and not any(level.learned for level in levels or ()):
             channels = ", ".join(f"{name}: {c}" for name, c in self._taps.channels.items())
             raise BackboneError(
@@ -114,7 +114,7 @@ class WrappedBackbone(KeepsFrozen, Backbone):
         if used.preprocess is not None:
             self.preprocess = used.preprocess
 
-    def _freeze(self, stages: Sequence[FreezePlan], freeze_at: int) -> None:
+    def _freeze(self, stages: Sequence[Stage], freeze_at: int) -> None:
         """Freeze the first stages of the network."""
         self.stages = tuple(stages)
         frozen = plan_freezing(stages, freeze_at).apply(self.network)
@@ -123,13 +123,13 @@ class WrappedBackbone(KeepsFrozen, Backbone):
 
     def _log(self, who: str) -> None:
         """Log once what was built: outputs, sizes, and what of it learns."""
-        self.frozen_table = freezing_table(self.network, self.stages, self.pyramid)
-        logger.info("%s: %s; %s\n%s", who, self.features, self.input_rule, self.frozen_table)
+        self.parameter_table = parameter_table(self.network, self.stages, self.pyramid)
+        logger.info("%s: %s; %s\n%s", who, self.features, self.input_size, self.parameter_table)
 
     @property
     def size_divisibility(self) -> int:
         """Multiple of pixels to which images are best padded; 0 where any size is as good."""
-        return self.input_rule.size_divisibility
+        return self.input_size.size_divisibility
 
     @property
     def padding_constraints(self) -> dict[str, int]:
@@ -144,7 +144,7 @@ class WrappedBackbone(KeepsFrozen, Backbone):
         """
         grids = [1] if self.pyramid is None else [f.stride for f in self.features]
         whole = [max(round_up(side, grid) for grid in grids) for side in image_size]
-        return self.input_rule.fitted_size(whole)
+        return self.input_size.fitted_size(whole)
 
     def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         """Map images to features.
@@ -157,34 +157,37 @@ class WrappedBackbone(KeepsFrozen, Backbone):
             ``{name: (N, C, H / stride, W / stride)}``, sizes rounded up. (Fewer cells where
             convolutions without padding are asked for by index or node.)
         """
-        if self.pyramid is None and self.input_rule.is_free:
+        if self.pyramid is None and self.input_size.is_free:
             return self._taps.to_maps(self._run(x), x.shape[-2:])
         fitted = self.fitted_size(x.shape[-2:])
-        images = pad_to(x, fitted, self.input_rule.coverage.margin)
-        tiles = self.input_rule.cut(images)
+        images = pad_to(x, fitted, self.input_size.coverage.margin)
+        tiles = self.input_size.cut(images)
         maps = self._taps.to_maps(self._run(tiles), tiles.shape[-2:])
         strides = self._strides(maps, tiles)
-        maps = {name: self.input_rule.join(m, images.shape[-2:]) for name, m in maps.items()}
+        maps = {name: self.input_size.join(m, images.shape[-2:]) for name, m in maps.items()}
         if images.shape[-2:] != fitted:
-            maps = {tap.name: self._inner(maps[tap.name], tap, fitted) for tap in self._taps}
+            maps = {
+                feature.name: self._inner(maps[feature.name], feature, fitted)
+                for feature in self._taps
+            }
         if self.pyramid is not None:
             maps = self.pyramid(maps, strides)
         if images.shape == x.shape:
             return maps
         return {f.name: _cut_off(maps[f.name], f, x.shape[-2:]) for f in self.features}
 
-    def _inner(self, tap_map: torch.Tensor, tap: Feature, fitted: Size) -> torch.Tensor:
+    def _inner(self, tap_map: torch.Tensor, feature: FeatureInfo, fitted: Size) -> torch.Tensor:
         """Cut off the cells of the margin."""
         height, width = tap_map.shape[-2:]
-        row, column = self.input_rule.first_cells((height, width), fitted, tap.stride)
-        return _cut_off(tap_map[..., row:, column:], tap, fitted)
+        row, column = self.input_size.first_cells((height, width), fitted, feature.stride)
+        return _cut_off(tap_map[..., row:, column:], feature, fitted)
 
     def _strides(
         self, maps: Mapping[str, torch.Tensor], images: torch.Tensor
     ) -> dict[str, tuple[float, float]]:
         """Exact strides of the network's maps: of tiles as they are, else the nominal ones."""
-        if self.input_rule.tile is None:
-            return {tap.name: (tap.stride, tap.stride) for tap in self._taps}
+        if self.input_size.tile is None:
+            return {feature.name: (feature.stride, feature.stride) for feature in self._taps}
         height, width = images.shape[-2:]
         return {name: (height / m.shape[-2], width / m.shape[-1]) for name, m in maps.items()}
 
@@ -194,11 +197,11 @@ class WrappedBackbone(KeepsFrozen, Backbone):
         raise NotImplementedError
 
     def _run(self, images: torch.Tensor) -> Mapping[str, torch.Tensor]:
-        """Run the network: its own tensors by the names of its taps."""
+        """Run the network: its own tensors by the names of its features."""
         raise NotImplementedError
 
 
-def _cut_off(level_map: torch.Tensor, feature: Feature, size: Sequence[int]) -> torch.Tensor:
-    """Cut off the cells that look at nothing but padding."""
+def _cut_off(level_map: torch.Tensor, feature: FeatureInfo, size: Sequence[int]) -> torch.Tensor:
+    """Cut off the cells that see nothing but padding."""
     height, width = (-(-side // feature.stride) for side in size)
     return level_map[..., :height, :width].contiguous()

@@ -10,15 +10,15 @@ from detectron2.modeling.backbone.vit import SimpleFeaturePyramid
 from torch.testing import assert_close
 
 from detrex.errors import BackboneError
-from detrex.modeling.backbone.features.feature_info import Feature
+from detrex.modeling.backbone.features.feature_info import FeatureInfo
 from detrex.modeling.backbone.features.feature_pyramid import FeaturePyramid
 from detrex.modeling.backbone.features.output_levels import (
     plan_levels,
 )
 
 
-def taps(*strides, channels=5):
-    return [Feature(str(i), i, channels + i, stride) for i, stride in enumerate(strides)]
+def features(*strides, channels=5):
+    return [FeatureInfo(str(i), i, channels + i, stride) for i, stride in enumerate(strides)]
 
 
 def cell_centres(stride, count):
@@ -27,13 +27,13 @@ def cell_centres(stride, count):
 
 def test_forward__resampling_leaves_cells_where_they_are():
     # A map that holds each cell's vertical position in pixels must hold it after resampling too.
-    levels = plan_levels((8, 16), taps(7, 14, 14, channels=1))
+    levels = plan_levels((8, 16), features(7, 14, 14, channels=1))
     pyramid = FeaturePyramid(levels)
     height, width = 224, 448
     maps = {}
-    for tap in {level.tap.name: level.tap for level in levels}.values():
-        rows = cell_centres(tap.stride, height // tap.stride)
-        maps[tap.name] = rows[None, None, :, None].expand(2, 1, -1, width // tap.stride)
+    for feature in {level.source.name: level.source for level in levels}.values():
+        rows = cell_centres(feature.stride, height // feature.stride)
+        maps[feature.name] = rows[None, None, :, None].expand(2, 1, -1, width // feature.stride)
     outputs = pyramid(maps, {name: (s, s) for name, s in (("0", 7), ("2", 14))})
     for name, stride in (("res3", 8), ("res4", 16)):
         expected = cell_centres(stride, height // stride)
@@ -43,7 +43,7 @@ def test_forward__resampling_leaves_cells_where_they_are():
 
 @pytest.mark.parametrize("out_channels", [None, 7])
 def test_forward__sizes_and_widths(out_channels):
-    levels = plan_levels((4, 8, 16, 32), taps(16, 16, channels=6))
+    levels = plan_levels((4, 8, 16, 32), features(16, 16, channels=6))
     pyramid = FeaturePyramid(levels, out_channels)
     outputs = pyramid({"1": torch.randn(2, 7, 6, 10)}, {"1": (16, 16)})
     width = out_channels or 7
@@ -76,7 +76,7 @@ def _randomised(module):
 
 
 def test_forward__levels_of_a_plain_network_are_those_of_detectron2():
-    pyramid = _randomised(FeaturePyramid(plan_levels((4, 8, 16, 32), taps(16, channels=8)), 7))
+    pyramid = _randomised(FeaturePyramid(plan_levels((4, 8, 16, 32), features(16, channels=8)), 7))
     theirs = SimpleFeaturePyramid(_OneMap(8), "map", 7, (4.0, 2.0, 1.0, 0.5), norm="LN").double()
     ours = list(pyramid.state_dict().values())
     theirs.load_state_dict(dict(zip(theirs.state_dict(), ours, strict=True)))
@@ -92,16 +92,16 @@ def _channel_norm(x, weight, bias):
     return (x - mean) / (var + 1e-6).sqrt() * weight[:, None, None] + bias[:, None, None]
 
 
-def _naive_level(x, parameters, doublings):
+def _naive_level(x, parameters, log2_scale):
     """One level of (n, c, h, w) in sums over single places."""
     parameters = iter(parameters)
-    for step in range(doublings):
+    for step in range(log2_scale):
         if step:
             x = _channel_norm(x, next(parameters), next(parameters))
             x = x * (1 + torch.erf(x / math.sqrt(2))) / 2
         x = torch.einsum("nchw,coij->nohiwj", x, next(parameters)).flatten(4, 5).flatten(2, 3)
         x = x + next(parameters)[:, None, None]
-    for _ in range(-doublings):
+    for _ in range(-log2_scale):
         height, width = x.shape[2:]
         windows = [x[..., y : y + 2, z : z + 2].amax((2, 3)) for y in range(0, height, 2)
                    for z in range(0, width, 2)]  # fmt: skip
@@ -119,7 +119,7 @@ def _naive_level(x, parameters, doublings):
 
 
 @pytest.mark.parametrize(
-    ("offered", "stride", "source", "doublings"),
+    ("offered", "stride", "source", "log2_scale"),
     [
         ((4, 8, 16), 32, "2", -1),
         ((4, 8), 32, "1", -2),
@@ -130,18 +130,18 @@ def _naive_level(x, parameters, doublings):
     ],
 )
 @pytest.mark.parametrize("size", [(5, 7), (1, 2)])
-def test_forward__completed_level_is_that_of_plain_sums(offered, stride, source, doublings, size):
-    (level,) = plan_levels((stride,), taps(*offered, channels=8))
-    assert (level.tap.name, level.doublings) == (source, doublings)
+def test_forward__completed_level_is_that_of_plain_sums(offered, stride, source, log2_scale, size):
+    (level,) = plan_levels((stride,), features(*offered, channels=8))
+    assert (level.source.name, level.log2_scale) == (source, log2_scale)
     pyramid = _randomised(FeaturePyramid([level], 6))
-    x = torch.randn(2, level.tap.channels, *size, dtype=torch.float64)
-    (output,) = pyramid({source: x}, {source: (level.tap.stride,) * 2}).values()
-    expected = _naive_level(x, pyramid.parameters(), doublings)
+    x = torch.randn(2, level.source.channels, *size, dtype=torch.float64)
+    (output,) = pyramid({source: x}, {source: (level.source.stride,) * 2}).values()
+    expected = _naive_level(x, pyramid.parameters(), log2_scale)
     assert_close(output, expected, rtol=1e-9, atol=1e-9)
 
 
 def test_forward__direct_levels_are_untouched():
-    pyramid = FeaturePyramid(plan_levels((8, 16, 32), taps(4, 8, 16)))
+    pyramid = FeaturePyramid(plan_levels((8, 16, 32), features(4, 8, 16)))
     maps = {"1": torch.randn(2, 6, 9, 11), "2": torch.randn(2, 7, 5, 6)}
     outputs = pyramid(maps, {"1": (8, 8), "2": (16, 16)})
     assert outputs["res3"] is maps["1"]
@@ -153,12 +153,12 @@ def test_forward__direct_levels_are_untouched():
 @pytest.mark.parametrize("out_channels", [0, -3, 2.5, True])
 def test_init__out_channels_must_be_positive(out_channels):
     with pytest.raises(BackboneError, match="out_channels must be a positive integer"):
-        FeaturePyramid(plan_levels((8,), taps(16, 16)), out_channels)
+        FeaturePyramid(plan_levels((8,), features(16, 16)), out_channels)
 
 
 def test_table__says_how_each_level_is_made():
-    table = FeaturePyramid(plan_levels((8, 32), taps(14, 14))).table
-    assert [feature.made for feature in table] == [
+    table = FeaturePyramid(plan_levels((8, 32), features(14, 14))).table
+    assert [feature.derivation for feature in table] == [
         "resampled to stride 16, learned pyramid level x2",
         "resampled to stride 16, learned pyramid level x1/2",
     ]

@@ -5,24 +5,24 @@ import torch
 from torch.testing import assert_close
 
 from detrex.modeling.backbone.features.coverage import Coverage
-from detrex.modeling.backbone.features.input_size import InputRule, pad_to, round_up
+from detrex.modeling.backbone.features.input_size import InputSize, pad_to, round_up
 
 
 def test_str__says_what_is_done():
-    assert str(InputRule()) == "images of any size"
-    assert str(InputRule(14, keywords={"a": True})) == (
+    assert str(InputSize()) == "images of any size"
+    assert str(InputSize(14, keywords={"a": True})) == (
         "images are padded to multiples of 14, built with a=True"
     )
-    assert str(InputRule(tile=(224, 192))) == "images are cut into tiles of 224 x 192"
+    assert str(InputSize(tile=(224, 192))) == "images are cut into tiles of 224 x 192"
 
 
 @pytest.mark.parametrize(
     ("rule", "grid", "size", "fitted"),
     [
-        (InputRule(), 1, (37, 53), (37, 53)),
-        (InputRule(14), 1, (37, 53), (42, 56)),
-        (InputRule(14), 32, (37, 53), (70, 70)),
-        (InputRule(tile=(12, 20)), 1, (13, 20), (24, 20)),
+        (InputSize(), 1, (37, 53), (37, 53)),
+        (InputSize(14), 1, (37, 53), (42, 56)),
+        (InputSize(14), 32, (37, 53), (70, 70)),
+        (InputSize(tile=(12, 20)), 1, (13, 20), (24, 20)),
     ],
 )
 def test_fitted_size(rule, grid, size, fitted):
@@ -30,7 +30,7 @@ def test_fitted_size(rule, grid, size, fitted):
 
 
 def test_cut_and_join__undo_each_other_and_follow_the_rows():
-    rule = InputRule(tile=(6, 10))
+    rule = InputSize(tile=(6, 10))
     images = torch.randn(2, 3, 18, 20)
     tiles = rule.cut(images)
     expected = [
@@ -46,9 +46,9 @@ def test_cut_and_join__undo_each_other_and_follow_the_rows():
 
 def test_cut__leaves_whole_images_alone():
     images = torch.randn(2, 3, 6, 10)
-    assert InputRule(32).cut(images) is images
-    assert InputRule(tile=(6, 10)).cut(images) is images
-    assert InputRule(tile=(6, 10)).join(images, (6, 10)) is images
+    assert InputSize(32).cut(images) is images
+    assert InputSize(tile=(6, 10)).cut(images) is images
+    assert InputSize(tile=(6, 10)).join(images, (6, 10)) is images
 
 
 def test_pad_to__adds_zeros_at_the_right_and_the_bottom():
@@ -64,11 +64,11 @@ def test_round_up():
 
 
 def test_fitted_size__with_coverage():
-    rule = InputRule(6, coverage=Coverage(4, 8, 30))
+    rule = InputSize(6, coverage=Coverage(4, 8, 30))
     assert rule.fitted_size((5, 37)) == (36, 48)
     assert (rule.size_divisibility, rule.is_free) == (6, False)
-    assert not InputRule(coverage=Coverage(least=2)).is_free
-    assert InputRule().is_free
+    assert not InputSize(coverage=Coverage(least=2)).is_free
+    assert InputSize().is_free
     assert "multiples of 6 (filled up inside to multiples of 4, by 8 on every side" in str(rule)
 
 

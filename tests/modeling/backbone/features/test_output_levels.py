@@ -4,26 +4,26 @@ import pytest
 from omegaconf import ListConfig
 
 from detrex.errors import BackboneError
-from detrex.modeling.backbone.features.feature_info import Feature
-from detrex.modeling.backbone.features.input_size import InputRule
+from detrex.modeling.backbone.features.feature_info import FeatureInfo
+from detrex.modeling.backbone.features.input_size import InputSize
 from detrex.modeling.backbone.features.output_levels import (
     check_out_strides,
     level_name,
+    maps_and_levels,
+    padded_to_strides,
     plan_levels,
     requested_strides,
-    taps_and_levels,
-    whole_cells,
 )
 
 
-def taps(*strides, channels=5):
-    return [Feature(str(i), i, channels + i, stride) for i, stride in enumerate(strides)]
+def features(*strides, channels=5):
+    return [FeatureInfo(str(i), i, channels + i, stride) for i, stride in enumerate(strides)]
 
 
 def plan(strides, offered, one_each=False):
     return [
-        (lv.name, lv.tap.source, lv.resampled_stride, lv.doublings, lv.learned)
-        for lv in plan_levels(strides, taps(*offered), one_each)
+        (lv.name, lv.source.source, lv.resampled_stride, lv.log2_scale, lv.learned)
+        for lv in plan_levels(strides, features(*offered), one_each)
     ]
 
 
@@ -125,18 +125,18 @@ def test_level_name():
     assert [level_name(stride) for stride in (2, 8, 64)] == ["res1", "res3", "res6"]
 
 
-def test_taps_and_levels__maps_that_are_there_need_no_pyramid():
-    chosen, levels = taps_and_levels(plan_levels((8, 32), taps(4, 8, 16, 32)), InputRule())
+def test_maps_and_levels__maps_that_are_there_need_no_pyramid():
+    chosen, levels = maps_and_levels(plan_levels((8, 32), features(4, 8, 16, 32)), InputSize())
     assert levels is None
-    assert [(tap.name, tap.source) for tap in chosen] == [("res3", 1), ("res5", 3)]
+    assert [(feature.name, feature.source) for feature in chosen] == [("res3", 1), ("res5", 3)]
 
 
-def test_taps_and_levels__maps_of_tiles_may_need_resampling():
-    planned = plan_levels((8, 32), taps(8, 16, 32))
-    assert taps_and_levels(planned, InputRule(tile=(224, 224)))[1] == planned
+def test_maps_and_levels__maps_of_tiles_may_need_resampling():
+    planned = plan_levels((8, 32), features(8, 16, 32))
+    assert maps_and_levels(planned, InputSize(tile=(224, 224)))[1] == planned
 
 
-def test_whole_cells__widens_the_multiple_for_resampled_maps():
-    levels = plan_levels((8, 16), taps(7, 14, 14))
-    assert whole_cells(InputRule(4), levels).multiple == 28
-    assert whole_cells(InputRule(tile=(224, 224)), levels) == InputRule(tile=(224, 224))
+def test_padded_to_strides__widens_the_multiple_for_resampled_maps():
+    levels = plan_levels((8, 16), features(7, 14, 14))
+    assert padded_to_strides(InputSize(4), levels).multiple == 28
+    assert padded_to_strides(InputSize(tile=(224, 224)), levels) == InputSize(tile=(224, 224))

@@ -4,7 +4,7 @@ import pytest
 from torch import nn
 
 from detrex.modeling.backbone.inspection.call_order import record_calls
-from detrex.modeling.backbone.inspection.meta_run import look_at
+from detrex.modeling.backbone.inspection.meta_run import run_on_meta
 
 
 class _Late(nn.Module):
@@ -24,7 +24,7 @@ class _Late(nn.Module):
 
 @pytest.mark.parametrize("size", [(64, 96), (32, 32)])
 def test_record_calls__order_and_strides(size):
-    calls = record_calls(look_at(_Late(), [size]))
+    calls = record_calls(run_on_meta(_Late(), [size]))
     assert sorted(calls, key=lambda name: calls[name].entered) == [
         *("", "first", "down", "down.0", "down.1", "last")
     ]

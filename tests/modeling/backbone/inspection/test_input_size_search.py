@@ -8,8 +8,8 @@ from torch import nn
 
 from detrex.errors import BackboneError
 from detrex.modeling.backbone.features.coverage import Coverage
-from detrex.modeling.backbone.features.input_size import InputRule
-from detrex.modeling.backbone.inspection.input_size_search import find_coverage, find_input_rule
+from detrex.modeling.backbone.features.input_size import InputSize
+from detrex.modeling.backbone.inspection.input_size_search import find_coverage, search_input_size
 
 
 def network(accepts, strides=(8, 16)):
@@ -24,46 +24,46 @@ def network(accepts, strides=(8, 16)):
 
 
 def rule_of(accepts, native=(224, 224), strides=(8, 16)):
-    return find_input_rule("net", [({}, network(accepts, strides))], native, strides)
+    return search_input_size("net", [({}, network(accepts, strides))], native, strides)
 
 
-def test_find_input_rule__nothing_to_do():
+def test_search_input_size__nothing_to_do():
     rule = rule_of(lambda h, w: True)
-    assert rule == InputRule()
+    assert rule == InputSize()
     assert rule.size_divisibility == 0
 
 
 @pytest.mark.parametrize("multiple", [32, 64, 224])
-def test_find_input_rule__multiples(multiple):
+def test_search_input_size__multiples(multiple):
     rule = rule_of(lambda h, w: h % multiple == w % multiple == 0)
     assert (rule.multiple, rule.tile, rule.size_divisibility) == (multiple, None, multiple)
 
 
-def test_find_input_rule__patches_of_a_plain_network():
+def test_search_input_size__patches_of_a_plain_network():
     rule = rule_of(lambda h, w: h % 14 == w % 14 == 0, (518, 518), (14, 14, 14))
     assert rule.multiple == 14
 
 
-def test_find_input_rule__prefers_the_first_way_to_build():
+def test_search_input_size__prefers_the_first_way_to_build():
     runs = [({}, network(lambda h, w: False)), ({"free": True}, network(lambda h, w: True))]
-    assert find_input_rule("net", runs, (224, 224), (8, 16)).keywords == {"free": True}
+    assert search_input_size("net", runs, (224, 224), (8, 16)).keywords == {"free": True}
 
 
-def test_find_input_rule__one_size_becomes_tiles():
+def test_search_input_size__one_size_becomes_tiles():
     rule = rule_of(lambda h, w: (h, w) == (224, 192), native=(224, 192))
     assert (rule.tile, rule.size_divisibility) == ((224, 192), 1344)
 
 
-def test_find_input_rule__one_large_size_is_no_multiple():
+def test_search_input_size__one_large_size_is_no_multiple():
     """All sizes that are tried are rounded up to the one, which tells nothing of its multiples."""
     assert rule_of(lambda h, w: h == w == 800, native=(800, 800)).tile == (800, 800)
 
 
-def test_find_input_rule__maps_that_do_not_grow_become_tiles():
+def test_search_input_size__maps_that_do_not_grow_become_tiles():
     def run(size):
         return [(20, 20)]
 
-    assert find_input_rule("net", [({}, run)], (240, 240), (12,)).tile == (240, 240)
+    assert search_input_size("net", [({}, run)], (240, 240), (12,)).tile == (240, 240)
 
 
 @pytest.mark.parametrize(
@@ -75,24 +75,24 @@ def test_find_input_rule__maps_that_do_not_grow_become_tiles():
     ],
     ids=["too slow", "too slow by a share of the side", "beyond the image"],
 )
-def test_find_input_rule__maps_of_another_stride_become_tiles(cells):
+def test_search_input_size__maps_of_another_stride_become_tiles(cells):
     """Cells that are not where the published stride says are no use, however near it is."""
 
     def run(size):
         return [tuple(cells(side, stride) for side in size) for stride in (8, 16)]
 
-    assert find_input_rule("net", [({}, run)], (224, 224), (8, 16)).tile == (224, 224)
+    assert search_input_size("net", [({}, run)], (224, 224), (8, 16)).tile == (224, 224)
 
 
-def test_find_input_rule__lost_borders_do_not_matter():
+def test_search_input_size__lost_borders_do_not_matter():
     def run(size):
         return [tuple(-(-side // stride) - 2 for side in size) for stride in (8, 16)]
 
-    rule = find_input_rule("net", [({}, run)], (224, 224), (8, 16))
+    rule = search_input_size("net", [({}, run)], (224, 224), (8, 16))
     assert (rule.multiple, rule.tile) == (1, None)
 
 
-def test_find_input_rule__nothing_works():
+def test_search_input_size__nothing_works():
     with pytest.raises(
         BackboneError, match=r"net could not be .* 224 x 224 .*\(RuntimeError: no\)"
     ):
@@ -100,18 +100,18 @@ def test_find_input_rule__nothing_works():
 
 
 @pytest.mark.parametrize("error", [TypeError, KeyError, NotImplementedError, AttributeError])
-def test_find_input_rule__fault_is_told_and_not_hidden_by_tiles(error):
+def test_search_input_size__fault_is_told_and_not_hidden_by_tiles(error):
     def run(size):
         if size != (224, 224):
             raise error("a fault")
         return [(28, 28)]
 
     with pytest.raises(BackboneError, match=rf"net failed in a trial .* with {error.__name__}"):
-        find_input_rule("net", [({}, run)], (224, 224), (8,))
+        search_input_size("net", [({}, run)], (224, 224), (8,))
 
 
 @pytest.mark.parametrize("error", [AssertionError, ValueError, RuntimeError])
-def test_find_input_rule__tiles_are_warned_of_once(error, caplog):
+def test_search_input_size__tiles_are_warned_of_once(error, caplog):
     def run(size):
         if size != (224, 224):
             raise error("height must be 224")
@@ -120,7 +120,7 @@ def test_find_input_rule__tiles_are_warned_of_once(error, caplog):
     who = f"net of {error.__name__}"
     with caplog.at_level(logging.WARNING, logger="detrex"):
         for _ in range(2):
-            assert find_input_rule(who, [({}, run)], (224, 224), (8,)).tile == (224, 224)
+            assert search_input_size(who, [({}, run)], (224, 224), (8,)).tile == (224, 224)
     (message,) = [record.getMessage() for record in caplog.records]
     assert message == (
         f"{who} takes images of 224 x 224 only ({error.__name__}: height must be 224): any other "

@@ -9,8 +9,8 @@ from detrex.errors import BackboneError
 from detrex.modeling.backbone.inspection.meta_run import (
     SizeRefusedError,
     is_refusal,
-    look_at,
     meta_twin,
+    run_on_meta,
     unused_parameters,
 )
 
@@ -45,26 +45,26 @@ def test_meta_twin__shares_no_memory_and_keeps_the_original():
         assert_close(tensor, before[name], rtol=0, atol=0)
 
 
-def test_look_at__tries_the_sizes_in_order():
-    look = look_at(Square(3, 5, 3), [(64, 96), (64, 64)])
-    assert look.image_size == (64, 64)
-    assert look.outputs.shape == (2, 5, 62, 62)
-    assert look.outputs.is_meta
+def test_run_on_meta__tries_the_sizes_in_order():
+    meta_run = run_on_meta(Square(3, 5, 3), [(64, 96), (64, 64)])
+    assert meta_run.image_size == (64, 64)
+    assert meta_run.outputs.shape == (2, 5, 62, 62)
+    assert meta_run.outputs.is_meta
 
 
-def test_look_at__runs_on_zeros_what_reads_values():
-    assert look_at(ReadsValues(), [(8, 8)]).outputs.device.type == "cpu"
+def test_run_on_meta__runs_on_zeros_what_reads_values():
+    assert run_on_meta(ReadsValues(), [(8, 8)]).outputs.device.type == "cpu"
 
 
-def test_look_at__says_why_no_size_will_do():
+def test_run_on_meta__says_why_no_size_will_do():
     with pytest.raises(BackboneError, match=r"Square could not be run .*\(expected 64 x 64\)"):
-        look_at(Square(3, 5, 3), [(64, 96)])
+        run_on_meta(Square(3, 5, 3), [(64, 96)])
 
 
 def test_unused_parameters__names_those_without_gradient():
     network = nn.ModuleDict({"a": nn.Conv2d(3, 5, 1), "b": nn.Conv2d(3, 5, 1)})
-    look = look_at(network, [(8, 8)], run=lambda twin, image: [twin["a"](image)])
-    assert unused_parameters(look.twin, look.outputs) == ["b.weight", "b.bias"]
+    meta_run = run_on_meta(network, [(8, 8)], run=lambda twin, image: [twin["a"](image)])
+    assert unused_parameters(meta_run.twin, meta_run.outputs) == ["b.weight", "b.bias"]
 
 
 @pytest.mark.parametrize(
@@ -85,11 +85,11 @@ def test_is_refusal(error, is_one):
     assert is_refusal(error) == is_one
 
 
-def test_look_at__tells_faults_from_refusals():
+def test_run_on_meta__tells_faults_from_refusals():
     with pytest.raises(SizeRefusedError):
-        look_at(Square(3, 5, 3), [(64, 96)])
+        run_on_meta(Square(3, 5, 3), [(64, 96)])
     broken = nn.Conv2d(3, 5, 3)
     broken.forward = lambda x: {}["colour"]
     with pytest.raises(BackboneError, match=r"KeyError \('colour'\)") as told:
-        look_at(broken, [(64, 64)])
+        run_on_meta(broken, [(64, 64)])
     assert not isinstance(told.value, SizeRefusedError)

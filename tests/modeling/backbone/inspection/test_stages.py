@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from detrex.modeling.backbone import TimmBackbone
-from detrex.modeling.backbone.inspection.meta_run import look_at
-from detrex.modeling.backbone.inspection.stages import FreezePlan, plan_stages
+from detrex.modeling.backbone.inspection.meta_run import run_on_meta
+from detrex.modeling.backbone.inspection.stages import Stage, find_stages
 from detrex.modeling.backbone.training.freezing import (
     plan_freezing,
 )
@@ -59,28 +59,30 @@ class Patches(nn.Module):
     ],
 )
 def test_plan_freezing__counts_stages_by_stride(freeze_at, modules):
-    plan = plan_freezing(plan_stages(look_at(Pyramid(), [(64, 96)])), freeze_at)
-    assert plan == FreezePlan(modules, ())
+    plan = plan_freezing(find_stages(run_on_meta(Pyramid(), [(64, 96)])), freeze_at)
+    assert plan == Stage(modules, ())
 
 
 def test_plan_freezing__takes_a_patch_stem_with_its_norm():
     network = nn.Sequential(nn.Conv2d(3, 4, 4, 4), nn.GroupNorm(1, 4), halving(4, 4), halving(4, 4))
-    assert plan_freezing(plan_stages(look_at(network, [(64, 96)])), 1).modules == ("0", "1")
+    assert plan_freezing(find_stages(run_on_meta(network, [(64, 96)])), 1).modules == ("0", "1")
 
 
 @pytest.mark.parametrize(("freeze_at", "blocks"), [(1, 0), (2, 2), (3, 4), (4, 6), (5, 8)])
 def test_plan_freezing__counts_quarters_of_a_plain_network(freeze_at, blocks):
-    plan = plan_freezing(plan_stages(look_at(Patches(), [(64, 64)])), freeze_at)
+    plan = plan_freezing(find_stages(run_on_meta(Patches(), [(64, 64)])), freeze_at)
     expected = ("embed", *(f"blocks.{i}" for i in range(blocks)))
     assert plan.modules == ((*expected, "norm") if freeze_at == 5 else expected)
     assert plan.parameters == ("position",)
 
 
-def test_plan_stages__each_holds_those_before_it():
-    look = look_at(Patches(), [(64, 96)])
-    stages = plan_stages(look)
-    assert stages == [plan_freezing(plan_stages(look), freeze_at) for freeze_at in (1, 2, 3, 4, 5)]
-    names = [name for name, _ in look.twin.named_parameters()]
+def test_find_stages__each_holds_those_before_it():
+    meta_run = run_on_meta(Patches(), [(64, 96)])
+    stages = find_stages(meta_run)
+    assert stages == [
+        plan_freezing(find_stages(meta_run), freeze_at) for freeze_at in (1, 2, 3, 4, 5)
+    ]
+    names = [name for name, _ in meta_run.twin.named_parameters()]
     held = [{name for name in names if stage.holds(name)} for stage in stages]
     assert all(few <= many for few, many in itertools.pairwise(held))
     assert held[0] == {"position", "embed.weight", "embed.bias"}

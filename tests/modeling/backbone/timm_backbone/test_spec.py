@@ -36,21 +36,21 @@ from detrex.modeling.backbone.timm_backbone.spec import network_facts
     ],
 )
 def test_network_facts__rule(name, keywords, rule):
-    assert str(network_facts(name, keywords).input_rule) == rule
+    assert str(network_facts(name, keywords).input_size) == rule
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_mambaout", "test_vit", "test_efficientnet"])
 def test_network_facts__taps_are_those_of_timm(name):
     facts = network_facts(name, {})
     network = timm.create_model(
-        name, features_only=True, out_indices=tuple(range(len(facts.taps)))
+        name, features_only=True, out_indices=tuple(range(len(facts.features)))
     ).eval()
-    outputs = network(torch.randn(2, 3, *facts.look_size))
+    outputs = network(torch.randn(2, 3, *facts.example_size))
     info = network.feature_info
-    assert [tap.channels for tap in facts.taps] == info.channels()
+    assert [feature.channels for feature in facts.features] == info.channels()
     assert list(facts.strides) == info.reduction()
-    for tap, output in zip(facts.taps, outputs, strict=True):
-        assert tap.to_map(output, facts.look_size).shape[1] == tap.channels
+    for feature, output in zip(facts.features, outputs, strict=True):
+        assert feature.to_map(output, facts.example_size).shape[1] == feature.channels
 
 
 def test_network_facts__leave_the_random_state_alone_and_are_kept():
@@ -64,9 +64,9 @@ def test_network_facts__leave_the_random_state_alone_and_are_kept():
 def test_network_facts__feature_that_no_module_gives():
     facts = network_facts("tresnet_m", {})
     assert facts.strides == (2, 4, 8, 16, 32)
-    assert [tap.source for tap in facts.taps] == [1, 2, 3, 4]
+    assert [feature.source for feature in facts.features] == [1, 2, 3, 4]
     with pytest.raises(BackboneError, match=r"feature 0 of tresnet_m .* 1 \(stride 4\), 2"):
-        facts.tap(0, "tresnet_m")
+        facts.source(0, "tresnet_m")
 
 
 def registered(name, width):
@@ -88,7 +88,12 @@ def test_network_facts__of_a_network_registered_again_are_not_stale():
     for width in (16, 32):
         registered("net_of_the_users", width)
         facts = network_facts("net_of_the_users", {})
-        assert [tap.channels for tap in facts.taps][1:] == [width, 2 * width, 4 * width, 8 * width]
+        assert [feature.channels for feature in facts.features][1:] == [
+            width,
+            2 * width,
+            4 * width,
+            8 * width,
+        ]
 
 
 @pytest.mark.parametrize("as_partial", [False, True])
@@ -102,7 +107,7 @@ def test_network_facts__of_an_object_among_the_keywords_are_not_stale(as_partial
     before = network_facts("resnet18", {"block": block})
     Block.expansion = block.expansion = 2
     after = network_facts("resnet18", {"block": block})
-    assert [t.channels * 2 for t in before.taps[1:]] == [t.channels for t in after.taps[1:]]
+    assert [t.channels * 2 for t in before.features[1:]] == [t.channels for t in after.features[1:]]
 
 
 @pytest.mark.parametrize(
@@ -137,4 +142,6 @@ def test_network_facts__of_a_function_that_builds_another_network_are_not_stale(
     before = network_facts("changing", {})
     widths.append(32)
     after = network_facts("changing", {})
-    assert [2 * tap.channels for tap in before.taps[1:]] == [t.channels for t in after.taps[1:]]
+    assert [2 * feature.channels for feature in before.features[1:]] == [
+        t.channels for t in after.features[1:]
+    ]

@@ -4,8 +4,8 @@ import pytest
 import torch
 import torchvision
 
-from detrex.modeling.backbone.features.feature_info import Feature
-from detrex.modeling.backbone.features.input_size import InputRule
+from detrex.modeling.backbone.features.feature_info import FeatureInfo
+from detrex.modeling.backbone.features.input_size import InputSize
 from detrex.modeling.backbone.torchvision_backbone.nodes import (
     extract,
 )
@@ -43,14 +43,14 @@ def last_of_each_stride(offer):
 def test_look_for_nodes__last_of_each_stride(name, expected):
     offer = look_for_nodes(classifier(name), name)
     assert last_of_each_stride(offer) == expected
-    assert offer.input_rule == InputRule()
+    assert offer.input_size == InputSize()
 
 
 def test_look_for_nodes__plain_network_takes_one_size():
     network = classifier("vit_b_32", image_size=96)
     offer = look_for_nodes(network, "vit_b_32")
-    assert offer.input_rule.tile == offer.look_size == (96, 96)
-    assert offer.nodes[-1] == Feature("encoder", "encoder", 768, 32, "NLC", 1)
+    assert offer.input_size.tile == offer.example_size == (96, 96)
+    assert offer.nodes[-1] == FeatureInfo("encoder", "encoder", 768, 32, "NLC", 1)
 
 
 def test_look_for_nodes__are_true_on_real_tensors():
@@ -71,6 +71,6 @@ def test_look_for_nodes__are_true_on_real_tensors():
 def test_table_of_nodes__in_the_order_of_the_network():
     nodes = {"layer3": "res4", "layer1": "res2"}
     extractor = extract("resnet18", classifier("resnet18"), (nodes, nodes), None, False)
-    table = table_of_nodes(extractor, InputRule(), (nodes, nodes))
+    table = table_of_nodes(extractor, InputSize(), (nodes, nodes))
     assert table.strides == {"res2": 4, "res4": 16}
     assert table.channels == {"res2": 64, "res4": 256}

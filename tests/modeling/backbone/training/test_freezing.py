@@ -6,11 +6,11 @@ from torch import nn
 
 from detrex.errors import BackboneError
 from detrex.modeling.backbone import TimmBackbone, TorchvisionBackbone
-from detrex.modeling.backbone.inspection.stages import FreezePlan
+from detrex.modeling.backbone.inspection.stages import Stage
 from detrex.modeling.backbone.training.freezing import (
     KeepsFrozen,
     check_freeze_at,
-    freezing_table,
+    parameter_table,
     submodule_within,
 )
 
@@ -33,7 +33,7 @@ class Pyramid(nn.Sequential):
 
 def test_apply__passes_over_what_is_not_there():
     network = Pyramid()
-    present = FreezePlan(("stem", "head"), ("stage0.0.bias", "gone")).apply(network)
+    present = Stage(("stem", "head"), ("stage0.0.bias", "gone")).apply(network)
     assert present == ("stem",)
     assert not network.stem.training
     frozen = [name for name, p in network.named_parameters() if not p.requires_grad]
@@ -137,11 +137,11 @@ def test_train__keeps_compiled_parts_frozen(wrapper, whole):
     assert compiled(torch.randn(2, 3, 32, 40))["res3"].shape == (2, 128, 4, 5)
 
 
-def test_freezing_table__counts_by_level():
+def test_parameter_table__counts_by_level():
     network = nn.Sequential(nn.Linear(3, 5), nn.Linear(5, 7), nn.Linear(7, 11, bias=False))
     network[0].requires_grad_(False)
-    stages = [FreezePlan(("0",)), FreezePlan(("0", "1"))]
-    table = freezing_table(network, stages, made=nn.Linear(2, 2))
+    stages = [Stage(("0",)), Stage(("0", "1"))]
+    table = parameter_table(network, stages, made=nn.Linear(2, 2))
     assert [line.split() for line in table.splitlines()] == [
         ["level", "frozen", "trainable"],
         ["stem", "20", "0"],
@@ -152,7 +152,7 @@ def test_freezing_table__counts_by_level():
     ]
 
 
-def test_freezing_table__is_logged_once_with_true_totals(caplog):
+def test_parameter_table__is_logged_once_with_true_totals(caplog):
     caplog.set_level("INFO")
     with torch.device("meta"):
         backbone = TimmBackbone("test_vit", out_strides=(8, 16), freeze_at=2)

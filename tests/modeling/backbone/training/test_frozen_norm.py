@@ -229,7 +229,7 @@ def test_convert_frozen_norm__one_architecture_of_every_module(library):
     worst = {}
     for name in smallest_of_each_module(library):
         torch.manual_seed(0)
-        size = network_facts(name, {}).look_size if library == "timm" else (224, 224)
+        size = network_facts(name, {}).example_size if library == "timm" else (224, 224)
         network = randomise(build(name, library, "cpu")).double().eval()
         image = torch.randn(2, 3, *size, dtype=torch.float64)
         with torch.no_grad():

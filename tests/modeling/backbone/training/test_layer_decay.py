@@ -15,8 +15,8 @@ from detrex.modeling.backbone import (
     TorchvisionBackbone,
     get_vit_lr_decay_rate,
 )
-from detrex.modeling.backbone.inspection.meta_run import look_at
-from detrex.modeling.backbone.training.layer_decay import get_layer_decay_params, parameter_depths
+from detrex.modeling.backbone.inspection.meta_run import run_on_meta
+from detrex.modeling.backbone.training.layer_decay import get_layer_decay_params, layer_ids
 
 timm = pytest.importorskip("timm")
 optim = pytest.importorskip("timm.optim")
@@ -65,16 +65,16 @@ def test_get_layer_decay_params__leaves_the_detector_and_the_frozen_alone():
     torch.optim.AdamW(groups, lr=0.1)
 
 
-def test_parameter_depths__of_an_extractor_and_of_a_capped_network():
+def test_layer_ids__of_an_extractor_and_of_a_capped_network():
     network = timm.create_model("resnet18", features_only=True)
-    depths, last = parameter_depths(look_at(network, [(64, 64)]))
+    depths, last = layer_ids(run_on_meta(network, [(64, 64)]))
     assert last == 9
     assert [depths[n] for n in ("conv1.weight", "layer1.1.conv1.weight", "layer4.1.bn2.bias")] == [
         0,
         2,
         8,
     ]
-    capped, last = parameter_depths(look_at(network, [(64, 64)]), 4)
+    capped, last = layer_ids(run_on_meta(network, [(64, 64)]), 4)
     assert last == 5
     assert [capped[f"layer{i}.{j}.conv1.weight"] for i in (1, 2) for j in (0, 1)] == [1, 1, 2, 2]
 
@@ -90,9 +90,9 @@ def test_get_layer_decay_params__needs_a_backbone():
         get_layer_decay_params(nn.Linear(3, 3), 0.1)
 
 
-def test_parameter_depths__of_torchvisions_extractor():
+def test_layer_ids__of_torchvisions_extractor():
     network = create_feature_extractor(resnet18(), ["layer2", "layer4"])
-    depths, last = parameter_depths(look_at(network, [(64, 64)]))
+    depths, last = layer_ids(run_on_meta(network, [(64, 64)]))
     assert (depths["conv1.weight"], depths["layer2.0.conv1.weight"], last) == (0, 3, 9)
 
 

@@ -5,7 +5,7 @@ import torch
 
 from detrex.errors import BackboneError
 from detrex.modeling.backbone import TimmBackbone, TorchvisionBackbone
-from detrex.modeling.backbone.wrapper.arguments import check_in_channels, chosen_weights
+from detrex.modeling.backbone.wrapper.arguments import check_in_channels, one_way_to_weights
 
 
 @pytest.mark.parametrize("in_channels", [0, -1, 3.0, True, "3", None])
@@ -26,14 +26,14 @@ def test_check_in_channels__keyword_of_timm(wrapper):
         wrapper("resnet18", in_chans=4)
 
 
-def test_chosen_weights__one_way_only():
-    assert chosen_weights(pretrained=False, weights=None) is None
-    assert chosen_weights(pretrained=True, checkpoint_path="", weights=None) is True
-    assert chosen_weights(pretrained=True, checkpoint_path="a.pth") == "a.pth"
+def test_one_way_to_weights__one_way_only():
+    assert one_way_to_weights(pretrained=False, weights=None) is None
+    assert one_way_to_weights(pretrained=True, checkpoint_path="", weights=None) is True
+    assert one_way_to_weights(pretrained=True, checkpoint_path="a.pth") == "a.pth"
     with pytest.raises(BackboneError, match=r"got pretrained=True and weights='a1_in1k': say once"):
-        chosen_weights(pretrained=True, weights="a1_in1k")
+        one_way_to_weights(pretrained=True, weights="a1_in1k")
     with pytest.raises(TypeError, match="pretrained must be True or False"):
-        chosen_weights(pretrained="a.pth")
+        one_way_to_weights(pretrained="a.pth")
 
 
 @pytest.mark.parametrize("value", ["no", 1, None])
