@@ -73,17 +73,17 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, H, W, C) to the same shape."""
         size = x.shape[1:3]
-        qkv = self.qkv(x)
+        bias: Tensor | None = self.qkv.bias
         if self.beit_like_qkv_bias:
-            qkv = qkv + torch.cat([self.q_bias, torch.zeros_like(self.v_bias), self.v_bias])
-        qkv = qkv.flatten(1, 2).unflatten(-1, (3, self.num_heads, -1))
-        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        bias = None
+            bias = torch.cat([self.q_bias, torch.zeros_like(self.v_bias), self.v_bias])
+        qkv = F.linear(x, self.qkv.weight, bias).flatten(1, 2)
+        q, k, v = qkv.unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        by_place = None
         if self.use_rel_pos:
             tables = (self.rel_pos_h, self.rel_pos_w)
-            bias = decomposed_rel_pos(q.flatten(0, 1), *tables, size, size, self.interp_type)
-            bias = bias.unflatten(0, q.shape[:2])
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+            by_place = decomposed_rel_pos(q.flatten(0, 1), *tables, size, size, self.interp_type)
+            by_place = by_place.unflatten(0, q.shape[:2])
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=by_place)
         return self.proj(out.transpose(1, 2).flatten(2).unflatten(1, size))
 
 

@@ -67,12 +67,13 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, H, W, C) to the same shape."""
         size = x.shape[1:3]
-        q, k, v = self.q_proj(x), self.k_proj(x), self.v_proj(x)
-        if self.q_bias is not None:
-            q, v = q + self.q_bias, v + self.v_bias
-        q, k, v = (
-            t.flatten(1, 2).unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for t in (q, k, v)
+        x = x.flatten(1, 2)
+        projected = (
+            F.linear(x, self.q_proj.weight, self.q_bias),
+            self.k_proj(x),
+            F.linear(x, self.v_proj.weight, self.v_bias),
         )
+        q, k, v = (t.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for t in projected)
         q, k = (self.rope(t, *size).type_as(v) for t in (q, k))
         out = F.scaled_dot_product_attention(q, k, v)
         return self.proj(out.transpose(1, 2).flatten(2).unflatten(1, size))

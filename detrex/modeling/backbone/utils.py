@@ -44,7 +44,7 @@ def get_rel_pos(q_size: int, k_size: int, rel_pos: Tensor, interp_type: str = "v
     """
     length = 2 * max(q_size, k_size) - 1
     if interp_type == "beit" and len(rel_pos) != length:
-        rel_pos = _geometric_spline(len(rel_pos), length).to(rel_pos) @ rel_pos
+        rel_pos = _resampling(len(rel_pos), length).to(rel_pos) @ rel_pos
     return d2.get_rel_pos(q_size, k_size, rel_pos)
 
 
@@ -88,6 +88,11 @@ def add_decomposed_rel_pos(
 ) -> Tensor:
     """Add `decomposed_rel_pos` to the (B, q_h * q_w, k_h * k_w) logits of attention."""
     return attn + decomposed_rel_pos(q, rel_pos_h, rel_pos_w, q_size, k_size, interp_type)
+
+
+@torch.compiler.assume_constant_result
+def _resampling(length: int, new_length: int) -> Tensor:
+    return _geometric_spline(length, new_length)
 
 
 @functools.lru_cache(maxsize=32)

@@ -85,6 +85,14 @@ def test_attention__equals_softmax_written_out(kind):
     assert_close(attention(x), expected)
 
 
+def test_forward__under_autocast():
+    network = build(**WINDOWS).float()
+    x = torch.randn(2, 3, 64, 80)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        observed = network(x)["last_feat"]
+    assert_close(observed.float(), network(x)["last_feat"], rtol=0.05, atol=0.05)
+
+
 def test_interp_type__reaches_the_tables():
     x = torch.randn(1, 3, 96, 96, dtype=torch.float64)
     outputs = [build(use_rel_pos=True, interp_type=t)(x)["last_feat"] for t in ("vitdet", "beit")]
