@@ -3,10 +3,12 @@
 command_line  command line -> config -> processes
 overrides    key=value onto a config
 preflight    mistakes of a config that show before anything is built
+heads        those of a detector's heads
 launch       one process or many
 train        config -> parts -> the run
 trainer      one optimizer step
 evaluation   metrics of a model, and of its EMA
+evaluators   what computes them
 distributed  devices, DDP, agreement between ranks
 """
 

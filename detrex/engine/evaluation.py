@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence, Sized
 from typing import Any
 
 import torch
-from detectron2.evaluation import DatasetEvaluator, inference_on_dataset, print_csv_format
+from detectron2.evaluation import inference_on_dataset, print_csv_format
 from detectron2.utils import comm
 from omegaconf import DictConfig
 from torch import nn
@@ -17,6 +17,7 @@ from detrex.config.building import build_part
 from detrex.data.bad_pictures import MarkBadPictures, ReadableBatches, checked_policy
 from detrex.data.preparation import prepared_data
 from detrex.engine.distributed import sync_buffers, unwrap_ddp
+from detrex.engine.evaluators import build_evaluator
 from detrex.engine.trainer import AMP_DTYPES
 from detrex.errors import ConfigError, did_you_mean
 
@@ -102,10 +103,7 @@ class Evaluation:
 
     def __init__(self, cfg: DictConfig) -> None:
         self.loader = build_loader(cfg, "dataloader.test")
-        self.evaluator: DatasetEvaluator = build_part(
-            cfg.dataloader.evaluator, "dataloader.evaluator"
-        )
-        _require_evaluator(self.evaluator)
+        self.evaluator = build_evaluator(cfg)
         self.amp = bool(try_get_key(cfg, "train.amp.enabled", default=False))
         self.amp_dtype = amp_dtype(cfg)
         self.ema = bool(try_get_key(cfg, "train.model_ema.enabled", default=False))
@@ -240,18 +238,6 @@ def build_loader(cfg: DictConfig, key: str) -> Iterable:
             f"{key} needs {cause.filename or cause}, which does not exist: correct the dataset's "
             "paths, or point the environment variable DETECTRON2_DATASETS at detectron2's datasets."
         ) from cause
-
-
-def _require_evaluator(evaluator: Any) -> None:
-    parts = evaluator if isinstance(evaluator, list) else [evaluator]
-    for part in parts:
-        if not all(
-            callable(getattr(part, name, None)) for name in ("reset", "process", "evaluate")
-        ):
-            raise ConfigError(
-                f"dataloader.evaluator builds {type(part).__name__}, expected an evaluator with "
-                "reset, process and evaluate: call a DatasetEvaluator such as COCOEvaluator."
-            )
 
 
 def _require_registered(names: Iterable[Any], key: str) -> None:

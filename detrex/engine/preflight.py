@@ -22,6 +22,8 @@ from detrex.config.lint import check_targets, lazy_calls
 from detrex.config.types import check_types
 from detrex.config.validation import check_values, peek, read, settle, shown
 from detrex.engine.distributed import resolve_device
+from detrex.engine.evaluators import missing_packages
+from detrex.engine.heads import head_mistakes
 from detrex.errors import ConfigError, DetrexError, did_you_mean
 from detrex.modeling.backbone.weights.pretrained import WEIGHT_FILES
 
@@ -53,6 +55,7 @@ def find_mistakes(cfg: Any, *, eval_only: bool = False, resume: bool = False) ->
     findings += [*_unknown_datasets(cfg), *_unlike_evaluator(cfg)]
     if not findings:
         findings += [*_bad_optimizer(cfg), *_bad_schedule(cfg), *_bad_mappers(cfg)]
+        findings += [*head_mistakes(cfg), *missing_packages(cfg)]
     if eval_only:
         findings = [finding for finding in findings if not finding.startswith(_TRAINING)]
     return _one_for_each_key(findings)
@@ -175,13 +178,15 @@ def _absent_weights(cfg: DictConfig, resume: bool) -> Iterator[str]:
 
 def _unlike_evaluator(cfg: DictConfig) -> Iterator[str]:
     tested = _registered_name(peek(cfg, "dataloader.test.dataset.names"))
-    evaluated = _registered_name(peek(cfg, "dataloader.evaluator.dataset_name"))
-    both_names = isinstance(tested, str) and isinstance(evaluated, str)
-    if both_names and tested != evaluated:
-        yield (
-            f"dataloader.evaluator.dataset_name is {evaluated!r}, but dataloader.test loads "
-            f'{tested!r}: write "${{..test.dataset.names}}" for the first.'
-        )
+    for path, call in lazy_calls(peek(cfg, "dataloader.evaluator"), "dataloader.evaluator"):
+        evaluated = _registered_name(read(call, "dataset_name"))
+        both_names = isinstance(tested, str) and isinstance(evaluated, str)
+        if both_names and tested != evaluated:
+            dots = "." * (path.count(".") + path.count("["))
+            yield (
+                f"{path}.dataset_name is {evaluated!r}, but dataloader.test loads "
+                f'{tested!r}: write "${{.{dots}test.dataset.names}}" for the first.'
+            )
 
 
 def _registered_name(names: Any) -> Any:
@@ -272,6 +277,9 @@ def _bad_mappers(cfg: DictConfig) -> Iterator[str]:
     for name in ("dataloader.train.mapper", "dataloader.test.mapper"):
         node = peek(cfg, name)
         if isinstance(node, DictConfig):
+            if isinstance(node.get("keypoint_hflip_indices"), DictConfig):
+                # detectron2's own function reads them from a data set that is not read yet.
+                node.keypoint_hflip_indices = []
             yield from _refusal(node, name)
 
 

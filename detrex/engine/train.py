@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from detectron2.engine import HookBase, hooks
+from detectron2.modeling.meta_arch.fcos import FCOSHead
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter, JSONWriter, TensorboardXWriter
 from omegaconf import DictConfig
@@ -184,11 +185,19 @@ def build_model(cfg: DictConfig, seed: int) -> nn.Module:
     device = resolve_device(cfg.train.device)
     seed_everything(seed)
     model = build_part(cfg.model, "model").to(device)
+    for module in model.modules():
+        if isinstance(module, FCOSHead):  # FCOS decodes boxes from it in the type that it gives
+            module.register_forward_hook(_in_float32)
     logger.info("Model:\n%s", model)
     for warning in pixel_statistics_warnings(cfg, model):
         logger.warning("%s", warning)
     ema.may_build_model_ema(cfg, model)
     return model
+
+
+def _in_float32(_head: nn.Module, _inputs: Any, levels: Any) -> Any:
+    """Hand on a head's outputs, lists of maps, without the lower precision of autocast."""
+    return tuple([map_.float() for map_ in maps] for maps in levels)
 
 
 def build_optimizer(cfg: DictConfig, model: nn.Module) -> optim.Optimizer:

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, ListConfig
 from detrex.config import load_config
 
 CONFIGS = Path(detectron2.__file__).parent / "model_zoo" / "configs" / "common" / "models"
-WIDTH = 32
+WIDTH = 64
 NUM_CLASSES, NUM_KEYPOINTS, NUM_STUFF = 3, 6, 2
 
 DETECTORS = (
@@ -26,19 +26,19 @@ def tiny_detector(name: str) -> DictConfig:
     model = load_config(CONFIGS / f"{name}.py").model
     _narrow(model)
     if name == "mask_rcnn_vitdet":
-        size = {"img_size": 64, "depth": 2, "num_heads": 2, "window_size": 2}
+        size = {"img_size": 96, "depth": 2, "num_heads": 2, "window_size": 2}
         model.backbone.net.update(**size, window_block_indexes=[0])
-        model.backbone.square_pad = 64
+        model.backbone.square_pad = 96
     else:
         network = model.backbone.get("bottom_up", model.backbone)
         network.stem.update(out_channels=8, norm="BN")
         network.stages = [_stage(8, 8, 1), _stage(8, 16, 2), _stage(16, WIDTH, 2)]
     if name == "mask_rcnn_c4":
-        model.roi_heads.res5 = _stage(WIDTH, 64, 2)
+        model.roi_heads.res5 = _stage(WIDTH, 2 * WIDTH, 2)
     elif name != "mask_rcnn_vitdet":
-        network.stages.append(_stage(WIDTH, 64, 2))
+        network.stages.append(_stage(WIDTH, 2 * WIDTH, 2))
     if name == "retinanet":
-        model.backbone.top_block.in_channels = 64
+        model.backbone.top_block.in_channels = 2 * WIDTH
     if "proposal_generator" in model:
         model.proposal_generator.update(
             batch_size_per_image=16, pre_nms_topk=(50, 50), post_nms_topk=(20, 10)
@@ -46,7 +46,7 @@ def tiny_detector(name: str) -> DictConfig:
         model.roi_heads.batch_size_per_image = 8
         model.roi_heads.num_classes = NUM_CLASSES
     else:
-        model.num_classes = NUM_CLASSES
+        model.update(num_classes=NUM_CLASSES, test_score_thresh=0.0)
     if "keypoint" in name:
         model.roi_heads.keypoint_head.num_keypoints = NUM_KEYPOINTS
     if "panoptic" in name:
@@ -72,5 +72,7 @@ def _narrow(node: Any) -> None:
         if isinstance(value, DictConfig | ListConfig):
             if key not in ("sizes", "pixel_mean", "pixel_std"):
                 _narrow(value)
+        elif key == "test_score_thresh":  # what scores little is kept, for weights are random
+            node[key] = 0.0
         elif isinstance(value, int) and value >= 128 and "per_image" not in str(key):
             node[key] = WIDTH

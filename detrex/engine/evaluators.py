@@ -1,0 +1,76 @@
+"""The evaluator of a config: one, or several that score each prediction in turn."""
+
+from collections.abc import Iterator, MutableSequence
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+from detectron2.evaluation import (
+    COCOPanopticEvaluator,
+    DatasetEvaluator,
+    DatasetEvaluators,
+)
+from detectron2.evaluation.sem_seg_evaluation import load_image_into_numpy_array
+from omegaconf import DictConfig
+
+from detrex.config.building import build_part
+from detrex.data.pictures import read_labels
+from detrex.data.tasks import evaluators_of, is_call_of
+from detrex.errors import ConfigError
+
+_NO_PANOPTICAPI = (
+    "dataloader.evaluator: COCOPanopticEvaluator needs the package panopticapi, which is not "
+    "installed: install it from cocodataset's repository, or leave this evaluator out."
+)
+
+
+def build_evaluator(cfg: DictConfig) -> DatasetEvaluator:
+    """Build ``dataloader.evaluator``.
+
+    Args:
+        cfg: the config; the evaluator is a call, or a list of calls whose tasks have different
+            names, such as ``bbox``, ``sem_seg`` and ``panoptic_seg``.
+
+    Returns:
+        The evaluator; one in the place of a list.
+
+    Raises:
+        ConfigError: one of them cannot be built, is no evaluator, or needs a package that is not
+            installed.
+    """
+    mistakes = missing_packages(cfg)
+    if mistakes:
+        raise ConfigError(mistakes[0])
+    built = build_part(cfg.dataloader.evaluator, "dataloader.evaluator")
+    evaluator = DatasetEvaluators(list(built)) if isinstance(built, MutableSequence) else built
+    for part in _parts(evaluator):
+        _require_evaluator(part)
+        if getattr(part, "sem_seg_loading_fn", None) is load_image_into_numpy_array:
+            part.sem_seg_loading_fn = _load_labels  # detectron2's own fails with numpy 2
+    return evaluator
+
+
+def missing_packages(cfg: DictConfig) -> list[str]:
+    """List what a config's evaluators need and is not installed, one sentence each."""
+    panoptic = any(is_call_of(node, COCOPanopticEvaluator) for node in evaluators_of(cfg))
+    return [_NO_PANOPTICAPI] if panoptic and find_spec("panopticapi") is None else []
+
+
+def _parts(evaluator: Any) -> Iterator[Any]:
+    if isinstance(evaluator, DatasetEvaluators):
+        for part in evaluator._evaluators:
+            yield from _parts(part)
+    else:
+        yield evaluator
+
+
+def _load_labels(path: str, copy: bool = False, dtype: Any = None) -> np.ndarray:
+    return read_labels(path).astype(dtype or np.int64)
+
+
+def _require_evaluator(part: Any) -> None:
+    if not all(callable(getattr(part, name, None)) for name in ("reset", "process", "evaluate")):
+        raise ConfigError(
+            f"dataloader.evaluator builds {type(part).__name__}, expected an evaluator with "
+            "reset, process and evaluate: call a DatasetEvaluator such as COCOEvaluator."
+        )
