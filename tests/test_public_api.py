@@ -16,7 +16,7 @@ LOSSES = """
     reduce_loss sigmoid_focal_loss smooth_l1_loss weight_reduce_loss
 """
 MODULES = {
-    "detrex": "__version__",
+    "detrex": "__version__ config data layers modeling utils",
     "detrex.errors": """
         BackboneError CheckpointError ConfigError DataError DetrexError DownloadError
         NonFiniteLossError did_you_mean
@@ -27,7 +27,8 @@ MODULES = {
         GenerateDNQueries LayerNorm MLP MultiScaleDeformableAttention MultiheadAttention
         PositionEmbeddingLearned PositionEmbeddingSine ShapeSpec TransformerLayerSequence
         apply_box_noise apply_label_noise box_cxcywh_to_xyxy box_iou box_xyxy_to_cxcywh
-        generalized_box_iou get_sine_pos_embed masks_to_boxes multi_scale_deformable_attn_pytorch
+        dcnv3_core_pytorch generalized_box_iou get_sine_pos_embed masks_to_boxes
+        multi_scale_deformable_attn_pytorch
     """,
     "detrex.modeling": LOSSES
     + """
