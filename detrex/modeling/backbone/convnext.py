@@ -76,6 +76,8 @@ class ConvNeXt(StagedBackbone):
         out_indices: stages whose feature maps are put out, 0 to 3.
         frozen_stages: number of stages to freeze, with the convolutions before them: -1 or 0 for
             none, to 4. The norms of the outputs are not frozen.
+        out_features: in the place of `out_indices`, outputs by detectron2's names, such as
+            ``("res3", "res4", "res5")``.
         grad_checkpointing: compute the activations of blocks again in the backward pass.
 
     Raises:
@@ -93,6 +95,7 @@ class ConvNeXt(StagedBackbone):
         out_indices: Sequence[int] = (0, 1, 2, 3),
         frozen_stages: int = -1,
         *,
+        out_features: Sequence[str] | None = None,
         grad_checkpointing: bool = False,
     ) -> None:
         check_integer("ConvNeXt", "in_chans", in_chans, 1)
@@ -102,7 +105,7 @@ class ConvNeXt(StagedBackbone):
         check_switches(grad_checkpointing=grad_checkpointing)
         depths = check_stages("ConvNeXt", "depths", depths)
         dims = check_stages("ConvNeXt", "dims", dims)
-        super().__init__(dims, 4, out_indices, in_chans)
+        super().__init__(dims, 4, out_indices, in_chans, out_features)
         self.downsample_layers = nn.ModuleList(
             [
                 nn.Sequential(
@@ -138,7 +141,7 @@ class ConvNeXt(StagedBackbone):
             if stage in self.out_indices:
                 rows, columns = (-(-side // self.strides[stage]) for side in (height, width))
                 inside = x[..., :rows, :columns]
-                outputs[f"p{stage}"] = self.get_submodule(f"norm{stage}")(inside)
+                outputs[self.output_names[stage]] = self.get_submodule(f"norm{stage}")(inside)
         return self._with_idle(
             outputs, [*self.downsample_layers[last + 1 :], *self.stages[last + 1 :]]
         )

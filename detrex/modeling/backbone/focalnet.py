@@ -249,6 +249,8 @@ class FocalNet(StagedBackbone):
         use_layerscale: scale the channels of each part of a block, from 1e-4 on.
         normalize_modulator: divide the sum over the levels by their number.
         use_checkpoint: compute the activations of blocks again in the backward pass.
+        out_features: in the place of `out_indices`, outputs by detectron2's names, such as
+            ``("res3", "res4", "res5")``.
 
     Raises:
         TypeError: a keyword of one integer per stage, or `out_indices`, is no sequence of integers.
@@ -277,6 +279,8 @@ class FocalNet(StagedBackbone):
         use_layerscale: bool = False,
         normalize_modulator: bool = False,
         use_checkpoint: bool = False,
+        *,
+        out_features: Sequence[str] | None = None,
     ) -> None:
         sizes = {"patch_size": patch_size, "in_chans": in_chans, "embed_dim": embed_dim}
         for name, size in sizes.items():
@@ -302,7 +306,8 @@ class FocalNet(StagedBackbone):
                 f"torch.nn.LayerNorm, got {norm_layer!r:.80}."
             )
         dims = [embed_dim * 2**stage for stage in range(NUM_STAGES)]
-        super().__init__(dims, 4 if use_conv_embed else patch_size, out_indices, in_chans)
+        stride = 4 if use_conv_embed else patch_size
+        super().__init__(dims, stride, out_indices, in_chans, out_features)
         stem_norm = norm_layer if patch_norm else None
         self.patch_embed = PatchEmbed(
             patch_size, in_chans, embed_dim, stem_norm, use_conv_embed, is_stem=True
@@ -337,7 +342,7 @@ class FocalNet(StagedBackbone):
             x = layer(x)
             if stage in self.out_indices:
                 norm = self.get_submodule(f"norm{stage}")
-                outputs[f"p{stage}"] = norm(x).permute(0, 3, 1, 2)
+                outputs[self.output_names[stage]] = norm(x).permute(0, 3, 1, 2)
             if stage < last:
                 x = layer.get_submodule("downsample")(x.permute(0, 3, 1, 2))
         idle = [self.layers[last].downsample, *self.layers[last + 1 :]]

@@ -176,6 +176,8 @@ class InternImage(StagedBackbone):
         in_chans: channels of the image.
         frozen_stages: number of levels to freeze, with the layers before them: -1 or 0 for none,
             to 4.
+        out_features: in the place of `out_indices`, outputs by detectron2's names, such as
+            ``("res3", "res4", "res5")``.
         **kwargs: no keyword more is known; the error names near ones.
 
     Raises:
@@ -209,6 +211,7 @@ class InternImage(StagedBackbone):
         *,
         in_chans: int = 3,
         frozen_stages: int = -1,
+        out_features: Sequence[str] | None = None,
         **kwargs: Any,
     ) -> None:
         _check_names(kwargs, core_op, drop_path_type, act_layer, norm_layer)
@@ -220,7 +223,7 @@ class InternImage(StagedBackbone):
         groups = _check_groups(groups, widths)
         norm_ids = level2_post_norm_block_ids if level2_post_norm else None
         norm_ids = _check_block_ids(norm_ids or (), depths[2])
-        super().__init__(widths, 4, out_indices, in_chans)
+        super().__init__(widths, 4, out_indices, in_chans, out_features)
         block = partial(
             Block,
             mlp_ratio=mlp_ratio,
@@ -276,7 +279,7 @@ class InternImage(StagedBackbone):
         for index, level in enumerate(self.levels[: last + 1]):
             x = level(x)
             if index in self.out_indices:
-                outputs[f"p{index}"] = x.permute(0, 3, 1, 2)
+                outputs[self.output_names[index]] = x.permute(0, 3, 1, 2)
             if index < last:
                 x = self.get_submodule(f"levels.{index}.downsample")(x)
         return self._with_idle(outputs, self._idle_modules(last))

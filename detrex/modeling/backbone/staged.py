@@ -10,6 +10,7 @@ from torch import nn
 
 from detrex.errors import BackboneError
 
+from .features.output_levels import check_out_features, level_name
 from .preprocess import IMAGENET, Preprocess
 from .training.freezing import KeepsFrozen
 
@@ -19,44 +20,74 @@ NUM_STAGES = 4
 class StagedBackbone(KeepsFrozen, Backbone):
     """Network of four stages, each of half the resolution of the one before.
 
-    Outputs are ``p0`` to ``p3``, named by the stage and not by the stride, from the finest to the
-    coarsest.
+    Outputs come from the finest to the coarsest. They are ``p0`` to ``p3``, named by the stage, or
+    are called as detectron2 names strides: ``res2`` for 4, ``res3`` for 8.
 
     Args:
         channels: channels of each stage's feature map.
         stride: stride of the first stage in pixels; it doubles from stage to stage.
         out_indices: stages whose feature maps are put out, 0 to 3.
         in_chans: channels of the image.
+        out_features: in the place of `out_indices`, outputs by detectron2's names.
 
     Attributes:
-        out_indices: the same, in ascending order.
+        out_indices: stages whose feature maps are put out, in ascending order.
+        output_names: name of the output of each of these stages.
         strides: stride of each stage in pixels.
         preprocess: ImageNet's statistics in RGB.
 
     Raises:
-        TypeError: `out_indices` is no sequence of integers.
-        BackboneError: it is empty, or names a stage twice or one that there is not.
+        TypeError: `out_indices` is no sequence of integers, or `out_features` none of names.
+        BackboneError: either is empty, or names a stage twice or one that there is not; or both are
+            given.
     """
 
     preprocess: Preprocess
 
     def __init__(
-        self, channels: Sequence[int], stride: int, out_indices: Sequence[int], in_chans: int
+        self,
+        channels: Sequence[int],
+        stride: int,
+        out_indices: Sequence[int],
+        in_chans: int,
+        out_features: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
+        self.strides = tuple(stride * 2**stage for stage in range(NUM_STAGES))
         indices = _integers(type(self).__name__, "out_indices", out_indices)
         if not indices or len(set(indices)) < len(indices) or not set(indices) <= {0, 1, 2, 3}:
             raise BackboneError(
                 f"{type(self).__name__} has the stages 0, 1, 2 and 3, got out_indices={indices}: "
                 "name at least one of them, each at most once."
             )
-        self.out_indices = tuple(sorted(indices))
-        self.strides = tuple(stride * 2**stage for stage in range(NUM_STAGES))
+        names = {stage: f"p{stage}" for stage in sorted(indices)}
+        if out_features is not None:
+            names = self._names_by_stride(out_features, indices)
+        self.output_names = names
+        self.out_indices = tuple(names)
         self.preprocess = IMAGENET.with_channels(in_chans)
-        names = {f"p{stage}": stage for stage in self.out_indices}
-        self._out_features = list(names)
-        self._out_feature_channels = {name: channels[stage] for name, stage in names.items()}
-        self._out_feature_strides = {name: self.strides[stage] for name, stage in names.items()}
+        self._out_features = list(names.values())
+        self._out_feature_channels = {name: channels[stage] for stage, name in names.items()}
+        self._out_feature_strides = {name: self.strides[stage] for stage, name in names.items()}
+
+    def _names_by_stride(self, out_features: Sequence[str], indices: list[int]) -> dict[int, str]:
+        stages = {
+            level_name(stride): stage
+            for stage, stride in enumerate(self.strides)
+            if stride.bit_count() == 1
+        }
+        if not stages:
+            raise BackboneError(
+                f"{type(self).__name__} has the strides {self.strides}, which are no powers of two "
+                "and have no names: use out_indices."
+            )
+        names = check_out_features(out_features, stages, type(self).__name__)
+        if indices != [0, 1, 2, 3]:
+            raise BackboneError(
+                f"got out_features={names} beside out_indices={indices}, which say the same in two "
+                "ways: leave one of them out."
+            )
+        return dict(sorted((stages[name], name) for name in names))
 
     @property
     def size_divisibility(self) -> int:

@@ -103,7 +103,12 @@ ROWS = {
         ),
         WIDE,
     ),
-    "focalnet": (L(FocalNet)(embed_dim=8, depths=[1, 1, 2, 1], frozen_stages=2), WIDE),
+    "focalnet": (
+        L(FocalNet)(
+            embed_dim=8, depths=[1, 1, 2, 1], frozen_stages=2, out_features=["res3", "res4", "res5"]
+        ),
+        WIDE,
+    ),
     "focalnet_with_all_options": (
         L(FocalNet)(
             embed_dim=8,

@@ -29,6 +29,27 @@ def test_staged_backbone__publishes_in_ascending_order():
     assert backbone.preprocess.pixel_mean == (123.675, 116.28, 103.53, 123.675)
 
 
+def test_staged_backbone__outputs_by_the_names_of_strides():
+    backbone = Stages([5, 7, 11, 13], 8, (0, 1, 2, 3), 3, OmegaConf.create(["res5", "res3"]))
+    shapes = {name: (s.channels, s.stride) for name, s in backbone.output_shape().items()}
+    assert list(shapes.items()) == [("res3", (5, 8)), ("res5", (11, 32))]
+    assert backbone.out_indices == (0, 2)
+    assert backbone.output_names == {0: "res3", 2: "res5"}
+
+
+@pytest.mark.parametrize(
+    ("stride", "indices", "names", "message"),
+    [
+        (4, (0, 1, 2, 3), ["res6"], r"levels res2, res3, res4, res5, got out_features=\['res6'\]"),
+        (4, (1, 2), ["res3"], r"out_features=\['res3'\] beside out_indices=\[1, 2\]"),
+        (3, (0, 1, 2, 3), ["res3"], r"strides \(3, 6, 12, 24\), .* use out_indices"),
+    ],
+)
+def test_staged_backbone__refuses_names(stride, indices, names, message):
+    with pytest.raises(BackboneError, match=message):
+        Stages([1] * 4, stride, indices, 3, names)
+
+
 @pytest.mark.parametrize("wrong", [[], [4], [-1], [0, 0]])
 def test_staged_backbone__refuses_indices(wrong):
     with pytest.raises(BackboneError, match=r"has the stages 0, 1, 2 and 3, got out_indices=\["):
