@@ -7,8 +7,8 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from detrex.config import get_config, get_detectron2_config
+from detrex.config.building import build_on_meta
 from detrex.detectors import backbone_parts
-from detrex.engine.dry_run import build_on_meta
 from detrex.modeling.backbone import TimmBackbone
 
 NOWHERE = OmegaConf.create({"backbone": "${nothing}"})

@@ -118,7 +118,7 @@ def _remarks_on_images(cfg: Any) -> list[str]:
         return []  # a backbone that cannot be built, which the dry run tells
 
 
-def _dry_run(cfg: Any, size: tuple[int, int]) -> Any:
+def _dry_run(cfg: Any, size: tuple[int, int] | None) -> Any:
     from omegaconf import DictConfig
 
     from detrex.config.validation import peek

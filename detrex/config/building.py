@@ -1,11 +1,13 @@
 """Parts of a config made into objects, with what fails told in one sentence."""
 
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from detectron2.config import instantiate
+from torch.overrides import TorchFunctionMode
 
 from detrex.errors import ConfigError, DetrexError
 
@@ -49,8 +51,26 @@ def build_on_meta(call: Any) -> Any:
     except RuntimeError as error:
         if "meta tensor" not in str(error):
             raise
-        # Its constructor computes with values, as torchvision's RegNets and detectron2's Swin do.
-        return instantiate(call).to("meta")
+    # Its constructor computes with values, as torchvision's RegNets and detectron2's ViT do.
+    try:
+        with torch.device("meta"), _SequencesOnCpu():
+            return instantiate(call).to("meta")
+    except RuntimeError as error:
+        if "meta tensor" not in str(error):
+            raise
+    return instantiate(call).to("meta")
+
+
+class _SequencesOnCpu(TorchFunctionMode):
+    """Keep the numbers that constructors count with; parameters come from other functions."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        if func in (torch.arange, torch.linspace, torch.tensor):
+            kwargs.setdefault("device", "cpu")
+        return func(*args, **kwargs)
 
 
 def first_line(error: BaseException) -> str:

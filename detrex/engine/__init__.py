@@ -1,15 +1,17 @@
 """Training and evaluation: everything that ``tools/train_net.py`` does, importable.
 
 command_line  command line -> config -> processes
-overrides    key=value onto a config
-preflight    mistakes of a config that show before anything is built
-heads        those of a detector's heads
-launch       one process or many
-train        config -> parts -> the run
-trainer      one optimizer step
-evaluation   metrics of a model, and of its EMA
-evaluators   what computes them
-distributed  devices, DDP, agreement between ranks
+overrides     key=value onto a config
+preflight     mistakes of a config that show before anything is built
+heads         those of a detector's heads
+dry_run       a detector built without data or weights
+meta_forward  what such a detector can run, by its kind
+launch        one process or many
+train         config -> parts -> the run
+trainer       one optimizer step
+evaluation    metrics of a model, and of its EMA
+evaluators    what computes them
+distributed   devices, DDP, agreement between ranks
 """
 
 from detrex.engine.command_line import argument_parser, load_run_config, main, run

@@ -1,8 +1,11 @@
 """A detector built and run on the ``meta`` device, without data or weights."""
 
 import copy
+import enum
 import functools
-from collections.abc import Callable
+import os
+import traceback
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,11 +18,19 @@ from detrex.config import resolve_pixel_statistics
 from detrex.config.building import build_on_meta
 from detrex.config.lint import lazy_calls
 from detrex.config.validation import peek, read
-
-Size = tuple[int, int]
+from detrex.detectors import backbone_parts
+from detrex.engine.meta_forward import Size, padded_size, run_on_meta
 
 DEFAULT_SIZE: Size = (800, 1333)
-_NO_WEIGHTS = {"weights": None, "pretrained": False, "checkpoint_path": ""}
+_NO_WEIGHTS = {
+    "weights": None,
+    "weights_backbone": None,
+    "pretrained": False,
+    "pretrained_backbone": False,
+    "checkpoint_path": "",
+}
+# How weights are named; numbers under such a key are something else.
+_NAMES_WEIGHTS = (str, bool, os.PathLike, enum.Enum)
 
 
 @dataclass
@@ -50,55 +61,89 @@ class DryRun:
     findings: list[str] = field(default_factory=list)
 
 
-def dry_run(model: DictConfig, size: Size) -> DryRun:
-    """Build a detector part by part and run what can be run.
+def dry_run(model: DictConfig, size: Size | None = None) -> DryRun:
+    """Build a detector and run what can be run.
 
     Args:
         model: its lazy call.
-        size: height and width of the training image in pixels.
+        size: height and width of the training image in pixels; None for the square that the
+            backbone takes, or else 800 x 1333.
 
     Returns:
         What was seen; a failure is a finding and ends what depends on it.
     """
-    seen = DryRun(size)
+    seen = DryRun(size or DEFAULT_SIZE)
     model = without_weights(model, seen.notes)
     _attempt(seen, "model", lambda: resolve_pixel_statistics(model))
-    backbone = None
-    if "backbone" in model:
-        backbone = _attempt(seen, "model.backbone", lambda: build_on_meta(model.backbone))
-    if backbone is not None:
-        _attempt(seen, "model.backbone", lambda: _look_at_backbone(backbone, seen))
-    if backbone is None and "backbone" in model:
-        # What is left is built part by part, so that its mistakes are told as well.
-        for name, part in model.items():
-            if name != "backbone" and isinstance(part, DictConfig) and "_target_" in part:
-                _attempt(seen, f"model.{name!s}", functools.partial(build_on_meta, part))
+    detector = _build(model, seen)
+    if detector is None:
         return seen
-    detector = _attempt(seen, "model", lambda: build_on_meta(model))
-    if detector is not None:
-        seen.parameters = count_parameters(detector)
-        _attempt(seen, "model", lambda: _run(detector, seen))
+    seen.parameters = count_parameters(detector)
+    backbone = getattr(detector, "backbone", None)
+    if size is None:
+        square = (getattr(backbone, "padding_constraints", None) or {}).get("square_size", 0)
+        seen.size = (square, square) if square else DEFAULT_SIZE
+    if isinstance(backbone, nn.Module):
+        _attempt(seen, "model.backbone", lambda: _describe_backbone(detector, seen))
+    detector.train()
+    saved = SavedBytes(detector)
+    with FlopCounterMode(display=False) as flops, saved:
+        forward = run_on_meta(detector, seen.size, functools.partial(_attempt, seen))
+        seen.activation_bytes = saved.total or None
+    seen.neck, seen.notes = forward.neck, seen.notes + forward.notes
+    seen.gflops = flops.get_total_flops() / 2e9 or None
     return seen
 
 
-def training_size(cfg: Any) -> tuple[int, int]:
+def _build(model: DictConfig, seen: DryRun) -> Any:
+    """Build a detector; where that fails its parts, so that each tells its own mistake."""
+    whole: list[str] = []
+    try:
+        return build_on_meta(model)
+    except Exception as error:  # a config can break in any way
+        whole.append(_sentence("model", error))
+    for name in sorted(model, key=lambda name: name != "backbone"):
+        part = read(model, str(name))
+        if isinstance(part, DictConfig) and "_target_" in part:
+            _attempt(seen, f"model.{name!s}", functools.partial(build_on_meta, part))
+    seen.findings = seen.findings or whole
+    return None
+
+
+def training_size(cfg: Any) -> Size | None:
     """Give the largest image that the training augmentation makes.
 
     Args:
         cfg: the whole config.
 
     Returns:
-        Height and width in pixels; 800 x 1333 where no resizing with a shortest and a longest side
-        says so, for the pictures themselves are not opened.
+        Height and width in pixels; None where no crop to a fixed size, and no resizing with a
+        shortest and a longest side, says so, for the pictures themselves are not opened.
     """
     sizes = []
     for _, call in lazy_calls(peek(cfg, "dataloader.train.mapper"), ""):
-        edge, longest = read(call, "short_edge_length"), read(call, "max_size")
-        edges = edge if isinstance(edge, ListConfig) else [edge]
-        numbers = [value for value in (*edges, longest) if isinstance(value, int) and value > 0]
-        if len(numbers) == len(edges) + 1 > 1:  # other values are no sizes, and told as mistakes
-            sizes.append((max(numbers[:-1]), numbers[-1]))
-    return max(sizes, default=DEFAULT_SIZE)
+        crop = _integers(read(call, "crop_size"))
+        if len(crop) == 2 and _name_of(call) == "FixedSizeCrop":
+            return crop[0], crop[1]
+        edges, longest = (
+            _integers(read(call, "short_edge_length")),
+            _integers(read(call, "max_size")),
+        )
+        if edges and longest:
+            sizes.append((max(edges), longest[0]))
+    return max(sizes, default=None)
+
+
+def _integers(value: Any) -> list[int]:
+    """A size or several, empty where one is no number above 0; such are told as mistakes."""
+    values = list(value) if isinstance(value, ListConfig) else [value]
+    return values if all(isinstance(v, int) and v > 0 for v in values) else []
+
+
+def _name_of(call: DictConfig) -> str:
+    target = read(call, "_target_")
+    name = target if isinstance(target, str) else getattr(target, "__name__", "")
+    return name.rpartition(".")[2]
 
 
 def without_weights(model: DictConfig, notes: list[str]) -> DictConfig:
@@ -114,8 +159,9 @@ def without_weights(model: DictConfig, notes: list[str]) -> DictConfig:
     model = copy.deepcopy(model)
     for path, node in lazy_calls(model, "model"):
         for key, nothing in _NO_WEIGHTS.items():
-            if node.get(key):
-                notes.append(f"{path}.{key}={node[key]!s} is left out: nothing is fetched")
+            value = read(node, key)
+            if value and isinstance(value, _NAMES_WEIGHTS):
+                notes.append(f"{path}.{key}={value!s} is left out: nothing is fetched")
                 node[key] = nothing
     return model
 
@@ -161,61 +207,69 @@ def _attempt(seen: DryRun, what: str, action: Callable[[], Any]) -> Any:
     try:
         return action()
     except Exception as error:  # a config can break in any way
-        text = str(error).strip().split("\n")[0]
-        finding = f"{what}: {text or type(error).__name__}"
+        finding = _sentence(what, error)
         if finding not in seen.findings:
             seen.findings.append(finding)
         return None
 
 
-def _look_at_backbone(backbone: nn.Module, seen: DryRun) -> None:
-    shapes: dict[str, Any] = backbone.output_shape()  # type: ignore[operator]
-    features = {f.name: f for f in getattr(backbone, "features", ())}
-    height, width = seen.size
-    for name, shape in shapes.items():
-        info = features.get(name)
-        derivation = f", {info.derivation}" if info and info.derivation else ""
-        source = f"  from {info.source}{derivation}" if info else ""
-        stride = shape.stride or 1
-        cells = f"{-(-height // stride)} x {-(-width // stride)}"
-        seen.levels.append(
-            f"{name:<6} {shape.channels:>5} channels  stride {stride:<3} {cells:>9} cells{source}"
-        )
-    rule = getattr(backbone, "input_size", None)
-    if rule is not None:
-        seen.levels.append(str(rule))
-    frozen = getattr(backbone, "frozen_modules", ())
-    listed = ", ".join(frozen[:4]) + (f" and {len(frozen) - 4} more" if len(frozen) > 4 else "")
-    seen.frozen = getattr(backbone, "parameter_table", "") or f"frozen modules: {listed or 'none'}"
+def _sentence(what: str, error: Exception) -> str:
+    text = str(error).strip().split("\n")[0]
+    if isinstance(error, ModuleNotFoundError):
+        text += ": install the package"
+    elif isinstance(error, AssertionError | LookupError) or not text:
+        line = traceback.extract_tb(error.__traceback__)[-1].line or ""
+        text = f"{type(error).__name__}{': ' if text else ''}{text} at `{line[:120]}`"
+    return f"{what}: {text}"
 
 
-def _run(detector: nn.Module, seen: DryRun) -> None:
-    """Run a detector of DINO's kind up to its hidden states, or else the backbone alone."""
-    image = torch.empty(_image_channels(detector), *seen.size, device="meta")
-    detector.train()
-    saved = SavedBytes(detector)
-    with FlopCounterMode(display=False) as flops, saved:
-        if hasattr(detector, "extract_levels") and hasattr(detector, "transformer"):
-            features, masks = detector.extract_levels([image])  # type: ignore[operator]
-            positions = [detector.position_embedding(mask) for mask in masks]  # type: ignore[operator]
-            kept: Any = detector.transformer(  # type: ignore[operator]
-                features, masks, positions, query_embed=(None, None), attn_masks=None
+def _describe_backbone(detector: nn.Module, seen: DryRun) -> None:
+    """Write down the levels of a backbone and of what is inside it, and what is frozen."""
+    parts = backbone_parts(detector)
+    seen.frozen = getattr([*parts.values()][-1], "parameter_table", "") or frozen_text(
+        parts["backbone"]
+    )
+    height, width = padded_size(parts["backbone"], seen.size)
+    for path, part in parts.items():
+        shapes = part.output_shape() if hasattr(part, "output_shape") else {}
+        features = {f.name: f for f in getattr(part, "features", ())}
+        inner = path.removeprefix("backbone").lstrip(".")
+        seen.levels += [f"from {inner}"] if inner else []
+        for name, shape in shapes.items():
+            info = features.get(name)
+            derivation = f", {info.derivation}" if info and info.derivation else ""
+            source = f"  from {info.source}{derivation}" if info else ""
+            stride = shape.stride or 1
+            cells = f"{-(-height // stride)} x {-(-width // stride)}"
+            seen.levels.append(
+                f"{name:<6} {shape.channels:>5} channels  stride {stride:<3} {cells:>9} cells"
+                f"{source}"
             )
-            seen.neck = [
-                f"level {place}  {f.shape[1]} channels  {f.shape[2]} x {f.shape[3]} cells"
-                for place, f in enumerate(features)
-            ]
-        elif callable(backbone := getattr(detector, "backbone", None)):
-            kept = backbone(image[None])
-            seen.notes.append("the backbone alone was run: the detector is not of DINO's kind")
-        else:
-            seen.notes.append("nothing was run: the detector has no backbone")
-            return
-        seen.activation_bytes = saved.total
-    del kept
-    seen.gflops = flops.get_total_flops() / 2e9
+        rule = getattr(part, "input_size", None)
+        seen.levels += [] if rule is None else [str(rule)]
+    if (height, width) != seen.size:
+        seen.levels.append(f"images are padded to {height} x {width}")
 
 
-def _image_channels(detector: nn.Module) -> int:
-    mean = getattr(detector, "pixel_mean", None)
-    return mean.shape[0] if isinstance(mean, Tensor) else 3
+def frozen_text(module: nn.Module) -> str:
+    """Name the outermost parts of a module that do not train, and the share of its parameters."""
+    parameters = list(module.parameters())
+    total = sum(p.numel() for p in parameters)
+    frozen = sum(p.numel() for p in parameters if not p.requires_grad)
+    names = list(_frozen_parts(module, ""))
+    listed = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
+    norms = sum(type(part).__name__.startswith("Frozen") for part in module.modules())
+    lines = [f"frozen: {listed or 'none'}; {frozen:,} of {total:,} parameters"]
+    lines += [f"norms with frozen statistics: {norms}"] if norms else []
+    return "\n".join(lines)
+
+
+def _frozen_parts(module: nn.Module, path: str) -> Iterator[str]:
+    states = {p.requires_grad for p in module.parameters()}
+    if states == {False}:
+        yield path or "all"
+    elif len(states) == 2:
+        own = dict(module.named_parameters(recurse=False))
+        yield from (f"{path}.{n}".lstrip(".") for n, p in own.items() if not p.requires_grad)
+        for name, child in module.named_children():
+            yield from _frozen_parts(child, f"{path}.{name}".lstrip("."))

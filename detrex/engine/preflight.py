@@ -200,6 +200,8 @@ def _unknown_datasets(cfg: DictConfig) -> Iterator[str]:
         records, names = peek(cfg, f"dataloader.{side}.dataset"), peek(cfg, where)
         if side == "train" and isinstance(records, ListConfig) and not records:
             yield "dataloader.train.dataset is empty, expected at least one image: list some."
+        if isinstance(records, DictConfig):
+            yield from _absent_files(f"dataloader.{side}.dataset", records)
         if names is ...:  # a list of pictures, or a reference to nothing
             continue
         if not names and isinstance(records, DictConfig) and "names" in records:
@@ -213,7 +215,7 @@ def _unknown_datasets(cfg: DictConfig) -> Iterator[str]:
 
 
 def _absent_files(where: str, call: DictConfig) -> Iterator[str]:
-    for key in ("json_file", "image_root"):
+    for key in ("json_file", "image_root", "root"):
         path = read(call, key)
         if isinstance(path, str) and path and not Path(path).expanduser().exists():
             yield f"{where}: {key} is {path}, which does not exist."

@@ -1,9 +1,11 @@
 import pytest
 from detectron2.config import LazyCall as L
+from detectron2.modeling import SwinTransformer, ViT
 from torch import nn
 
-from detrex.config.building import build_part, first_line
+from detrex.config.building import build_on_meta, build_part, first_line
 from detrex.errors import BackboneError, ConfigError
+from detrex.modeling.backbone import TorchvisionBackbone
 
 
 def refuse(error):
@@ -37,3 +39,15 @@ def test_build_part__own_errors_stay():
 )
 def test_first_line__one_line(error, line):
     assert first_line(error) == line
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        L(TorchvisionBackbone)(model_name="regnet_x_400mf", out_strides=(8,)),
+        L(SwinTransformer)(depths=[1, 1], num_heads=[1, 1], embed_dim=8, out_indices=[0, 1]),
+        L(ViT)(img_size=32, depth=2, embed_dim=8, num_heads=2, drop_path_rate=0.1),
+    ],
+)
+def test_build_on_meta__network_that_computes_in_its_constructor(call):
+    assert all(parameter.is_meta for parameter in build_on_meta(call).parameters())

@@ -1,21 +1,22 @@
 import pytest
 import torch
+from detectron2 import model_zoo
 from detectron2.config import LazyCall as L
 from detectron2.config import instantiate
-from detectron2.modeling import SwinTransformer
+from detectron2.data import transforms as T
 from omegaconf import OmegaConf
 from torch import nn
 
 from detrex.config import get_config
 from detrex.engine.dry_run import (
     SavedBytes,
-    build_on_meta,
     count_parameters,
     dry_run,
     training_size,
     without_weights,
 )
 from detrex.modeling.backbone import TimmBackbone, TorchvisionBackbone
+from tests.engine.test_meta_forward import small_vitdet
 
 
 def small_model():
@@ -98,17 +99,77 @@ def test_without_weights__fetches_nothing_and_says_so():
     assert notes == ["model.backbone.pretrained=True is left out: nothing is fetched"]
 
 
+def test_without_weights__numbers_are_no_weights():
+    model = model_zoo.get_config("common/models/mask_rcnn_fpn.py").model
+    model.backbone.bottom_up = L(TorchvisionBackbone)(model_name="resnet18", weights="DEFAULT")
+    notes = []
+    copied = without_weights(model, notes)
+    assert copied.backbone.bottom_up.weights is None
+    assert copied.roi_heads.box_predictor.box2box_transform.weights == [10, 10, 5, 5]
+    assert len(notes) == 1
+
+
+def _frozen(net):
+    return net.requires_grad_(False)
+
+
 @pytest.mark.parametrize(
-    "call",
+    ("name", "path", "expected"),
     [
-        L(TorchvisionBackbone)(model_name="regnet_x_400mf", out_strides=(8,)),
-        L(SwinTransformer)(depths=[1, 1], num_heads=[1, 1], embed_dim=8, out_indices=[0, 1]),
+        ("mask_rcnn_fpn", "backbone.bottom_up", "bottom_up.stem, bottom_up.res2;"),
+        ("retinanet", "backbone.bottom_up", "bottom_up.stem, bottom_up.res2;"),
+        ("mask_rcnn_c4", "backbone", "stem, res2;"),
     ],
 )
-def test_build_on_meta__network_that_computes_in_its_constructor(call):
-    assert all(parameter.is_meta for parameter in build_on_meta(call).parameters())
+def test_dry_run__frozen_backbone_wherever_it_stands(name, path, expected):
+    model = model_zoo.get_config(f"common/models/{name}.py").model
+    OmegaConf.select(model, path).freeze_at = 2
+    seen = dry_run(model, (64, 96))
+    assert seen.findings == []
+    assert seen.frozen.startswith(f"frozen: {expected} 222,400 of")
+    assert sum(seen.parameters["all"]) == 2 * seen.parameters["all"][1] + 222_400
+
+
+def test_dry_run__frozen_inside_the_simple_feature_pyramid():
+    model = small_vitdet()
+    model.backbone.in_feature = "last_feat"
+    model.backbone.net = L(_frozen)(net=model.backbone.net)
+    seen = dry_run(model)
+    assert seen.findings == []
+    assert seen.frozen.startswith("frozen: net;")
+    assert seen.size == (64, 64)
+
+
+def test_dry_run__table_of_a_wrapper_inside_fpn():
+    model = model_zoo.get_config("common/models/mask_rcnn_fpn.py").model
+    names = ["res2", "res3", "res4", "res5"]
+    model.backbone.bottom_up = L(TimmBackbone)(
+        model_name="test_resnet", out_features=names, freeze_at=2
+    )
+    seen = dry_run(model, (65, 97))
+    assert seen.findings == []
+    assert "stage 1" in seen.frozen
+    assert "images are padded to 96 x 128" in seen.levels
+    assert [line.split()[0] for line in seen.levels][5:10] == ["from", *names]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "sentence"),
+    [
+        ("backbone.in_features", ["res9"], "model.backbone: KeyError: 'res9' at `"),
+        ("roi_heads.box_head.fc_dims", [], "AssertionError at `assert len(conv_dims) + len(fc"),
+        ("backbone.bottom_up", 5, "model.backbone"),
+    ],
+)
+def test_dry_run__mistakes_that_say_little_get_a_place(key, value, sentence):
+    model = model_zoo.get_config("common/models/mask_rcnn_fpn.py").model
+    OmegaConf.update(model, key, value, merge=False)
+    assert sentence in dry_run(model, (64, 96)).findings[0]
 
 
 def test_training_size__is_the_augmentations():
     assert training_size(get_config("dino/dino_r50_4scale_12ep.py")) == (800, 1333)
-    assert training_size(OmegaConf.create({"model": 1})) == (800, 1333)
+    assert training_size(OmegaConf.create({"model": 1})) is None
+    cfg = get_config("dino/dino_r50_4scale_12ep.py")
+    cfg.dataloader.train.mapper.augmentation = [L(T.FixedSizeCrop)(crop_size=(96, 128))]
+    assert training_size(cfg) == (96, 128)
