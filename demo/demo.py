@@ -31,7 +31,7 @@ from torch import nn
 from tqdm import tqdm
 
 from detrex.checkpoint import load_init_checkpoint, read_checkpoint
-from detrex.config import load_config, require_keys, try_get_key
+from detrex.config import load_config, require_keys, resolve_pixel_statistics, try_get_key
 from detrex.data.class_names import choose_metadata
 from detrex.data.drawing import draw_instances
 from detrex.data.pictures import augment, read_image
@@ -93,6 +93,7 @@ def build_predictor(cfg: DictConfig, args: argparse.Namespace) -> tuple[Predicto
     path = try_get_key(cfg, "train.init_checkpoint", default="")
     checkpoint = read_checkpoint(path) if path else {}
     metadata = choose_metadata(cfg, checkpoint, args.metadata_dataset)
+    resolve_pixel_statistics(cfg)
     model = instantiate(cfg.model).to(device)
     if path:
         load_init_checkpoint(model, checkpoint, name=path)

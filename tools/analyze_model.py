@@ -26,7 +26,7 @@ from omegaconf import DictConfig
 from torch import nn
 from tqdm import tqdm
 
-from detrex.config import load_config, try_get_key
+from detrex.config import load_config, resolve_pixel_statistics, try_get_key
 from detrex.engine.overrides import apply_overrides
 from detrex.errors import ConfigError, run_tool
 
@@ -38,6 +38,7 @@ def build_model(cfg: DictConfig) -> nn.Module:
     if "model" not in cfg:
         raise ConfigError(f"The config has no `model`, only {sorted(cfg)}: name one that has.")
     device = try_get_key(cfg, "train.device", default="cpu")
+    resolve_pixel_statistics(cfg)
     return instantiate(cfg.model).to(device).eval()
 
 
