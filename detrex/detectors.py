@@ -2,7 +2,7 @@
 
 ::
 
-    backbone               DINO, DETR, detectron2's C4
+    backbone               DINO, DETR, detectron2's C4, whose last stage is roi_heads.res5
     backbone.bottom_up     under FPN: Mask R-CNN, RetinaNet, FCOS, ...
     backbone.net           under ViTDet's simple feature pyramid
 """
@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
+REGION_STAGE = "roi_heads.res5"
 _INSIDE = ("bottom_up", "net", "backbone")
 
 
@@ -41,6 +42,19 @@ def backbone_parts(detector: Any) -> dict[str, Any]:
             break
         path, part = f"{path}.{inside[0]}", _held(part, inside[0])
     return parts
+
+
+def region_stage(detector: Any) -> Any:
+    """Find the last stage of a backbone's network, which a C4 detector runs on regions.
+
+    Args:
+        detector: as in `backbone_parts`.
+
+    Returns:
+        The module or lazy call, None where there is none.
+    """
+    stage = _held(_held(detector, "roi_heads"), "res5")
+    return stage if _is_part(stage) else None
 
 
 def _held(holder: Any, name: str) -> Any:

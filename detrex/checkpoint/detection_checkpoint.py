@@ -22,7 +22,7 @@ from torch import nn
 
 from detrex.checkpoint.loading import fit_state_dict, load_init_checkpoint
 from detrex.checkpoint.reading.state_dict import read_checkpoint, tensors_of
-from detrex.checkpoint.report import examples
+from detrex.checkpoint.report import LoadReport, examples
 from detrex.errors import CheckpointError
 from detrex.files import UNFINISHED, write_atomically
 
@@ -43,8 +43,8 @@ class DetectionCheckpointer(Checkpointer):
     * weights of other libraries are matched by their names, and too poor a match is an error
       (`detrex.checkpoint.load_init_checkpoint`);
     * what is in `notes`, plain numbers, strings and lists, is saved with every checkpoint;
-    * `on_weights`, where it is set, is called with what a file of weights holds and its name, when
-      `load` has loaded it.
+    * `on_weights`, where it is set, is called with what a file of weights holds and the report on
+      it, when `load` has loaded it.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class DetectionCheckpointer(Checkpointer):
         super().__init__(model, os.fspath(save_dir), save_to_disk=writes, **checkpointables)
         self.path_manager = PathManager
         self.notes: dict[str, Any] = {}
-        self.on_weights: Callable[[Mapping[str, Any], str], None] | None = None
+        self.on_weights: Callable[[Mapping[str, Any], LoadReport], None] | None = None
 
     def save(self, name: str, **kwargs: Any) -> None:
         """Write ``<save_dir>/<name>.pth`` and make it the one to resume from.
@@ -170,9 +170,9 @@ class DetectionCheckpointer(Checkpointer):
         checkpoint = read_checkpoint(path)
         if not new_heads:
             self._require_heads(checkpoint, os.fspath(path))
-        load_init_checkpoint(self.model, checkpoint, name=os.fspath(path))
+        report = load_init_checkpoint(self.model, checkpoint, name=os.fspath(path))
         if self.on_weights is not None:
-            self.on_weights(checkpoint, os.fspath(path))
+            self.on_weights(checkpoint, report)
         names = self.checkpointables if checkpointables is None else checkpointables
         return self._load_state(checkpoint, [name for name in names if name in checkpoint])
 

@@ -26,6 +26,7 @@ from detrex.checkpoint.matching.key_matching import (
 from detrex.checkpoint.matching.position_embeddings import resize_position_embedding
 from detrex.checkpoint.reading.state_dict import read_checkpoint, read_state_dict, tensors_of
 from detrex.checkpoint.report import LoadReport, examples
+from detrex.detectors import REGION_STAGE, backbone_parts, region_stage
 from detrex.errors import CheckpointError
 
 logger = logging.getLogger(__name__)
@@ -34,6 +35,7 @@ Translation = Callable[[dict[str, Tensor]], Mapping[str, Tensor]]
 Fit = tuple[dict[str, Tensor], LoadReport]
 
 _MOST_LISTED = 40
+_STAGE_SHARE = 0.9
 
 
 def load_weights(
@@ -93,8 +95,9 @@ def load_init_checkpoint(
 
     A file that fits beyond ``model.backbone`` is a detector's: all of it that fits is loaded, and
     heads for another number of classes are named and left as they were. Every other file must fit
-    ``model.backbone``, and nothing else is touched. Kernels that see the image are adapted to as
-    many channels as the detector's ``pixel_mean`` has.
+    ``model.backbone`` or the network inside it, under FPN or another pyramid, and nothing else is
+    touched but the stage that a C4 detector runs on regions, where the file has it. Kernels that
+    see the image are adapted to as many channels as the detector's ``pixel_mean`` has.
 
     Args:
         model: the detector; a model without ``backbone`` is loaded as a whole.
@@ -104,7 +107,8 @@ def load_init_checkpoint(
         name: what to call ``source`` in the report where it is a state dict.
 
     Returns:
-        The report for the detector, or for the backbone with the backbone's own names.
+        The report for the detector, or for the backbone with the backbone's own names; its ``part``
+        says which.
 
     Raises:
         CheckpointError: the file cannot be read, fits neither the detector nor its backbone, or has
@@ -120,14 +124,34 @@ def load_init_checkpoint(
     tensors = tensors_of(content if own is None else content[own], name)
     channels = _image_channels(model)
     fitted = fit_state_dict(model, tensors, source=name, in_channels=channels)
-    backbone = getattr(model, "backbone", None)
-    if isinstance(backbone, nn.Module):
-        beyond = any(not matched.startswith("backbone.") for matched in fitted[1].matched)
-        if not beyond or fitted[1].share < min_share:
-            logger.info("%s holds no %s: it starts its backbone only", name, type(model).__name__)
-            fitted = fit_state_dict(backbone, tensors, source=name, in_channels=channels)
-            model = backbone
-    return _load(model, tensors, fitted, min_share, channels)
+    beyond = any(not matched.startswith("backbone.") for matched in fitted[1].matched)
+    parts = backbone_parts(model)
+    if not parts or (beyond and fitted[1].share >= min_share):
+        return _load(model, tensors, fitted, min_share, channels)
+    logger.info("%s holds no %s: it starts its backbone only", name, type(model).__name__)
+    fits = {
+        path: fit_state_dict(parts[path], tensors, source=name, in_channels=channels)
+        for path in reversed(parts)
+    }
+    path = max(fits, key=lambda path: len(fits[path][1].matched))
+    report = _load(parts[path], tensors, fits[path], min_share, channels)
+    if (stage := region_stage(model)) is not None:
+        _load_region_stage(stage, {key: tensors[key] for key in report.unexpected}, name)
+    return dataclasses.replace(report, part=path)
+
+
+def _load_region_stage(stage: nn.Module, tensors: Mapping[str, Tensor], name: str) -> None:
+    """Fill the last stage of a C4 detector with what its backbone has no place for."""
+    values, report = fit_state_dict(stage, tensors, source=name)
+    if report.share < _STAGE_SHARE:
+        logger.warning(
+            "%s has values for %d of the %d tensors of %s, the stage that regions pass, which is "
+            "left as it was built",
+            *(name, len(report.matched), report.total, REGION_STAGE),
+        )
+        return
+    stage.load_state_dict(values, strict=False)
+    logger.info("%s: %s", REGION_STAGE, report.summary())
 
 
 def _image_channels(model: nn.Module) -> int | None:

@@ -43,6 +43,7 @@ class LoadReport:
         foreign: the file's tensors in blocks that are used otherwise; it is then of another kind
             of network.
         inputs: the module's kernels that see the image.
+        part: the module's name in the detector, where a part of it alone was filled.
     """
 
     source: str
@@ -57,6 +58,7 @@ class LoadReport:
     cut_short: tuple[str, ...] = ()
     foreign: tuple[str, ...] = ()
     inputs: tuple[str, ...] = ()
+    part: str = ""
 
     @property
     def is_plain(self) -> bool:

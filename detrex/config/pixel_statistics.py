@@ -108,7 +108,7 @@ def pixel_statistics_warnings(cfg: Any, detector: nn.Module | None = None) -> li
     model = _model_of(cfg)
     if not isinstance(model, DictConfig):
         return []
-    orders = {place.path: place.order for place in _channel_orders(cfg) if place.order in _COLOURS}
+    orders = _colours(cfg)
     found = []
     if len(set(orders.values())) > 1:
         listed = ", ".join(f"{path}={order}" for path, order in orders.items())
@@ -119,16 +119,30 @@ def pixel_statistics_warnings(cfg: Any, detector: nn.Module | None = None) -> li
     if peek(cfg, "train.init_checkpoint") or is_told or not _has_weights(model, detector):
         return found
     wanted = backbone_statistics(model) if detector is None else published_statistics(detector)
+    return found + unlike_weights(cfg, wanted)
+
+
+def unlike_weights(cfg: DictConfig, wanted: Any) -> list[str]:
+    """Compare a config's images with those that the weights of its backbone expect.
+
+    Args:
+        cfg: a run's config, or its ``model`` alone.
+        wanted: as from `backbone_statistics`, or None.
+
+    Returns:
+        A sentence where they differ; empty too where numbers are not written by hand.
+    """
+    model = _model_of(cfg)
     mean, std = (_numbers(read(model, name)) for name in STATISTICS)
-    order = next(reversed(orders.values()), getattr(wanted, "channel_order", None))
-    if wanted is not None and mean and std and not _are_alike(mean, std, order, wanted):
-        found.append(
-            f"images are normalised by pixel_mean {mean} and pixel_std {std} in {order}, and the "
-            f"weights of {_name([*backbone_parts(model).values()][-1])} expect "
-            f"{list(wanted.pixel_mean)} and {list(wanted.pixel_std)} in {wanted.channel_order}: "
-            'write pixel_mean="auto" and pixel_std="auto" to have these.'
-        )
-    return found
+    order = next(reversed(_colours(cfg).values()), getattr(wanted, "channel_order", None))
+    if wanted is None or not mean or not std or _are_alike(mean, std, order, wanted):
+        return []
+    return [
+        f"images are normalised by pixel_mean {mean} and pixel_std {std} in {order}, and the "
+        f"weights of {_name([*backbone_parts(model).values()][-1])} expect "
+        f"{list(wanted.pixel_mean)} and {list(wanted.pixel_std)} in {wanted.channel_order}: "
+        'write pixel_mean="auto" and pixel_std="auto" to have these.'
+    ]
 
 
 def backbone_statistics(model: DictConfig) -> Any:
@@ -218,6 +232,10 @@ def _channel_orders(cfg: Any) -> list[_Order]:
         for key in keys
         if key in call or key in _parameters(call)
     ]
+
+
+def _colours(cfg: Any) -> dict[str, str]:
+    return {place.path: place.order for place in _channel_orders(cfg) if place.order in _COLOURS}
 
 
 def _parameters(call: DictConfig) -> Mapping[str, inspect.Parameter]:

@@ -17,9 +17,15 @@ from torch import nn, optim
 
 from detrex.checkpoint.detection_checkpoint import DetectionCheckpointer
 from detrex.checkpoint.reading.state_dict import read_checkpoint, tensors_of
+from detrex.checkpoint.report import LoadReport
 from detrex.config import resolve_pixel_statistics, try_get_key
 from detrex.config.building import build_part
-from detrex.config.pixel_statistics import pixel_statistics_warnings
+from detrex.config.pixel_statistics import (
+    pixel_statistics_warnings,
+    published_statistics,
+    takes_auto,
+    unlike_weights,
+)
 from detrex.config.validation import settle
 from detrex.data.bad_pictures import ReadableBatches
 from detrex.data.class_names import CHECKPOINT_KEY, checkpoint_class_names, config_class_names
@@ -299,13 +305,19 @@ def _build_checkpointer(cfg: DictConfig, model: nn.Module, **parts: Any) -> Dete
     """The checkpointer of the model, its EMA where that is on, and other parts of the run."""
     parts |= ema.may_get_ema_checkpointer(cfg, model)
     checkpointer = DetectionCheckpointer(model, cfg.train.output_dir, **parts)
-    checkpointer.on_weights = functools.partial(_warn_of_origin, checkpointer.model)
+    checkpointer.on_weights = functools.partial(_warn_of_origin, cfg, checkpointer.model)
     return checkpointer
 
 
-def _warn_of_origin(model: nn.Module, content: Mapping[str, Any], file: str) -> None:
+def _warn_of_origin(
+    cfg: DictConfig, model: nn.Module, content: Mapping[str, Any], report: LoadReport
+) -> None:
     """Warn where weights were trained on other images or by other layers than the detector's."""
+    file = report.source
     origin = find_origin(content, tensors_of(content, file))
+    if origin is None and report.part and not takes_auto(cfg.model):
+        for warning in unlike_weights(cfg, published_statistics(model)):
+            logger.warning("train.init_checkpoint %s: %s", file, warning)
     if origin is not None and (differs := origin.differences_of_detector(model)):
         logger.warning("train.init_checkpoint %s was %s: %s", file, origin.name, differs)
 

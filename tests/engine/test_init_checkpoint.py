@@ -3,11 +3,15 @@
 import argparse
 
 import pytest
+import timm
 import torch
+from detectron2.config import LazyCall as L
 
+from detrex.config import get_detectron2_config
 from detrex.engine import build_model, do_train
 from detrex.engine.train import _build_checkpointer
 from detrex.errors import CheckpointError
+from detrex.modeling.backbone import TimmBackbone
 from tests.reference.stand_in import read_weights, stand_in_config
 
 FRESH = argparse.Namespace(resume=False)
@@ -44,6 +48,23 @@ def test_do_train__init_checkpoint_of_other_images_is_warned_of(tmp_path, caplog
     warned = [r.getMessage() for r in caplog.records if "was trained with statistics" in r.message]
     assert len(warned) == 1
     assert "mean (1, 2, 3), std (9, 9, 9), BGR, and the detector has (103.5" in warned[0]
+
+
+@pytest.mark.parametrize("is_bare", [True, False])
+def test_do_train__init_checkpoint_of_a_backbone_on_other_images_is_warned_of(
+    is_bare, tmp_path, caplog
+):
+    """detectron2's BGR without a deviation is not what timm's weights were trained on."""
+    cfg = stand_in_config(str(tmp_path))
+    cfg.model = get_detectron2_config("common/models/fcos.py").model
+    cfg.model.backbone.bottom_up = L(TimmBackbone)(
+        model_name="test_resnet", out_features=["res3", "res4", "res5"]
+    )
+    model = build_model(cfg, seed=0)
+    network = timm.create_model("test_resnet")
+    torch.save((network if is_bare else model).state_dict(), tmp_path / "weights.pth")
+    _build_checkpointer(cfg, model).load(str(tmp_path / "weights.pth"))
+    assert ("weights.pth: images are normalised by pixel_mean" in caplog.text) is is_bare
 
 
 def test_do_train__init_checkpoint_that_fits_nothing_stops(tmp_path):

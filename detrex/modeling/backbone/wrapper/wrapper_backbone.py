@@ -146,6 +146,16 @@ class WrapperBackbone(KeepsFrozen, Backbone):
         whole = [max(round_up(side, grid) for grid in grids) for side in image_size]
         return self.input_size.fitted_size(whole)
 
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
+        if not any(name.startswith(prefix) for name in state_dict):
+            logger.warning(
+                "nothing is named %s* among the weights that are loaded, so %s keeps its own: name "
+                "a file of the network alone in its keyword weights, or load it by "
+                "detrex.checkpoint.load_init_checkpoint",
+                *(prefix, type(self).__name__),
+            )
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
     def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         """Map images to features.
 
