@@ -127,6 +127,7 @@ class EVAViT(PlainViT):
         interp_type: how relative positions are resampled, ``"vitdet"`` (linear) or ``"beit"``.
 
     Raises:
+        TypeError: a value is of another type.
         BackboneError: a value is out of its range.
     """
 

@@ -118,6 +118,7 @@ class EVA02_ViT(PlainViT):  # noqa: N801 (the original's name)
         xattn: of no influence.
 
     Raises:
+        TypeError: a value is of another type.
         BackboneError: a value is out of its range.
     """
 

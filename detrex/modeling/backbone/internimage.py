@@ -1,8 +1,9 @@
 """InternImage (arXiv:2211.05778): a transformer's blocks around deformable convolutions v3."""
 
 import logging
+import math
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -24,13 +25,24 @@ from .staged import (
     NUM_STAGES,
     StagedBackbone,
     check_integer,
+    check_integers,
     check_number,
     check_stages,
     drop_path_rates,
 )
 from .training.activation_checkpointing import checkpoint_blocks
+from .wrapper.arguments import check_switches
 
 __all__ = ["InternImage"]
+
+_CHOICES = {
+    "core_op": ("DCNv3", "DCNv3_pytorch"),
+    "drop_path_type": ("linear", "uniform"),
+    "act_layer": tuple(ACTIVATIONS),
+    "norm_layer": NORMS,
+}
+_NORM_SWITCHES = ("post_norm", "level2_post_norm", "res_post_norm")
+_SWITCHES = (*_NORM_SWITCHES, "center_feature_scale", "with_cp")
 
 logger = logging.getLogger(__name__)
 
@@ -181,7 +193,7 @@ class InternImage(StagedBackbone):
         **kwargs: no keyword more is known; the error names near ones.
 
     Raises:
-        TypeError: an unknown keyword, or no sequence of integers where one is due.
+        TypeError: an unknown keyword, or a value of another type.
         BackboneError: a value is out of its range.
     """
 
@@ -214,10 +226,8 @@ class InternImage(StagedBackbone):
         out_features: Sequence[str] | None = None,
         **kwargs: Any,
     ) -> None:
-        _check_names(kwargs, core_op, drop_path_type, act_layer, norm_layer)
-        _check_numbers(channels, mlp_ratio, drop_rate, drop_path_rate, layer_scale, dw_kernel_size)
-        check_integer("InternImage", "in_chans", in_chans, 1)
-        check_integer("InternImage", "frozen_stages", frozen_stages, -1, NUM_STAGES)
+        _check_names(locals())
+        _check_numbers(locals())
         depths = check_stages("InternImage", "depths", depths)
         widths = [channels * 2**level for level in range(NUM_STAGES)]
         groups = _check_groups(groups, widths)
@@ -327,49 +337,37 @@ def _init_weights(module: nn.Module) -> None:
         module.reset_parameters()
 
 
-def _check_names(kwargs: dict[str, Any], *names: str) -> None:
-    """Check keywords whose value is a name, and that there is no unknown one."""
-    known = [
-        name for name in InternImage.__init__.__annotations__ if name not in ("kwargs", "return")
-    ]
-    for name in kwargs:
-        hint = did_you_mean(name, known) or f" It takes {', '.join(known)}."
+def _check_names(given: Mapping[str, Any]) -> None:
+    """Check arguments that are names or switches, and that there is no unknown one."""
+    known = [name for name in InternImage.__init__.__annotations__ if name != "return"]
+    for name in given["kwargs"]:
+        hint = did_you_mean(name, known) or f" It takes {', '.join(known[:-1])}."
         raise TypeError(f"InternImage takes no keyword {name[:80]!r}.{hint}")
-    choices = {
-        "core_op": ("DCNv3", "DCNv3_pytorch"),
-        "drop_path_type": ("linear", "uniform"),
-        "act_layer": tuple(ACTIVATIONS),
-        "norm_layer": NORMS,
-    }
-    for (name, allowed), value in zip(choices.items(), names, strict=True):
-        if value not in allowed:
+    for name, choices in _CHOICES.items():
+        if given[name] not in choices:
             raise BackboneError(
-                f"InternImage takes {' or '.join(map(repr, allowed))} as {name}, got "
-                f"{value!r:.80}.{did_you_mean(value, allowed)}"
+                f"InternImage takes {' or '.join(map(repr, choices))} as {name}, got "
+                f"{given[name]!r:.80}.{did_you_mean(given[name], choices)}"
             )
+    check_switches(**{name: given[name] for name in _SWITCHES})
 
 
-def _check_numbers(
-    channels: int,
-    mlp_ratio: float,
-    drop_rate: float,
-    drop_path_rate: float,
-    layer_scale: float | None,
-    dw_kernel_size: int | None,
-) -> None:
-    check_integer("InternImage", "channels", channels, 2)
-    check_number("InternImage", "mlp_ratio", mlp_ratio, 1 / channels)
-    check_number("InternImage", "drop_rate", drop_rate, 0, 1)
-    check_number("InternImage", "drop_path_rate", drop_path_rate, 0, 1)
-    if layer_scale is not None:
-        check_number("InternImage", "layer_scale", layer_scale, -float("inf"))
-    if dw_kernel_size is not None:
-        check_integer("InternImage", "dw_kernel_size", dw_kernel_size, 1)
-        if dw_kernel_size % 2 == 0:
-            raise BackboneError(
-                f"InternImage takes an odd dw_kernel_size, got {dw_kernel_size}, which changes the "
-                "size of the map."
-            )
+def _check_numbers(given: Mapping[str, Any]) -> None:
+    """Check arguments that are one number."""
+    for name, low, high in (("channels", 2, None), ("in_chans", 1, None), ("frozen_stages", -1, 4)):
+        check_integer("InternImage", name, given[name], low, high)
+    for name in ("drop_rate", "drop_path_rate"):
+        check_number("InternImage", name, given[name], 0, 1)
+    check_number("InternImage", "mlp_ratio", given["mlp_ratio"], 1 / given["channels"])
+    check_number("InternImage", "offset_scale", given["offset_scale"], -math.inf)
+    if given["layer_scale"] is not None:
+        check_number("InternImage", "layer_scale", given["layer_scale"], -math.inf)
+    kernel = given["dw_kernel_size"]
+    if kernel is not None and check_integer("InternImage", "dw_kernel_size", kernel, 1) % 2 == 0:
+        raise BackboneError(
+            f"InternImage takes an odd dw_kernel_size, got {kernel}, which changes the size of the "
+            "map."
+        )
 
 
 def _check_groups(groups: Sequence[int], widths: Sequence[int]) -> list[int]:
@@ -383,8 +381,8 @@ def _check_groups(groups: Sequence[int], widths: Sequence[int]) -> list[int]:
 
 
 def _check_block_ids(block_ids: Sequence[int], depth: int) -> list[int]:
-    ids = list(block_ids)
-    if any(type(index) is not int or not 0 <= index < depth for index in ids):
+    ids = check_integers("InternImage", "level2_post_norm_block_ids", block_ids)
+    if any(not 0 <= index < depth for index in ids):
         raise BackboneError(
             f"InternImage's level 2 has the blocks 0 to {depth - 1}, got "
             f"level2_post_norm_block_ids={ids!s:.80}."

@@ -54,7 +54,7 @@ class StagedBackbone(KeepsFrozen, Backbone):
     ) -> None:
         super().__init__()
         self.strides = tuple(stride * 2**stage for stage in range(NUM_STAGES))
-        indices = _integers(type(self).__name__, "out_indices", out_indices)
+        indices = check_integers(type(self).__name__, "out_indices", out_indices)
         if not indices or len(set(indices)) < len(indices) or not set(indices) <= {0, 1, 2, 3}:
             raise BackboneError(
                 f"{type(self).__name__} has the stages 0, 1, 2 and 3, got out_indices={indices}: "
@@ -134,6 +134,29 @@ def check_integer(who: str, name: str, value: int, low: int, high: int | None = 
     return _check_range(who, name, value, low, high, (int,))
 
 
+def check_integers(who: str, name: str, values: Sequence[int]) -> list[int]:
+    """Check a keyword that is a sequence of integers.
+
+    Args:
+        who: name of the class.
+        name: the keyword.
+        values: what was given; a list of a config, too.
+
+    Returns:
+        The integers.
+
+    Raises:
+        TypeError: something else.
+    """
+    try:
+        numbers = list(values)
+    except TypeError:
+        numbers = [None]  # type: ignore[list-item]
+    if isinstance(values, str) or any(type(number) is not int for number in numbers):
+        raise TypeError(f"{who} takes a sequence of integers as {name}, got {values!r:.80}.")
+    return numbers
+
+
 def check_stages(who: str, name: str, values: Sequence[int], low: int = 1) -> list[int]:
     """Check a keyword that has an integer for each stage.
 
@@ -150,7 +173,7 @@ def check_stages(who: str, name: str, values: Sequence[int], low: int = 1) -> li
         TypeError: something that is not a sequence of integers.
         BackboneError: they are not four, or one is too small.
     """
-    numbers = _integers(who, name, values)
+    numbers = check_integers(who, name, values)
     if len(numbers) != NUM_STAGES or min(numbers) < low:
         raise BackboneError(
             f"{who} has four stages and takes four integers of at least {low} as {name}, got "
@@ -204,13 +227,3 @@ def _check_range(
         kind = "a number" if float in types else "an integer"
         raise BackboneError(f"{who} takes {kind} {limits} as {name}, got {value!r:.80}.")
     return value
-
-
-def _integers(who: str, name: str, values: Sequence[int]) -> list[int]:
-    try:
-        numbers = list(values)
-    except TypeError:
-        numbers = [None]  # type: ignore[list-item]
-    if isinstance(values, str) or any(type(number) is not int for number in numbers):
-        raise TypeError(f"{who} takes a sequence of integers as {name}, got {values!r:.80}.")
-    return numbers

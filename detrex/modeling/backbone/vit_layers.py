@@ -13,10 +13,17 @@ from torchvision.ops import StochasticDepth
 from detrex.errors import BackboneError
 
 from .preprocess import IMAGENET, Preprocess
-from .staged import check_integer, check_number
+from .staged import check_integer, check_integers, check_number
 from .training.activation_checkpointing import checkpoint_blocks
 from .training.freezing import KeepsFrozen
 from .utils import PatchEmbed, get_abs_pos, window_partition, window_unpartition
+from .wrapper.arguments import check_switches
+
+_SWITCHES = (
+    *("qkv_bias", "use_abs_pos", "use_rel_pos", "use_act_checkpoint", "pretrain_use_cls_token"),
+    *("rel_pos_zero_init", "beit_like_qkv_bias", "beit_like_gamma", "freeze_patch_embed"),
+    *("rope", "intp_freq", "xattn"),
+)
 
 
 class Block(nn.Module):
@@ -160,8 +167,16 @@ def check_vit(who: str, given: Mapping[str, Any], head_multiple: int = 1) -> Non
         head_multiple: what the channels of a head must be a multiple of.
 
     Raises:
+        TypeError: a value is of another type.
         BackboneError: a value is out of its range.
     """
+    check_switches(**{name: given[name] for name in _SWITCHES if name in given})
+    for name in ("norm_layer", "act_layer"):
+        if not callable(given[name]):
+            raise TypeError(
+                f"{who} takes a class or function that builds a layer as {name}, such as "
+                f"torch.nn.LayerNorm or torch.nn.GELU, got {given[name]!r:.80}."
+            )
     for name in ("patch_size", "in_chans", "embed_dim", "depth", "num_heads"):
         check_integer(who, name, given[name], 1)
     for name in ("img_size", "pretrain_img_size"):
@@ -176,7 +191,7 @@ def check_vit(who: str, given: Mapping[str, Any], head_multiple: int = 1) -> Non
             f"heads, got {dim}."
         )
     for name in ("window_block_indexes", "residual_block_indexes"):
-        wrong = [i for i in given[name] if type(i) is not int or not 0 <= i < depth]
+        wrong = [i for i in check_integers(who, name, given[name]) if not 0 <= i < depth]
         if wrong:
             raise BackboneError(
                 f"{who} has the blocks 0 to {depth - 1}, got {wrong!s:.80} in {name}."

@@ -145,6 +145,17 @@ def test_forward__any_size(size):
         assert outputs[name].shape[-2:] == tuple(-(-side // stride) for side in size)
 
 
+def test_out_features__are_the_same_maps_by_stride():
+    x = torch.randn(1, 3, 33, 48, dtype=torch.float64)
+    expected, network = (
+        build(out_indices=(1, 3))(x),
+        build(out_features=ListConfig(["res5", "res3"])),
+    )
+    assert list(network.output_shape()) == ["res3", "res5"]
+    for maps, other in zip(network(x).values(), expected.values(), strict=True):
+        assert_close(maps, other, rtol=0, atol=0)
+
+
 def test_out_indices__levels_after_the_last_are_not_run():
     network = build(out_indices=(0, 1))
     network.levels[2].register_forward_hook(lambda *_: pytest.fail("level 2 was run"))
@@ -225,6 +236,12 @@ def test_level__is_without_what_is_not_asked_for():
         ({"layer_scale": "1"}, BackboneError, "as layer_scale, got '1'"),
         ({"dw_kernel_size": 4}, BackboneError, "an odd dw_kernel_size, got 4"),
         ({"out_indices": [4]}, BackboneError, r"stages 0, 1, 2 and 3, got out_indices=\[4\]"),
+        ({"post_norm": "no"}, TypeError, "post_norm must be True or False, got 'no'"),
+        (
+            {"level2_post_norm": True, "level2_post_norm_block_ids": 5},
+            TypeError,
+            "sequence of integers as level2_post_norm_block_ids, got 5",
+        ),
         ({"frozen_stages": 5}, BackboneError, "from -1 to 4 as frozen_stages, got 5"),
         (
             {"level2_post_norm": True, "level2_post_norm_block_ids": [5]},

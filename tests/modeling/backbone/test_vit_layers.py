@@ -88,6 +88,7 @@ def test_plain_vit__freezes_its_patch_embedding_for_good():
 
 GIVEN = {"patch_size": 16, "in_chans": 3, "embed_dim": 48, "depth": 2, "num_heads": 3}
 GIVEN |= {"img_size": 64, "pretrain_img_size": 32, "window_size": 0, "drop_path_rate": 0.1}
+GIVEN |= {"norm_layer": nn.LayerNorm, "act_layer": nn.GELU, "use_rel_pos": True}
 GIVEN |= {"mlp_ratio": 4.0, "window_block_indexes": [0, 1], "residual_block_indexes": ()}
 
 
@@ -102,10 +103,14 @@ GIVEN |= {"mlp_ratio": 4.0, "window_block_indexes": [0, 1], "residual_block_inde
         ({"drop_path_rate": 2}, "from 0 to 1 as drop_path_rate, got 2"),
         ({"mlp_ratio": 0}, "as mlp_ratio, got 0"),
         ({"window_block_indexes": [0, 2]}, r"blocks 0 to 1, got \[2\] in window_block_indexes"),
-        ({"residual_block_indexes": ["1"]}, r"got \['1'\] in residual_block_indexes"),
+        ({"residual_block_indexes": ["1"]}, r"integers as residual_block_indexes, got \['1'\]"),
+        ({"window_block_indexes": 3}, "integers as window_block_indexes, got 3"),
+        ({"use_rel_pos": "no"}, "use_rel_pos must be True or False, got 'no'"),
+        ({"norm_layer": "LN"}, "class or function that builds a layer as norm_layer.*got 'LN'"),
+        ({"act_layer": None}, "as act_layer.*got None"),
     ],
 )
 def test_check_vit__names_what_is_wrong(wrong, message):
     check_vit("ViT", GIVEN, head_multiple=4)
-    with pytest.raises(BackboneError, match=message):
+    with pytest.raises((BackboneError, TypeError), match=message):
         check_vit("ViT", {**GIVEN, **wrong}, head_multiple=4)
