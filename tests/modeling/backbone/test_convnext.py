@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+from detectron2.modeling.backbone.fpn import FPN, LastLevelMaxPool
 from torch import nn
 from torch.testing import assert_close
 from torchvision.models.convnext import CNBlockConfig
@@ -97,6 +98,19 @@ def test_frozen_stages__drop_no_path():
         for module in network.get_submodule(name).modules()
     )
     assert network.stages[2][0].drop_path.training
+
+
+@pytest.mark.parametrize("names", [["res2", "res3", "res4", "res5"], None])
+def test_convnext__under_detectron2s_pyramid(names):
+    """The pyramid's coarsest level is made of its own, whatever ours are called."""
+    bottom_up = build(out_features=names)
+    pyramid = FPN(bottom_up, list(bottom_up.output_shape()), 8, top_block=LastLevelMaxPool()).eval()
+    with torch.no_grad():
+        levels = pyramid(torch.randn(2, 3, 64, 128))
+    assert {name: m.shape[-1] for name, m in levels.items()} == {
+        name: 128 // spec.stride for name, spec in pyramid.output_shape().items()
+    }
+    assert_close(levels["p6"], levels["p5"][..., ::2, ::2], rtol=0, atol=0)
 
 
 def test_block__without_a_scale():
