@@ -30,11 +30,13 @@ from detrex.config.validation import settle
 from detrex.data.bad_pictures import ReadableBatches
 from detrex.data.class_names import CHECKPOINT_KEY, checkpoint_class_names, config_class_names
 from detrex.data.preparation import prepared_data
+from detrex.detectors import backbone_parts
 from detrex.engine.distributed import broadcast_from_main, resolve_device, wrap_ddp
 from detrex.engine.evaluation import Evaluation, Metrics, amp_dtype, build_evaluation, build_loader
 from detrex.engine.trainer import Trainer
 from detrex.errors import ConfigError
 from detrex.modeling import ema
+from detrex.modeling.backbone.top_block import check_top_block
 from detrex.modeling.backbone.weights.origins import find_origin
 from detrex.utils.events import ProgressWriter, WandbWriter
 from detrex.utils.seeding import draw_seed, seed_everything
@@ -187,6 +189,10 @@ def build_model(cfg: DictConfig, seed: int) -> nn.Module:
 
     Returns:
         The model, not wrapped in DDP.
+
+    Raises:
+        DetrexError: a part of it cannot be built, or FPN's top block gives other levels than FPN
+            publishes.
     """
     device = resolve_device(cfg.train.device)
     seed_everything(seed)
@@ -195,6 +201,8 @@ def build_model(cfg: DictConfig, seed: int) -> nn.Module:
         if isinstance(module, FCOSHead):  # FCOS decodes boxes from it in the type that it gives
             module.register_forward_hook(_in_float32)
     logger.info("Model:\n%s", model)
+    for part in backbone_parts(model).values():
+        check_top_block(part)
     for warning in pixel_statistics_warnings(cfg, model):
         logger.warning("%s", warning)
     ema.may_build_model_ema(cfg, model)

@@ -3,7 +3,6 @@
 Both names are detectron2's; the pyramid publishes the padding that it needs under the right key.
 """
 
-import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,11 +16,9 @@ from torch import nn
 from detrex.errors import BackboneError, did_you_mean
 
 from .preprocess import Preprocess
+from .top_block import top_levels
 
 __all__ = ["SimpleFeaturePyramid", "get_vit_lr_decay_rate"]
-
-_SIDE = 256
-"""Cells on a side of the map on which a top block is tried."""
 
 _REFERENCE = "${.net.out_feature}"
 
@@ -84,24 +81,16 @@ class SimpleFeaturePyramid(_SimpleFeaturePyramid):
         own = {name: shape for name, shape in self.output_shape().items() if name not in names}
         source = getattr(top_block, "in_feature", None)
         shape = {**shapes, **own}.get(source)
-        who = f"the top block {type(top_block).__name__}"
         if shape is None:
             there = ", ".join({**own, **shapes})
             raise BackboneError(
-                f"{who} takes the map {source!r}, and there are {there}: set its in_feature to "
-                f"the last level, {[*own][-1]!r}.{did_you_mean(str(source), {**own, **shapes})}"
+                f"the top block {type(top_block).__name__} takes the map {source!r}, and "
+                f"there are {there}: set its in_feature to the last level, {[*own][-1]!r}."
+                f"{did_you_mean(str(source), {**own, **shapes})}"
             )
-        image = torch.empty(1, shape.channels, _SIDE, _SIDE, device="meta")
-        try:
-            levels = copy.deepcopy(top_block).to("meta")(image)
-        except RuntimeError as error:
-            raise BackboneError(
-                f"{who} does not take {source!r} of {shape.channels} channels "
-                f"({str(error).splitlines()[0][:160]}): build it with in_channels={shape.channels}."
-            ) from error
-        for name, level in zip(names, levels, strict=True):
-            self._out_feature_channels[name] = level.shape[1]
-            self._out_feature_strides[name] = (shape.stride or 1) * _SIDE // level.shape[-1]
+        for name, level in zip(names, top_levels(top_block, str(source), shape), strict=True):
+            self._out_feature_channels[name] = level.channels
+            self._out_feature_strides[name] = level.stride
 
     def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         """Map images to levels.
