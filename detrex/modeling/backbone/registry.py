@@ -149,7 +149,7 @@ def build_timm_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
 
 def build_timm_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
     """Build an FPN with p6 pooled from its last level over `build_timm_backbone`'s network."""
-    return _build_fpn(cfg, "TIMM", input_shape, lambda *_: LastLevelMaxPool())
+    return _build_fpn(cfg, "TIMM", input_shape, _max_pool_of_last_level)
 
 
 def build_retinanet_timm_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
@@ -164,7 +164,7 @@ def build_torchvision_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone
 
 def build_torchvision_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
     """Build an FPN over the network of ``MODEL.TORCHVISION``; as `build_timm_fpn_backbone`."""
-    return _build_fpn(cfg, "TORCHVISION", input_shape, lambda *_: LastLevelMaxPool())
+    return _build_fpn(cfg, "TORCHVISION", input_shape, _max_pool_of_last_level)
 
 
 def build_retinanet_torchvision_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
@@ -225,6 +225,13 @@ def _build_fpn(
         top_block=top,
         fuse_type=cfg.MODEL.FPN.FUSE_TYPE,
     )
+
+
+def _max_pool_of_last_level(_: int, __: int, in_feature: str) -> LastLevelMaxPool:
+    """The block takes FPN's own level, p5 by itself, also where the last map is another."""
+    block = LastLevelMaxPool()
+    block.in_feature = in_feature.replace("res", "p")
+    return block
 
 
 def _check_not_frozen(cfg: CfgNode, function: str) -> None:
