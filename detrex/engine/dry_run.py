@@ -220,7 +220,20 @@ def _sentence(what: str, error: Exception) -> str:
     elif isinstance(error, AssertionError | LookupError) or not text:
         line = traceback.extract_tb(error.__traceback__)[-1].line or ""
         text = f"{type(error).__name__}{': ' if text else ''}{text} at `{line[:120]}`"
+    elif isinstance(error, RuntimeError):
+        text += _layer_of(error)
     return f"{what}: {text}"
+
+
+def _layer_of(error: RuntimeError) -> str:
+    """Say which layer refused its input: torch says of shapes alone."""
+    found = ""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        layer = frame.f_locals.get("self")
+        given = frame.f_locals.get("input", frame.f_locals.get("x"))
+        if isinstance(layer, nn.Module) and isinstance(given, Tensor):
+            found = f" (in {' '.join(str(layer).split())[:100]}, given {tuple(given.shape)})"
+    return found
 
 
 def _describe_backbone(detector: nn.Module, seen: DryRun) -> None:

@@ -131,6 +131,39 @@ def test_check__size_follows_the_overrides(capsys):
     assert "for an image of 96 x 128" in capsys.readouterr().out
 
 
+MASK_RCNN = """
+from detectron2 import model_zoo
+from detectron2.config import LazyCall as L
+from detrex.config import get_config
+
+dataloader = get_config("common/data/shapes.py").dataloader
+dataloader.folder = "data"
+optimizer = model_zoo.get_config("common/optim.py").SGD
+lr_multiplier = model_zoo.get_config("common/coco_schedule.py").lr_multiplier_1x
+train = model_zoo.get_config("common/train.py").train
+train.device = "cpu"
+model = model_zoo.get_config("common/models/mask_rcnn_fpn.py").model
+model.roi_heads.num_classes = 3
+model.backbone.bottom_up.freeze_at = 2
+dataloader.train.mapper.mask_on = True
+"""
+
+
+@pytest.mark.usefixtures("_data")
+def test_check__detector_of_detectron2(tmp_path, capsys):
+    config = tmp_path / "config.py"
+    config.write_text(MASK_RCNN)
+    assert main(["check", str(config), "--size", "65x97"]) == 0
+    text = capsys.readouterr().out
+    assert "frozen: bottom_up.stem, bottom_up.res2; 222,400 of 26,799,296 parameters" in text
+    assert "images are padded to 96 x 128" in text
+    assert "left out: nothing is fetched" not in text
+    assert main(["check", str(config), "--size", "65x97", "model.backbone.out_channels=64"]) == 1
+    assert "model.proposal_generator: " in capsys.readouterr().out
+    assert main(["check", str(config), "--size", "65x97", "model=5"]) == 1
+    assert "model=5 cannot be used" in capsys.readouterr().out
+
+
 def test_check__config_that_is_not_there(capsys):
     assert main(["check", SHAPES.replace("shapes", "shaps")]) == 1
     assert "does not exist. Did you mean 'demo_shapes.py'" in capsys.readouterr().err

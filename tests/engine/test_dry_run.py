@@ -159,6 +159,7 @@ def test_dry_run__table_of_a_wrapper_inside_fpn():
         ("backbone.in_features", ["res9"], "model.backbone: KeyError: 'res9' at `"),
         ("roi_heads.box_head.fc_dims", [], "AssertionError at `assert len(conv_dims) + len(fc"),
         ("backbone.bottom_up", 5, "model.backbone"),
+        ("roi_heads.box_head.input_shape.channels", 7, "Linear(in_features=343, out_features=10"),
     ],
 )
 def test_dry_run__mistakes_that_say_little_get_a_place(key, value, sentence):
