@@ -108,7 +108,7 @@ class Query:
     library: str | None = None
 
     def matches(self, entry: Entry) -> bool:
-        """Tell whether an architecture is searched for; one that could not be looked at is not."""
+        """Tell whether an architecture is searched for; one that could not be analysed is not."""
         return (
             _is_like(entry.name, self.pattern)
             and set(self.strides) <= set(entry.strides)

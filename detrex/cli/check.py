@@ -103,9 +103,9 @@ def static_findings(cfg: Any, overrides: Sequence[str] = ()) -> list[str]:
 
 def _data(cfg: Any, findings: Sequence[str]) -> tuple[list[Any], list[str]]:
     """What is in the data sets and their mistakes, where the config itself lets them be read."""
-    from detrex.cli.data_card import look_at_data
+    from detrex.cli.data_card import inspect_data_sets
 
-    return ([], []) if any("dataloader" in text for text in findings) else look_at_data(cfg)
+    return ([], []) if any("dataloader" in text for text in findings) else inspect_data_sets(cfg)
 
 
 def _remarks_on_images(cfg: Any) -> list[str]:

@@ -49,7 +49,7 @@ class SetCard:
     mended: list[str] = field(default_factory=list)
 
 
-def look_at_data(cfg: Any) -> tuple[list[SetCard], list[str]]:
+def inspect_data_sets(cfg: Any) -> tuple[list[SetCard], list[str]]:
     """Read the data sets of a config, and count what is in them.
 
     Args:
@@ -109,7 +109,7 @@ def text_of_cards(cards: Sequence[SetCard]) -> list[str]:
     """Lay out the cards for a terminal.
 
     Args:
-        cards: from `look_at_data`.
+        cards: from `inspect_data_sets`.
 
     Returns:
         Lines: the data sets side by side, then what was mended in each.

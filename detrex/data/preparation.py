@@ -1,4 +1,4 @@
-"""The data sets of a config, looked at before the model is built.
+"""The data sets of a config, inspected before the model is built.
 
 Training and validation are read, checked and mended by `detrex.data.coco`, and brought together:
 the validation's classes are numbered as the training's, and the evaluator reads a mended copy where
@@ -48,7 +48,7 @@ def prepared_data(
 ) -> Iterator[None]:
     """Look at the config's data sets, and keep them in memory while loaders are built.
 
-    Data sets in COCO's format are looked at, whether `detrex.data.datasets` registered them or
+    Data sets in COCO's format are inspected, whether `detrex.data.datasets` registered them or
     detectron2; others are left alone. All processes of a run come to the same result.
 
     Args:

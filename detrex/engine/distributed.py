@@ -102,7 +102,7 @@ def broadcast_from_main(value: T) -> T:
     """Return the main process's value on every rank.
 
     Args:
-        value: anything that can be pickled; looked at on rank 0 only.
+        value: anything that can be pickled; read on rank 0 only.
     """
     if comm.get_world_size() == 1:
         return value

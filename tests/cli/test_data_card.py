@@ -1,7 +1,7 @@
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from detrex.cli.data_card import look_at_data, text_of_cards
+from detrex.cli.data_card import inspect_data_sets, text_of_cards
 from tests.reference.annotation_files import config, truth, write
 
 
@@ -24,9 +24,9 @@ def varied(content):
     content["annotations"][6]["bbox"] = [500, 500, 9, 9]
 
 
-def test_look_at_data__counts(tmp_path):
+def test_inspect_data_sets__counts(tmp_path):
     folder = write(tmp_path / "data", train=varied)
-    (train, test), mistakes = look_at_data(config(folder, "card"))
+    (train, test), mistakes = inspect_data_sets(config(folder, "card"))
     assert mistakes == []
     assert (train.images, train.empty_images, train.objects) == (6, 1, 11)
     assert (train.crowds, train.left_out) == (1, 1)
@@ -42,7 +42,7 @@ def test_look_at_data__counts(tmp_path):
 
 
 def test_text_of_cards__side_by_side(tmp_path):
-    cards, _ = look_at_data(config(write(tmp_path / "data", train=varied), "card"))
+    cards, _ = inspect_data_sets(config(write(tmp_path / "data", train=varied), "card"))
     lines = [line.split() for line in text_of_cards(cards)]
     assert ["objects", "11", "12"] in lines
     assert ["without", "objects", "1", "0"] in lines
@@ -51,26 +51,26 @@ def test_text_of_cards__side_by_side(tmp_path):
     assert text_of_cards([]) == []
 
 
-def test_look_at_data__mistakes_of_all_sets_at_once(tmp_path):
+def test_inspect_data_sets__mistakes_of_all_sets_at_once(tmp_path):
     def change(content):
         content["annotations"][0]["bbox"] = None
         content["images"][1]["width"] = 0
 
     cfg = config(write(tmp_path / "data", change), "card")
-    cards, mistakes = look_at_data(cfg)
+    cards, mistakes = inspect_data_sets(cfg)
     assert cards == []
     assert [m.split(".json: ")[0].rsplit("/")[-1] for m in mistakes] == ["train"] * 2 + ["test"] * 2
 
 
-def test_look_at_data__number_of_classes_and_paths(tmp_path):
+def test_inspect_data_sets__number_of_classes_and_paths(tmp_path):
     cfg = config(write(tmp_path / "data"), "card")
     cfg.model.num_classes = 5
-    cards, mistakes = look_at_data(cfg)
+    cards, mistakes = inspect_data_sets(cfg)
     assert len(cards) == 2
     assert len([m for m in mistakes if "set model.num_classes=3" in m]) == 2
     cfg.model.num_classes = 3
     cfg.dataloader.train.dataset.names.num_classes = 4
-    assert len([m for m in look_at_data(cfg)[1] if "set model.num_classes=3" in m]) == 1
+    assert len([m for m in inspect_data_sets(cfg)[1] if "set model.num_classes=3" in m]) == 1
     cfg.dataloader.train.dataset.names.json_file = None
-    cards, mistakes = look_at_data(cfg)
+    cards, mistakes = inspect_data_sets(cfg)
     assert "json_file of data set 'card_train' is not set" in mistakes[0]

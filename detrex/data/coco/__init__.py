@@ -1,4 +1,4 @@
-"""Annotation files in COCO's format, looked at as a whole before anything is trained on them.
+"""Annotation files in COCO's format, inspected as a whole before anything is trained on them.
 
 ::
 

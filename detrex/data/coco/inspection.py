@@ -26,7 +26,7 @@ def inspect(
     source: str = "the model",
     skip_missing: bool = False,
 ) -> Document:
-    """Read an annotation file, look at all of it, and mend what has one meaning.
+    """Read an annotation file, inspect all of it, and mend what has one meaning.
 
     The file and the pictures stay as they are; pictures are not opened.
 

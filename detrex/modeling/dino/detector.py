@@ -16,7 +16,7 @@ from .head import as_outputs, box_heads, class_heads, predict
 from .inputs import (
     Levels,
     PaddedImages,
-    PaddingRule,
+    PaddingConstraints,
     group_by_padded_size,
     merge_levels,
     normalize_images,
@@ -189,7 +189,7 @@ class DINO(nn.Module):
 
     def extract_levels(self, images: Sequence[Tensor]) -> Levels:
         """Send images through backbone and neck: all at once in training, else by their size."""
-        rule = PaddingRule.of(self.backbone)
+        rule = PaddingConstraints.of(self.backbone)
         groups = [list(range(len(images)))]
         if not self.training:
             groups = group_by_padded_size(images, rule)

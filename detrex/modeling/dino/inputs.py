@@ -16,7 +16,7 @@ from detrex.layers import box_xyxy_to_cxcywh
 Size = tuple[int, int]
 
 
-class PaddingRule(NamedTuple):
+class PaddingConstraints(NamedTuple):
     """How a backbone wants its images padded.
 
     Attributes:
@@ -28,8 +28,8 @@ class PaddingRule(NamedTuple):
     square: int = 0
 
     @classmethod
-    def of(cls, backbone: nn.Module) -> "PaddingRule":
-        """Read the rule from ``padding_constraints`` and ``size_divisibility`` of a backbone.
+    def of(cls, backbone: nn.Module) -> "PaddingConstraints":
+        """Read them from ``padding_constraints`` and ``size_divisibility`` of a backbone.
 
         The key ``size_divisiblity``, as detectron2's ``SimpleFeaturePyramid`` spells it, is
         understood.
@@ -74,7 +74,7 @@ class PaddedImages:
     sizes: list[Size]
 
     @classmethod
-    def pad(cls, images: Sequence[Tensor], rule: PaddingRule) -> "PaddedImages":
+    def pad(cls, images: Sequence[Tensor], rule: PaddingConstraints) -> "PaddedImages":
         """Pad (c, h, w) images to their common size under ``rule``."""
         sizes = [(int(image.shape[-2]), int(image.shape[-1])) for image in images]
         height, width = rule.padded(sizes)
@@ -85,7 +85,7 @@ class PaddedImages:
         return cls(torch.stack(padded), sizes)
 
     def padding_mask(self, level_size: Size) -> Tensor:
-        """Say which cells of an (h, w) level look at padding.
+        """Say which cells of an (h, w) level see padding.
 
         Returns:
             (n, h, w) bool, True where the pixel at the cell's upper left corner is padding.
@@ -109,7 +109,7 @@ class Levels(NamedTuple):
     masks: list[Tensor]
 
 
-def group_by_padded_size(images: Sequence[Tensor], rule: PaddingRule) -> list[list[int]]:
+def group_by_padded_size(images: Sequence[Tensor], rule: PaddingConstraints) -> list[list[int]]:
     """Group the indices of those images that ``rule`` pads to one size when each stands alone."""
     groups: dict[Size, list[int]] = {}
     for index, image in enumerate(images):

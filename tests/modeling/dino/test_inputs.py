@@ -6,7 +6,7 @@ from torch import nn
 from detrex.modeling.dino.inputs import (
     Levels,
     PaddedImages,
-    PaddingRule,
+    PaddingConstraints,
     group_by_padded_size,
     merge_levels,
     normalize_images,
@@ -24,24 +24,24 @@ class _Backbone(nn.Module):
 @pytest.mark.parametrize(
     ("backbone", "rule"),
     [
-        (nn.Identity(), PaddingRule(0, 0)),
-        (_Backbone({}), PaddingRule(0, 0)),
-        (_Backbone({}, 32), PaddingRule(32, 0)),
-        (_Backbone({"size_divisibility": 14}, 32), PaddingRule(14, 0)),
-        (_Backbone({"size_divisiblity": 16, "square_size": 64}), PaddingRule(16, 64)),
+        (nn.Identity(), PaddingConstraints(0, 0)),
+        (_Backbone({}), PaddingConstraints(0, 0)),
+        (_Backbone({}, 32), PaddingConstraints(32, 0)),
+        (_Backbone({"size_divisibility": 14}, 32), PaddingConstraints(14, 0)),
+        (_Backbone({"size_divisiblity": 16, "square_size": 64}), PaddingConstraints(16, 64)),
     ],
 )
 def test_padding_rule_of__reads_what_the_backbone_publishes(backbone, rule):
-    assert PaddingRule.of(backbone) == rule
+    assert PaddingConstraints.of(backbone) == rule
 
 
 @pytest.mark.parametrize(
     ("rule", "expected"),
     [
-        (PaddingRule(), (31, 53)),
-        (PaddingRule(divisibility=16), (32, 64)),
-        (PaddingRule(square=60), (60, 60)),
-        (PaddingRule(divisibility=32, square=60), (64, 64)),
+        (PaddingConstraints(), (31, 53)),
+        (PaddingConstraints(divisibility=16), (32, 64)),
+        (PaddingConstraints(square=60), (60, 60)),
+        (PaddingConstraints(divisibility=32, square=60), (64, 64)),
     ],
 )
 def test_padded__holds_all_sizes(rule, expected):
@@ -50,12 +50,12 @@ def test_padded__holds_all_sizes(rule, expected):
 
 def test_padded__image_larger_than_the_square():
     with pytest.raises(ValueError, match=r"31x53 pixels does not fit the 50x50 square"):
-        PaddingRule(square=50).padded([(31, 53)])
+        PaddingConstraints(square=50).padded([(31, 53)])
 
 
 def test_padded_images__zeros_and_mask_by_definition():
     images = [torch.rand(3, 37, 23) + 1, torch.rand(3, 19, 41) + 1]
-    batch = PaddedImages.pad(images, PaddingRule(divisibility=4))
+    batch = PaddedImages.pad(images, PaddingConstraints(divisibility=4))
     assert batch.tensor.shape == (2, 3, 40, 44)
     for image, padded, (h, w) in zip(images, batch.tensor, batch.sizes, strict=True):
         torch.testing.assert_close(padded[:, :h, :w], image, rtol=0, atol=0)
@@ -69,9 +69,9 @@ def test_padded_images__zeros_and_mask_by_definition():
 
 def test_group_by_padded_size__rounds_before_it_compares():
     images = [torch.zeros(1, h, w) for h, w in [(30, 20), (17, 40), (32, 32), (31, 19)]]
-    assert group_by_padded_size(images, PaddingRule()) == [[0], [1], [2], [3]]
-    assert group_by_padded_size(images, PaddingRule(divisibility=32)) == [[0, 2, 3], [1]]
-    assert group_by_padded_size(images, PaddingRule(square=64)) == [[0, 1, 2, 3]]
+    assert group_by_padded_size(images, PaddingConstraints()) == [[0], [1], [2], [3]]
+    assert group_by_padded_size(images, PaddingConstraints(divisibility=32)) == [[0, 2, 3], [1]]
+    assert group_by_padded_size(images, PaddingConstraints(square=64)) == [[0, 1, 2, 3]]
 
 
 def test_merge_levels__restores_the_order_and_masks_what_it_adds():
