@@ -22,7 +22,6 @@ from typing import Any
 import detectron2.data.transforms as T
 import numpy as np
 import torch
-from detectron2.config import instantiate
 from detectron2.data import Metadata
 from detectron2.structures import Instances
 from omegaconf import DictConfig
@@ -32,6 +31,7 @@ from tqdm import tqdm
 
 from detrex.checkpoint import load_init_checkpoint, read_checkpoint
 from detrex.config import load_config, require_keys, resolve_pixel_statistics, try_get_key
+from detrex.config.building import build_part
 from detrex.data.class_names import choose_metadata
 from detrex.data.drawing import draw_instances
 from detrex.data.pictures import augment, read_image
@@ -60,6 +60,9 @@ class Predictor:
         min_size: of the picture's shorter side in pixels, as the detector is given it.
         max_size: the most of its longer side.
         img_format: "RGB" or "BGR", as the detector was trained.
+
+    Raises:
+        ConfigError: at a picture, if the detector finds no objects but something else.
     """
 
     def __init__(self, model: nn.Module, min_size: int, max_size: int, img_format: str) -> None:
@@ -79,7 +82,12 @@ class Predictor:
         image, _ = augment([self.resize], image, name)
         tensor = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
         sample = {"image": tensor, "height": height, "width": width}
-        return self.model([sample])[0]["instances"].to("cpu")
+        found = self.model([sample])[0]
+        if "instances" not in found:
+            raise ConfigError(
+                f"The detector gives {', '.join(found)}, not instances: the demo draws objects."
+            )
+        return found["instances"].to("cpu")
 
 
 def build_predictor(cfg: DictConfig, args: argparse.Namespace) -> tuple[Predictor, Metadata]:
@@ -94,12 +102,21 @@ def build_predictor(cfg: DictConfig, args: argparse.Namespace) -> tuple[Predicto
     checkpoint = read_checkpoint(path) if path else {}
     metadata = choose_metadata(cfg, checkpoint, args.metadata_dataset)
     resolve_pixel_statistics(cfg)
-    model = instantiate(cfg.model).to(device)
+    model = build_part(cfg.model, "model").to(device)
     if path:
         load_init_checkpoint(model, checkpoint, name=path)
     else:
         logger.warning("No train.init_checkpoint is given: the detector's weights are random.")
-    return Predictor(model, args.min_size_test, args.max_size_test, args.img_format), metadata
+    img_format = args.img_format or image_format(cfg)
+    return Predictor(model, args.min_size_test, args.max_size_test, img_format), metadata
+
+
+def image_format(cfg: DictConfig) -> str:
+    """The order of channels that a config's detector takes: its own word, its mapper's, or RGB."""
+    mapper = "dataloader.test.mapper"
+    keys = ("model.input_format", f"{mapper}.img_format", f"{mapper}.image_format")
+    said = [try_get_key(cfg, key) for key in keys]
+    return next((order for order in said if order in ("RGB", "BGR")), "RGB")
 
 
 def image_files(inputs: Sequence[str]) -> list[Path]:
@@ -290,7 +307,9 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--max_size_test", type=positive, default=1333, help="longer side (%(default)s)"
     )
-    parser.add_argument("--img_format", choices=("RGB", "BGR"), default="RGB")
+    parser.add_argument(
+        "--img_format", choices=("RGB", "BGR"), help="channels of the detector (the config's)"
+    )
     parser.add_argument(
         "--metadata_dataset",
         metavar="NAME",

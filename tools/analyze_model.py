@@ -16,17 +16,15 @@ from typing import Any
 
 import torch
 from detectron2.config import instantiate
-from detectron2.utils.analysis import (
-    FlopCountAnalysis,
-    activation_count_operators,
-    parameter_count_table,
-)
-from fvcore.nn import flop_count_table
+from detectron2.export import TracingAdapter
+from detectron2.utils.analysis import FlopCountAnalysis, parameter_count_table
+from fvcore.nn import ActivationCountAnalysis, flop_count_table
 from omegaconf import DictConfig
 from torch import nn
 from tqdm import tqdm
 
 from detrex.config import load_config, resolve_pixel_statistics, try_get_key
+from detrex.config.building import build_part
 from detrex.engine.overrides import apply_overrides
 from detrex.errors import ConfigError, run_tool
 
@@ -39,7 +37,7 @@ def build_model(cfg: DictConfig) -> nn.Module:
         raise ConfigError(f"The config has no `model`, only {sorted(cfg)}: name one that has.")
     device = try_get_key(cfg, "train.device", default="cpu")
     resolve_pixel_statistics(cfg)
-    return instantiate(cfg.model).to(device).eval()
+    return build_part(cfg.model, "model").to(device).eval()
 
 
 def input_batches(cfg: DictConfig, args: argparse.Namespace) -> Iterator[Batch]:
@@ -85,11 +83,12 @@ def do_activation(cfg: DictConfig, args: argparse.Namespace) -> None:
     model, totals = build_model(cfg), []
     operators: Counter[str] = Counter()
     for batch in _with_progress(cfg, args, "activation"):
-        count = activation_count_operators(model, batch)
-        operators.update(count)
-        totals.append(sum(count.values()))
-    _print_operators("million activations", operators, len(totals), 1)
-    _print_mean("million activations", totals, 1)
+        traced = TracingAdapter(model, batch, allow_non_tensor=True)
+        count = ActivationCountAnalysis(traced, traced.flattened_inputs)
+        operators.update(count.by_operator())
+        totals.append(count.total())
+    _print_operators("million activations", operators, len(totals), 1e6)
+    _print_mean("million activations", totals, 1e6)
 
 
 def do_parameter(cfg: DictConfig, args: argparse.Namespace) -> None:

@@ -27,6 +27,7 @@ from detrex.data.class_names import dataset_metadata
 from detrex.data.drawing import draw_instances, draw_record
 from detrex.data.pictures import as_uint8, check_image_size, read_image
 from detrex.data.preparation import tolerate_missing_pictures
+from detrex.data.tasks import keypoints_wanted, masks_wanted
 from detrex.engine.evaluation import build_loader
 from detrex.engine.overrides import apply_overrides
 from detrex.errors import run_tool
@@ -36,10 +37,11 @@ Record = dict[str, Any]
 
 
 def draw_annotations(args: argparse.Namespace, cfg: DictConfig, failures: Failures) -> None:
-    """Draw the records of the training set as annotated, read as training reads them."""
+    """Draw the records of the training set as annotated, with what the config trains on."""
     records = instantiate(cfg.dataloader.train.dataset)
     metadata = dataset_metadata(cfg.dataloader.train.dataset)
     value_range = try_get_key(cfg, "dataloader.train.mapper.value_range")
+    drawn = {"masks": masks_wanted(cfg), "keypoints": keypoints_wanted(cfg)}
     targets = [Path(record["file_name"]) for record in records]
     if not args.show:
         targets = plan_outputs(targets, args.output_dir)
@@ -48,7 +50,7 @@ def draw_annotations(args: argparse.Namespace, cfg: DictConfig, failures: Failur
     def draw(record: Record, target: Path) -> None:
         image_rgb = read_image(record["file_name"], "RGB", value_range)
         check_image_size(dict(record), image_rgb)
-        _put(draw_record(image_rgb, record, metadata), target, args.show)
+        _put(draw_record(image_rgb, record, metadata, **drawn), target, args.show)
 
     pairs = list(zip(records, targets, strict=True))[: args.num_images]
     for record, target in tqdm(pairs, unit="picture", disable=None):

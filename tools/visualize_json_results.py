@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pycocotools.mask as mask_util
 import torch
 from detectron2.config import instantiate
 from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
@@ -39,12 +40,14 @@ def create_instances(
     """Turn one image's rows of a COCO results file into detectron2's ``Instances``.
 
     Args:
-        predictions: rows with ``bbox`` (x, y, width, height), ``category_id`` and ``score``.
+        predictions: rows with ``bbox`` (x, y, width, height), ``category_id`` and ``score``, and
+            all or none with ``segmentation`` (run lengths) and ``keypoints``.
         image_size: height and width in pixels.
         metadata: of the dataset; ``thing_dataset_id_to_contiguous_id`` maps the categories.
 
     Returns:
-        ``pred_boxes``, ``pred_classes`` (contiguous) and ``scores``.
+        ``pred_boxes``, ``pred_classes`` (contiguous) and ``scores``, ``pred_masks`` and
+        ``pred_keypoints`` where the rows have them.
 
     Raises:
         ConfigError: a category is none of the dataset's.
@@ -59,7 +62,7 @@ def create_instances(
         )
     boxes = np.array([p["bbox"] for p in predictions], dtype=np.float32).reshape(-1, 4)
     categories = [p["category_id"] for p in predictions]
-    return Instances(
+    found = Instances(
         image_size,
         pred_boxes=Boxes(BoxMode.convert(boxes, BoxMode.XYWH_ABS, BoxMode.XYXY_ABS)),
         pred_classes=torch.tensor(
@@ -67,6 +70,14 @@ def create_instances(
         ),
         scores=torch.tensor([p["score"] for p in predictions]),
     )
+    if predictions and all("segmentation" in p for p in predictions):
+        masks = [mask_util.decode(p["segmentation"]) for p in predictions]
+        found.pred_masks = torch.from_numpy(np.stack(masks)).bool()
+    if predictions and all("keypoints" in p for p in predictions):
+        points = torch.tensor([p["keypoints"] for p in predictions]).view(len(predictions), -1, 3)
+        # COCO counts the pixel that a keypoint is in; detectron2 takes that pixel's middle.
+        found.pred_keypoints = points + torch.tensor([0.5, 0.5, 0])
+    return found
 
 
 def read_predictions(path: str) -> dict[Any, list[Mapping[str, Any]]]:

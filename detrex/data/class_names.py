@@ -16,6 +16,7 @@ from detrex.config import try_get_key
 from detrex.data.coco.classes import check_names, class_names
 from detrex.data.coco.reading import read_document
 from detrex.data.datasets import CocoJson
+from detrex.data.tasks import num_classes_of
 from detrex.errors import ConfigError, DetrexError, did_you_mean
 
 logger = logging.getLogger(__name__)
@@ -135,7 +136,7 @@ def choose_metadata(
     Raises:
         ConfigError: ``dataset_name`` is unknown, or has no class names.
     """
-    count = try_get_key(cfg, "model.num_classes")
+    _, count = num_classes_of(cfg)
     if dataset_name:
         config_class_names(cfg)  # registers the config's own data sets
         metadata = named_metadata(dataset_name, option)
@@ -144,7 +145,7 @@ def choose_metadata(
         names, origin = checkpoint_class_names(checkpoint), "The checkpoint"
         if not names and (names := config_class_names(cfg, read=True)):
             origin = "The config's data set"
-            if isinstance(count, int) and count != len(names):
+            if count is not None and count != len(names):
                 logger.warning(
                     "The model has %d classes and the config's data set %d, so that its class "
                     "names are not used: name the right data set by %s.",
@@ -154,7 +155,7 @@ def choose_metadata(
         metadata = Metadata(name=origin, **({"thing_classes": names} if names else {}))
     if not names:
         logger.warning("Nothing tells the classes' names, so that their numbers are drawn.")
-    elif isinstance(count, int) and count != len(names):
+    elif count is not None and count != len(names):
         logger.warning(
             "%s has %d class names, but the model has %d classes: the names may be wrong.",
             *(origin, len(names), count),

@@ -1,17 +1,19 @@
-"""Pictures for people: boxes on images, and truth beside predictions.
+"""Pictures for people: boxes, masks and keypoints on images, and truth beside predictions.
 
 Images are arrays of shape ``(height, width, 3)`` in RGB order from 0 to 255, and pictures are of
 ``uint8``; boxes are absolute ``(x0, y0, x1, y1)`` in pixels of the image they belong to. Boxes are
 drawn by Pillow, since detectron2's ``Visualizer`` needs OpenCV and a hundred times as long.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from detectron2.structures import BoxMode, Instances
-from PIL import Image, ImageColor, ImageDraw, ImageFont
+import pycocotools.mask as mask_util
+from detectron2.structures import BoxMode, Instances, polygons_to_bitmask
+from PIL import Image, ImageChops, ImageColor, ImageDraw, ImageFilter, ImageFont, ImageOps
 
+from detrex.data.coco.objects import compressed
 from detrex.data.pictures import as_uint8, check_image_size, read_image
 
 if TYPE_CHECKING:
@@ -21,6 +23,8 @@ Colour = tuple[int, ...]
 
 _TITLE_HEIGHT = 28
 _GAP = 8
+_CLEAR = 0.6  # how much of an image shows through a mask
+_LEAST_VISIBLE = 0.05
 _PALETTE = ("#ffe119", "#42d4f4", "#f032e6", "#3cff4b", "#ff8c1a", "#ff5050", "#aab4ff", "#ffffff")
 
 
@@ -32,6 +36,8 @@ def draw_boxes(
     *,
     metadata: "Metadata | None" = None,
     min_side: int = 480,
+    masks: Iterable[np.ndarray] = (),
+    keypoints: np.ndarray | None = None,
 ) -> np.ndarray:
     """Draw boxes with their class names and scores, one fixed colour per class.
 
@@ -45,6 +51,10 @@ def draw_boxes(
         metadata: of the dataset; ``thing_classes`` gives the names and ``thing_colors`` (0 to 255)
             the colours where they are set. The name is left out where a dataset has one class only.
         min_side: the least length in pixels of the picture's shorter side.
+        masks: none, or a bool ``(h, w)`` for each box, under which the image is tinted.
+        keypoints: ``(n, k, 3)``, x and y in pixels of ``image_rgb`` and a visibility or score,
+            drawn where that is above 0.05; lines join them by ``keypoint_connection_rules`` of
+            ``metadata``.
 
     Returns:
         The picture, ``(h * f, w * f, 3)`` with ``f = max(1, min_side / min(h, w))``.
@@ -53,11 +63,17 @@ def draw_boxes(
     boxes_xyxy_abs = np.asarray(boxes_xyxy_abs, dtype=np.float64).reshape(-1, 4) * factors
     labels = _labels(classes, scores, _of(metadata, "thing_classes"))
     colours = _colours(classes, _of(metadata, "thing_colors"))
+    for mask, colour in zip(masks, colours, strict=False):
+        _tint(canvas, mask, colour)
     pen = ImageDraw.Draw(canvas)
     line_width = max(2, round(min(canvas.size) / 300))
     for box, colour in zip(boxes_xyxy_abs, colours, strict=True):
         x0, y0, x1, y1 = box
         pen.rectangle((x0, y0, max(x0, x1 - 1), max(y0, y1 - 1)), outline=colour, width=line_width)
+    if keypoints is not None:
+        lines = _joined_keypoints(metadata)
+        for points, colour in zip(np.asarray(keypoints, np.float64), colours, strict=True):
+            _draw_keypoints(pen, points * [*factors[:2], 1], lines, colour, line_width)
     font = ImageFont.load_default(size=max(12, min(canvas.size) / 45))
     for box, colour, label in zip(boxes_xyxy_abs, colours, labels, strict=True):
         _write(pen, (box[0], box[1]), label, colour, font)
@@ -65,7 +81,12 @@ def draw_boxes(
 
 
 def draw_record(
-    image_rgb: np.ndarray, record: Mapping[str, Any], metadata: "Metadata | None" = None
+    image_rgb: np.ndarray,
+    record: Mapping[str, Any],
+    metadata: "Metadata | None" = None,
+    *,
+    masks: bool = False,
+    keypoints: bool = False,
 ) -> np.ndarray:
     """Draw the annotations of a detectron2 dataset record; crowd regions are left out.
 
@@ -73,14 +94,26 @@ def draw_record(
         image_rgb: the record's image, ``(h, w, 3)``.
         record: a dict with ``annotations``, each with ``bbox``, ``bbox_mode`` and ``category_id``.
         metadata: of the dataset.
+        masks: whether to draw what stands under ``segmentation``.
+        keypoints: whether to draw the ``keypoints``.
 
     Returns:
         The picture, enlarged as `draw_boxes` says.
     """
     objects = [a for a in record.get("annotations", ()) if not a.get("iscrowd", 0)]
     boxes = [BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) for a in objects]
-    classes = [a["category_id"] for a in objects]
-    return draw_boxes(image_rgb, np.array(boxes), classes, metadata=metadata)
+    size = image_rgb.shape[:2]
+    points = [np.reshape(a.get("keypoints", ()), (-1, 3)) for a in objects]
+    most = max(map(len, points), default=0)
+    padded = [np.pad(xyv, ((0, most - len(xyv)), (0, 0))) for xyv in points]
+    return draw_boxes(
+        image_rgb,
+        np.array(boxes),
+        [a["category_id"] for a in objects],
+        metadata=metadata,
+        masks=(_as_mask(a.get("segmentation"), size) for a in objects) if masks else (),
+        keypoints=np.array(padded) if keypoints and most else None,
+    )
 
 
 def draw_instances(
@@ -93,7 +126,9 @@ def draw_instances(
 
     Args:
         image_rgb: ``(h, w, 3)``.
-        instances: with ``pred_boxes, pred_classes, scores`` or with ``gt_boxes, gt_classes``.
+        instances: with ``pred_boxes, pred_classes, scores`` or with ``gt_boxes, gt_classes``;
+            ``pred_masks``, ``pred_keypoints``, ``gt_masks`` and ``gt_keypoints`` are drawn where
+            they are there.
         metadata: of the dataset.
         score_threshold: predictions that score less are left out.
 
@@ -101,12 +136,20 @@ def draw_instances(
         The picture, enlarged as `draw_boxes` says.
     """
     instances = instances.to("cpu")
-    if instances.has("gt_boxes"):
-        boxes, classes = instances.gt_boxes.tensor.numpy(), instances.gt_classes.tolist()
-        return draw_boxes(image_rgb, boxes, classes, metadata=metadata)
-    instances = instances[instances.scores >= score_threshold]
-    boxes, classes = instances.pred_boxes.tensor.numpy(), instances.pred_classes.tolist()
-    return draw_boxes(image_rgb, boxes, classes, instances.scores.tolist(), metadata=metadata)
+    kind = "gt" if instances.has("gt_boxes") else "pred"
+    if kind == "pred":
+        instances = instances[instances.scores >= score_threshold]
+    found = {name.removeprefix(f"{kind}_"): of for name, of in instances.get_fields().items()}
+    masks, points = found.get("masks", ()), found.get("keypoints")
+    return draw_boxes(
+        image_rgb,
+        found["boxes"].tensor.detach().numpy(),
+        found["classes"].tolist(),
+        found["scores"].tolist() if kind == "pred" else None,
+        metadata=metadata,
+        masks=(_as_mask(mask, image_rgb.shape[:2]) for mask in getattr(masks, "polygons", masks)),
+        keypoints=None if points is None else getattr(points, "tensor", points).detach().numpy(),
+    )
 
 
 def draw_truth_beside_predictions(
@@ -120,7 +163,8 @@ def draw_truth_beside_predictions(
 
     Args:
         record: a detectron2 dataset record with ``file_name`` and ``annotations``.
-        predictions: of that image, with ``pred_boxes, pred_classes, scores``.
+        predictions: of that image, with ``pred_boxes, pred_classes, scores``; the truth's masks
+            and keypoints are drawn where predictions have theirs.
         metadata: of the dataset.
         score_threshold: predictions that score less are left out.
         value_range: see :func:`detrex.data.pictures.read_image`.
@@ -133,9 +177,10 @@ def draw_truth_beside_predictions(
     """
     image_rgb = read_image(record["file_name"], "RGB", value_range)
     check_image_size(dict(record), image_rgb)
+    drawn = {name: predictions.has(f"pred_{name}") for name in ("masks", "keypoints")}
     return beside(
         {
-            "truth": draw_record(image_rgb, record, metadata),
+            "truth": draw_record(image_rgb, record, metadata, **drawn),
             f"predictions (score from {score_threshold:g})": draw_instances(
                 image_rgb, predictions, metadata, score_threshold
             ),
@@ -162,6 +207,47 @@ def beside(pictures: Mapping[str, np.ndarray]) -> np.ndarray:
         sheet.paste(Image.fromarray(picture), (x, _TITLE_HEIGHT))
         x += picture.shape[1] + _GAP
     return np.asarray(sheet)
+
+
+def _as_mask(outline: Any, size: tuple[int, int]) -> np.ndarray:
+    """A bool mask ``(h, w)`` of polygons, run lengths, a mask, or None."""
+    if isinstance(outline, list):
+        return polygons_to_bitmask(outline, *size) if outline else np.zeros(size, dtype=bool)
+    if isinstance(outline, dict):
+        return mask_util.decode(compressed(outline)) == 1
+    return np.zeros(size, dtype=bool) if outline is None else np.asarray(outline) > 0
+
+
+def _tint(canvas: Image.Image, mask: np.ndarray, colour: Colour) -> None:
+    """Lay a colour over the pixels of a mask: thin inside, full along the border."""
+    whole = Image.fromarray(mask.astype(np.uint8) * 255)
+    whole = whole.resize(canvas.size, Image.Resampling.NEAREST)
+    if box := whole.getbbox():
+        part = ImageOps.expand(whole.crop(box), 1)
+        inner = part.filter(ImageFilter.MinFilter(3)).point(lambda value: value * _CLEAR)
+        canvas.paste(colour, box, ImageOps.crop(ImageChops.subtract(part, inner), 1))
+
+
+def _joined_keypoints(metadata: "Metadata | None") -> list[tuple[int, int]]:
+    names = list(_of(metadata, "keypoint_names") or ())
+    rules = _of(metadata, "keypoint_connection_rules") or ()
+    return [(names.index(rule[0]), names.index(rule[1])) for rule in rules]
+
+
+def _draw_keypoints(
+    pen: ImageDraw.ImageDraw,
+    points: np.ndarray,
+    lines: Sequence[tuple[int, int]],
+    colour: Colour,
+    width: int,
+) -> None:
+    seen = points[:, 2] > _LEAST_VISIBLE
+    for one, other in lines:
+        if max(one, other) < len(points) and seen[one] and seen[other]:
+            pen.line([*points[one, :2], *points[other, :2]], fill=colour, width=width)
+    for x, y in points[seen, :2]:
+        corners = (x - 2 * width, y - 2 * width, x + 2 * width, y + 2 * width)
+        pen.ellipse(corners, fill=colour, outline="black")
 
 
 def _write(

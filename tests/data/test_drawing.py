@@ -1,8 +1,17 @@
 import numpy as np
+import pycocotools.mask as mask_util
 import pytest
 import torch
 from detectron2.data.catalog import Metadata
-from detectron2.structures import Boxes, BoxMode, Instances
+from detectron2.structures import (
+    BitMasks,
+    Boxes,
+    BoxMode,
+    Instances,
+    Keypoints,
+    PolygonMasks,
+    polygons_to_bitmask,
+)
 from PIL import Image
 
 from detrex.data import drawing
@@ -139,3 +148,126 @@ def test_draw_truth_beside_predictions__reads_as_training_does(tmp_path, image_r
 
 def test_draw_boxes__a_class_without_a_name_is_its_number():
     assert drawing._labels([1, 2, 5], None, ["a", "b"]) == ["b", "2", "5"]
+
+
+POLYGONS = [
+    [[20.0, 3, 40, 3, 40, 20]],
+    [[21.0, 22, 30, 22, 30, 30, 21, 30], [33, 25, 38, 25, 38, 29]],
+]
+MASKS = np.stack([polygons_to_bitmask(polygons, 31, 47) for polygons in POLYGONS])
+
+
+def test_draw_boxes__masks_are_tinted_and_bordered(image_rgb):
+    only = Metadata(name="drawing_test_masks", thing_classes=["x"], thing_colors=[(255, 0, 0)])
+    boxes = [[1, 1, 4, 4], [1, 20, 5, 25]]
+    drawn = drawing.draw_boxes(
+        image_rgb, boxes, [0, 0], metadata=only, min_side=31, masks=iter(MASKS)
+    )
+    union = MASKS.any(0)
+    np.testing.assert_array_equal(_touched(drawn)[:, 10:], union[:, 10:])
+    inside = union & np.roll(union, 1, 0) & np.roll(union, -1, 0)
+    inside &= np.roll(union, 1, 1) & np.roll(union, -1, 1)
+    corners = [np.roll(union, (y, x), (0, 1)) for y in (-1, 1) for x in (-1, 1)]
+    deep = inside & np.all(corners, axis=0)
+    np.testing.assert_allclose(drawn[deep], [[0.6 * GREY + 102, 54, 54]] * deep.sum(), atol=2)
+    assert (drawn[union & ~deep] == [255, 0, 0]).all()
+
+
+@pytest.mark.parametrize("enlarged", [31, 100])
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda: {"pred_masks": torch.from_numpy(MASKS)},
+        lambda: {"gt_masks": PolygonMasks(POLYGONS)},
+        lambda: {"gt_masks": BitMasks(torch.from_numpy(MASKS))},
+        lambda: {"gt_masks": torch.from_numpy(MASKS)},
+    ],
+)
+def test_draw_instances__masks_of_every_form(image_rgb, form, enlarged, monkeypatch):
+    monkeypatch.setattr(
+        drawing.draw_boxes,
+        "__kwdefaults__",
+        {
+            **drawing.draw_boxes.__kwdefaults__,
+            "min_side": enlarged,
+        },
+    )
+    found = _predictions()
+    if "gt_masks" in form():
+        found = Instances(
+            (31, 47), gt_boxes=found.pred_boxes, gt_classes=found.pred_classes, **form()
+        )
+    else:
+        found.set("pred_masks", form()["pred_masks"])
+    expected = drawing.draw_boxes(
+        image_rgb,
+        _predictions().pred_boxes.tensor.numpy(),
+        [0, 1],
+        None if found.has("gt_boxes") else [0.9, 0.2],
+        masks=MASKS,
+    )
+    np.testing.assert_array_equal(drawing.draw_instances(image_rgb, found), expected)
+
+
+POINTS = np.array([[[30, 5, 2], [40, 15, 1], [25, 25, 0]], [[0, 0, 0], [0, 0, 0], [44, 28, 2]]])
+
+
+def test_draw_boxes__keypoints_and_their_lines(image_rgb):
+    rules = {"keypoint_names": ["a", "b", "c"]}
+    rules["keypoint_connection_rules"] = [("a", "b", (0, 0, 0)), ("b", "c", (0, 0, 0))]
+    joined = Metadata(name="drawing_test_points", thing_classes=["x"], **rules)
+    alone = Metadata(name="drawing_test_dots", thing_classes=["x"])
+    boxes = [[1, 1, 4, 4], [1, 20, 5, 25]]
+    for metadata, line in ((joined, True), (alone, False)):
+        drawn = drawing.draw_boxes(
+            image_rgb, boxes, [0, 0], metadata=metadata, min_side=310, keypoints=POINTS
+        )
+        seen = _touched(drawn)
+        assert all(seen[10 * y, 10 * x] for x, y in ((30, 5), (40, 15), (44, 28)))
+        assert not seen[240:260, 240:260].any()
+        assert seen[100, 350] == line
+        assert not seen[200, 325]
+
+
+def test_draw_record__what_the_mapper_gives_is_drawn_alike(image_rgb):
+    outlines = [POLYGONS[0], mask_util.encode(np.asfortranarray(MASKS[1].astype(np.uint8)))]
+    boxes = _predictions().pred_boxes
+    record = {
+        "annotations": [
+            {
+                "bbox": box.tolist(),
+                "bbox_mode": BoxMode.XYXY_ABS,
+                "category_id": kind,
+                "segmentation": outline,
+                "keypoints": points.ravel().tolist(),
+            }
+            for box, kind, outline, points in zip(boxes, (0, 1), outlines, POINTS, strict=True)
+        ]
+    }
+    fields = {"gt_boxes": boxes, "gt_classes": torch.tensor([0, 1])}
+    truth = Instances((31, 47), **fields, gt_masks=torch.from_numpy(MASKS))
+    truth.gt_keypoints = Keypoints(POINTS.astype(np.float32))
+    both = drawing.draw_record(image_rgb, record, masks=True, keypoints=True)
+    np.testing.assert_array_equal(both, drawing.draw_instances(image_rgb, truth))
+    plain = drawing.draw_record(image_rgb, record)
+    np.testing.assert_array_equal(
+        plain, drawing.draw_instances(image_rgb, Instances((31, 47), **fields))
+    )
+    del record["annotations"][1]["segmentation"], record["annotations"][0]["keypoints"]
+    less = drawing.draw_record(image_rgb, record, masks=True, keypoints=True)
+    assert (less != plain).any()
+    assert (less != both).any()
+
+
+def test_draw_truth_beside_predictions__masks_where_predictions_have_them(image_rgb, tmp_path):
+    Image.fromarray(image_rgb).save(tmp_path / "a.png")
+    annotation = {"bbox": [20, 3, 40, 20], "bbox_mode": BoxMode.XYXY_ABS, "category_id": 0}
+    record = {"file_name": str(tmp_path / "a.png"), "height": 31, "width": 47}
+    record["annotations"] = [annotation | {"segmentation": POLYGONS[0]}]
+    found = _predictions()
+    plain = drawing.draw_truth_beside_predictions(record, found)
+    found.pred_masks = torch.from_numpy(MASKS)
+    masked = drawing.draw_truth_beside_predictions(record, found)
+    half = plain.shape[1] // 2
+    assert (plain[:, :half] != masked[:, :half]).any()
+    assert (plain[:, half:] != masked[:, half:]).any()

@@ -4,7 +4,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from detectron2.config import instantiate
 from detectron2.structures import Boxes, Instances
+from omegaconf import OmegaConf
 from PIL import Image
 from torch import nn
 
@@ -12,6 +14,7 @@ from demo import demo
 from detrex.data import drawing
 from detrex.errors import ConfigError
 from detrex.utils.outputs import save_drawn
+from tests.reference.tiny_detectors import tiny_detector
 
 CONFIG = """
 from detectron2.config import LazyCall as L
@@ -24,7 +27,7 @@ train = dict(device="cpu", init_checkpoint="")
 class StandIn(nn.Module):
     """A detector that finds one object, whose box is the left half of the picture."""
 
-    def __init__(self, scale):
+    def __init__(self, scale, input_format="RGB"):
         super().__init__()
         self.weight = nn.Parameter(torch.full((3,), scale))
         self.seen = []
@@ -32,6 +35,7 @@ class StandIn(nn.Module):
     def forward(self, batch):
         (sample,) = batch
         self.seen.append(sample)
+        StandIn.last = sample
         size = (sample["height"], sample["width"])
         boxes = Boxes(torch.tensor([[0.0, 0.0, size[1] / 2, size[0]]]))
         found = Instances(
@@ -265,3 +269,54 @@ def test_video_writer__unwritable_format_is_said(tmp_path):
     args = SimpleNamespace(output=str(tmp_path / "out.xyz"), webcam=False, video_input="in.mp4")
     with pytest.raises(OSError, match=r"cannot write video .*ends in \.mp4"):
         demo._video_writer(cv2, args, 5.0, (32, 48, 3))
+
+
+@pytest.mark.parametrize(
+    ("model", "mapper", "expected"),
+    [
+        ({"input_format": "BGR"}, {"img_format": "RGB"}, "BGR"),
+        ({}, {"img_format": "BGR"}, "BGR"),
+        ({"input_format": None}, {"image_format": "BGR"}, "BGR"),
+        ({}, {"image_format": "RGB"}, "RGB"),
+        ({}, None, "RGB"),
+    ],
+)
+def test_image_format__is_the_configs(model, mapper, expected):
+    cfg = OmegaConf.create({"model": model, "dataloader": {"test": {"mapper": mapper}}})
+    assert demo.image_format(cfg) == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"), [([], [30, 20, 10]), (["--img_format", "RGB"], [10, 20, 30])]
+)
+def test_main__channels_come_as_the_config_says(config, tmp_path, options, expected):
+    picture, output = tmp_path / "a.png", tmp_path / "out"
+    Image.fromarray(np.full((31, 47, 3), (10, 20, 30), np.uint8)).save(picture)
+    StandIn.last = None
+    arguments = ["--config-file", config, "--input", str(picture), "--output", str(output)]
+    demo.main([*arguments, *options, "--opts", "+model.input_format=BGR"])
+    assert StandIn.last["image"][:, 0, 0].tolist() == expected
+
+
+@pytest.mark.parametrize("name", ["mask_rcnn_fpn", "keypoint_rcnn_fpn", "panoptic_fpn", "fcos"])
+def test_predictor__detectron2s_detectors(name):
+    torch.manual_seed(0)
+    predictor = demo.Predictor(instantiate(tiny_detector(name)), 64, 96, "BGR")
+    image_rgb = np.random.default_rng(0).integers(0, 255, (31, 47, 3), dtype=np.uint8)
+    found = predictor(image_rgb)
+    assert found.image_size == (31, 47)
+    assert found.has("pred_masks") == (name in ("mask_rcnn_fpn", "panoptic_fpn"))
+    assert found.has("pred_keypoints") == (name == "keypoint_rcnn_fpn")
+    picture = drawing.draw_instances(image_rgb, found)
+    assert picture.shape == (480, 728, 3)
+
+
+class Labeller(nn.Module):
+    def forward(self, batch):
+        return [{"sem_seg": torch.zeros(2, 3, 3)}]
+
+
+def test_predictor__detector_without_objects():
+    predictor = demo.Predictor(Labeller(), 64, 96, "RGB")
+    with pytest.raises(ConfigError, match="gives sem_seg, not instances"):
+        predictor(np.zeros((31, 47, 3), np.uint8))

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 from torch import nn
 
@@ -69,3 +71,15 @@ def test_main__unknown_task_is_refused(config, capsys):
     with pytest.raises(SystemExit):
         analyze_model.main(["--tasks", "speed", "--config-file", config])
     assert "invalid choice: 'speed'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["panoptic_fpn", "mask_rcnn_c4", "retinanet"])
+def test_main__detectron2s_detectors(name, tmp_path, capsys):
+    (tmp_path / "config.py").write_text(
+        f"from tests.reference.tiny_detectors import tiny_detector\nmodel = tiny_detector('{name}')"
+    )
+    tasks = ["--tasks", "flop", "activation", "parameter", "-n", "1", "--input-size", "61", "83"]
+    analyze_model.main([*tasks, "--config-file", str(tmp_path / "config.py")])
+    printed = capsys.readouterr().out
+    assert re.search(r"Mean of 1 pictures: \d\.\d*[1-9]\d* .* GFLOPs", printed)
+    assert re.search(r"Mean of 1 pictures: \d\.\d+ .* million activations", printed)

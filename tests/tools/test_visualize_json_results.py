@@ -1,6 +1,7 @@
 import json
 
 import numpy as np
+import pycocotools.mask as mask_util
 import pytest
 import torch
 from detectron2.data.catalog import Metadata
@@ -10,7 +11,7 @@ from detrex.data.datasets import register_coco_json
 from detrex.data.demo.shapes import write_shapes_dataset
 from detrex.errors import ConfigError
 from tools import visualize_json_results
-from tools.visualize_json_results import read_predictions
+from tools.visualize_json_results import create_instances, read_predictions
 
 CONFIG = """
 from detectron2.config import LazyCall as L
@@ -172,3 +173,18 @@ def test_main__goes_on_past_a_missing_picture(dataset, tmp_path):
         _run(tmp_path, "--config-file", str(config))
     drawn = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert drawn == ["000000.png", "000002.png"]
+
+
+def test_create_instances__masks_and_keypoints_of_the_rows():
+    mask = np.zeros((7, 11), dtype=np.uint8, order="F")
+    mask[2:5, 3:9] = 1
+    row = {"image_id": 1, "category_id": 0, "bbox": [3, 2, 6, 3], "score": 0.5}
+    full = row | {"segmentation": mask_util.encode(mask), "keypoints": [3, 2, 0.75, 8, 4, 0.25]}
+    metadata = Metadata(name="visualize_rows")
+    found = create_instances([full, full], (7, 11), metadata)
+    np.testing.assert_array_equal(found.pred_masks[1].numpy(), mask == 1)
+    assert found.pred_keypoints[0].tolist() == [[3.5, 2.5, 0.75], [8.5, 4.5, 0.25]]
+    for rows in ([], [row, full]):
+        plain = create_instances(rows, (7, 11), metadata)
+        assert not plain.has("pred_masks")
+        assert not plain.has("pred_keypoints")

@@ -65,8 +65,8 @@ def metadata_of(document: Document) -> dict[str, Any]:
 
     Returns:
         ``thing_classes`` and ``thing_dataset_id_to_contiguous_id``; where the categories name
-        keypoints also ``keypoint_names``, and ``keypoint_flip_map`` of those whose names differ by
-        left and right.
+        keypoints also ``keypoint_names``, ``keypoint_flip_map`` of those whose names differ by
+        left and right, and ``keypoint_connection_rules`` of the skeleton, in white.
     """
     metadata: dict[str, Any] = {
         "thing_classes": class_names(document),
@@ -76,7 +76,20 @@ def metadata_of(document: Document) -> dict[str, Any]:
         pairs = enumerate(hflip_indices(names))
         flips = [(names[one], names[other]) for one, other in pairs if one < other]
         metadata |= {"keypoint_names": names, "keypoint_flip_map": flips}
+        metadata["keypoint_connection_rules"] = _connections(document, names)
     return metadata
+
+
+def _connections(document: Document, names: list[str]) -> list[tuple[str, str, tuple]]:
+    """The pairs of keypoints that a skeleton joins; COCO counts them from 1."""
+    skeletons = [c["skeleton"] for c in document.categories if isinstance(c.get("skeleton"), list)]
+    numbers = range(1, len(names) + 1)
+    pairs = [p for p in (skeletons or [[]])[0] if isinstance(p, list) and len(p) == 2]
+    return [
+        (names[one - 1], names[other - 1], (255, 255, 255))
+        for one, other in pairs
+        if one in numbers and other in numbers
+    ]
 
 
 def _standard_object(annotation: Record, number: dict[int, int]) -> dict[str, Any]:
