@@ -33,8 +33,26 @@ def backbone_parts(detector: Any) -> dict[str, Any]:
         >>> list(backbone_parts(model))
         ['backbone', 'backbone.bottom_up']
     """
+    return _parts(_held(detector, "backbone"))
+
+
+def published_statistics(backbone: Any) -> Any:
+    """Find the images that a backbone's weights expect, where a network in it says so.
+
+    Args:
+        backbone: a built backbone, which may be a pyramid over another one.
+
+    Returns:
+        What the innermost part publishes as ``preprocess``: ``pixel_mean``, ``pixel_std`` and
+        ``channel_order``; None where none does.
+    """
+    said = [getattr(part, "preprocess", None) for part in _parts(backbone).values()]
+    return next((statistics for statistics in reversed(said) if statistics is not None), None)
+
+
+def _parts(part: Any) -> dict[str, Any]:
     parts = {}
-    path, part = "backbone", _held(detector, "backbone")
+    path = "backbone"
     while _is_part(part):
         parts[path] = part
         inside = [name for name in _INSIDE if _is_inner_backbone(_held(part, name))]

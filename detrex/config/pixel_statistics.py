@@ -18,7 +18,7 @@ from detrex.checkpoint.download import is_address
 from detrex.config.building import build_part
 from detrex.config.lint import lazy_calls
 from detrex.config.validation import peek, read, read_all
-from detrex.detectors import backbone_parts
+from detrex.detectors import backbone_parts, published_statistics
 from detrex.errors import ConfigError
 
 logger = logging.getLogger(__name__)
@@ -42,8 +42,8 @@ def resolve_pixel_statistics(cfg: DictConfig) -> list[str]:
     """Write what the backbone's weights expect where a detector's config says ``"auto"``.
 
     The images then come in the backbone's order too: ``input_format`` of the detector and
-    ``image_format`` of the mappers are set to it. Detectors that take ``"auto"`` themselves, such
-    as DINO, are left alone, as are numbers written by hand.
+    ``image_format`` of the mappers are set to it, and numbers written by hand for the other of the
+    two follow. Detectors that take ``"auto"`` themselves, such as DINO, are left alone.
 
     Args:
         cfg: a run's config, or its ``model`` alone; changed in place.
@@ -81,11 +81,8 @@ def resolve_pixel_statistics(cfg: DictConfig) -> list[str]:
         )
     changes = [_set(model, f"model.{name}", name, getattr(statistics, name)) for name in auto]
     if len(statistics.pixel_mean) == 3:
-        for place in _channel_orders(cfg):
-            # What refers to another keyword has followed it by now.
-            now = read(place.call, place.key)
-            if now in (*_COLOURS, ...) and now != statistics.channel_order:
-                changes.append(_set(place.call, place.path, place.key, statistics.channel_order))
+        by_hand = [name for name in STATISTICS if name not in auto]
+        changes += _turn_channels(cfg, statistics.channel_order, by_hand)
     logger.info("Images as the backbone's weights expect them:\n%s", "\n".join(changes))
     return changes
 
@@ -115,11 +112,12 @@ def pixel_statistics_warnings(cfg: Any, detector: nn.Module | None = None) -> li
         found.append(
             f"the channels of images come in several orders ({listed}): write one of them."
         )
-    is_told = detector is not None and takes_auto(model)  # by the detector itself
+    is_told = detector is not None and takes_auto(model)  # by DINO, when it is built
     if peek(cfg, "train.init_checkpoint") or is_told or not _has_weights(model, detector):
         return found
-    wanted = backbone_statistics(model) if detector is None else published_statistics(detector)
-    return found + unlike_weights(cfg, wanted)
+    if detector is None:
+        return found + unlike_weights(cfg, backbone_statistics(model))
+    return found + unlike_weights(cfg, published_statistics(detector.backbone))
 
 
 def unlike_weights(cfg: DictConfig, wanted: Any) -> list[str]:
@@ -165,19 +163,6 @@ def backbone_statistics(model: DictConfig) -> Any:
     return None
 
 
-def published_statistics(detector: nn.Module) -> Any:
-    """Find the images that the weights of a built detector's backbone expect.
-
-    Args:
-        detector: a detector with its ``backbone``, under FPN or another pyramid too.
-
-    Returns:
-        As from `backbone_statistics`.
-    """
-    said = (getattr(part, "preprocess", None) for part in backbone_parts(detector).values())
-    return next((statistics for statistics in reversed([*said]) if statistics is not None), None)
-
-
 def takes_auto(model: DictConfig) -> bool:
     """Whether a detector settles ``"auto"`` itself, with its backbone: its annotation says so.
 
@@ -189,6 +174,21 @@ def takes_auto(model: DictConfig) -> bool:
 
 def _model_of(cfg: Any) -> Any:
     return cfg if isinstance(cfg, DictConfig) and "_target_" in cfg else peek(cfg, "model")
+
+
+def _turn_channels(cfg: DictConfig, order: str, by_hand: list[str]) -> list[str]:
+    """Let images come in an order, and the numbers that were written for the one before."""
+    model, before, changes = _model_of(cfg), {*_colours(cfg).values()}, []
+    for place in _channel_orders(cfg):
+        # What refers to another keyword has followed it by now.
+        now = read(place.call, place.key)
+        if now in (*_COLOURS, ...) and now != order:
+            changes.append(_set(place.call, place.path, place.key, order))
+    for name in by_hand:
+        numbers = _numbers(read(model, name))[::-1]
+        if before and order not in before and numbers != numbers[::-1]:
+            changes.append(_set(model, f"model.{name}", name, numbers))
+    return changes
 
 
 def _is_auto(model: Any, name: str) -> bool:

@@ -22,7 +22,6 @@ from detrex.config import resolve_pixel_statistics, try_get_key
 from detrex.config.building import build_part
 from detrex.config.pixel_statistics import (
     pixel_statistics_warnings,
-    published_statistics,
     takes_auto,
     unlike_weights,
 )
@@ -30,7 +29,7 @@ from detrex.config.validation import settle
 from detrex.data.bad_pictures import ReadableBatches
 from detrex.data.class_names import CHECKPOINT_KEY, checkpoint_class_names, config_class_names
 from detrex.data.preparation import prepared_data
-from detrex.detectors import backbone_parts
+from detrex.detectors import backbone_parts, published_statistics
 from detrex.engine.distributed import broadcast_from_main, resolve_device, wrap_ddp
 from detrex.engine.evaluation import Evaluation, Metrics, amp_dtype, build_evaluation, build_loader
 from detrex.engine.trainer import Trainer
@@ -324,7 +323,7 @@ def _warn_of_origin(
     file = report.source
     origin = find_origin(content, tensors_of(content, file))
     if origin is None and report.part and not takes_auto(cfg.model):
-        for warning in unlike_weights(cfg, published_statistics(model)):
+        for warning in unlike_weights(cfg, published_statistics(model.backbone)):
             logger.warning("train.init_checkpoint %s: %s", file, warning)
     if origin is not None and (differs := origin.differences_of_detector(model)):
         logger.warning("train.init_checkpoint %s was %s: %s", file, origin.name, differs)

@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple
 
 from torch import nn
 
+from detrex.detectors import published_statistics
 from detrex.errors import ConfigError
 from detrex.modeling.backbone.preprocess import IMAGENET, Preprocess
 from detrex.modeling.consistency import check_consistent
@@ -40,7 +41,7 @@ def resolve_pixel_statistics(
     """Settle the statistics of images between config and backbone.
 
     Args:
-        backbone: its ``preprocess`` is read, where it has one.
+        backbone: its ``preprocess`` is read, or that of the network inside it, where there is one.
         pixel_mean: values by hand, in the order of the image's channels, or ``"auto"``.
         pixel_std: likewise.
         input_format: the order of the image's channels.
@@ -53,7 +54,7 @@ def resolve_pixel_statistics(
     Raises:
         ConfigError: not one value per channel, or another word than ``"auto"``.
     """
-    offered: Preprocess | None = getattr(backbone, "preprocess", None)
+    offered: Preprocess | None = published_statistics(backbone)
     given = {"pixel_mean": pixel_mean, "pixel_std": pixel_std}
     auto = [name for name, values in given.items() if _is_auto(name, values)]
     if offered is None and auto:

@@ -11,10 +11,10 @@ from omegaconf import OmegaConf
 from detrex.config import get_config, get_detectron2_config
 from detrex.config.pixel_statistics import (
     pixel_statistics_warnings,
-    published_statistics,
     resolve_pixel_statistics,
     takes_auto,
 )
+from detrex.detectors import published_statistics
 from detrex.errors import ConfigError, DetrexError
 from detrex.modeling.backbone import SimpleFeaturePyramid, TimmBackbone
 
@@ -82,7 +82,7 @@ def test_resolve_pixel_statistics__lets_the_model_be_built():
     model.pixel_mean, model.pixel_std = "auto", [1.0, 2.0, 3.0]
     resolve_pixel_statistics(model)  # the model alone
     built = instantiate(model)
-    own = published_statistics(built)
+    own = published_statistics(built.backbone)
     assert built.pixel_mean.flatten().tolist() == pytest.approx(own.pixel_mean)
     assert built.pixel_std.flatten().tolist() == [1, 2, 3]
     assert built.pixel_mean.flatten().tolist() == HALF
@@ -99,6 +99,17 @@ def test_resolve_pixel_statistics__takes_what_the_weights_say(name):
     cfg = timm.get_pretrained_cfg("vit_base_patch16_clip_224.openai")
     assert model.pixel_mean == pytest.approx([255 * value for value in cfg.mean], abs=1e-4)
     assert model.pixel_std == pytest.approx([255 * value for value in cfg.std], abs=1e-4)
+
+
+def test_resolve_pixel_statistics__numbers_by_hand_follow_the_channels():
+    cfg = run_config(detector("fcos"))
+    cfg.model.pixel_mean, cfg.model.pixel_std = "auto", [1.0, 2.0, 3.0]
+    assert "model.pixel_std: [1.0, 2.0, 3.0] -> [3.0, 2.0, 1.0]" in resolve_pixel_statistics(cfg)
+    assert cfg.model.pixel_std == [3, 2, 1]
+    same = run_config(detector("fcos"), image_format="RGB")
+    same.model.pixel_mean, same.model.pixel_std = "auto", [1.0, 2.0, 3.0]
+    resolve_pixel_statistics(same)
+    assert same.model.pixel_std == [1, 2, 3]
 
 
 def test_resolve_pixel_statistics__of_more_channels_leaves_the_order():

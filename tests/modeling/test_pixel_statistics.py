@@ -5,9 +5,16 @@ import logging
 
 import pytest
 import torch
+from detectron2.modeling import FPN
 
 from detrex.errors import ConfigError
-from detrex.modeling.backbone import BasicStem, ResNet, SimpleFeaturePyramid, TorchvisionResNet
+from detrex.modeling.backbone import (
+    BasicStem,
+    ResNet,
+    SimpleFeaturePyramid,
+    TimmBackbone,
+    TorchvisionResNet,
+)
 from detrex.modeling.backbone.preprocess import CAFFE, IMAGENET, Preprocess
 from detrex.modeling.pixel_statistics import Normalization, resolve_pixel_statistics
 from tests.reference.detections import assert_same_detections
@@ -27,6 +34,13 @@ def test_resolve_pixel_statistics__auto_takes_those_of_the_backbone(caplog):
     preprocess = Preprocess((1, 2, 3, 4), (5, 6, 7, 8))
     used = resolve_pixel_statistics(_backbone(preprocess), "auto", "auto", "BGR")
     assert used == Normalization((1, 2, 3, 4), (5, 6, 7, 8), False)
+    assert not caplog.records
+
+
+def test_resolve_pixel_statistics__auto_takes_those_of_the_network_in_a_pyramid(caplog):
+    network = TimmBackbone("test_resnet", out_features=["res3", "res4"])
+    used = resolve_pixel_statistics(FPN(network, ["res3", "res4"], 8), "auto", "auto", "RGB")
+    assert used == Normalization((127.5,) * 3, (127.5,) * 3, False)
     assert not caplog.records
 
 

@@ -121,3 +121,15 @@ def test_simple_feature_pyramid__names_its_scales(scales):
 def test_get_vit_lr_decay_rate(name, power):
     assert get_vit_lr_decay_rate(name, 0.9, 12) == pytest.approx(0.9**power)
     assert from_module is get_vit_lr_decay_rate
+
+
+def test_simple_feature_pyramid__takes_the_square_of_its_network():
+    class Square(ViT):
+        padding_constraints = {"square_size": 96}
+
+    net = Square(img_size=64, embed_dim=32, depth=1, num_heads=2, window_size=0)
+    assert (
+        SimpleFeaturePyramid(net, "last_feat", 16, SCALES).padding_constraints["square_size"] == 96
+    )
+    own = SimpleFeaturePyramid(net, "last_feat", 16, SCALES, square_pad=64)
+    assert own.padding_constraints["square_size"] == 64
