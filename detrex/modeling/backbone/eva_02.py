@@ -107,7 +107,8 @@ class EVA02_ViT(PlainViT):  # noqa: N801 (the original's name)
         use_rel_pos: of no influence, as in the original.
         rope: of no influence, as in the original: positions are always rotary.
         pt_hw_seq_len: side of the grid of tokens in pretraining.
-        intp_freq: squeeze rotary positions to the range of `pt_hw_seq_len`.
+        intp_freq: squeeze rotary positions, so that each side of any grid has the range of
+            `pt_hw_seq_len`.
         window_size: side of the windows in tokens; 0 for none.
         window_block_indexes: blocks that attend within windows.
         residual_block_indexes: blocks that end with a bottleneck of convolutions.
