@@ -309,13 +309,18 @@ ARGUMENTS: Mapping[str, Rule] = dict(
             "num_queries num_classes num_layers num_heads num_outs num_feature_levels embed_dim "
             "feedforward_dim two_stage_num_proposals select_box_nums_for_evaluation num_pos_feats "
             "in_channels out_channels hidden_dim input_dim output_dim num_groups num_channels "
-            "kernel_size stride dilation groups num_blocks max_size",
+            "kernel_size stride dilation groups num_blocks max_size num_anchors num_keypoints "
+            "batch_size_per_image pre_nms_topk post_nms_topk",
         ),
-        *_each(_SHARE, "attn_dropout ffn_dropout dropout drop_path_rate label_noise_ratio prob"),
+        *_each(
+            _SHARE,
+            "attn_dropout ffn_dropout dropout drop_path_rate label_noise_ratio prob "
+            "positive_fraction nms_thresh test_nms_thresh test_score_thresh",
+        ),
         *_each(
             _NOT_NEGATIVE,
             "dn_number box_noise_scale vis_period cost_class cost_bbox cost_giou gamma eos_coef "
-            "eps padding short_edge_length",
+            "eps padding short_edge_length focal_loss_gamma smooth_l1_beta",
         ),
         ("temperature", Rule(above=0)),
         ("offset", Rule()),

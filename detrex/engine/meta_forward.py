@@ -159,8 +159,8 @@ def _run_heads(detector: Any, maps: Maps, seen: MetaForward, attempt: Attempt) -
     }
     if hasattr(detector, "head") and hasattr(detector, "head_in_features"):
         heads["head"] = functools.partial(_run_dense, detector, maps, strides)
-    for name, run in heads.items():
-        seen.results.append(attempt(f"model.{name}", run))
+    results = {name: attempt(f"model.{name}", run) for name, run in heads.items()}
+    seen.results.append(results)
     if heads:
         seen.notes.append(_LEFT_OUT)
     else:
@@ -168,7 +168,7 @@ def _run_heads(detector: Any, maps: Maps, seen: MetaForward, attempt: Attempt) -
             f"the backbone alone was run: what a {type(detector).__name__} does with its maps is "
             "not known here"
         )
-    if "roi_heads" in heads:
+    if results.get("roi_heads") is not None:
         boxes, objects = _numbers_of_regions(detector.roi_heads)
         seen.notes.append(
             f"proposals: {boxes} empty regions, {objects} of them with an object, stand for them"

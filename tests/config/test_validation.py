@@ -3,7 +3,7 @@ from detectron2.config import LazyCall as L
 from omegaconf import OmegaConf
 from torch import nn
 
-from detrex.config import get_config
+from detrex.config import get_config, get_detectron2_config
 from detrex.config.validation import check_values, misspelt_keys, peek, read, settle, shown
 from detrex.errors import ConfigError
 
@@ -47,6 +47,21 @@ def test_check_values__names_key_value_and_what_is_expected(train, sentence):
 
 def test_check_values__tells_all():
     assert len(check_values(config(max_iter=0, log_period=0, amp={"enabled": "maybe"}))) == 3
+
+
+def test_check_values__numbers_of_detectron2s_detectors():
+    model = get_detectron2_config("common/models/mask_rcnn_fpn.py").model
+    assert (
+        list(check_values(OmegaConf.create({"model": model}, flags={"allow_objects": True}))) == []
+    )
+    model.roi_heads.positive_fraction = -1
+    model.proposal_generator.pre_nms_topk = (0, 1000)
+    cfg = OmegaConf.create({"model": model}, flags={"allow_objects": True})
+    findings = list(check_values(cfg))
+    assert [finding.partition("=")[0] for finding in findings] == [
+        "model.proposal_generator.pre_nms_topk",
+        "model.roi_heads.positive_fraction",
+    ]
 
 
 def test_check_values__numbers_of_constructors():

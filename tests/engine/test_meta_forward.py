@@ -80,6 +80,7 @@ def test_run_on_meta__every_parameter_of_each_kind_is_reached(name):
             r"anchors are [8] pixels apart and the strides of its maps are [16]",
         ),
         ("mask_rcnn_c4", "roi_heads.res5.in_channels", 512, "model.roi_heads: "),
+        ("mask_rcnn_c4", "roi_heads.positive_fraction", None, "model.roi_heads: "),
         ("panoptic_fpn", "backbone.out_channels", 64, "model.proposal_generator: "),
         (
             "keypoint_rcnn_fpn",
