@@ -209,8 +209,12 @@ def _has_weights(model: DictConfig, detector: nn.Module | None) -> bool:
     calls = [*backbone_parts(model).values()][-1:]
     asked = [value for call in calls for key in _WEIGHTS if (value := read(call, key))]
     # What is still to be fetched can tell no more than the network's name.
-    is_unknown = detector is None and any(isinstance(v, str) and is_address(v) for v in asked)
+    is_unknown = detector is None and any(map(_is_still_to_be_fetched, asked))
     return any(value is not ... for value in asked) and not is_unknown
+
+
+def _is_still_to_be_fetched(weights: Any) -> bool:
+    return isinstance(weights, DictConfig) or (isinstance(weights, str) and is_address(weights))
 
 
 def _are_alike(mean: list[float], std: list[float], order: Any, wanted: Any) -> bool:

@@ -176,6 +176,11 @@ def test_pixel_statistics_warnings__without_weights_any_statistics_are_right(wei
     assert pixel_statistics_warnings(cfg) == []
 
 
+@pytest.mark.parametrize("source", ["https://example.invalid/w.pth", L(pytest.fail)()])
+def test_pixel_statistics_warnings__fetches_nothing(source):
+    assert pixel_statistics_warnings(run_config(detector(weights=source))) == []
+
+
 @pytest.mark.parametrize("cfg", [OmegaConf.create({}), OmegaConf.create({"model": 5})])
 def test_pixel_statistics_warnings__nothing_to_compare(cfg):
     assert pixel_statistics_warnings(cfg) == []
