@@ -157,11 +157,14 @@ def without_weights(model: DictConfig, notes: list[str]) -> DictConfig:
         The copy.
     """
     model = copy.deepcopy(model)
+    backbones = {f"model.{path}" for path in backbone_parts(model)}
     for path, node in lazy_calls(model, "model"):
         for key, nothing in _NO_WEIGHTS.items():
             value = read(node, key)
-            if value and isinstance(value, _NAMES_WEIGHTS):
-                notes.append(f"{path}.{key}={value!s} is left out: nothing is fetched")
+            is_call = isinstance(value, DictConfig) and "_target_" in value and path in backbones
+            if value and (is_call or isinstance(value, _NAMES_WEIGHTS)):
+                shown = f"L({_name_of(value)})" if is_call else value
+                notes.append(f"{path}.{key}={shown!s} is left out: nothing is fetched")
                 node[key] = nothing
     return model
 
