@@ -42,8 +42,9 @@ class SimpleFeaturePyramid(_SimpleFeaturePyramid):
         square_pad: if above 0, images are to be padded to a square of this many pixels.
 
     Raises:
-        BackboneError: `net` has no map of this name, a scale is not one of those above, or the top
-            block's map is not there or has other channels than the block.
+        BackboneError: `net` has no map of this name, a scale is not one of those above, levels do
+            not double in stride, or the top block's map is not there or has other channels than
+            the block.
     """
 
     def __init__(
@@ -69,8 +70,17 @@ class SimpleFeaturePyramid(_SimpleFeaturePyramid):
             raise BackboneError(
                 f"scale_factors must be some of {_SCALES} in this order, got {scales}."
             )
-        super().__init__(net, in_feature, out_channels, scales, top_block, norm, square_pad)
         stride = shapes[in_feature].stride or 1
+        strides = [stride / scale for scale in scales]
+        if not all(map(float.is_integer, strides)) or strides != [
+            strides[0] * 2**place for place in range(len(strides))
+        ]:
+            raise BackboneError(
+                f"scale_factors {scales} make levels of the strides {strides} from {in_feature!r} "
+                f"of stride {stride}, expected whole numbers that double: mend scale_factors, or "
+                "take a map whose stride is a power of two."
+            )
+        super().__init__(net, in_feature, out_channels, scales, top_block, norm, square_pad)
         self._size_divisibility = max(stride, int(stride / scales[-1]))
         if top_block is not None:
             self._describe_top_levels(top_block, shapes)

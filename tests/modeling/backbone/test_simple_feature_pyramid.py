@@ -107,6 +107,18 @@ def test_simple_feature_pyramid__names_its_scales(scales):
         pyramid(scales=scales)
 
 
+@pytest.mark.parametrize("scales", [(0.5, 1.0), (4.0, 1.0)])
+def test_simple_feature_pyramid__levels_double(scales):
+    with pytest.raises(BackboneError, match=r"strides \[.*\] from 'last_feat' of stride 16, expec"):
+        pyramid(scales=scales)
+
+
+def test_simple_feature_pyramid__of_an_odd_stride():
+    net = TimmBackbone("vit_small_patch14_dinov2", depth=1, out_indices=(0,))
+    with pytest.raises(BackboneError, match=r"\[3.5, 7.0, 14.0, 28.0\] from 'p0' of stride 14"):
+        SimpleFeaturePyramid(net, "p0", 16, SCALES)
+
+
 @pytest.mark.parametrize(
     ("name", "power"),
     [
