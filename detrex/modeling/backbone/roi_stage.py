@@ -115,7 +115,7 @@ class RoiStage(nn.Module):
         finally:
             self.train(was_training)
         if maps[self.out_feature].is_meta or not torch.equal(maps[self.in_feature], x):
-            raise NoSplitError(f"more than {self.in_feature} goes into {self.out_feature}")
+            raise NoSplitError(f"{self.out_feature} is not computed from {self.in_feature} alone")
 
 
 def _image_channels(backbone: nn.Module) -> int:

@@ -7,7 +7,7 @@ then taken out, and gradients tell whether the later map still depends on anythi
 
 import contextlib
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -148,25 +148,37 @@ def split(
     level_map = record.maps[in_feature]
     for name, module in backbone.named_modules():
         if isinstance(module, fx.GraphModule):
-            raw = record.calls[name].outputs[0]
-            regions.layout = _layout(raw.get(in_feature), level_map)
-            _split_graph(module, in_feature)
+            (raw,) = record.calls[name].outputs
+            output = next((key for key in _names(backbone, in_feature) if key in raw), None)
+            regions.layout = _layout(raw.get(output), level_map)
             module.add_module(_ENTRANCE, _Entrance(nn.Identity(), [level_map], regions))
+            if output is None or not regions.layout or not _split_graph(module, output):
+                raise NoSplitError(f"{out_feature} is not computed from {in_feature} alone")
+            _check_has_weights((f"{name}.{n}" for n, _ in module.named_parameters()), out_feature)
             return f"{name}.{_ENTRANCE}"
     for entrance in _candidates(record, level_map):
         regions.layout = _layout(record.calls[entrance].tensor, level_map)
         needed = _needed_parameters(record, entrance, regions.layout, in_feature, out_feature)
         if needed is None:
             continue
-        if all(name.startswith("pyramid.") for name in needed):
-            raise NoSplitError(
-                f"{out_feature} is no map of the network itself, but made of {in_feature} by "
-                "layers that no weights are published for"
-            )
+        _check_has_weights(needed, out_feature)
         _take_out(backbone, record, entrance, regions)
         _drop_unneeded(backbone, record.calls, entrance, needed)
         return entrance
-    raise NoSplitError(f"no module of it gives {in_feature} to all that computes {out_feature}")
+    raise NoSplitError(f"{out_feature} is not computed from {in_feature} alone")
+
+
+def _names(backbone: nn.Module, feature: str) -> list[str]:
+    """Names under which a network may give one of the backbone's maps, the source's the last."""
+    rows = {row.name: str(row.source) for row in getattr(backbone, "features", ())}
+    return [feature, rows.get(feature, feature)]
+
+
+def _check_has_weights(needed: Iterable[str], out_feature: str) -> None:
+    if all(name.startswith("pyramid.") for name in needed):
+        raise NoSplitError(
+            f"the network itself has no map {out_feature}, which is made by layers of the wrapper"
+        )
 
 
 def _record(backbone: nn.Module, image: torch.Tensor) -> _Record:
@@ -293,24 +305,23 @@ def _drop_unneeded(
         backbone.frozen_modules = tuple(n for n in backbone.frozen_modules if n in left)
 
 
-def _split_graph(module: fx.GraphModule, in_feature: str) -> None:
-    """Let regions enter a traced network in the place of one of its outputs."""
+def _split_graph(module: fx.GraphModule, output: str) -> bool:
+    """Let regions enter a traced network in the place of an output; False where more is needed."""
     graphs = [getattr(module, name, module.graph) for name in ("train_graph", "eval_graph")]
     for graph in {id(graph): graph for graph in graphs}.values():
         (outputs,) = next(node for node in graph.nodes if node.op == "output").args
-        if in_feature not in outputs:
-            raise NoSplitError(f"{in_feature} is no map of the network itself")
         first = next(node for node in graph.nodes if node.op != "placeholder")
         with graph.inserting_before(first):
             entrance = graph.create_node("call_module", _ENTRANCE)
-        outputs[in_feature].replace_all_uses_with(entrance)
+        outputs[output].replace_all_uses_with(entrance)
         graph.eliminate_dead_code()
         if any(node.users for node in graph.nodes if node.op == "placeholder"):
-            raise NoSplitError("its last stage takes more than the map before it")
+            return False
     nodes = [node for graph in graphs for node in graph.nodes]
     targets = {str(node.target) for node in nodes if node.op in ("call_module", "get_attr")}
     _keep_only(module, "", targets)
     module.graph = graphs[0] if module.training else graphs[1]
+    return True
 
 
 def _keep_only(module: nn.Module, path: str, targets: set[str]) -> None:

@@ -1,0 +1,167 @@
+"""What the lazy call of a backbone says and gives, found without weights."""
+
+import contextlib
+import copy
+import inspect
+import logging
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from detectron2.config import instantiate
+from detectron2.layers import ShapeSpec
+from detectron2.utils.registry import locate
+from omegaconf import DictConfig
+from torch import nn
+
+from detrex.config.building import first_line
+from detrex.config.lint import lazy_calls
+from detrex.errors import ConfigError
+
+Shapes = Mapping[str, ShapeSpec]
+
+_NO_WEIGHTS = {"weights": None, "pretrained": False, "checkpoint_path": ""}
+_OTHER_CHOICES = ("out_indices", "return_nodes", "train_return_nodes", "return_layers")
+
+
+def is_call(node: Any) -> bool:
+    """Tell whether a part of a config is a lazy call."""
+    return isinstance(node, DictConfig) and "_target_" in node
+
+
+def target_of(call: DictConfig) -> Any:
+    """Give the class or function that a lazy call will call."""
+    target = call["_target_"]
+    return locate(target) if isinstance(target, str) else target
+
+
+def target_name(call: Any) -> str:
+    """Give the short name of what a lazy call will call."""
+    if not is_call(call):
+        return type(call).__name__
+    target = call["_target_"]
+    return str(getattr(target, "__qualname__", str(target).rpartition(".")[2]))
+
+
+def parameters_of(call: DictConfig) -> Mapping[str, inspect.Parameter]:
+    """Give the signature of what a lazy call will call, by name of the parameter."""
+    return inspect.signature(target_of(call)).parameters
+
+
+def build_without_weights(call: DictConfig, device: str = "meta") -> nn.Module:
+    """Build a backbone that holds shapes, and nothing that is fetched or read from a file.
+
+    Args:
+        call: its lazy call.
+        device: ``"meta"`` for no data at all, or ``"cpu"`` for random weights; the random state
+            is left as it was.
+
+    Returns:
+        The backbone.
+
+    Raises:
+        Exception: whatever its constructor raises.
+    """
+    parent = call._get_parent()
+    call = copy.deepcopy(call)
+    call._set_parent(parent)
+    for _, inner in lazy_calls(call):
+        for key, nothing in _NO_WEIGHTS.items():
+            if inner.get(key):
+                inner[key] = nothing
+    with _quiet(), torch.random.fork_rng(devices=[]):
+        try:
+            with torch.device(device):
+                return instantiate(call)
+        except RuntimeError as error:
+            if "meta tensor" not in str(error):
+                raise
+            return instantiate(call).to(device)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what a backbone says of itself for the time when it is built in earnest."""
+    logger = logging.getLogger("detrex.modeling")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def published_shapes(backbone: Any) -> dict[str, ShapeSpec] | None:
+    """Give the shape of each map by name, the finest first; None where they are not published."""
+    try:
+        shapes = dict(backbone.output_shape())
+    except (AttributeError, NotImplementedError, TypeError):
+        return None
+    is_true = all(isinstance(getattr(shape, "stride", None), int) for shape in shapes.values())
+    return dict(sorted(shapes.items(), key=lambda item: item[1].stride)) if is_true else None
+
+
+def names_by_stride(shapes: Shapes) -> dict[int, str]:
+    """Give the last map of each stride."""
+    return {shape.stride: name for name, shape in shapes.items()}
+
+
+def stride_of_name(name: str) -> int | None:
+    """Tell the stride from a name of detectron2's: 8 for ``res3`` and ``p3``, else None."""
+    match = re.fullmatch(r"(?:res|p)(\d)", name)
+    return None if match is None else 2 ** int(match[1])
+
+
+def says_strides(node: DictConfig) -> list[int] | None:
+    """Give the strides that a backbone's call names, None where it names them in another way."""
+    return None if node.get("out_strides") is None else [int(s) for s in node.out_strides]
+
+
+def build_for(node: DictConfig, wanted: Sequence[int], who: str) -> tuple[nn.Module, Shapes | None]:
+    """Let a backbone give the maps that a detector takes.
+
+    Args:
+        node: its lazy call; ``out_strides`` or ``out_features`` is set where it says nothing of
+            its maps, and narrowed to what is taken where it says more.
+        wanted: strides that the detector takes, in pixels; empty where it takes any.
+        who: what takes them, for messages.
+
+    Returns:
+        The backbone on ``meta``, and its maps of the wanted strides, the finest first; None where
+        it does not publish them.
+
+    Raises:
+        ConfigError: it cannot be built, or gives no map of these strides.
+    """
+    accepted = parameters_of(node)
+    says_other = any(node.get(key) is not None for key in _OTHER_CHOICES)
+    says_nothing = not says_other and says_strides(node) is None and "out_features" not in node
+    if wanted and says_nothing and "out_strides" in accepted:
+        node.out_strides = list(wanted)
+    given = says_strides(node)
+    if given and wanted and 0 < len(kept := [s for s in given if s in wanted]) < len(given):
+        node.out_strides = kept
+    built = _built(node, who)
+    shapes = published_shapes(built)
+    if wanted and says_nothing and "out_strides" not in node and "out_features" in accepted:
+        if shapes is None or not set(wanted) <= set(names_by_stride(shapes)):
+            node.out_features = [f"res{stride.bit_length() - 1}" for stride in wanted]
+            built = _built(node, who)
+            shapes = published_shapes(built)
+    if shapes is None or not wanted:
+        return built, shapes
+    fitting = {name: shape for name, shape in shapes.items() if shape.stride in wanted}
+    if fitting and node.get("out_features") is not None and len(fitting) < len(shapes):
+        node.out_features = [name for name in node.out_features if name in fitting]
+    return built, fitting or shapes
+
+
+def _built(node: DictConfig, who: str) -> nn.Module:
+    try:
+        return build_without_weights(node)
+    except Exception as error:  # constructors can fail in any way
+        raise ConfigError(
+            f"{who} cannot get {target_name(node)} as its backbone, which cannot be built: "
+            f"{first_line(error)}."
+        ) from error
