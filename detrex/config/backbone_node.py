@@ -22,7 +22,10 @@ from detrex.errors import ConfigError
 Shapes = Mapping[str, ShapeSpec]
 
 _NO_WEIGHTS = {"weights": None, "pretrained": False, "checkpoint_path": ""}
-_OTHER_CHOICES = ("out_indices", "return_nodes", "train_return_nodes", "return_layers")
+_CHOICES = (
+    *("out_strides", "out_features", "out_indices"),
+    *("return_nodes", "train_return_nodes", "return_layers"),
+)
 
 
 def is_call(node: Any) -> bool:
@@ -118,6 +121,13 @@ def says_strides(node: DictConfig) -> list[int] | None:
     return None if node.get("out_strides") is None else [int(s) for s in node.out_strides]
 
 
+def says_its_maps(node: DictConfig) -> bool:
+    """Tell whether a backbone's call says which maps it is to give, or cannot say it."""
+    accepted = parameters_of(node)
+    is_open = "out_strides" in accepted or "out_features" in accepted
+    return not is_open or any(node.get(key) is not None for key in _CHOICES)
+
+
 def build_for(node: DictConfig, wanted: Sequence[int], who: str) -> tuple[nn.Module, Shapes | None]:
     """Let a backbone give the maps that a detector takes.
 
@@ -135,17 +145,16 @@ def build_for(node: DictConfig, wanted: Sequence[int], who: str) -> tuple[nn.Mod
         ConfigError: it cannot be built, or gives no map of these strides.
     """
     accepted = parameters_of(node)
-    says_other = any(node.get(key) is not None for key in _OTHER_CHOICES)
-    says_nothing = not says_other and says_strides(node) is None and "out_features" not in node
-    if wanted and says_nothing and "out_strides" in accepted:
+    says_nothing = bool(wanted) and not says_its_maps(node)
+    if says_nothing and "out_strides" in accepted:
         node.out_strides = list(wanted)
     given = says_strides(node)
     if given and wanted and 0 < len(kept := [s for s in given if s in wanted]) < len(given):
         node.out_strides = kept
     built = _built(node, who)
     shapes = published_shapes(built)
-    if wanted and says_nothing and "out_strides" not in node and "out_features" in accepted:
-        if shapes is None or not set(wanted) <= set(names_by_stride(shapes)):
+    if says_nothing and "out_strides" not in accepted:
+        if not set(wanted) <= set(names_by_stride(shapes or {})):
             node.out_features = [f"res{stride.bit_length() - 1}" for stride in wanted]
             built = _built(node, who)
             shapes = published_shapes(built)

@@ -9,12 +9,16 @@
     any other              the one lazy call of a detectron2 ``Backbone`` within it
 """
 
-from collections.abc import Sequence
+import copy
+import inspect
+import itertools
 from typing import Any
 
+import torch
 from detectron2.config import instantiate
 from detectron2.modeling.backbone import Backbone, SimpleFeaturePyramid
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
 from detrex.config.backbone_node import (
@@ -25,6 +29,7 @@ from detrex.config.backbone_node import (
     names_by_stride,
     parameters_of,
     published_shapes,
+    says_its_maps,
     says_strides,
     stride_of_name,
     target_name,
@@ -33,10 +38,11 @@ from detrex.config.backbone_node import (
 from detrex.config.building import first_line
 from detrex.config.feature_consumers import Renaming, rename_maps, used_maps
 from detrex.config.lint import lazy_calls
+from detrex.detectors import backbone_parts
 from detrex.errors import ConfigError
 
-_INNER = ("bottom_up", "net")
 _PYRAMID = "detrex.modeling.backbone.SimpleFeaturePyramid"
+_PLAIN_STRIDE = 16
 _NECK_SIZES = ("input_shapes", "in_features")
 
 
@@ -54,14 +60,11 @@ def find_backbone(model: DictConfig, backbone: DictConfig) -> str:
     Raises:
         ConfigError: there is none, or it cannot be told from others.
     """
-    if "backbone" in model:
-        path, node = "backbone", model.backbone
-        while is_call(node) and (inner := next((k for k in _INNER if is_call(node.get(k))), None)):
-            strides = says_strides(backbone)
-            if inner == "net" and "neck" in model and (strides is None or len(strides) > 1):
-                break
-            path, node = f"{path}.{inner}", node[inner]
-        return path
+    parts = list(backbone_parts(model))
+    if parts:
+        strides = says_strides(backbone)
+        levels_go_straight = "neck" in model and (strides is None or len(strides) > 1)
+        return next((p for p in parts if levels_go_straight and f"{p}.net" in parts), parts[-1])
     found = [path for path, call in lazy_calls(model) if path and _makes_backbone(call)]
     inner = [path for path in found if not any(other.startswith(f"{path}.") for other in found)]
     if len(inner) == 1 and "[" not in inner[0]:
@@ -97,10 +100,9 @@ def put_backbone(model: DictConfig, path: str, backbone: DictConfig) -> nn.Modul
         ConfigError: the detector cannot take it.
     """
     outer = path.partition(".")[0] if path.startswith("backbone") else path
-    old_inner = _old_shapes(OmegaConf.select(model, path))
+    old, old_inner = _old_shapes(model, outer, path)
     if "neck" in model and outer == path:
-        return _before_neck(model, path, backbone, old_inner)
-    old = old_inner if outer == path else _old_shapes(model[outer])
+        return _before_neck(model, path, backbone, old)
     used = used_maps(model, outer, old or {})
     if outer == path:
         wanted = sorted({old[name].stride for name in used}) if old else []
@@ -109,9 +111,9 @@ def put_backbone(model: DictConfig, path: str, backbone: DictConfig) -> nn.Modul
         new = shapes
     else:
         holder = OmegaConf.select(model, path.rpartition(".")[0])
-        fit = _into_pyramid if "net" in holder and path.endswith(".net") else _into_fpn
+        fit = _into_pyramid if path.endswith(".net") else _into_fpn
         built = fit(holder, backbone, old_inner)
-        new = published_shapes(_rebuilt(model[outer], outer, built, path))
+        new = published_shapes(_rebuilt(model, path, built))
     if used and old and new:
         rename_maps(model, outer, Renaming.by_stride({name: old[name] for name in used}, new))
     elif used and old:
@@ -122,11 +124,152 @@ def put_backbone(model: DictConfig, path: str, backbone: DictConfig) -> nn.Modul
     return built
 
 
-def _old_shapes(node: Any) -> Shapes | None:
-    """Maps of the backbone that was there; None where it cannot be built."""
-    if not is_call(node):
-        return None
+def _old_shapes(model: DictConfig, outer: str, path: str) -> tuple[Shapes | None, Shapes | None]:
+    """Maps of what was there, as the detector gets them and of the network inside it.
+
+    None for what cannot be built: a class of another project, or one that needs what is not here.
+    """
     try:
-        return published_shapes(build_without_weights(node))
-    except Exception:  # a class of another project, or one that needs what is not here
+        built = build_without_weights(OmegaConf.select(model, outer))
+        inner = built.get_submodule(path.removeprefix(outer).lstrip("."))
+        return published_shapes(built), published_shapes(inner)
+    except Exception:  # constructors can fail in any way
+        return None, None
+
+
+def _before_neck(
+    model: DictConfig, path: str, backbone: DictConfig, old: Shapes | None
+) -> nn.Module | None:
+    """Put a backbone before a neck, which sizes itself where what was written by hand is gone."""
+    neck = model.neck
+    written = [key for key in _NECK_SIZES if isinstance(neck, DictConfig) and key in neck]
+    needed = [key for key in written if not _is_optional(neck, key)]
+    built, shapes = None, None
+    if needed or not says_its_maps(backbone):
+        names = list(neck.in_features) if "in_features" in written else []
+        strides = {old[n].stride if old and n in old else stride_of_name(n) for n in names}
+        strides = strides or {shape.stride for shape in (old or {}).values()}
+        built, shapes = build_for(backbone, sorted(filter(None, strides)), target_name(model))
+    if needed and shapes is None:
+        raise ConfigError(
+            f"the neck {target_name(neck)} cannot be built without {needed[0]!r}, which was written "
+            "for the old backbone: set model.backbone and model.neck yourself, or use "
+            "detrex.modeling.neck.ChannelMapper, which sizes itself."
+        )
+    OmegaConf.update(model, path, backbone, merge=False)
+    for key in written:
+        if key not in needed:
+            del neck[key]
+    for key in needed:
+        neck[key] = list(shapes or ()) if key == "in_features" else dict(shapes or {})
+    return built
+
+
+def _is_optional(call: DictConfig, key: str) -> bool:
+    parameter = parameters_of(call).get(key)
+    return parameter is not None and parameter.default is not inspect.Parameter.empty
+
+
+def _into_fpn(holder: DictConfig, backbone: DictConfig, old: Shapes | None) -> nn.Module:
+    """Put a backbone below a feature pyramid network."""
+    who = target_name(holder)
+    names = list(holder.get("in_features") or old or ())
+    strides = [old[n].stride if old and n in old else stride_of_name(n) for n in names]
+    top = _top_block(holder)
+    built, shapes = build_for(backbone, sorted(filter(None, strides)), who)
+    if shapes is None:
+        raise ConfigError(
+            f"{target_name(backbone)} does not publish its maps (output_shape), which {who} needs: "
+            "let it inherit detectron2's Backbone."
+        )
+    by_stride = names_by_stride(shapes)
+    if any(b != 2 * a for a, b in itertools.pairwise(by_stride)) or min(by_stride) & (min(by_stride) - 1):
+        raise ConfigError(
+            f"{who} needs maps whose strides are powers of 2 and double, such as 4, 8, 16, 32, but "
+            f"{target_name(backbone)} gives {_listed(shapes)}: ask for them by out_strides."
+        )
+    holder.bottom_up = backbone
+    if list(_reads(holder, "in_features") or ()) != list(by_stride.values()):
+        holder.in_features = list(by_stride.values())
+    if top is not None:
+        _fit_top_block(holder, top.in_feature, old, built, shapes)
+    return built
+
+
+def _top_block(holder: DictConfig) -> Any:
+    node = holder.get("top_block")
+    return build_without_weights(node) if is_call(node) else None
+
+
+def _fit_top_block(
+    holder: DictConfig, feature: str, old: Shapes | None, built: nn.Module, shapes: Shapes
+) -> None:
+    """Let the block that adds coarser levels take its map under the new name, at its width."""
+    top, who = holder.top_block, target_name(holder.top_block)
+    offered = published_shapes(built) or {}
+    levels = {f"p{shape.stride.bit_length() - 1}": name for name, shape in shapes.items()}
+    is_own_level = feature not in old if old else feature in levels or feature.startswith("p")
+    last = list(shapes)[-1]
+    new = (feature if feature in levels else list(levels)[-1]) if is_own_level else last
+    if is_own_level and new in offered:
+        raise ConfigError(
+            f"{who} takes the level {new} of {target_name(holder)}, but {target_name(holder.bottom_up)} "
+            f"has an output of that name: ask it for res2, res3, ... by out_strides."
+        )
+    if new != feature and "in_feature" not in parameters_of(top):
+        raise ConfigError(
+            f"{who} takes {feature}, which {target_name(holder.bottom_up)} with {_listed(shapes)} "
+            "does not lead to: ask it for that stride by out_strides."
+        )
+    if new != feature:
+        top.in_feature = new
+    if not is_own_level and top.get("in_channels") != shapes[last].channels:
+        top.in_channels = shapes[last].channels
+
+
+def _into_pyramid(holder: DictConfig, backbone: DictConfig, old: Shapes | None) -> nn.Module:
+    """Put a backbone below a simple feature pyramid, which takes one map."""
+    who, feature = target_name(holder), holder.get("in_feature")
+    stride = old[feature].stride if old and feature in old else _PLAIN_STRIDE
+    built, shapes = build_for(backbone, [stride], who)
+    name = names_by_stride(shapes or {}).get(stride)
+    if name is None:
+        raise ConfigError(
+            f"{who} makes its levels of a map of stride {stride}, but {target_name(backbone)} gives "
+            f"{_listed(shapes or {}) or 'none that it publishes'}: ask for it by out_strides."
+        )
+    holder.net = backbone
+    if _reads(holder, "in_feature") != name:
+        holder.in_feature = name
+    padding = getattr(built, "padding_constraints", {})
+    if "square_size" in padding and holder.get("square_pad"):
+        holder.square_pad = padding["square_size"]
+    if target_of(holder) is SimpleFeaturePyramid:
+        holder["_target_"] = _PYRAMID  # detectron2's asks for no padding but the square
+    return built
+
+
+def _reads(node: DictConfig, key: str) -> Any:
+    """A value, None where a reference leads nowhere."""
+    try:
+        return node.get(key)
+    except OmegaConfBaseException:
         return None
+
+
+def _rebuilt(model: DictConfig, path: str, built: nn.Module) -> nn.Module:
+    """Build what stands around a backbone that is built already."""
+    outer, _, inner = path.partition(".")
+    holder = copy.deepcopy(model[outer])
+    OmegaConf.update(holder, inner, built, merge=False)
+    try:
+        with torch.device("meta"):
+            return instantiate(holder)
+    except Exception as error:  # constructors can fail in any way
+        raise ConfigError(
+            f"{target_name(holder)} cannot be built over {type(built).__name__}: {first_line(error)}."
+        ) from error
+
+
+def _listed(shapes: Shapes) -> str:
+    return ", ".join(f"{name} (stride {shape.stride})" for name, shape in shapes.items())

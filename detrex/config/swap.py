@@ -1,36 +1,54 @@
-"""Another backbone for a detector's config, with what belonged to the old one taken out."""
+"""Another backbone for a detector's config, with what depended on the old one set anew."""
 
-import inspect
-from collections.abc import Mapping
+import copy
+import logging
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from detectron2.utils.registry import locate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
 
+from detrex.config.backbone_node import (
+    build_without_weights,
+    is_call,
+    parameters_of,
+    target_name,
+)
+from detrex.config.c4 import fit_region_stage, has_region_stage
+from detrex.config.detectron2_detectors import find_backbone, put_backbone
+from detrex.config.validation import shown
 from detrex.errors import ConfigError
 
-_SIZES = ("input_shapes", "in_features")
+logger = logging.getLogger(__name__)
+
 _STATISTICS = ("pixel_mean", "pixel_std")
 
 
 def swap_backbone(model: DictConfig, backbone: DictConfig) -> DictConfig:
-    """Give a detector's config another backbone.
+    """Give a detector's config another backbone, and set what depends on it.
 
-    What was written by hand for the old one goes: the neck's `input_shapes` and `in_features`,
-    so that the neck sizes itself, and the detector's `pixel_mean` and `pixel_std`, which become
-    ``"auto"`` where the detector takes that. Set any of them afterwards to have it by hand again.
+    The backbone is put where the detector holds its own: ``backbone``, below FPN
+    (``backbone.bottom_up``) or below ViTDet's pyramid (``backbone.net``); what stands around it
+    stays. What is set by the new backbone's maps: names in ``in_features``, channels, strides of
+    anchors and poolers, the entries of levels that it does not give, and a C4 detector's ``res5``,
+    which becomes the new network's own last stage. A neck that sizes itself loses what was written
+    by hand. ``pixel_mean``, ``pixel_std`` and ``input_format`` become those of the new backbone,
+    ``"auto"`` where the detector takes that.
+
+    Every change is logged, and listed by `swap_changes`. Set any of them afterwards to have it by
+    hand again.
 
     Args:
-        model: a lazy call of a detector that has a ``backbone`` and perhaps a ``neck``; changed in
-            place.
-        backbone: a lazy call of the new one.
+        model: a lazy call of a detector; changed in place.
+        backbone: a lazy call of the new backbone. Where it says nothing of its maps, it is asked
+            for those that the detector takes; where it says more, for those only.
 
     Returns:
         `model`.
 
     Raises:
-        ConfigError: `model` is no such config, `backbone` is no lazy call, or the neck cannot be
-            built without its sizes; `model` is then unchanged.
+        ConfigError: `model` is no such config, `backbone` is no lazy call, or the two cannot go
+            together; `model` is then unchanged.
 
     Example:
         >>> from detectron2.config import LazyCall as L
@@ -41,25 +59,64 @@ def swap_backbone(model: DictConfig, backbone: DictConfig) -> DictConfig:
         >>> swap_backbone(model, new).backbone.model_name
         'convnext_tiny'
     """
+    swapped = _swapped(model, backbone)
+    changes = list(_changes(model, swapped))
+    for key in [key for key in model if key not in swapped]:
+        del model[key]
+    for key in swapped:
+        if not _is_same(model, swapped, key):
+            node = swapped._get_node(key)
+            model[key] = node if OmegaConf.is_config(node) else node._value()
+    logger.info("swap_backbone:\n%s", "\n".join(f"  {change}" for change in changes))
+    return model
+
+
+def swap_changes(model: DictConfig, backbone: DictConfig) -> list[str]:
+    """List what `swap_backbone` would change, and change nothing.
+
+    Args:
+        model: a lazy call of a detector.
+        backbone: a lazy call of the new backbone.
+
+    Returns:
+        One line for each value, ``"key: old -> new"``; a value that is not there is left out.
+
+    Raises:
+        ConfigError: as `swap_backbone`.
+    """
+    return list(_changes(model, _swapped(model, backbone)))
+
+
+def _swapped(model: DictConfig, backbone: DictConfig) -> DictConfig:
     _check_model(model)
     _check_call("backbone", backbone, "L(TimmBackbone)(model_name='resnet50')")
-    neck = model.get("neck")
-    sizes = [key for key in _SIZES if isinstance(neck, DictConfig) and key in neck]
-    for key in sizes:
-        if not _is_optional(neck, key):
-            raise ConfigError(
-                f"the neck {_name(neck)} cannot be built without {key!r}, which was written for "
-                "the old backbone: set model.backbone and model.neck yourself, or use "
-                "detrex.modeling.neck.ChannelMapper, which sizes itself."
-            )
-    model.backbone = backbone
-    for key in sizes:
-        del neck[key]
+    swapped, backbone = copy.deepcopy(model), copy.deepcopy(backbone)
+    path = find_backbone(swapped, backbone)
+    built = put_backbone(swapped, path, backbone)
+    if built is not None and has_region_stage(swapped):
+        fit_region_stage(swapped, path, built)
+    _set_statistics(swapped, backbone, built)
+    return swapped
+
+
+def _set_statistics(model: DictConfig, backbone: DictConfig, built: nn.Module | None) -> None:
+    """Let images be what the backbone's weights expect."""
+    parameters = parameters_of(model)
     for key in _STATISTICS:
         # The annotation says whether the detector asks its backbone.
-        if "'auto'" in str(_parameters(model).get(key)):
+        if "'auto'" in str(parameters.get(key)):
             model[key] = "auto"
-    return model
+    written = [key for key in _STATISTICS if model.get(key) not in (None, "auto")]
+    if not written:
+        return
+    built = built or build_without_weights(backbone)
+    wanted = getattr(built, "preprocess", None)
+    if wanted is None:
+        return
+    for key in written:
+        model[key] = list(getattr(wanted, key))
+    if "input_format" in model and len(wanted.pixel_mean) == 3:
+        model.input_format = wanted.channel_order
 
 
 def _check_model(model: Any) -> None:
@@ -69,31 +126,46 @@ def _check_model(model: Any) -> None:
             "cfg.model."
         )
     _check_call("model", model, 'get_config("dino/models/dino_r50.py").model')
-    if "backbone" not in model:
-        keys = ", ".join(str(key) for key in model if key != "_target_")
-        raise ConfigError(
-            f"swap_backbone expects a detector with a 'backbone', but {_name(model)} has {keys}."
-        )
 
 
 def _check_call(what: str, node: Any, example: str) -> None:
-    if not isinstance(node, DictConfig) or "_target_" not in node:
+    if not is_call(node):
         raise ConfigError(
             f"swap_backbone expects a lazy call as its {what}, such as {example}, got "
             f"{type(node).__name__}."
         )
 
 
-def _parameters(call: DictConfig) -> Mapping[str, inspect.Parameter]:
-    target = call["_target_"]
-    return inspect.signature(locate(target) if isinstance(target, str) else target).parameters
+def _plain(node: Any) -> Any:
+    return OmegaConf.to_container(node) if OmegaConf.is_config(node) else node
 
 
-def _is_optional(call: DictConfig, key: str) -> bool:
-    parameter = _parameters(call).get(key)
-    return parameter is not None and parameter.default is not inspect.Parameter.empty
+def _is_same(old: DictConfig, new: DictConfig, key: Any) -> bool:
+    if key not in old:
+        return False
+    pair = [c._get_node(key) for c in (old, new)]
+    first, second = (_plain(n) if OmegaConf.is_config(n) else n._value() for n in pair)
+    return type(first) is type(second) and first == second
 
 
-def _name(call: DictConfig) -> str:
-    target = call["_target_"]
-    return str(getattr(target, "__qualname__", target))
+def _changes(old: DictConfig, new: DictConfig, path: str = "") -> Iterator[str]:
+    """One line for each value that two configs have differently."""
+    for key in dict.fromkeys([*old, *new]):
+        inner = f"{path}{key!s}"
+        if key in old and key in new and _is_same(old, new, key):
+            continue
+        pair = [c._get_node(key) if key in c else None for c in (old, new)]
+        are_dicts = all(isinstance(n, DictConfig) and not n._is_none() for n in pair)
+        if are_dicts and (set(pair[0]) == set(pair[1]) or _targets(pair)):
+            yield from _changes(pair[0], pair[1], f"{inner}.")
+        else:
+            before, after = (None if n is None else _shown(n) for n in pair)
+            yield f"{inner}: {' -> '.join(text for text in (before, after) if text is not None)}"
+
+
+def _shown(node: Any) -> str:
+    if not is_call(node):
+        return shown(node if OmegaConf.is_config(node) else node._value())
+    values = {key: node._get_node(key) for key in node if key != "_target_"}
+    texts = [f"{key}={'...' if is_call(value) else _shown(value)}" for key, value in values.items()]
+    return f"{target_name(node)}({', '.join(texts)})"

@@ -9,6 +9,7 @@
     internimage.py           InternImage, and
     eva.py, eva_02.py        EVA and EVA-02, likewise (vit_layers.py: shared)
     simple_feature_pyramid.py  a feature pyramid over a plain vision transformer
+    roi_stage.py             the last stage of any of them for regions (splitting.py finds where)
 
 They share features.py (the table of what a network offers), probing.py (a look at a network without
 running it on data), frozen_norm.py, freezing.py and building.py (messages for misspelt keywords).
@@ -29,6 +30,7 @@ from .resnet import (
     ResNetBlockBase,
     make_stage,
 )
+from .roi_stage import RoiStage
 from .simple_feature_pyramid import SimpleFeaturePyramid, get_vit_lr_decay_rate
 from .timm_backbone import TimmBackbone
 from .torchvision_backbone import TorchvisionBackbone
@@ -46,6 +48,7 @@ __all__ = [
     "InternImage",
     "ResNet",
     "ResNetBlockBase",
+    "RoiStage",
     "SimpleFeaturePyramid",
     "TimmBackbone",
     "TorchvisionBackbone",
