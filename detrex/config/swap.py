@@ -156,11 +156,16 @@ def _changes(old: DictConfig, new: DictConfig, path: str = "") -> Iterator[str]:
             continue
         pair = [c._get_node(key) if key in c else None for c in (old, new)]
         are_dicts = all(isinstance(n, DictConfig) and not n._is_none() for n in pair)
-        if are_dicts and (set(pair[0]) == set(pair[1]) or _targets(pair)):
+        if are_dicts and _are_alike(*pair):
             yield from _changes(pair[0], pair[1], f"{inner}.")
         else:
             before, after = (None if n is None else _shown(n) for n in pair)
             yield f"{inner}: {' -> '.join(text for text in (before, after) if text is not None)}"
+
+
+def _are_alike(old: DictConfig, new: DictConfig) -> bool:
+    """Whether two groups differ in single values, rather than being different things."""
+    return set(old) == set(new) or old.get("_target_") == new.get("_target_")
 
 
 def _shown(node: Any) -> str:

@@ -15,7 +15,7 @@ import torch
 from torch import fx, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from .probing import meta_twin
+from .inspection.meta_run import meta_twin
 
 _TRIALS = 30
 _ENTRANCE = "regions"
