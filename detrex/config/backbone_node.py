@@ -12,7 +12,7 @@ import torch
 from detectron2.config import instantiate
 from detectron2.layers import ShapeSpec
 from detectron2.utils.registry import locate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig
 from torch import nn
 
 from detrex.config.building import first_line
@@ -22,7 +22,7 @@ from detrex.errors import ConfigError
 Shapes = Mapping[str, ShapeSpec]
 
 _NO_WEIGHTS = {"weights": None, "pretrained": False, "checkpoint_path": ""}
-_CHOICES = (
+CHOICES = (
     *("out_strides", "out_features", "out_indices"),
     *("return_nodes", "train_return_nodes", "return_layers"),
 )
@@ -125,7 +125,7 @@ def says_its_maps(node: DictConfig) -> bool:
     """Tell whether a backbone's call says which maps it is to give, or cannot say it."""
     accepted = parameters_of(node)
     is_open = "out_strides" in accepted or "out_features" in accepted
-    return not is_open or any(node.get(key) is not None for key in _CHOICES)
+    return not is_open or any(node.get(key) is not None for key in CHOICES)
 
 
 def build_for(node: DictConfig, wanted: Sequence[int], who: str) -> tuple[nn.Module, Shapes | None]:
@@ -152,18 +152,39 @@ def build_for(node: DictConfig, wanted: Sequence[int], who: str) -> tuple[nn.Mod
     if given and wanted and 0 < len(kept := [s for s in given if s in wanted]) < len(given):
         node.out_strides = kept
     built = _built(node, who)
-    shapes = published_shapes(built)
     if says_nothing and "out_strides" not in accepted:
-        if not set(wanted) <= set(names_by_stride(shapes or {})):
-            node.out_features = [f"res{stride.bit_length() - 1}" for stride in wanted]
-            built = _built(node, who)
-            shapes = published_shapes(built)
+        there = getattr(built, "_out_feature_strides", {}).items()  # also of what it does not give
+        names = {s: f"res{s.bit_length() - 1}" for s in wanted} | {s: name for name, s in there}
+        node.out_features = [names[stride] for stride in wanted]
+        built = _built(node, who)
+    shapes = published_shapes(built)
     if shapes is None or not wanted:
         return built, shapes
     fitting = {name: shape for name, shape in shapes.items() if shape.stride in wanted}
-    if fitting and node.get("out_features") is not None and len(fitting) < len(shapes):
-        node.out_features = [name for name in node.out_features if name in fitting]
-    return built, fitting or shapes
+    if not fitting or len(fitting) == len(shapes):
+        return built, shapes
+    return _narrowed(node, list(built.output_shape()), fitting, who) or built, fitting
+
+
+def _narrowed(
+    node: DictConfig, names: Sequence[str], fitting: Shapes, who: str
+) -> nn.Module | None:
+    """Ask for some of a backbone's maps only, so that nothing is built for the others."""
+    kept = [place for place, name in enumerate(names) if name in fitting]
+    for key in ("out_features", "out_indices"):
+        parameter = parameters_of(node).get(key)
+        value = node.get(key, None if parameter is None else parameter.default)
+        if not isinstance(value, Sequence | ListConfig) or len(value) != len(names):
+            continue
+        before = node._get_node(key)
+        node[key] = [value[place] for place in kept]
+        built = _built(node, who)
+        if list(published_shapes(built) or ()) == list(fitting):
+            return built
+        node[key] = value
+        if before is None:
+            del node[key]
+    return None
 
 
 def _built(node: DictConfig, who: str) -> nn.Module:

@@ -32,13 +32,16 @@ def has_region_stage(model: DictConfig) -> bool:
     return is_call(model.get("roi_heads")) and "res5" in model.roi_heads
 
 
-def fit_region_stage(model: DictConfig, path: str, built: nn.Module) -> None:
+def fit_region_stage(
+    model: DictConfig, path: str, built: nn.Module, asked: DictConfig
+) -> None:
     """Let the stage that runs on regions be the new backbone's own, or one without weights.
 
     Args:
         model: the detector's config with its new backbone, changed in place.
         path: where the backbone stands.
         built: the backbone on ``meta``.
+        asked: its call as the user wrote it, with maps that the backbone may have been relieved of.
     """
     heads = model.roi_heads
     name = str(heads.in_features[0])
@@ -47,7 +50,7 @@ def fit_region_stage(model: DictConfig, path: str, built: nn.Module) -> None:
     if isinstance(built, _ResNet) and heads.res5.get("in_channels") == channels:
         return  # the stage of ResNet-50, 101 and 152 is one and the same
     try:
-        heads.res5, heads.pooler.output_size = _own_stage(model, path, built, name)
+        heads.res5, heads.pooler.output_size = _own_stage(model, path, built, asked)
     except _NoStageError as error:
         logger.warning(
             "roi_heads.res5 starts from random weights, for %s has no stage of its own to run on "
@@ -67,26 +70,30 @@ class _NoStageError(Exception):
 
 
 def _own_stage(
-    model: DictConfig, path: str, built: nn.Module, name: str
+    model: DictConfig, path: str, built: nn.Module, asked: DictConfig
 ) -> tuple[DictConfig, int]:
     """Give the call of the backbone's own stage, and the side of regions that it takes."""
+    backbone, name = OmegaConf.select(model, path), str(model.roi_heads.in_features[0])
     stride = (published_shapes(built) or {})[name].stride
-    node = copy.deepcopy(OmegaConf.select(model, path))
-    following = re.sub(r"\d+$", lambda number: str(int(number[0]) + 1), name)
+    node = copy.deepcopy(backbone)
     if says_strides(node):
-        key, value = "out_strides", [stride, 2 * stride]
+        node.out_strides = [stride, 2 * stride]
     elif node.get("out_features") is not None:
-        key, value = "out_features", [name, following]
+        following = re.sub(r"\d+$", lambda number: str(int(number[0]) + 1), name)
+        node.out_features = [name, following]
     else:
-        raise _NoStageError("its maps are not asked for by out_strides or out_features")
-    node[key] = value
+        node = copy.deepcopy(asked)
     try:
         whole = published_shapes(build_without_weights(node)) or {}
     except Exception as error:  # constructors can fail in any way
         raise _NoStageError(first_line(error)) from error
     last = names_by_stride(whole).get(2 * stride)
     if name not in whole or last is None:
-        raise _NoStageError(f"it has no map of stride {2 * stride} beside {name}")
+        raise _NoStageError(
+            f"with {', '.join(whole)} it gives no map of stride {2 * stride} beside {name}, which "
+            "out_strides would ask for"
+        )
+    same = [key for key in node if key in backbone and node[key] == backbone[key]]
     reasons = []
     for side in _sides(model.roi_heads.pooler.output_size, stride, getattr(built, "size_divisibility", 0)):
         call = {"_target_": _STAGE, "in_feature": name, "out_feature": last, "pooled_size": side}
@@ -96,9 +103,9 @@ def _own_stage(
         except Exception as error:  # constructors can fail in any way
             reasons.append(str(error).rstrip("."))
             continue
-        for inner in node:
-            if inner not in ("_target_", key):
-                node[inner] = f"${{....{path}.{inner!s}}}"
+        for key in same:
+            if key != "_target_":
+                node[key] = f"${{....{path}.{key!s}}}"
         call |= {"pooled_size": "${..pooler.output_size}", "out_channels": whole[last].channels}
         return DictConfig({**call, "backbone": node}, flags={"allow_objects": True}), side
     raise _NoStageError(reasons[0])

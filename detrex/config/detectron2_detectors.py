@@ -36,8 +36,8 @@ from detrex.config.backbone_node import (
     target_of,
 )
 from detrex.config.building import first_line
-from detrex.config.feature_consumers import Renaming, rename_maps, used_maps
-from detrex.config.lint import lazy_calls
+from detrex.config.feature_consumers import Renaming, guessed_maps, rename_maps, used_maps
+from detrex.config.lint import lazy_calls, walk
 from detrex.detectors import backbone_parts
 from detrex.errors import ConfigError
 
@@ -103,20 +103,21 @@ def put_backbone(model: DictConfig, path: str, backbone: DictConfig) -> nn.Modul
     old, old_inner = _old_shapes(model, outer, path)
     if "neck" in model and outer == path:
         return _before_neck(model, path, backbone, old)
-    used = used_maps(model, outer, old or {})
+    old = old or guessed_maps(model, outer)
+    used = used_maps(model, outer, old)
     if outer == path:
-        wanted = sorted({old[name].stride for name in used}) if old else []
-        built, shapes = build_for(backbone, wanted, target_name(model))
+        wanted = sorted({old[name].stride for name in used})
+        built, new = build_for(backbone, wanted, target_name(model))
+        _check_padding(built)
         OmegaConf.update(model, path, backbone, merge=False)
-        new = shapes
     else:
         holder = OmegaConf.select(model, path.rpartition(".")[0])
         fit = _into_pyramid if path.endswith(".net") else _into_fpn
         built = fit(holder, backbone, old_inner)
         new = published_shapes(_rebuilt(model, path, built))
-    if used and old and new:
+    if used and new:
         rename_maps(model, outer, Renaming.by_stride({name: old[name] for name in used}, new))
-    elif used and old:
+    elif used:
         raise ConfigError(
             f"{target_name(backbone)} does not publish its maps (output_shape), of which "
             f"{target_name(model)} takes {', '.join(used)}: let it inherit detectron2's Backbone."
@@ -219,7 +220,7 @@ def _fit_top_block(
     if new != feature and "in_feature" not in parameters_of(top):
         raise ConfigError(
             f"{who} takes {feature}, which {target_name(holder.bottom_up)} with {_listed(shapes)} "
-            "does not lead to: ask it for that stride by out_strides."
+            "does not lead to: use a backbone that gives this level."
         )
     if new != feature:
         top.in_feature = new
@@ -257,10 +258,25 @@ def _reads(node: DictConfig, key: str) -> Any:
         return None
 
 
+def _check_padding(built: nn.Module) -> None:
+    """Ask for what a detector reads when it pads images; detectron2's Swin does not tell."""
+    try:
+        _ = built.size_divisibility, built.padding_constraints
+    except AttributeError as error:
+        raise ConfigError(
+            f"{type(built).__name__} does not say how images are to be padded ({error}): use it "
+            "below a pyramid, which does, or TimmBackbone."
+        ) from error
+
+
 def _rebuilt(model: DictConfig, path: str, built: nn.Module) -> nn.Module:
     """Build what stands around a backbone that is built already."""
     outer, _, inner = path.partition(".")
     holder = copy.deepcopy(model[outer])
+    for _, node in walk(holder, references=False):
+        for key in node if isinstance(node, DictConfig) else ():
+            if OmegaConf.is_interpolation(node, key):  # it may lead into the backbone's call
+                node[key] = _reads(node, key)
     OmegaConf.update(holder, inner, built, merge=False)
     try:
         with torch.device("meta"):

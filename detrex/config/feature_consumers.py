@@ -11,7 +11,7 @@ from typing import Any
 from detectron2.layers import ShapeSpec
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from detrex.config.backbone_node import Shapes, names_by_stride
+from detrex.config.backbone_node import Shapes, names_by_stride, stride_of_name
 from detrex.config.lint import walk
 from detrex.errors import ConfigError
 
@@ -67,6 +67,27 @@ def used_maps(model: DictConfig, skipped: str, names: Mapping[str, Any]) -> list
         for key in node:
             used.update(_named(node, key, names))
     return [name for name in names if name in used]
+
+
+def guessed_maps(model: DictConfig, skipped: str) -> Shapes:
+    """Tell the maps of a backbone that cannot be built from the names that the detector has.
+
+    Args:
+        model: the detector's config.
+        skipped: dotted name of the part that is the backbone itself.
+
+    Returns:
+        The maps whose names are detectron2's, such as ``res4``, with their strides alone.
+    """
+    names = {
+        str(name): stride
+        for node in _rest(model, skipped)
+        for key in node
+        if str(key).endswith(_NAMES) and not OmegaConf.is_interpolation(node, key)
+        for name in (node[key] if isinstance(node[key], ListConfig) else ())
+        if (stride := stride_of_name(str(name))) is not None
+    }
+    return {name: ShapeSpec(stride=stride) for name, stride in names.items()}
 
 
 def rename_maps(model: DictConfig, skipped: str, renaming: Renaming) -> None:
@@ -170,9 +191,13 @@ def _follow(
         head.input_shape = [head.input_shape[place] for place in places]
     old = [shape.channels for shape in renaming.old.values()]
     for holder in (node, head):
-        if isinstance(holder, DictConfig) and holder.get("in_channels") in old:
-            if not OmegaConf.is_interpolation(holder, "in_channels"):
+        if isinstance(holder, DictConfig) and _has_number(holder, "in_channels"):
+            if holder.in_channels in old or None in old:
                 holder.in_channels = shapes[-1].channels
+
+
+def _has_number(node: DictConfig, key: str) -> bool:
+    return not OmegaConf.is_interpolation(node, key) and isinstance(node.get(key), int)
 
 
 def _count(node: DictConfig, key: str) -> int | None:

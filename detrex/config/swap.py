@@ -90,11 +90,11 @@ def swap_changes(model: DictConfig, backbone: DictConfig) -> list[str]:
 def _swapped(model: DictConfig, backbone: DictConfig) -> DictConfig:
     _check_model(model)
     _check_call("backbone", backbone, "L(TimmBackbone)(model_name='resnet50')")
-    swapped, backbone = copy.deepcopy(model), copy.deepcopy(backbone)
+    swapped, asked, backbone = (copy.deepcopy(call) for call in (model, backbone, backbone))
     path = find_backbone(swapped, backbone)
     built = put_backbone(swapped, path, backbone)
     if built is not None and has_region_stage(swapped):
-        fit_region_stage(swapped, path, built)
+        fit_region_stage(swapped, path, built, asked)
     _set_statistics(swapped, backbone, built)
     return swapped
 

@@ -209,11 +209,6 @@ def _record(backbone: nn.Module, image: torch.Tensor) -> _Record:
     finally:
         for handle in handles:
             handle.remove()
-    first: dict[int, str] = {}
-    for name, module in twin.named_modules(remove_duplicate=False):  # one may have two names
-        same = first.setdefault(id(module), name)
-        if same in calls:
-            calls[name] = calls[same]
     return _Record(twin, image, calls, maps)
 
 
@@ -275,13 +270,17 @@ def _take_out(
     module = backbone.get_submodule(path)
     for name in list(module._modules):
         inner = f"{path}.{name}" if path else name
-        call = record.calls.get(inner)
+        call, child = record.calls.get(inner), module._modules[name]
+        if child is None:
+            continue
         if call is None or call.left > end:
-            if module._modules[name] is not None:
-                _take_out(backbone, record, entrance, regions, inner)
+            _take_out(backbone, record, entrance, regions, inner)
         else:
             kind = _Entrance if inner == entrance else _TakenOut
-            module._modules[name] = kind(twin._modules[name], call.outputs, regions)
+            stand_in = kind(twin.get_submodule(name), call.outputs, regions)
+            # The object stays, for it may be held in lists and under other names as well.
+            child.__class__ = kind
+            object.__setattr__(child, "__dict__", stand_in.__dict__)
 
 
 def _drop_unneeded(
@@ -314,7 +313,9 @@ def _split_graph(module: fx.GraphModule, output: str) -> bool:
         with graph.inserting_before(first):
             entrance = graph.create_node("call_module", _ENTRANCE)
         outputs[output].replace_all_uses_with(entrance)
-        graph.eliminate_dead_code()
+        for node in reversed(graph.nodes):
+            if not node.users and node.op not in ("placeholder", "output"):
+                graph.erase_node(node)
         if any(node.users for node in graph.nodes if node.op == "placeholder"):
             return False
     nodes = [node for graph in graphs for node in graph.nodes]
