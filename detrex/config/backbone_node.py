@@ -152,7 +152,8 @@ def build_for(node: DictConfig, wanted: Sequence[int], who: str) -> tuple[nn.Mod
     if given and wanted and 0 < len(kept := [s for s in given if s in wanted]) < len(given):
         node.out_strides = kept
     built = _built(node, who)
-    if says_nothing and "out_strides" not in accepted:
+    given_strides = names_by_stride(published_shapes(built) or {})
+    if says_nothing and "out_strides" not in accepted and not set(wanted) <= set(given_strides):
         there = getattr(built, "_out_feature_strides", {}).items()  # also of what it does not give
         names = {s: f"res{s.bit_length() - 1}" for s in wanted} | {s: name for name, s in there}
         node.out_features = [names[stride] for stride in wanted]
@@ -187,7 +188,7 @@ def _narrowed(
     return None
 
 
-def _built(node: DictConfig, who: str) -> nn.Module:
+def _built(node: DictConfig, who: str) -> Any:
     try:
         return build_without_weights(node)
     except Exception as error:  # constructors can fail in any way

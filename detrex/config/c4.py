@@ -32,9 +32,7 @@ def has_region_stage(model: DictConfig) -> bool:
     return is_call(model.get("roi_heads")) and "res5" in model.roi_heads
 
 
-def fit_region_stage(
-    model: DictConfig, path: str, built: nn.Module, asked: DictConfig
-) -> None:
+def fit_region_stage(model: DictConfig, path: str, built: nn.Module, asked: DictConfig) -> None:
     """Let the stage that runs on regions be the new backbone's own, or one without weights.
 
     Args:
@@ -59,8 +57,10 @@ def fit_region_stage(
         )
         heads.res5 = _new_stage(heads.res5, channels)
     for head in (heads.get("box_predictor"), heads.get("mask_head")):
-        shape = head.get("input_shape") if isinstance(head, DictConfig) else None
-        written = isinstance(shape, DictConfig) and not OmegaConf.is_interpolation(shape, "channels")
+        shape: Any = head.get("input_shape") if isinstance(head, DictConfig) else None
+        written = isinstance(shape, DictConfig) and not OmegaConf.is_interpolation(
+            shape, "channels"
+        )
         if written and shape.channels == old_channels:
             shape.channels = heads.res5.out_channels
 
@@ -95,8 +95,15 @@ def _own_stage(
         )
     same = [key for key in node if key in backbone and node[key] == backbone[key]]
     reasons = []
-    for side in _sides(model.roi_heads.pooler.output_size, stride, getattr(built, "size_divisibility", 0)):
-        call = {"_target_": _STAGE, "in_feature": name, "out_feature": last, "pooled_size": side}
+    for side in _sides(
+        model.roi_heads.pooler.output_size, stride, getattr(built, "size_divisibility", 0)
+    ):
+        call: dict[Any, Any] = {
+            "_target_": _STAGE,
+            "in_feature": name,
+            "out_feature": last,
+            "pooled_size": side,
+        }
         trial = DictConfig({**call, "backbone": copy.deepcopy(node)}, flags={"allow_objects": True})
         try:
             build_without_weights(trial, "cpu")
@@ -115,11 +122,13 @@ def _sides(asked: int, stride: int, divisibility: int) -> list[int]:
     """Sides of a region's map, in cells, at which an image of that many cells needs no padding."""
     divisibility = max(divisibility, 1)
     step = divisibility // math.gcd(divisibility, stride)
-    return [side for side in dict.fromkeys((-(-asked // step) * step, asked // step * step)) if side]
+    return [
+        side for side in dict.fromkeys((-(-asked // step) * step, asked // step * step)) if side
+    ]
 
 
 def _new_stage(old: DictConfig, channels: int) -> Any:
-    """ResNet's last stage for maps of some channels; a norm of its own lets it learn from scratch."""
+    """ResNet's last stage for maps of some channels, with a norm that learns from scratch."""
     widths: dict[str, Any] = {"bottleneck_channels": 512, "out_channels": 2048}
     widths |= {key: old[key] for key in widths if "bottleneck_channels" in old}
     return LazyCall(_ResNet.make_stage)(

@@ -9,24 +9,16 @@
     any other              the one lazy call of a detectron2 ``Backbone`` within it
 """
 
-import copy
 import inspect
-import itertools
-from typing import Any
 
-import torch
-from detectron2.config import instantiate
-from detectron2.modeling.backbone import Backbone, SimpleFeaturePyramid
+from detectron2.modeling.backbone import Backbone
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
 from detrex.config.backbone_node import (
     Shapes,
     build_for,
     build_without_weights,
-    is_call,
-    names_by_stride,
     parameters_of,
     published_shapes,
     says_its_maps,
@@ -35,14 +27,12 @@ from detrex.config.backbone_node import (
     target_name,
     target_of,
 )
-from detrex.config.building import first_line
 from detrex.config.feature_consumers import Renaming, guessed_maps, rename_maps, used_maps
-from detrex.config.lint import lazy_calls, walk
+from detrex.config.lint import lazy_calls
+from detrex.config.pyramids import build_around, put_below_fpn, put_below_plain_pyramid
 from detrex.detectors import backbone_parts
 from detrex.errors import ConfigError
 
-_PYRAMID = "detrex.modeling.backbone.SimpleFeaturePyramid"
-_PLAIN_STRIDE = 16
 _NECK_SIZES = ("input_shapes", "in_features")
 
 
@@ -112,9 +102,9 @@ def put_backbone(model: DictConfig, path: str, backbone: DictConfig) -> nn.Modul
         OmegaConf.update(model, path, backbone, merge=False)
     else:
         holder = OmegaConf.select(model, path.rpartition(".")[0])
-        fit = _into_pyramid if path.endswith(".net") else _into_fpn
+        fit = put_below_plain_pyramid if path.endswith(".net") else put_below_fpn
         built = fit(holder, backbone, old_inner)
-        new = published_shapes(_rebuilt(model, path, built))
+        new = published_shapes(build_around(model[outer], path.partition(".")[2], built))
     if used and new:
         rename_maps(model, outer, Renaming.by_stride({name: old[name] for name in used}, new))
     elif used:
@@ -153,8 +143,8 @@ def _before_neck(
         built, shapes = build_for(backbone, sorted(filter(None, strides)), target_name(model))
     if needed and shapes is None:
         raise ConfigError(
-            f"the neck {target_name(neck)} cannot be built without {needed[0]!r}, which was written "
-            "for the old backbone: set model.backbone and model.neck yourself, or use "
+            f"the neck {target_name(neck)} cannot be built without {needed[0]!r}, which was "
+            "written for the old backbone: set model.backbone and model.neck yourself, or use "
             "detrex.modeling.neck.ChannelMapper, which sizes itself."
         )
     OmegaConf.update(model, path, backbone, merge=False)
@@ -171,95 +161,10 @@ def _is_optional(call: DictConfig, key: str) -> bool:
     return parameter is not None and parameter.default is not inspect.Parameter.empty
 
 
-def _into_fpn(holder: DictConfig, backbone: DictConfig, old: Shapes | None) -> nn.Module:
-    """Put a backbone below a feature pyramid network."""
-    who = target_name(holder)
-    names = list(holder.get("in_features") or old or ())
-    strides = [old[n].stride if old and n in old else stride_of_name(n) for n in names]
-    top = _top_block(holder)
-    built, shapes = build_for(backbone, sorted(filter(None, strides)), who)
-    if shapes is None:
-        raise ConfigError(
-            f"{target_name(backbone)} does not publish its maps (output_shape), which {who} needs: "
-            "let it inherit detectron2's Backbone."
-        )
-    by_stride = names_by_stride(shapes)
-    if any(b != 2 * a for a, b in itertools.pairwise(by_stride)) or min(by_stride) & (min(by_stride) - 1):
-        raise ConfigError(
-            f"{who} needs maps whose strides are powers of 2 and double, such as 4, 8, 16, 32, but "
-            f"{target_name(backbone)} gives {_listed(shapes)}: ask for them by out_strides."
-        )
-    holder.bottom_up = backbone
-    if list(_reads(holder, "in_features") or ()) != list(by_stride.values()):
-        holder.in_features = list(by_stride.values())
-    if top is not None:
-        _fit_top_block(holder, top.in_feature, old, built, shapes)
-    return built
-
-
-def _top_block(holder: DictConfig) -> Any:
-    node = holder.get("top_block")
-    return build_without_weights(node) if is_call(node) else None
-
-
-def _fit_top_block(
-    holder: DictConfig, feature: str, old: Shapes | None, built: nn.Module, shapes: Shapes
-) -> None:
-    """Let the block that adds coarser levels take its map under the new name, at its width."""
-    top, who = holder.top_block, target_name(holder.top_block)
-    offered = published_shapes(built) or {}
-    levels = {f"p{shape.stride.bit_length() - 1}": name for name, shape in shapes.items()}
-    is_own_level = feature not in old if old else feature in levels or feature.startswith("p")
-    last = list(shapes)[-1]
-    new = (feature if feature in levels else list(levels)[-1]) if is_own_level else last
-    if is_own_level and new in offered:
-        raise ConfigError(
-            f"{who} takes the level {new} of {target_name(holder)}, but {target_name(holder.bottom_up)} "
-            f"has an output of that name: ask it for res2, res3, ... by out_strides."
-        )
-    if new != feature and "in_feature" not in parameters_of(top):
-        raise ConfigError(
-            f"{who} takes {feature}, which {target_name(holder.bottom_up)} with {_listed(shapes)} "
-            "does not lead to: use a backbone that gives this level."
-        )
-    if new != feature:
-        top.in_feature = new
-    if not is_own_level and top.get("in_channels") != shapes[last].channels:
-        top.in_channels = shapes[last].channels
-
-
-def _into_pyramid(holder: DictConfig, backbone: DictConfig, old: Shapes | None) -> nn.Module:
-    """Put a backbone below a simple feature pyramid, which takes one map."""
-    who, feature = target_name(holder), holder.get("in_feature")
-    stride = old[feature].stride if old and feature in old else _PLAIN_STRIDE
-    built, shapes = build_for(backbone, [stride], who)
-    name = names_by_stride(shapes or {}).get(stride)
-    if name is None:
-        raise ConfigError(
-            f"{who} makes its levels of a map of stride {stride}, but {target_name(backbone)} gives "
-            f"{_listed(shapes or {}) or 'none that it publishes'}: ask for it by out_strides."
-        )
-    holder.net = backbone
-    if _reads(holder, "in_feature") != name:
-        holder.in_feature = name
-    padding = getattr(built, "padding_constraints", {})
-    if "square_size" in padding and holder.get("square_pad"):
-        holder.square_pad = padding["square_size"]
-    if target_of(holder) is SimpleFeaturePyramid:
-        holder["_target_"] = _PYRAMID  # detectron2's asks for no padding but the square
-    return built
-
-
-def _reads(node: DictConfig, key: str) -> Any:
-    """A value, None where a reference leads nowhere."""
-    try:
-        return node.get(key)
-    except OmegaConfBaseException:
-        return None
-
-
 def _check_padding(built: nn.Module) -> None:
     """Ask for what a detector reads when it pads images; detectron2's Swin does not tell."""
+    if not isinstance(built, Backbone):
+        return
     try:
         _ = built.size_divisibility, built.padding_constraints
     except AttributeError as error:
@@ -267,25 +172,3 @@ def _check_padding(built: nn.Module) -> None:
             f"{type(built).__name__} does not say how images are to be padded ({error}): use it "
             "below a pyramid, which does, or TimmBackbone."
         ) from error
-
-
-def _rebuilt(model: DictConfig, path: str, built: nn.Module) -> nn.Module:
-    """Build what stands around a backbone that is built already."""
-    outer, _, inner = path.partition(".")
-    holder = copy.deepcopy(model[outer])
-    for _, node in walk(holder, references=False):
-        for key in node if isinstance(node, DictConfig) else ():
-            if OmegaConf.is_interpolation(node, key):  # it may lead into the backbone's call
-                node[key] = _reads(node, key)
-    OmegaConf.update(holder, inner, built, merge=False)
-    try:
-        with torch.device("meta"):
-            return instantiate(holder)
-    except Exception as error:  # constructors can fail in any way
-        raise ConfigError(
-            f"{target_name(holder)} cannot be built over {type(built).__name__}: {first_line(error)}."
-        ) from error
-
-
-def _listed(shapes: Shapes) -> str:
-    return ", ".join(f"{name} (stride {shape.stride})" for name, shape in shapes.items())

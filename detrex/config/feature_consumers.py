@@ -1,7 +1,7 @@
 """The parts of a detector's config that name the maps which its backbone gives.
 
 They are found by how detectron2 writes them: lists ``*in_features``, with the pooler, the anchors
-and the head's shapes beside them that have an entry for each map, and dicts ``input_shape`` by name.
+and the head's shapes beside them that have an entry for each map, and dicts ``input_shape``.
 """
 
 import dataclasses
@@ -47,7 +47,9 @@ class Renaming:
     def changes_nothing(self) -> bool:
         """Whether every map keeps its name, stride and channels."""
         return all(
-            name == new and self.old[name] == self.new[new] for name, new in self.names.items() if new
+            name == new and self.old[name] == self.new[new]
+            for name, new in self.names.items()
+            if new
         ) and all(self.names.values())
 
 
@@ -82,8 +84,8 @@ def guessed_maps(model: DictConfig, skipped: str) -> Shapes:
     names = {
         str(name): stride
         for node in _rest(model, skipped)
-        for key in node
-        if str(key).endswith(_NAMES) and not OmegaConf.is_interpolation(node, key)
+        for key in map(str, node)
+        if key.endswith(_NAMES) and not OmegaConf.is_interpolation(node, key)
         for name in (node[key] if isinstance(node[key], ListConfig) else ())
         if (stride := stride_of_name(str(name))) is not None
     }
@@ -191,9 +193,9 @@ def _follow(
         head.input_shape = [head.input_shape[place] for place in places]
     old = [shape.channels for shape in renaming.old.values()]
     for holder in (node, head):
-        if isinstance(holder, DictConfig) and _has_number(holder, "in_channels"):
-            if holder.in_channels in old or None in old:
-                holder.in_channels = shapes[-1].channels
+        is_written = isinstance(holder, DictConfig) and _has_number(holder, "in_channels")
+        if is_written and (holder.in_channels in old or None in old):
+            holder.in_channels = shapes[-1].channels
 
 
 def _has_number(node: DictConfig, key: str) -> bool:

@@ -65,8 +65,7 @@ def swap_backbone(model: DictConfig, backbone: DictConfig) -> DictConfig:
         del model[key]
     for key in swapped:
         if not _is_same(model, swapped, key):
-            node = swapped._get_node(key)
-            model[key] = node if OmegaConf.is_config(node) else node._value()
+            model[key] = _raw(swapped, key)
     logger.info("swap_backbone:\n%s", "\n".join(f"  {change}" for change in changes))
     return model
 
@@ -79,7 +78,7 @@ def swap_changes(model: DictConfig, backbone: DictConfig) -> list[str]:
         backbone: a lazy call of the new backbone.
 
     Returns:
-        One line for each value, ``"key: old -> new"``; a value that is not there is left out.
+        One line for each value, ``"key: old -> new"``.
 
     Raises:
         ConfigError: as `swap_backbone`.
@@ -136,15 +135,20 @@ def _check_call(what: str, node: Any, example: str) -> None:
         )
 
 
-def _plain(node: Any) -> Any:
-    return OmegaConf.to_container(node) if OmegaConf.is_config(node) else node
+def _raw(config: DictConfig, key: Any) -> Any:
+    """A value as it is written, references not followed; None for a group that is null."""
+    node: Any = config._get_node(key)
+    return node if OmegaConf.is_config(node) and not node._is_none() else node._value()
+
+
+def _plain(value: Any) -> Any:
+    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
 
 
 def _is_same(old: DictConfig, new: DictConfig, key: Any) -> bool:
     if key not in old:
         return False
-    pair = [c._get_node(key) for c in (old, new)]
-    first, second = (_plain(n) if OmegaConf.is_config(n) else n._value() for n in pair)
+    first, second = (_plain(_raw(config, key)) for config in (old, new))
     return type(first) is type(second) and first == second
 
 
@@ -154,23 +158,24 @@ def _changes(old: DictConfig, new: DictConfig, path: str = "") -> Iterator[str]:
         inner = f"{path}{key!s}"
         if key in old and key in new and _is_same(old, new, key):
             continue
-        pair = [c._get_node(key) if key in c else None for c in (old, new)]
-        are_dicts = all(isinstance(n, DictConfig) and not n._is_none() for n in pair)
-        if are_dicts and _are_alike(*pair):
-            yield from _changes(pair[0], pair[1], f"{inner}.")
+        before, after = (_raw(config, key) if key in config else ... for config in (old, new))
+        if isinstance(before, DictConfig) and _are_alike(before, after):
+            yield from _changes(before, after, f"{inner}.")
         else:
-            before, after = (None if n is None else _shown(n) for n in pair)
-            yield f"{inner}: {' -> '.join(text for text in (before, after) if text is not None)}"
+            texts = ["(not there)" if value is ... else _shown(value) for value in (before, after)]
+            yield f"{inner}: {' -> '.join(texts)}"
 
 
-def _are_alike(old: DictConfig, new: DictConfig) -> bool:
+def _are_alike(old: DictConfig, new: Any) -> bool:
     """Whether two groups differ in single values, rather than being different things."""
+    if not isinstance(new, DictConfig):
+        return False
     return set(old) == set(new) or old.get("_target_") == new.get("_target_")
 
 
-def _shown(node: Any) -> str:
-    if not is_call(node):
-        return shown(node if OmegaConf.is_config(node) else node._value())
-    values = {key: node._get_node(key) for key in node if key != "_target_"}
-    texts = [f"{key}={'...' if is_call(value) else _shown(value)}" for key, value in values.items()]
-    return f"{target_name(node)}({', '.join(texts)})"
+def _shown(value: Any) -> str:
+    if not is_call(value):
+        return shown(value)
+    values = {key: _raw(value, key) for key in value if key != "_target_"}
+    texts = [f"{key}={'...' if is_call(inner) else shown(inner)}" for key, inner in values.items()]
+    return f"{target_name(value)}({', '.join(texts)})"

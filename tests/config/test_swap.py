@@ -2,15 +2,17 @@
 
 import pytest
 from detectron2.config import LazyCall as L
-from detectron2.config import LazyConfig
+from detectron2.config import LazyConfig, instantiate
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.backbone import FPN
 from omegaconf import OmegaConf
 from torch import nn
 
-from detrex.config import get_config, load_config, swap_backbone
+from detrex.config import get_config, get_detectron2_config, load_config, swap_backbone
 from detrex.config.lint import check_targets
+from detrex.config.swap import swap_changes
 from detrex.errors import ConfigError
+from detrex.modeling.backbone import TimmBackbone
 from detrex.modeling.neck import ChannelMapper
 
 
@@ -82,3 +84,69 @@ def test_swap_backbone__neck_that_needs_its_sizes_leaves_the_model_as_it_was():
     with pytest.raises(ConfigError, match="the neck FPN cannot be built without 'in_features'"):
         swap_backbone(model, _backbone())
     assert model.backbone == L(nn.Identity)()
+
+
+def _mask_rcnn():
+    return get_detectron2_config("common/models/mask_rcnn_fpn.py").model
+
+
+def _timm(**keywords):
+    return L(TimmBackbone)(model_name="test_convnext", **keywords)
+
+
+def test_swap_backbone__statistics_of_detectors_that_take_numbers():
+    model = swap_backbone(_mask_rcnn(), _timm())
+    wanted = instantiate(model.backbone.bottom_up).preprocess
+    assert tuple(model.pixel_mean) == wanted.pixel_mean != (103.53, 116.28, 123.675)
+    assert tuple(model.pixel_std) == wanted.pixel_std
+    assert model.input_format == "RGB"
+    four = swap_backbone(_mask_rcnn(), _timm(in_channels=4))
+    assert (len(four.pixel_mean), len(four.pixel_std), four.input_format) == (4, 4, "BGR")
+
+
+def test_swap_backbone__what_does_not_depend_on_it_stays():
+    model, expected = _mask_rcnn(), _mask_rcnn()
+    swap_backbone(model, _timm())
+    for key in ("proposal_generator", "roi_heads"):
+        assert model[key] == expected[key]
+    assert model.backbone.top_block == expected.backbone.top_block
+
+
+def test_swap_backbone__same_again_changes_nothing():
+    model = swap_backbone(_mask_rcnn(), _timm(out_strides=(8, 16, 32)))
+    assert swap_changes(model, _timm(out_strides=(8, 16, 32))) == []
+
+
+def test_swap_changes__lists_what_swap_backbone_does(caplog):
+    model, before = _mask_rcnn(), _mask_rcnn()
+    changes = swap_changes(model, _timm(out_strides=(8, 16, 32)))
+    assert LazyConfig.to_py(model) == LazyConfig.to_py(before)
+    assert "backbone.in_features: '${.bottom_up.out_features}' -> ['res3', 'res4', 'res5']" in changes
+    assert "input_format: 'BGR' -> 'RGB'" in changes
+    (line,) = (change for change in changes if change.startswith("backbone.bottom_up: "))
+    assert line.endswith("-> TimmBackbone(model_name='test_convnext', out_strides=[8, 16, 32])")
+    with caplog.at_level("INFO", "detrex"):
+        swap_backbone(model, _timm(out_strides=(8, 16, 32)))
+    assert all(change in caplog.text for change in changes)
+
+
+@pytest.mark.parametrize("name", ["mask_rcnn_fpn", "mask_rcnn_c4", "mask_rcnn_vitdet"])
+def test_swap_backbone__what_fails_changes_nothing(name):
+    model = get_detectron2_config(f"common/models/{name}.py").model
+    before, backbone = OmegaConf.to_container(model), _timm(out_strides=(3,))
+    with pytest.raises(ConfigError, match="cannot be built: .* got out_strides"):
+        swap_backbone(model, backbone)
+    assert OmegaConf.to_container(model) == before
+    assert list(backbone.out_strides) == [3]
+
+
+@pytest.mark.parametrize("name", ["fcos", "mask_rcnn_c4"])
+def test_swap_backbone__of_a_whole_config_that_is_saved(name, tmp_path):
+    cfg = OmegaConf.create({"model": get_detectron2_config(f"common/models/{name}.py").model})
+    swap_backbone(cfg.model, _timm(weights="mine.pth"))
+    assert check_targets(cfg) == []
+    LazyConfig.save(cfg, str(tmp_path / "saved.yaml"))
+    saved = load_config(tmp_path / "saved.yaml")
+    assert check_targets(saved) == []
+    if name == "mask_rcnn_c4":
+        assert saved.model.roi_heads.res5.backbone.weights == "mine.pth"

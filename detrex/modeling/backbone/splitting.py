@@ -299,14 +299,16 @@ def _drop_unneeded(
             else:
                 del module._parameters[name]
                 setattr(module, name, torch.empty_like(parameter, device="meta").detach())
-    if hasattr(backbone, "frozen_modules"):
-        left = dict(backbone.named_modules())
-        backbone.frozen_modules = tuple(n for n in backbone.frozen_modules if n in left)
+    left, frozen = dict(backbone.named_modules()), getattr(backbone, "frozen_modules", None)
+    if isinstance(frozen, tuple):
+        backbone.frozen_modules = tuple(name for name in frozen if name in left)  # type: ignore[assignment]
 
 
 def _split_graph(module: fx.GraphModule, output: str) -> bool:
     """Let regions enter a traced network in the place of an output; False where more is needed."""
-    graphs = [getattr(module, name, module.graph) for name in ("train_graph", "eval_graph")]
+    graphs: list[Any] = [
+        getattr(module, name, module.graph) for name in ("train_graph", "eval_graph")
+    ]
     for graph in {id(graph): graph for graph in graphs}.values():
         (outputs,) = next(node for node in graph.nodes if node.op == "output").args
         first = next(node for node in graph.nodes if node.op != "placeholder")
@@ -332,6 +334,6 @@ def _keep_only(module: nn.Module, path: str, targets: set[str]) -> None:
         if inner in targets:
             continue
         if any(target.startswith(f"{inner}.") for target in targets):
-            _keep_only(module._modules[name], f"{inner}.", targets)
+            _keep_only(module.get_submodule(name), f"{inner}.", targets)
         else:
             del module._modules[name]

@@ -1,0 +1,97 @@
+"""What a backbone's call says and gives, without weights."""
+
+import logging
+
+import pytest
+import torch
+from detectron2.config import LazyCall as L
+from detectron2.layers import ShapeSpec
+from torch import nn
+
+from detrex.config.backbone_node import (
+    build_for,
+    build_without_weights,
+    names_by_stride,
+    published_shapes,
+    says_its_maps,
+    stride_of_name,
+)
+from detrex.errors import ConfigError
+from detrex.modeling.backbone import BasicStem, ConvNeXt, ResNet, TimmBackbone, TorchvisionResNet
+
+
+def _resnet(**keywords):
+    stages = L(ResNet.make_default_stages)(depth=18, norm="BN")
+    return L(ResNet)(stem=L(BasicStem)(), stages=stages, **keywords)
+
+
+def test_build_without_weights__fetches_nothing_and_draws_nothing(caplog):
+    state = torch.random.get_rng_state()
+    call = L(TimmBackbone)(model_name="test_resnet", out_strides=(8,), weights="absent.pth")
+    with caplog.at_level(logging.INFO, "detrex"):
+        built = build_without_weights(call, "cpu")
+    assert not caplog.records
+    assert not any(p.is_meta for p in built.parameters())
+    assert all(p.is_meta for p in build_without_weights(call).parameters())
+    assert call.weights == "absent.pth"
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+@pytest.mark.parametrize(
+    ("call", "key", "expected"),
+    [
+        (L(TimmBackbone)(model_name="test_resnet"), "out_strides", [8, 16]),
+        (L(TimmBackbone)(model_name="test_resnet", out_strides=(4, 8, 16)), "out_strides", [8, 16]),
+        (
+            L(TimmBackbone)(model_name="test_resnet", out_features=["res3", "res4", "res5"]),
+            "out_features",
+            ["res3", "res4"],
+        ),
+        (L(TimmBackbone)(model_name="test_resnet", out_indices=(3, 2, 1)), "out_indices", [3, 2]),
+        (_resnet(), "out_features", ["res3", "res4"]),
+        (L(ConvNeXt)(depths=[1] * 4, dims=[4, 8, 12, 16]), "out_indices", [1, 2]),
+        (
+            L(TorchvisionResNet)(name="resnet18", train_backbone=True),
+            "out_features",
+            ["res3", "res4"],
+        ),
+    ],
+)
+def test_build_for__asks_for_what_is_taken(call, key, expected):
+    built, shapes = build_for(call, [8, 16], "FPN")
+    assert list(call[key]) == expected
+    assert [shape.stride for shape in shapes.values()] == [8, 16]
+    assert {shape.stride for shape in built.output_shape().values()} == {8, 16}
+
+
+def test_build_for__leaves_what_gives_none_of_it():
+    call = L(TimmBackbone)(model_name="test_resnet", out_strides=(32,))
+    _, shapes = build_for(call, [8, 16], "FPN")
+    assert list(shapes) == ["res5"]
+    assert list(call.out_strides) == [32]
+
+
+def test_build_for__a_backbone_that_cannot_be_built():
+    call = L(TimmBackbone)(model_name="resnet81")
+    with pytest.raises(ConfigError, match=r"FPN cannot get TimmBackbone .* no model named"):
+        build_for(call, [8], "FPN")
+
+
+def test_published_shapes__finest_first_or_none():
+    class Backward(nn.Module):
+        def output_shape(self):
+            return {"b": ShapeSpec(channels=3, stride=8), "a": ShapeSpec(channels=2, stride=4)}
+
+    assert list(published_shapes(Backward())) == ["a", "b"]
+    assert names_by_stride(published_shapes(Backward())) == {4: "a", 8: "b"}
+    assert published_shapes(nn.Identity()) is None
+
+
+def test_says_its_maps__by_any_keyword():
+    assert not says_its_maps(L(TimmBackbone)(model_name="resnet18"))
+    assert says_its_maps(L(TimmBackbone)(model_name="resnet18", out_indices=(1,)))
+    assert says_its_maps(L(nn.Conv2d)(in_channels=3, out_channels=4, kernel_size=1))
+
+
+def test_stride_of_name__of_detectron2():
+    assert [stride_of_name(name) for name in ("res2", "p6", "stem", "s1")] == [4, 64, None, None]

@@ -1,0 +1,104 @@
+"""The last stage of a network on regions is what the network itself computes there."""
+
+import copy
+
+import pytest
+import torch
+from detectron2.modeling.backbone import RegNet
+from detectron2.modeling.backbone.regnet import ResBottleneckBlock, SimpleStem
+
+from detrex.errors import BackboneError
+from detrex.modeling.backbone import RoiStage, TimmBackbone, TorchvisionBackbone
+
+STRIDES = {"out_strides": (16, 32)}
+SWIN = {"embed_dim": 16, "depths": (1, 1, 1, 1), "num_heads": (1, 2, 4, 8), **STRIDES}
+# By what is particular: channels last, tokens, lists of modules, sums of nodes, functions of nodes.
+BACKBONES = {
+    "chain": lambda: TimmBackbone("test_resnet", **STRIDES),
+    "NHWC": lambda: TimmBackbone("swin_tiny_patch4_window7_224", **SWIN),
+    "tokens": lambda: TimmBackbone("levit_128s", **STRIDES),
+    "blocks": lambda: TimmBackbone("test_efficientnet", **STRIDES),
+    "nodes": lambda: TorchvisionBackbone("mobilenet_v3_small", **STRIDES),
+    "detectron2": lambda: RegNet(
+        **dict(stem_class=SimpleStem, stem_width=8, block_class=ResBottleneckBlock, norm="BN"),
+        **dict(depth=6, w_a=24.0, w_0=16, w_m=2.0, group_width=8, out_features=["s3", "s4"]),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_roi_stage__equals_the_network(name):
+    torch.manual_seed(0)
+    whole = BACKBONES[name]().eval()
+    first, last = whole.output_shape()
+    state = whole.state_dict()
+    with torch.no_grad():
+        maps = whole(torch.randn(2, 3, 224, 224))
+    stage = RoiStage(copy.deepcopy(whole), first, last).eval()
+    with torch.no_grad():
+        observed = stage(maps[first])
+    assert torch.equal(observed, maps[last])
+    assert stage.out_channels == observed.shape[1] < 10**4
+    kept = {key.removeprefix("backbone."): value for key, value in stage.state_dict().items()}
+    assert 0 < len(kept) < len(state)
+    assert all(torch.equal(value, state[key]) for key, value in kept.items())
+
+
+@pytest.mark.parametrize("name", ["chain", "tokens"])
+def test_roi_stage__learns(name):
+    stage = RoiStage(BACKBONES[name]()).train()
+    channels = next(iter(stage.backbone.output_shape().values())).channels
+    for regions in (0, 3):
+        x = torch.randn(regions, channels, 14, 14, requires_grad=True)
+        output = stage(x)
+        assert output.shape == (regions, stage.out_channels, 7, 7)
+        output.sum().backward()
+        assert x.grad is not None and x.grad.shape == x.shape
+    missing = [n for n, p in stage.named_parameters() if p.requires_grad and p.grad is None]
+    assert not missing
+
+
+def test_roi_stage__frozen_parts_stay_frozen():
+    stage = RoiStage(TimmBackbone("test_resnet", freeze_at=5, frozen_norm=True, **STRIDES)).train()
+    assert not any(p.requires_grad for p in stage.parameters())
+    assert not stage.backbone.timm_model.layer4.training
+    stage = RoiStage(TimmBackbone("test_resnet", freeze_at=2, **STRIDES)).train()
+    assert all(p.requires_grad for p in stage.parameters())
+    assert stage.backbone.timm_model.layer4.training
+
+
+def test_roi_stage__is_built_and_run_on_meta_and_copied():
+    with torch.device("meta"):
+        stage = RoiStage(TimmBackbone("test_resnet", **STRIDES))
+        channels = stage.backbone.output_shape()["res4"].channels
+        assert stage(torch.empty(3, channels, 14, 14)).shape[-2:] == (7, 7)
+    stage = RoiStage(TimmBackbone("test_resnet", **STRIDES)).eval()
+    x = torch.randn(2, channels, 14, 14)
+    assert torch.equal(copy.deepcopy(stage)(x), stage(x))
+
+
+def test_roi_stage__draws_nothing_random_and_keeps_the_mode():
+    backbone = TimmBackbone("test_resnet", **STRIDES).train()
+    state = torch.random.get_rng_state()
+    stage = RoiStage(backbone)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert stage.training and stage.backbone.timm_model.layer4.training
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: TimmBackbone("test_vit", **STRIDES), "res5 is not computed from res4 alone"),
+        (lambda: TimmBackbone("test_resnet", output_stride=16, **STRIDES), "has no map res5"),
+        (lambda: TimmBackbone("test_resnet", out_strides=(16,)), "gives the maps res4, got 'res5'"),
+    ],
+)
+def test_roi_stage__says_why_it_cannot(build, message):
+    with pytest.raises(BackboneError, match=message):
+        RoiStage(build())
+
+
+def test_roi_stage__checks_the_channels_that_a_config_states():
+    backbone = TimmBackbone("test_resnet", **STRIDES)
+    with pytest.raises(BackboneError, match=r"res5 of TimmBackbone has \d+ channels, got out_.*=7"):
+        RoiStage(backbone, out_channels=7)
