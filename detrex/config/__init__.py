@@ -17,7 +17,7 @@ from detrex.config.config import (
     try_get_key,
 )
 from detrex.config.pixel_statistics import resolve_pixel_statistics
-from detrex.config.swap import swap_backbone
+from detrex.config.swap import swap_backbone, swap_changes
 
 __all__ = [
     "get_config",
@@ -26,6 +26,7 @@ __all__ = [
     "require_keys",
     "resolve_pixel_statistics",
     "swap_backbone",
+    "swap_changes",
     "try_get_key",
 ]
 

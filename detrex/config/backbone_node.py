@@ -6,6 +6,7 @@ import inspect
 import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,9 +16,9 @@ from detectron2.utils.registry import locate
 from omegaconf import DictConfig, ListConfig
 from torch import nn
 
-from detrex.config.building import first_line
+from detrex.config.building import build_on_meta, first_line
 from detrex.config.lint import lazy_calls
-from detrex.errors import ConfigError
+from detrex.errors import ConfigError, DetrexError
 
 Shapes = Mapping[str, ShapeSpec]
 
@@ -74,13 +75,30 @@ def build_without_weights(call: DictConfig, device: str = "meta") -> nn.Module:
             if inner.get(key):
                 inner[key] = nothing
     with _quiet(), torch.random.fork_rng(devices=[]):
-        try:
-            with torch.device(device):
-                return instantiate(call)
-        except RuntimeError as error:
-            if "meta tensor" not in str(error):
-                raise
-            return instantiate(call).to(device)
+        return build_on_meta(call) if device == "meta" else instantiate(call)
+
+
+def expected_images(call: DictConfig, built: nn.Module | None = None) -> Any:
+    """Find the images that a backbone's weights expect, from what lies here.
+
+    Args:
+        call: its lazy call. A file of weights is read where there is one, a tag of timm is looked
+            up; nothing is fetched.
+        built: the backbone without weights, where it is built already.
+
+    Returns:
+        What it publishes as ``preprocess``: ``pixel_mean``, ``pixel_std`` and ``channel_order``;
+        None where it says nothing.
+    """
+    weights = call.get("weights") or call.get("checkpoint_path")
+    copied = copy.deepcopy(call)
+    with _quiet(), contextlib.suppress(DetrexError):  # wrong weights are told when they are loaded
+        if isinstance(weights, str) and Path(weights.partition("#")[0]).exists():
+            return getattr(build_on_meta(copied), "preprocess", None)
+        if isinstance(weights, str) and "." not in f"{weights}{call.get('model_name', '.')}":
+            copied.model_name = f"{call.model_name}.{weights}"
+            return getattr(build_without_weights(copied), "preprocess", None)
+    return getattr(built or build_without_weights(call), "preprocess", None)
 
 
 @contextlib.contextmanager

@@ -8,20 +8,14 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from detrex.config.backbone_node import (
-    build_without_weights,
-    is_call,
-    parameters_of,
-    target_name,
-)
+from detrex.config.backbone_node import expected_images, is_call, target_name
 from detrex.config.c4 import fit_region_stage, has_region_stage
 from detrex.config.detectron2_detectors import find_backbone, put_backbone
+from detrex.config.pixel_statistics import STATISTICS, takes_auto
 from detrex.config.validation import shown
 from detrex.errors import ConfigError
 
 logger = logging.getLogger(__name__)
-
-_STATISTICS = ("pixel_mean", "pixel_std")
 
 
 def swap_backbone(model: DictConfig, backbone: DictConfig) -> DictConfig:
@@ -100,21 +94,14 @@ def _swapped(model: DictConfig, backbone: DictConfig) -> DictConfig:
 
 def _set_statistics(model: DictConfig, backbone: DictConfig, built: nn.Module | None) -> None:
     """Let images be what the backbone's weights expect."""
-    parameters = parameters_of(model)
-    for key in _STATISTICS:
-        # The annotation says whether the detector asks its backbone.
-        if "'auto'" in str(parameters.get(key)):
-            model[key] = "auto"
-    written = [key for key in _STATISTICS if model.get(key) not in (None, "auto")]
-    if not written:
+    if takes_auto(model):
+        model.update(dict.fromkeys(STATISTICS, "auto"))
         return
-    built = built or build_without_weights(backbone)
-    wanted = getattr(built, "preprocess", None)
-    if wanted is None:
-        return
-    for key in written:
+    written = [key for key in STATISTICS if model.get(key) is not None]
+    wanted = expected_images(backbone, built) if written else None
+    for key in written if wanted is not None else ():
         model[key] = list(getattr(wanted, key))
-    if "input_format" in model and len(wanted.pixel_mean) == 3:
+    if wanted is not None and "input_format" in model and len(wanted.pixel_mean) == 3:
         model.input_format = wanted.channel_order
 
 
@@ -152,7 +139,7 @@ def _is_same(old: DictConfig, new: DictConfig, key: Any) -> bool:
     return type(first) is type(second) and first == second
 
 
-def _changes(old: DictConfig, new: DictConfig, path: str = "") -> Iterator[str]:
+def _changes(old: DictConfig, new: Any, path: str = "") -> Iterator[str]:
     """One line for each value that two configs have differently."""
     for key in dict.fromkeys([*old, *new]):
         inner = f"{path}{key!s}"

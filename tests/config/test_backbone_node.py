@@ -11,6 +11,7 @@ from torch import nn
 from detrex.config.backbone_node import (
     build_for,
     build_without_weights,
+    expected_images,
     names_by_stride,
     published_shapes,
     says_its_maps,
@@ -95,3 +96,14 @@ def test_says_its_maps__by_any_keyword():
 
 def test_stride_of_name__of_detectron2():
     assert [stride_of_name(name) for name in ("res2", "p6", "stem", "s1")] == [4, 64, None, None]
+
+
+def test_expected_images__by_a_tag_or_by_a_file(tmp_path):
+    name = "vit_tiny_patch16_224"
+    plain = L(TimmBackbone)(model_name=name, out_strides=(16,), depth=1)
+    by_tag = L(TimmBackbone)(model_name="mobilenetv3_large_100", weights="miil_in21k_ft_in1k")
+    assert expected_images(plain).pixel_mean == (127.5, 127.5, 127.5)
+    assert expected_images(by_tag).pixel_mean == (0.0, 0.0, 0.0)
+    plain.weights = str(tmp_path / "absent.pth")
+    assert expected_images(plain).pixel_mean == (127.5, 127.5, 127.5)
+    assert expected_images(L(nn.Identity)()) is None

@@ -1,4 +1,4 @@
-"""The stage on regions is the new backbone's own, with what refers to it, or a new one with a word."""
+"""The stage on regions is the new backbone's own, or a new one with a word in the log."""
 
 import logging
 

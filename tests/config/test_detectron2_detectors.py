@@ -104,7 +104,9 @@ def test_put_backbone__levels_that_are_not_there_go_from_every_head():
     assert list(rpn.in_features) == ["p3", "p4", "p5", "p6"]
     assert list(rpn.anchor_generator.strides) == [8, 16, 32, 64]
     assert [list(sizes) for sizes in rpn.anchor_generator.sizes] == [[64], [128], [256], [512]]
-    assert list(heads.box_pooler.scales) == list(heads.mask_pooler.scales) == [1 / 8, 1 / 16, 1 / 32]
+    assert (
+        list(heads.box_pooler.scales) == list(heads.mask_pooler.scales) == [1 / 8, 1 / 16, 1 / 32]
+    )
     assert list(model.sem_seg_head.input_shape) == ["p3", "p4", "p5"]
 
 

@@ -28,7 +28,9 @@ def _rename(model, new, used=tuple(OLD)):
 def test_rename_maps__lists_and_what_stands_beside_them():
     model = _model(
         head_in_features=["res4", "res5"],
-        anchor_generator=L(nn.Identity)(sizes=[[1], [2]], aspect_ratios=[0.5, 2.0], strides=[16, 32]),
+        anchor_generator=L(nn.Identity)(
+            sizes=[[1], [2]], aspect_ratios=[0.5, 2.0], strides=[16, 32]
+        ),
         head=L(nn.Identity)(input_shape=[L(ShapeSpec)(channels=1), L(ShapeSpec)(channels=2)]),
         roi_heads=L(nn.Identity)(
             box_in_features=["res3", "res5"],
@@ -74,13 +76,17 @@ def test_rename_maps__a_single_map_of_another_stride():
 
 
 def test_rename_maps__nothing_left_is_an_error():
-    model = _model(roi_heads=L(nn.Identity)(in_features=["res5"]), head_in_features=["res3", "res4"])
+    model = _model(
+        roi_heads=L(nn.Identity)(in_features=["res5"]), head_in_features=["res3", "res4"]
+    )
     with pytest.raises(ConfigError, match=r"roi_heads.in_features=\['res5'\] needs .* stride 32"):
         _rename(model, {"a": ShapeSpec(channels=2, stride=8)})
 
 
 def test_used_maps__those_that_are_named():
-    model = _model(head=L(nn.Identity)(in_feature="res5"), x_in_features=["res3"], in_features=["other"])
+    model = _model(
+        head=L(nn.Identity)(in_feature="res5"), x_in_features=["res3"], in_features=["other"]
+    )
     assert used_maps(model, "backbone", OLD) == ["res3", "res5"]
 
 

@@ -76,7 +76,7 @@ def test_put_below_fpn__an_output_with_the_name_of_its_own_level():
     nodes = {f"layer{i}": f"p{i + 1}" for i in (1, 2, 3, 4)}
     call = L(TorchvisionBackbone)(model_name="resnet18", return_nodes=nodes)
     holder = _fpn(L(LastLevelMaxPool)(), *STRIDES)
-    with pytest.raises(ConfigError, match="level p5 of FPN, but .* has an output of that name"):
+    with pytest.raises(ConfigError, match=r"level p5 of FPN, but .* has an output of that name"):
         put_below_fpn(holder, call, None)
 
 

@@ -121,7 +121,9 @@ def test_swap_changes__lists_what_swap_backbone_does(caplog):
     model, before = _mask_rcnn(), _mask_rcnn()
     changes = swap_changes(model, _timm(out_strides=(8, 16, 32)))
     assert LazyConfig.to_py(model) == LazyConfig.to_py(before)
-    assert "backbone.in_features: '${.bottom_up.out_features}' -> ['res3', 'res4', 'res5']" in changes
+    assert (
+        "backbone.in_features: '${.bottom_up.out_features}' -> ['res3', 'res4', 'res5']" in changes
+    )
     assert "input_format: 'BGR' -> 'RGB'" in changes
     (line,) = (change for change in changes if change.startswith("backbone.bottom_up: "))
     assert line.endswith("-> TimmBackbone(model_name='test_convnext', out_strides=[8, 16, 32])")
@@ -134,7 +136,7 @@ def test_swap_changes__lists_what_swap_backbone_does(caplog):
 def test_swap_backbone__what_fails_changes_nothing(name):
     model = get_detectron2_config(f"common/models/{name}.py").model
     before, backbone = OmegaConf.to_container(model), _timm(out_strides=(3,))
-    with pytest.raises(ConfigError, match="cannot be built: .* got out_strides"):
+    with pytest.raises(ConfigError, match=r"cannot be built: .* got out_strides"):
         swap_backbone(model, backbone)
     assert OmegaConf.to_container(model) == before
     assert list(backbone.out_strides) == [3]

@@ -53,7 +53,8 @@ def test_roi_stage__learns(name):
         output = stage(x)
         assert output.shape == (regions, stage.out_channels, 7, 7)
         output.sum().backward()
-        assert x.grad is not None and x.grad.shape == x.shape
+        assert x.grad is not None
+        assert x.grad.shape == x.shape
     missing = [n for n, p in stage.named_parameters() if p.requires_grad and p.grad is None]
     assert not missing
 
@@ -82,7 +83,8 @@ def test_roi_stage__draws_nothing_random_and_keeps_the_mode():
     state = torch.random.get_rng_state()
     stage = RoiStage(backbone)
     assert torch.equal(torch.random.get_rng_state(), state)
-    assert stage.training and stage.backbone.timm_model.layer4.training
+    assert stage.training
+    assert stage.backbone.timm_model.layer4.training
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Where a network is split is found from its calls, and refused where more than the map is needed."""
+"""Where a network is split is found from its calls; refused where more than a map is needed."""
 
 import pytest
 import torch
