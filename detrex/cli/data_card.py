@@ -11,7 +11,7 @@ from detrex.data.coco.document import Document
 from detrex.data.coco.inspection import has_errors
 from detrex.data.consistency import check_consistent
 from detrex.data.datasets import check_num_classes
-from detrex.data.preparation import inspect_data, require_objects
+from detrex.data.preparation import check_other_sets, inspect_data, require_objects
 from detrex.errors import DetrexError
 
 _SIZES = {"small": 32**2, "medium": 96**2}  # COCO's bounds, in square pixels
@@ -67,6 +67,10 @@ def inspect_data_sets(cfg: Any) -> tuple[list[SetCard], list[str]]:
     except Exception as error:  # a call in the config that fails
         return [], [f"the data sets cannot be read: {str(error).strip().splitlines()[0]}"]
     for side, pairs in sets.items():
+        try:
+            check_other_sets(cfg, side)
+        except DetrexError as error:
+            mistakes.append(str(error))
         for dataset, document in pairs:
             if has_errors(document):
                 mistakes += [f.message for f in document.findings if f.severity == "error"]

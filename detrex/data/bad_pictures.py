@@ -21,6 +21,7 @@ POLICIES = ("error", "skip")
 """The values of ``dataloader.on_bad_image``."""
 
 _MOST_NAMED = 5
+_INSTEAD = {"shapely": ", or use detrex.data.DetrDatasetMapper, which crops masks without it"}
 
 
 class BadPicture(dict):
@@ -58,6 +59,9 @@ class MarkBadPictures:
 
         Returns:
             What the mapper returns, or a `BadPicture`.
+
+        Raises:
+            ConfigError: the mapper needs a package that is not installed.
         """
         try:
             if isinstance(self.mapper, DatasetMapper):
@@ -65,6 +69,11 @@ class MarkBadPictures:
             return self.mapper(record)
         except PictureError as error:
             return BadPicture(record, error)
+        except ModuleNotFoundError as error:
+            raise ConfigError(
+                f"{type(self.mapper).__name__} needs the package {error.name}, which is not "
+                f"installed: pip install {error.name}{_INSTEAD.get(error.name or '', '')}."
+            ) from error
         except Exception as error:
             reason = self._blame(record, error)
             if reason is None:

@@ -1,8 +1,9 @@
 """A data set held against the detector, the mapper and the evaluators of a config."""
 
+from collections.abc import Sized
 from typing import Any
 
-from detectron2.data import DatasetMapper
+from detectron2.data import DatasetMapper, MetadataCatalog
 from detectron2.evaluation import COCOEvaluator
 from omegaconf import DictConfig
 
@@ -15,6 +16,7 @@ from detrex.data.tasks import evaluators_of, is_call_of, keypoints_wanted, num_c
 from detrex.errors import ConfigError
 
 _NUM_KEYPOINTS = "model.roi_heads.keypoint_head.num_keypoints"
+_NUM_STUFF = "model.sem_seg_head.num_classes"
 _COCO_KEYPOINTS = 17
 
 
@@ -37,6 +39,31 @@ def check_consistent(cfg: DictConfig, dataset: CocoJson, document: Document, sid
         _check_keypoints(cfg, dataset.name, document, side)
     if side == "train":
         _check_mask_format(cfg, dataset.name, document)
+        if isinstance(try_get_key(cfg, "model.sem_seg_head"), DictConfig):
+            raise ConfigError(
+                f"Data set {dataset.name!r} has objects only, but model.sem_seg_head learns the "
+                "class of every pixel: name a data set whose records have sem_seg_file_name, such "
+                "as those of detectron2's register_coco_panoptic_separated."
+            )
+
+
+def check_registered(cfg: DictConfig, name: str) -> None:
+    """Check what detectron2's catalogue says of a data set that is not in COCO's format.
+
+    Args:
+        cfg: the whole config.
+        name: of the data set.
+
+    Raises:
+        ConfigError: another number of classes than the detector's, of objects or of pixels.
+    """
+    metadata = MetadataCatalog.get(name)
+    key, number = num_classes_of(cfg)
+    if things := metadata.get("thing_classes"):
+        check_num_classes(name, things, number, key)
+    of_pixels: Any = try_get_key(cfg, _NUM_STUFF)
+    if (stuff := metadata.get("stuff_classes")) and type(of_pixels) is int:
+        check_num_classes(name, stuff, of_pixels, _NUM_STUFF)
 
 
 def _check_keypoints(cfg: DictConfig, name: str, document: Document, side: str) -> None:
@@ -48,6 +75,13 @@ def _check_keypoints(cfg: DictConfig, name: str, document: Document, side: str) 
         raise ConfigError(
             f"Data set {name!r} has {count} keypoints{listed}, but the model is for {number}: set "
             f"{_NUM_KEYPOINTS}={count}."
+        )
+    indices = try_get_key(cfg, "dataloader.train.mapper.keypoint_hflip_indices")
+    known = isinstance(indices, Sized) and not isinstance(indices, DictConfig)
+    if side == "train" and known and len(indices) != count:
+        raise ConfigError(
+            f"dataloader.train.mapper.keypoint_hflip_indices has {len(indices)} numbers, but data "
+            f"set {name!r} has {count} keypoints: give one for each."
         )
     for node in evaluators_of(cfg) if side == "test" else []:
         sigmas = node.get("kpt_oks_sigmas") or ()

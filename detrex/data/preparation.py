@@ -24,7 +24,7 @@ from detrex.data.coco.classes import check_names, class_names
 from detrex.data.coco.document import Document
 from detrex.data.coco.reading import read_document
 from detrex.data.coco.records import evaluation_file
-from detrex.data.consistency import check_consistent
+from detrex.data.consistency import check_consistent, check_registered
 from detrex.data.datasets import CocoJson
 from detrex.data.tasks import READERS, is_call_of, keypoints_wanted, masks_wanted
 from detrex.errors import DataError, DetrexError
@@ -80,6 +80,8 @@ def prepared_data(
 def _publish(cfg: DictConfig, sets: Sets, train: bool) -> None:
     """Raise what is wrong, and tell detectron2 what is right."""
     for side, pairs in sets.items():
+        if train or side == "test":
+            check_other_sets(cfg, side)
         for dataset, document in pairs:
             document.raise_errors()
             check_consistent(cfg, dataset, document, side)
@@ -166,6 +168,27 @@ def coco_sets(cfg: DictConfig, side: Side) -> list[CocoJson]:
     Raises:
         ConfigError: a data set cannot be registered.
     """
+    found = (_as_coco(name) for name in _registered_sets(cfg, side))
+    return [dataset for dataset in found if dataset is not None]
+
+
+def check_other_sets(cfg: DictConfig, side: Side) -> None:
+    """Check the data sets of a loader that are not in COCO's format, as far as they are known.
+
+    Args:
+        cfg: the config.
+        side: the loader.
+
+    Raises:
+        ConfigError: one has another number of classes than the detector.
+    """
+    for name in _registered_sets(cfg, side):
+        if _as_coco(name) is None:
+            check_registered(cfg, name)
+
+
+def _registered_sets(cfg: DictConfig, side: Side) -> list[str]:
+    """The names of a loader's data sets that detectron2 knows."""
     loader = try_get_key(cfg, f"dataloader.{side}")
     dataset = loader.get("dataset") if isinstance(loader, DictConfig) else None
     names = dataset.get("names") if isinstance(dataset, DictConfig) else None
@@ -174,8 +197,7 @@ def coco_sets(cfg: DictConfig, side: Side) -> list[CocoJson]:
     elif isinstance(names, ListConfig):
         names = [instantiate(name) for name in names]
     named = [names] if isinstance(names, str) else list(names or [])
-    found = (_as_coco(name) for name in named if name in DatasetCatalog.list())
-    return [dataset for dataset in found if dataset is not None]
+    return [name for name in named if name in DatasetCatalog.list()]
 
 
 def tolerate_missing_pictures(cfg: DictConfig, side: Side) -> None:

@@ -25,30 +25,32 @@ def masks_wanted(cfg: DictConfig) -> bool:
     """Tell whether a config trains or evaluates masks.
 
     Args:
-        cfg: the mappers, by their class or by ``mask_on`` or ``use_instance_mask``, and the
-            evaluators' ``tasks``.
+        cfg: the mappers, by their class or by ``mask_on`` or ``use_instance_mask``, the detector's
+            ``mask_head``, and the evaluators' ``tasks``.
     """
     by_class = any(is_call_of(m, COCOInstanceNewBaselineDatasetMapper) for m in _mappers(cfg))
-    return by_class or _wanted(cfg, MASK_SWITCHES, "segm")
+    return by_class or _wanted(cfg, MASK_SWITCHES, "mask_head", "segm")
 
 
 def keypoints_wanted(cfg: DictConfig) -> bool:
     """Tell whether a config trains or evaluates keypoints.
 
     Args:
-        cfg: the mappers' ``keypoint_on`` or ``use_keypoint``, and the evaluators' ``tasks``.
+        cfg: the mappers' ``keypoint_on`` or ``use_keypoint``, the detector's ``keypoint_head``, and
+            the evaluators' ``tasks``.
     """
-    return _wanted(cfg, KEYPOINT_SWITCHES, "keypoints")
+    return _wanted(cfg, KEYPOINT_SWITCHES, "keypoint_head", "keypoints")
 
 
 def _mappers(cfg: DictConfig) -> list[Any]:
     return [try_get_key(cfg, f"dataloader.{side}.mapper") for side in ("train", "test")]
 
 
-def _wanted(cfg: DictConfig, switches: tuple[str, ...], task: str) -> bool:
+def _wanted(cfg: DictConfig, switches: tuple[str, ...], head: str, task: str) -> bool:
     values = [m.get(key) for m in _mappers(cfg) if isinstance(m, DictConfig) for key in switches]
     tasks = [task for node in evaluators_of(cfg) for task in node.get("tasks") or ()]
-    return any(value is True for value in values) or task in tasks
+    has_head = isinstance(try_get_key(cfg, f"model.roi_heads.{head}"), DictConfig)
+    return has_head or any(value is True for value in values) or task in tasks
 
 
 def evaluators_of(cfg: DictConfig) -> list[DictConfig]:

@@ -21,11 +21,14 @@ from detectron2.utils import comm
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from detrex.engine.distributed import unwrap_ddp
 from detrex.errors import ConfigError, DetrexError, NonFiniteLossError
 from detrex.utils.dist import came_by_exchange, exchange, failing_together
 from detrex.utils.seeding import seed_everything
 
 AMP_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+
+_NORMALIZER = "loss_normalizer"  # RetinaNet and FCOS keep it out of their own state
 
 logger = logging.getLogger(__name__)
 
@@ -227,12 +230,19 @@ class Trainer(SimpleTrainer):
         self._data_loader_iter_obj = None
 
     def state_dict(self) -> dict[str, Any]:
-        """Return iteration, hooks, optimizer, loss scaler and seed: plain types and tensors."""
+        """Return iteration, hooks, optimizer, loss scaler and seed: plain types and tensors.
+
+        With a dense detector of detectron2 also the running mean that its losses are divided by, of
+        this rank.
+        """
         state = super().state_dict()
         if self.grad_scaler.is_enabled():
             state["grad_scaler"] = self.grad_scaler.state_dict()
         if self.seed is not None:
             state["seed"] = self.seed
+        normalizer = getattr(unwrap_ddp(self.model), _NORMALIZER, None)
+        if isinstance(normalizer, float):
+            state[_NORMALIZER] = normalizer
         return state
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
@@ -245,6 +255,8 @@ class Trainer(SimpleTrainer):
         if self.grad_scaler.is_enabled() and "grad_scaler" in state_dict:
             self.grad_scaler.load_state_dict(state_dict["grad_scaler"])
         self.seed = state_dict.get("seed", self.seed)
+        if _NORMALIZER in state_dict:
+            setattr(unwrap_ddp(self.model), _NORMALIZER, state_dict[_NORMALIZER])
 
 
 def _has_no_detrex_error(record: logging.LogRecord) -> bool:

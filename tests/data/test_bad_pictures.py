@@ -205,6 +205,17 @@ def test_mark_bad_pictures__a_mappers_own_fault_stays(records, record):
     assert "2.jpg is truncated" in MarkBadPictures(broken)(records[2]).error
 
 
+@pytest.mark.parametrize(
+    ("package", "hint"), [("shapely", r", or use detrex\.data\.DetrDatasetMapper"), ("ocr", r"\.$")]
+)
+def test_mark_bad_pictures__missing_package_is_named(records, package, hint):
+    def needy(_):
+        raise ModuleNotFoundError(f"No module named {package!r}", name=package)
+
+    with pytest.raises(ConfigError, match=f"the package {package}, .*pip install {package}{hint}"):
+        MarkBadPictures(needy)(records[0])
+
+
 def test_bad_picture__goes_through_a_pipe(records):
     picture = BadPicture(records[2], PictureError("it is cut"))
     again = pickle.loads(pickle.dumps(picture))

@@ -1,12 +1,13 @@
+import numpy as np
 import pytest
 from detectron2.config import LazyCall as L
-from detectron2.data import DatasetMapper
+from detectron2.data import DatasetMapper, MetadataCatalog
 from detectron2.evaluation import COCOEvaluator
 from omegaconf import OmegaConf
 
 from detrex.data import DetrDatasetMapper
 from detrex.data.coco.keypoints import check_keypoints
-from detrex.data.consistency import check_consistent
+from detrex.data.consistency import check_consistent, check_registered
 from detrex.data.datasets import CocoJson
 from detrex.errors import ConfigError
 from tests.reference.annotation_files import HEIGHT, WIDTH, document
@@ -45,6 +46,7 @@ def test_check_consistent__number_of_classes_by_the_detectors_own_key(key):
         check_consistent(cfg, SET, document(), "train")
 
 
+SIGMAS = L(COCOEvaluator)(dataset_name="mine", kpt_oks_sigmas=[0.1, 0.1])
 HEAD = {"roi_heads": {"keypoint_head": {"num_keypoints": 17}}}
 
 
@@ -54,9 +56,11 @@ def test_check_consistent__number_of_keypoints(side):
     message = r"2 keypoints \(nose, tail\), but the model is for 17: set .*num_keypoints=2\."
     with pytest.raises(ConfigError, match=message):
         check_consistent(config(HEAD, mapper), SET, annotated(), side)
-    check_consistent(config(HEAD, L(DetrDatasetMapper)()), SET, annotated(), side)
-    HEAD_OF_2 = {"roi_heads": {"keypoint_head": {"num_keypoints": 2}}}
-    check_consistent(config(HEAD_OF_2, mapper), SET, annotated(), side)
+    with pytest.raises(ConfigError, match=message):
+        check_consistent(config(HEAD, L(DetrDatasetMapper)()), SET, annotated(), side)
+    check_consistent(config({}, mapper), SET, annotated(), side)
+    fitting = {"roi_heads": {"keypoint_head": {"num_keypoints": 2}}}
+    check_consistent(config(fitting, mapper, SIGMAS), SET, annotated(), side)
 
 
 @pytest.mark.parametrize("sigmas", [None, [0.1], [0.1, 0.1]])
@@ -84,3 +88,40 @@ def test_check_consistent__run_lengths_for_a_mapper_of_polygons():
         annotation["iscrowd"] = 1
     cfg = config({}, L(DatasetMapper)(use_instance_mask=True))
     check_consistent(cfg, SET, doc, "train")
+
+
+def test_check_consistent__number_of_flip_indices():
+    mapper = L(DetrDatasetMapper)(keypoint_on=True, keypoint_hflip_indices=[0, 2, 1])
+    with pytest.raises(ConfigError, match=r"has 3 numbers, but data set 'mine' has 2 keypoints"):
+        check_consistent(config({}, mapper), SET, annotated(), "train")
+    mapper.keypoint_hflip_indices = np.array([1, 0])
+    check_consistent(config({}, mapper), SET, annotated(), "train")
+
+
+def test_check_consistent__classes_of_pixels_are_in_no_file_of_objects():
+    cfg = config({"sem_seg_head": {"num_classes": 2}})
+    check_consistent(cfg, SET, document(), "test")
+    with pytest.raises(ConfigError, match=r"'mine' has objects only, but model.sem_seg_head learns"):
+        check_consistent(cfg, SET, document(), "train")
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ({"num_classes": 2, "sem_seg_head": {"num_classes": 3}}, None),
+        ({}, None),
+        ({"roi_heads": {"num_classes": 3}}, r"2 categories .* set model\.roi_heads\.num_classes=2"),
+        ({"sem_seg_head": {"num_classes": 54}}, r"3 .* set model\.sem_seg_head\.num_classes=3"),
+    ],
+)
+def test_check_registered__classes_in_detectron2s_catalogue(model, message):
+    name = "consistency_registered"
+    MetadataCatalog.get(name).set(thing_classes=["a", "b"], stuff_classes=["things", "x", "y"])
+    try:
+        if message is None:
+            check_registered(config(model), name)
+        else:
+            with pytest.raises(ConfigError, match=message):
+                check_registered(config(model), name)
+    finally:
+        MetadataCatalog.remove(name)

@@ -53,6 +53,12 @@ def test_wanted__by_mappers_and_tasks(dataloader, masks, keypoints):
     assert keypoints_wanted(cfg) is keypoints
 
 
+@pytest.mark.parametrize("head", ["mask_head", "keypoint_head"])
+def test_wanted__by_the_detectors_heads(head):
+    cfg = config(model={"roi_heads": {head: {"_target_": "builtins.dict"}}})
+    assert (masks_wanted(cfg), keypoints_wanted(cfg)) == (head[0] == "m", head[0] == "k")
+
+
 def test_evaluators_of__each_call_once():
     one, two = evaluator(), L(SemSegEvaluator)(dataset_name="a")
     assert evaluators_of(config(dataloader={"evaluator": None})) == []

@@ -53,6 +53,23 @@ def test_do_train__every_detector(folder, name):
     assert all(math.isfinite(value) for value in losses.values())
 
 
+@pytest.mark.parametrize("name", ["retinanet", "fcos", "mask_rcnn_c4"])
+def test_do_train__resumed_has_the_losses_of_an_undisturbed_run(folder, name):
+    seen = []
+    for stops in ((4,), (2, 4)):
+        for max_iter in stops:
+            cfg = config(name, folder, checkpointer={"period": 2})
+            cfg.dataloader.evaluator, cfg.lr_multiplier.end_value = None, 1.0
+            cfg.optimizer.lr = 1e-4
+            cfg.train.update(max_iter=max_iter, output_dir=f"{folder}/{name}_{stops}")
+            do_train(argparse.Namespace(resume=max_iter != stops[0]), cfg)
+        rows = map(json.loads, Path(cfg.train.output_dir, "metrics.json").read_text().splitlines())
+        seen.append({row["iteration"]: row["total_loss"] for row in rows if "total_loss" in row})
+    assert list(seen[0]) == list(seen[1]) == [0, 1, 2, 3]
+    # Kernels round differently from run to run.
+    assert seen[0] == pytest.approx(seen[1], rel=1e-3)
+
+
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory):
     """What each rank saw; one launch for all, since it costs seconds."""

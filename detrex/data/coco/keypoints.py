@@ -44,7 +44,8 @@ def check_keypoints(document: Document, wanted: bool) -> None:
         return
     if not any(a["num_keypoints"] for a in document.annotations):
         what = "keypoints are wanted, and no annotation has any"
-        document.tell("error", "no-keypoints", what, "turn keypoint_on off")
+        cure = "turn keypoint_on off, and leave out the detector's keypoint head"
+        document.tell("error", "no-keypoints", what, cure)
         return
     document.report(
         *("warning", "keypoints-form", "annotations"),

@@ -130,9 +130,9 @@ def check_masks(document: Document, wanted: bool) -> None:
     without = sorted(i for i in bad + none if document.kept[i])
     cure = "left out of training and evaluation, which want masks"
     if without and len(without) == len(document.annotations):
-        document.tell(
-            "error", "no-masks", "masks are wanted, and no annotation has one", "turn mask_on off"
-        )
+        what = "masks are wanted, and no annotation has one"
+        cure = "turn mask_on off, and leave out the detector's mask head"
+        document.tell("error", "no-masks", what, cure)
         return
     document.report(
         *("warning", "mask-form", "annotations"),
