@@ -206,7 +206,8 @@ def _run_dense(detector: Any, maps: Maps, strides: Strides) -> Any:
 
 def _check_strides(owner: Any, strides: list[int | None]) -> None:
     own = list(getattr(owner.anchor_generator, "strides", strides))
-    if None not in strides and own != strides:
+    # What anchors have beyond the last map is not used.
+    if None not in strides and own[: len(strides)] != strides:
         raise ConfigError(
             f"its anchors are {own} pixels apart and the strides of its maps are {strides}: set "
             "anchor_generator.strides to these."

@@ -105,6 +105,12 @@ def test_dry_run__mistake_of_each_kind(name, key, value, sentence):
     assert any(sentence in finding for finding in findings), findings
 
 
+def test_dry_run__anchors_beyond_the_last_map_do_no_harm():
+    model = zoo("mask_rcnn_fpn")
+    model.proposal_generator.in_features = ["p2", "p3", "p4"]
+    assert dry_run(model, (64, 96)).findings == []
+
+
 @pytest.mark.parametrize("size", [(97, 131), (64, 96)])
 def test_run_backbone__shapes_are_those_of_a_real_run(size):
     model = zoo("retinanet")
