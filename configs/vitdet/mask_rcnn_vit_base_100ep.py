@@ -1,7 +1,9 @@
 r"""Mask R-CNN over a plain vision transformer (ViTDet): timm's ViT-B, 100 epochs of COCO.
 
-Any vision transformer of timm may stand here. Unlike in the paper all blocks attend to the whole
-image, and positions are absolute, as the network has them.
+Any vision transformer of timm with patches of 16 pixels may stand here, by the map of its last
+block; one with others, such as DINOv2, by out_features=["res4"] and in_feature="res4", for which
+the map is resampled. Unlike in the paper all blocks attend to the whole image, and positions are
+absolute, as the network has them.
 
 paper:    ViTDet, arXiv 2203.16527; MAE, arXiv 2111.06377
 command:  python tools/train_net.py --num-gpus 8 --num-machines 8 \
@@ -25,12 +27,12 @@ train = get_config("common/train.py").train
 
 model.backbone.net = L(TimmBackbone)(
     model_name="vit_base_patch16_224.mae",
-    out_features=["res4"],
+    out_indices=[-1],
     weights=True,
     drop_path_rate=0.1,
     grad_checkpointing=True,
 )
-model.backbone.in_feature = "res4"
+model.backbone.in_feature = "p-1"
 
 # Large-scale jitter.
 dataloader.train.mapper.augmentations = [
