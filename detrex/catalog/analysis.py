@@ -91,7 +91,7 @@ def describe(backbone: WrapperBackbone) -> dict[str, Any]:
         Plain values: see `survey`.
     """
     network = backbone.network
-    offered = backbone.offered
+    offered = backbone.spec.features
     last = {feature.stride: feature for feature in offered}
     strides = sorted(last)
     rule = backbone.input_size

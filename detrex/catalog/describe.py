@@ -78,7 +78,7 @@ def describe(entry: Entry, size: tuple[int, int]) -> dict[str, Any]:
                 "stride": feature.stride,
                 "layout": feature.layout,
             }
-            for feature in backbone.offered
+            for feature in backbone.spec.features
         ],
         "levels": [
             {
@@ -129,6 +129,6 @@ def nodes_of(name: str) -> Sequence[Any]:
         BackboneError: there is no such architecture.
     """
     from detrex.modeling.backbone.torchvision_backbone.builder import build_classifier
-    from detrex.modeling.backbone.torchvision_backbone.spec import look_for_nodes
+    from detrex.modeling.backbone.torchvision_backbone.spec import inspect_network
 
-    return look_for_nodes(build_classifier(name), f"torchvision's {name!r}").nodes
+    return inspect_network(build_classifier(name), f"torchvision's {name!r}").features

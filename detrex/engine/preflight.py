@@ -25,7 +25,7 @@ from detrex.engine.distributed import resolve_device
 from detrex.engine.evaluators import missing_packages
 from detrex.engine.heads import head_mistakes
 from detrex.errors import ConfigError, DetrexError, did_you_mean
-from detrex.modeling.backbone.weights.pretrained import WEIGHT_FILES
+from detrex.modeling.backbone.weights.source import WEIGHT_FILES
 
 _ALWAYS = ("model", "train", "train.device", "train.output_dir")
 _CALLS = ("model", "dataloader.test", "dataloader.evaluator")

@@ -15,8 +15,13 @@ from detrex.modeling.backbone import (
     TimmBackbone,
     TorchvisionResNet,
 )
-from detrex.modeling.backbone.preprocess import CAFFE, IMAGENET, Preprocess
-from detrex.modeling.pixel_statistics import Normalization, resolve_pixel_statistics
+from detrex.modeling.pixel_statistics import (
+    CAFFE,
+    IMAGENET,
+    Normalization,
+    PixelStatistics,
+    resolve_pixel_statistics,
+)
 from tests.reference.detections import assert_same_detections
 from tests.reference.tiny_dino import TinyBackbone, random_inputs, tiny_dino
 
@@ -31,7 +36,7 @@ def _backbone(preprocess):
 
 def test_resolve_pixel_statistics__auto_takes_those_of_the_backbone(caplog):
     caplog.set_level(logging.INFO, LOGGER)
-    preprocess = Preprocess((1, 2, 3, 4), (5, 6, 7, 8))
+    preprocess = PixelStatistics((1, 2, 3, 4), (5, 6, 7, 8))
     used = resolve_pixel_statistics(_backbone(preprocess), "auto", "auto", "BGR")
     assert used == Normalization((1, 2, 3, 4), (5, 6, 7, 8), False)
     assert not caplog.records

@@ -11,6 +11,7 @@ from torchvision.ops import StochasticDepth
 
 from detrex.layers import LayerNorm
 
+from .arguments import check_switches
 from .staged import (
     NUM_STAGES,
     StagedBackbone,
@@ -20,7 +21,6 @@ from .staged import (
     drop_path_rates,
 )
 from .training.activation_checkpointing import checkpoint_blocks
-from .wrapper.arguments import check_switches
 
 __all__ = ["Block", "ConvNeXt"]
 

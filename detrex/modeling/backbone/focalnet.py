@@ -13,6 +13,7 @@ from torchvision.ops import StochasticDepth
 
 from detrex.errors import BackboneError
 
+from .arguments import check_switches
 from .staged import (
     NUM_STAGES,
     StagedBackbone,
@@ -22,7 +23,6 @@ from .staged import (
     drop_path_rates,
 )
 from .training.activation_checkpointing import checkpoint_blocks
-from .wrapper.arguments import check_switches
 
 __all__ = ["FocalModulation", "FocalModulationBlock", "FocalNet", "PatchEmbed"]
 

@@ -21,6 +21,7 @@ from detrex.layers.dcn_v3 import (
     build_norm_layer,
 )
 
+from .arguments import check_switches
 from .staged import (
     NUM_STAGES,
     StagedBackbone,
@@ -31,7 +32,6 @@ from .staged import (
     drop_path_rates,
 )
 from .training.activation_checkpointing import checkpoint_blocks
-from .wrapper.arguments import check_switches
 
 __all__ = ["InternImage"]
 

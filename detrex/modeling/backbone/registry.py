@@ -14,8 +14,8 @@ from detectron2.modeling.backbone.fpn import LastLevelMaxPool, LastLevelP6P7
 from torch import nn
 
 from detrex.errors import ConfigError, did_you_mean
+from detrex.modeling.pixel_statistics import PixelStatistics
 
-from .preprocess import Preprocess
 from .timm_backbone.backbone import TimmBackbone
 from .torchvision_backbone.backbone import TorchvisionBackbone
 
@@ -307,9 +307,9 @@ def _warn_of_weights(cfg: CfgNode, library: str) -> None:
         )
 
 
-def _warn_of_statistics(cfg: CfgNode, expected: Preprocess) -> None:
+def _warn_of_statistics(cfg: CfgNode, expected: PixelStatistics) -> None:
     order = cfg.INPUT.FORMAT if cfg.INPUT.FORMAT in ("RGB", "BGR") else expected.channel_order
-    given = Preprocess(cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD, order)
+    given = PixelStatistics(cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD, order)
     if not given.is_close_to(expected):
         logger.warning(
             "The config normalises images by PIXEL_MEAN %s and PIXEL_STD %s in %s, and the "

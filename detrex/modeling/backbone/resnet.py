@@ -4,6 +4,8 @@ Stem, blocks and network are detectron2's own. What differs here: stages by dept
 five depths; a deformable block without compiled operators; a ``linear`` output with a shape.
 """
 
+import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,9 +16,9 @@ from detectron2.modeling.backbone.resnet import BasicBlock, BasicStem, Bottlenec
 from torch import nn
 
 from detrex.errors import BackboneError, did_you_mean
+from detrex.modeling.pixel_statistics import IMAGENET, PixelStatistics
 
 from .deform_bottleneck import DeformBottleneckBlock
-from .preprocess import IMAGENET, Preprocess
 from .training.freezing import KeepsFrozen
 
 __all__ = [
@@ -61,7 +63,7 @@ class ResNet(KeepsFrozen, d2.ResNet):
             of Caffe2's where `weights` are such, as those of detectron2's zoo are. The network
             cannot know which weights it gets later: for detectron2's MSRA weights as
             ``train.init_checkpoint``, write the values of
-            `detrex.modeling.backbone.preprocess.CAFFE` into the detector's config.
+            `detrex.modeling.pixel_statistics.CAFFE` into the detector's config.
 
     Raises:
         BackboneError: `out_features` names an output that there is not.
@@ -69,7 +71,7 @@ class ResNet(KeepsFrozen, d2.ResNet):
         DownloadError: `weights` cannot be fetched.
     """
 
-    preprocess: Preprocess
+    preprocess: PixelStatistics
     stage_names: tuple[str, ...]
     _out_features: list[str]
     _out_feature_channels: dict[str, int]
@@ -104,13 +106,16 @@ class ResNet(KeepsFrozen, d2.ResNet):
             self._load(weights, channels)
 
     def _load(self, weights: Any, in_channels: int) -> None:
-        from .weights.pretrained import load_network_weights
+        from .weights.origins import wrapper_for
+        from .weights.pretrained import load_pretrained
+        from .weights.source import find_source
 
-        used = load_network_weights(
-            self, weights, library="detectron2", model_name="ResNet", in_channels=in_channels
+        source = dataclasses.replace(
+            find_source(weights, "detectron2's 'ResNet'"),
+            hint=functools.partial(wrapper_for, library="detectron2", model_name="ResNet"),
         )
-        if used.preprocess is not None:
-            self.preprocess = used.preprocess
+        loaded = load_pretrained(self, source, in_channels)
+        self.preprocess = loaded.statistics or self.preprocess
 
     def output_shape(self) -> dict[str, ShapeSpec]:
         """Channels and stride of each output, in order; ``linear`` has no stride."""

@@ -14,8 +14,8 @@ from detectron2.modeling.backbone.vit import get_vit_lr_decay_rate
 from torch import nn
 
 from detrex.errors import BackboneError, did_you_mean
+from detrex.modeling.pixel_statistics import PixelStatistics
 
-from .preprocess import Preprocess
 from .top_block import top_levels
 
 __all__ = ["SimpleFeaturePyramid", "get_vit_lr_decay_rate"]
@@ -119,7 +119,7 @@ class SimpleFeaturePyramid(_SimpleFeaturePyramid):
         return dict(zip(self._out_features, levels, strict=True))
 
     @property
-    def preprocess(self) -> Preprocess | None:
+    def preprocess(self) -> PixelStatistics | None:
         """Statistics of the images that `net` expects; None for one that does not say."""
         return getattr(self.net, "preprocess", None)
 

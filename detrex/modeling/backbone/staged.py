@@ -9,9 +9,9 @@ from detectron2.modeling.backbone import Backbone
 from torch import nn
 
 from detrex.errors import BackboneError
+from detrex.modeling.pixel_statistics import IMAGENET, PixelStatistics
 
 from .features.output_levels import check_out_features, level_name
-from .preprocess import IMAGENET, Preprocess
 from .training.freezing import KeepsFrozen
 
 NUM_STAGES = 4
@@ -42,7 +42,7 @@ class StagedBackbone(KeepsFrozen, Backbone):
             given.
     """
 
-    preprocess: Preprocess
+    preprocess: PixelStatistics
 
     def __init__(
         self,

@@ -11,15 +11,15 @@ from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.ops import FrozenBatchNorm2d
 
 from detrex.errors import BackboneError, did_you_mean
+from detrex.modeling.pixel_statistics import IMAGENET, PixelStatistics
 
+from .arguments import one_way_to_weights
 from .features.output_levels import check_out_features
-from .preprocess import IMAGENET, Preprocess
 from .torchvision_backbone.builder import build_classifier
 from .torchvision_backbone.input_channels import set_input_channels
-from .torchvision_backbone.weights import first_weights
+from .torchvision_backbone.weights import find_weights, first_weights
 from .training.freezing import KeepsFrozen
-from .weights.pretrained import load_network_weights
-from .wrapper.arguments import one_way_to_weights
+from .weights.pretrained import load_pretrained
 
 __all__ = ["FrozenBatchNorm2d", "TorchvisionResNet"]
 
@@ -44,7 +44,7 @@ class TorchvisionResNet(KeepsFrozen, Backbone):
         dilation: dilate ``layer4`` instead of striding (DC5): its stride is 16.
         pretrained: load torchvision's first ImageNet weights.
         weights: True for torchvision's default weights, an enum member or its name, a file, an
-            address, or a state dict; see `load_network_weights`.
+            address, or a state dict; see `find_source`.
         in_channels: channels of the image; pretrained kernels are adapted.
         out_features: in the place of `return_layers`, outputs by detectron2's names: ``"stem"``,
             ``"res2"`` (``layer1``) ... ``"res5"`` (``layer4``).
@@ -56,7 +56,7 @@ class TorchvisionResNet(KeepsFrozen, Backbone):
         DownloadError: weights that cannot be fetched.
     """
 
-    preprocess: Preprocess
+    preprocess: PixelStatistics
 
     def __init__(
         self,
@@ -94,10 +94,8 @@ class TorchvisionResNet(KeepsFrozen, Backbone):
             source = first_weights(name)
         self.preprocess = IMAGENET.with_channels(in_channels)
         if source is not None:
-            used = load_network_weights(
-                self, source, library="torchvision", model_name=name, in_channels=in_channels
-            )
-            self.preprocess = used.preprocess or self.preprocess
+            loaded = load_pretrained(self, find_weights(source, name, in_channels), in_channels)
+            self.preprocess = loaded.statistics or self.preprocess
         self.num_channels = 512 if shallow else 2048
         strides = _STRIDES | ({"layer4": 16} if dilation else {})
         ordered = {layer: layers[layer] for layer in self.body if layer in layers}

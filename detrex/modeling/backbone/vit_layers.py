@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
 from detrex.errors import BackboneError
+from detrex.modeling.pixel_statistics import IMAGENET, PixelStatistics
 
-from .preprocess import IMAGENET, Preprocess
+from .arguments import check_switches
 from .staged import check_integer, check_integers, check_number
 from .training.activation_checkpointing import checkpoint_blocks
 from .training.freezing import KeepsFrozen
 from .utils import PatchEmbed, get_abs_pos, window_partition, window_unpartition
-from .wrapper.arguments import check_switches
 
 _SWITCHES = (
     *("qkv_bias", "use_abs_pos", "use_rel_pos", "use_act_checkpoint", "pretrain_use_cls_token"),
@@ -106,7 +106,7 @@ class PlainViT(KeepsFrozen, Backbone):
         preprocess: ImageNet's statistics in RGB.
     """
 
-    preprocess: Preprocess
+    preprocess: PixelStatistics
 
     def __init__(
         self,

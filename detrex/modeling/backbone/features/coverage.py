@@ -10,10 +10,7 @@ some refuse small images. What each needs is found by trial:
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-
-from detrex.errors import BackboneError
 
 Size = tuple[int, int]
 
@@ -83,25 +80,3 @@ class Coverage:
 def round_up(length: int, step: int) -> int:
     """Give the least multiple of `step` that is not below `length`."""
     return -(-length // step) * step
-
-
-def merged(who: str, names: Sequence[str], coverages: Sequence[Coverage | None]) -> Coverage:
-    """Give what satisfies several maps.
-
-    Args:
-        who: name of the network, for the message.
-        names: of the maps.
-        coverages: what each needs.
-
-    Raises:
-        BackboneError: one of them covers no image, whatever is added.
-    """
-    whole = Coverage()
-    for name, coverage in zip(names, coverages, strict=True):
-        if coverage is None:
-            raise BackboneError(
-                f"{who} has a map {name!r} that does not follow the size of the image, whatever "
-                "zeros are added around it: choose another map."
-            )
-        whole |= coverage
-    return whole

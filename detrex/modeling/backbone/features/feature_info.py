@@ -5,12 +5,14 @@ A wrapper looks at its network once, writes a `FeatureMaps`, and everything else
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 
 from detrex.errors import BackboneError
+
+from .coverage import Coverage
 
 Layout = Literal["NCHW", "NHWC", "NLC"]
 """Axes of a raw feature: a map, a map with the channels last, or a sequence of tokens."""
@@ -28,6 +30,8 @@ class FeatureInfo:
         layout: axes of the tensor that the network gives.
         prefix_tokens: class and register tokens before those of the image, layout ``"NLC"`` only.
         derivation: what is done to the network's map to make this one, empty where nothing is.
+        coverage: zeros around an image of any size with which the map covers the whole of it; None
+            where nothing helps.
     """
 
     name: str
@@ -37,6 +41,7 @@ class FeatureInfo:
     layout: Layout = "NCHW"
     prefix_tokens: int = 0
     derivation: str = ""
+    coverage: Coverage | None = field(default_factory=Coverage)
 
     def __str__(self) -> str:
         facts = [

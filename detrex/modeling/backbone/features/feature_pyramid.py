@@ -10,7 +10,6 @@ from torch import nn
 from detrex.errors import BackboneError
 from detrex.layers import LayerNorm
 
-from .feature_info import FeatureMaps
 from .output_levels import Level
 
 
@@ -38,10 +37,7 @@ class FeaturePyramid(nn.Module):
             raise BackboneError(
                 f"out_channels must be a positive integer or None, got {out_channels!r}."
             )
-        self.channels = {
-            level.name: out_channels if out_channels and level.learned else level.source.channels
-            for level in levels
-        }
+        self.channels = {level.name: level.channels(out_channels) for level in levels}
         self.blocks = nn.ModuleDict(
             {
                 _block_name(level.stride): _level_block(
@@ -49,13 +45,6 @@ class FeaturePyramid(nn.Module):
                 )
                 for level in made
             }
-        )
-
-    @property
-    def table(self) -> FeatureMaps:
-        """The levels as rows, in order."""
-        return FeatureMaps(
-            tuple(level.published(self.channels[level.name]) for level in self.levels)
         )
 
     def forward(

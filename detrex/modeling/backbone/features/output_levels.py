@@ -16,8 +16,10 @@ from collections.abc import Collection, Iterable, Sequence
 
 from detrex.errors import BackboneError, did_you_mean
 
-from .feature_info import FeatureInfo
+from .coverage import Coverage
+from .feature_info import FeatureInfo, FeatureMaps
 from .input_size import InputSize
+from .network_spec import NetworkSpec
 
 MADE_STRIDES = (4, 8, 16, 32)
 """Strides that are made where a network lacks them."""
@@ -51,8 +53,13 @@ class Level:
         """Whether the level is the network's map itself."""
         return self.resampled_stride is None and not self.learned
 
-    def published(self, channels: int) -> FeatureInfo:
-        """Describe the level as a row of the feature table."""
+    def channels(self, out_channels: int | None) -> int:
+        """Give its channels: those of its map where nothing is learned, or nothing is asked for."""
+        return out_channels if out_channels and self.learned else self.source.channels
+
+    def published(self, out_channels: int | None) -> FeatureInfo:
+        """Describe the level as an output."""
+        channels = self.channels(out_channels)
         steps = []
         if self.resampled_stride is not None:
             steps.append(f"resampled to stride {self.resampled_stride}")
@@ -212,36 +219,134 @@ def plan_levels(
     return levels
 
 
-def maps_and_levels(
-    levels: Sequence[Level], input_size: InputSize
-) -> tuple[list[FeatureInfo], list[Level] | None]:
-    """Tell which maps of the network are needed, and whether anything is to be made of them.
+@dataclasses.dataclass(frozen=True)
+class OutputSpec:
+    """What a backbone gives, and what it needs of images for that.
+
+    Attributes:
+        maps: the network's maps that are taken.
+        levels: what is made of them; None where the maps are the outputs themselves.
+        input_size: images that the network takes, and of which all outputs cover the whole.
+        out_channels: channels of the levels that pass learned layers; those of their map if None.
+    """
+
+    maps: FeatureMaps
+    levels: tuple[Level, ...] | None
+    input_size: InputSize
+    out_channels: int | None = None
+
+    @property
+    def features(self) -> FeatureMaps:
+        """The outputs, in order."""
+        if self.levels is None:
+            return self.maps
+        return FeatureMaps(tuple(level.published(self.out_channels) for level in self.levels))
+
+
+def outputs_of_maps(
+    spec: NetworkSpec, maps: Iterable[FeatureInfo], out_channels: int | None = None
+) -> OutputSpec:
+    """Give maps of a network as they are, convolutions without padding at the border included.
+
+    Args:
+        spec: the network.
+        maps: some of its features, with the names of the outputs.
+        out_channels: must be None, as nothing is made.
+
+    Raises:
+        BackboneError: a map follows no image's size, or `out_channels` is given.
+    """
+    maps = FeatureMaps(tuple(maps))
+    coverage = _coverage(spec.name, maps).without_margin
+    return _outputs(spec, maps, None, coverage, out_channels)
+
+
+def outputs_by_stride(
+    spec: NetworkSpec,
+    maps: Iterable[FeatureInfo],
+    levels: Sequence[Level],
+    out_channels: int | None = None,
+) -> OutputSpec:
+    """Give levels of a network.
+
+    Args:
+        spec: the network.
+        maps: those of its features that the levels are made of; see `sources_of`.
+        levels: as `plan_levels` gave them.
+        out_channels: channels of the levels that are made; None for those of the network.
+
+    Raises:
+        BackboneError: a map follows no image's size, or `out_channels` is given for nothing.
+    """
+    maps = FeatureMaps(tuple(maps))
+    made = None if is_direct(levels, spec.input_size) else tuple(levels)
+    return _outputs(spec, maps, made, _coverage(spec.name, maps), out_channels)
+
+
+def is_direct(levels: Sequence[Level], input_size: InputSize) -> bool:
+    """Tell whether levels are a network's maps as they are; maps of tiles have to be merged."""
+    return input_size.tile is None and all(level.is_direct for level in levels)
+
+
+def sources_of(levels: Sequence[Level], input_size: InputSize) -> list[FeatureInfo]:
+    """List the maps that levels need; those that are levels themselves carry their names.
 
     Args:
         levels: as `plan_levels` gave them.
-        input_size: what the network needs of image sizes; maps of tiles are joined, and resampled
-            where their cells do not fill the tile.
-
-    Returns:
-        The maps and the levels; without levels the maps carry the levels' names and are the outputs
-        themselves.
+        input_size: what the network needs of images.
     """
-    if input_size.tile is None and all(level.is_direct for level in levels):
-        return [dataclasses.replace(lv.source, name=lv.name) for lv in levels], None
-    return list({level.source.name: level.source for level in levels}.values()), list(levels)
+    if is_direct(levels, input_size):
+        return [dataclasses.replace(level.source, name=level.name) for level in levels]
+    return list({level.source.name: level.source for level in levels}.values())
+
+
+def _outputs(
+    spec: NetworkSpec,
+    maps: FeatureMaps,
+    levels: tuple[Level, ...] | None,
+    coverage: Coverage,
+    out_channels: int | None,
+) -> OutputSpec:
+    input_size = dataclasses.replace(spec.input_size, coverage=coverage)
+    if levels is None and input_size.tile is not None:
+        levels = tuple(Level(feature.name, feature.stride, feature) for feature in maps)
+    if levels is not None:
+        input_size = padded_to_strides(input_size, levels)
+    if out_channels is not None and not any(level.learned for level in levels or ()):
+        channels = ", ".join(f"{name}: {c}" for name, c in maps.channels.items())
+        raise BackboneError(
+            f"got out_channels={out_channels}, but every output is a map of the network itself "
+            f"({channels}): leave it out; the neck brings levels to one width."
+        )
+    return OutputSpec(maps, levels, input_size, out_channels)
+
+
+def _coverage(who: str, maps: FeatureMaps) -> Coverage:
+    """Zeros with which all of several maps cover an image."""
+    whole = Coverage()
+    for feature in maps:
+        if feature.coverage is None:
+            raise BackboneError(
+                f"{who} has a map {feature.name!r} that does not follow the size of the image, "
+                "whatever zeros are added around it: choose another map."
+            )
+        whole |= feature.coverage
+    return whole
 
 
 def padded_to_strides(input_size: InputSize, levels: Sequence[Level]) -> InputSize:
-    """Let images hold whole cells of the maps that are resampled, so that no border is lost.
+    """Let images hold whole cells of levels, and of maps that are resampled for them.
 
     Args:
         input_size: what the network needs of image sizes.
         levels: what is made of its maps.
 
     Returns:
-        A rule that holds for both.
+        What holds for both.
     """
+    cells = tuple(level.stride for level in levels)
     resampled = [level.source.stride for level in levels if level.resampled_stride is not None]
     if input_size.tile is not None:
-        return input_size
-    return dataclasses.replace(input_size, multiple=math.lcm(input_size.multiple, *resampled))
+        return dataclasses.replace(input_size, cells=cells)
+    multiple = math.lcm(input_size.multiple, *resampled)
+    return dataclasses.replace(input_size, multiple=multiple, cells=cells)

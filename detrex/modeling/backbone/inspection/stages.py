@@ -37,7 +37,7 @@ class Stage:
         inside = any(parameter.startswith(f"{module}.") for module in self.modules)
         return inside or parameter in self.parameters
 
-    def apply(self, network: nn.Module) -> tuple[str, ...]:
+    def freeze(self, network: nn.Module) -> tuple[str, ...]:
         """Stop the gradients of what is frozen, and set it to evaluation mode.
 
         Args:

@@ -7,25 +7,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from detrex.modeling.backbone.features.output_levels import (
-    requested_strides,
-)
-from detrex.modeling.backbone.inspection.meta_run import run_on_meta, unused_parameters
-from detrex.modeling.backbone.inspection.stages import find_stages
-from detrex.modeling.backbone.preprocess import Preprocess
-from detrex.modeling.backbone.training.activation_checkpointing import checkpoint_network
-from detrex.modeling.backbone.training.freezing import check_freeze_at
-from detrex.modeling.backbone.training.norms import chosen_norm
-from detrex.modeling.backbone.wrapper.arguments import (
-    check_in_channels,
-    check_switches,
-    one_way_to_weights,
-)
+from detrex.modeling.backbone.arguments import check_in_channels, one_way_to_weights
+from detrex.modeling.backbone.features.output_levels import requested_strides
+from detrex.modeling.backbone.training.plan import TrainingPlan
 from detrex.modeling.backbone.wrapper.wrapper_backbone import WrapperBackbone
 
 from .builder import check_name, create_network
 from .outputs import DEFAULT_OUT_INDICES, select_outputs
-from .spec import native_norm, network_facts
+from .spec import inspect_network, native_norm
+from .weights import find_weights
 
 
 class TimmBackbone(WrapperBackbone):
@@ -87,6 +77,9 @@ class TimmBackbone(WrapperBackbone):
         512
     """
 
+    network_name = "timm_model"
+    timm_model: nn.Module
+
     def __init__(
         self,
         model_name: str,
@@ -106,48 +99,34 @@ class TimmBackbone(WrapperBackbone):
         grad_checkpointing: bool = False,
         **kwargs: Any,
     ) -> None:
-        super().__init__()
         check_name(model_name, features_only)
-        check_freeze_at(freeze_at)
-        check_switches(frozen_norm=frozen_norm, grad_checkpointing=grad_checkpointing)
         check_in_channels(in_channels, kwargs)
-        source = one_way_to_weights(
+        asked = one_way_to_weights(
             pretrained=pretrained, checkpoint_path=checkpoint_path, weights=weights
         )
-        norm = chosen_norm(norm_layer, frozen_norm, "timm", lambda: native_norm(model_name, kwargs))
-        keywords = {"in_chans": in_channels, **kwargs, **norm.keywords}
-
-        with norm.naming():
-            facts = network_facts(model_name, keywords)
-        self.offered = facts.features
-        out_strides = requested_strides(out_strides, out_features, facts.strides, model_name)
-        features, levels = select_outputs(model_name, facts, out_strides, out_indices)
-        indices = sorted({int(feature.source) for feature in features})
-        self._positions = {feature.name: indices.index(int(feature.source)) for feature in features}
-        if out_strides is None:
-            self.out_indices = tuple(int(feature.name[1:]) for feature in features)
-        keywords |= facts.input_size.keywords
-        self.timm_model = create_network(model_name, keywords, indices)
-        self.preprocess = Preprocess.from_timm(facts.pretrained_cfg, in_channels)
-        rule = facts.rule_for(features, f"timm's {model_name!r}", out_strides is not None)
-        self._publish(features, levels, out_channels, rule)
+        plan = TrainingPlan.of(
+            *(norm_layer, frozen_norm, freeze_at, grad_checkpointing),
+            library="timm",
+            native=lambda: native_norm(model_name, kwargs),
+        )
+        keywords = {"in_chans": in_channels, **kwargs, **plan.norm.keywords}
+        with plan.norm.naming():
+            spec = inspect_network(model_name, keywords)
+        strides = requested_strides(
+            out_strides, out_features, [f.stride for f in spec.features], model_name
+        )
+        outputs = select_outputs(spec, strides, out_indices, out_channels)
+        indices = sorted({int(feature.source) for feature in outputs.maps})
+        keywords |= spec.input_size.keywords
+        network = create_network(model_name, keywords, indices)
         built = {"features_only": True, "out_indices": tuple(indices), **keywords}
-        self._load_weights(source, "timm", model_name, in_channels, built)
-        norm.convert(self.timm_model, model_name, facts.example_size, in_channels)
-        meta_run = run_on_meta(self.timm_model, [facts.example_size], in_channels)
-        self._freeze(find_stages(meta_run), freeze_at)
-        parameters = dict(self.timm_model.named_parameters())
-        for name in unused_parameters(meta_run.twin, meta_run.outputs):
-            parameters[name].requires_grad_(False)
-        if grad_checkpointing:
-            checkpoint_network(self.timm_model, model_name)
-        self._log(f"TimmBackbone({model_name!r})")
+        source = None if asked is None else find_weights(asked, model_name, network, built)
+        super().__init__(network, spec, outputs, plan, source, freeze_unused=True)
+        self._positions = {f.name: indices.index(int(f.source)) for f in outputs.maps}
+        if strides is None:
+            self.out_indices = tuple(int(name[1:]) for name in outputs.features.names)
 
-    @property
-    def network(self) -> nn.Module:
-        """The feature network of timm."""
-        return self.timm_model
-
-    def _run(self, images: torch.Tensor) -> Mapping[str, torch.Tensor]:
+    def extract(self, images: torch.Tensor) -> Mapping[str, torch.Tensor]:
+        """Run timm's network on images that it takes; see `WrapperBackbone.extract`."""
         raw = self.timm_model(images)
         return {name: raw[position] for name, position in self._positions.items()}

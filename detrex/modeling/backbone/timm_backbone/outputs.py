@@ -5,28 +5,59 @@ from collections.abc import Iterable, Sequence
 
 from detrex.errors import BackboneError
 from detrex.modeling.backbone.features.feature_info import FeatureInfo
+from detrex.modeling.backbone.features.network_spec import NetworkSpec
 from detrex.modeling.backbone.features.output_levels import (
-    Level,
+    OutputSpec,
     check_out_strides,
-    maps_and_levels,
+    outputs_by_stride,
+    outputs_of_maps,
     plan_levels,
+    sources_of,
 )
-
-from .spec import NetworkFacts
 
 DEFAULT_OUT_INDICES = (0, 1, 2, 3)
 
 
-def resolve_indices(out_indices: Sequence[int], strides: Sequence[int], who: str) -> list[int]:
-    """Check the indices that a user asks for, and count negative ones from the start.
+def select_outputs(
+    spec: NetworkSpec,
+    out_strides: Sequence[int] | None,
+    out_indices: Sequence[int] | None,
+    out_channels: int | None = None,
+) -> OutputSpec:
+    """Choose a network's maps, and the levels to be made of them where strides are asked for.
 
     Args:
-        out_indices: indices into the features of a network, in any order; -1 is the last one.
-        strides: stride of every feature that the network has.
-        who: name of the network, for the message.
+        spec: the network.
+        out_strides: strides of levels in pixels; None to give maps by their index.
+        out_indices: indices of maps, to give or to make levels of; None, or `DEFAULT_OUT_INDICES`
+            itself, leaves the choice to the network.
+        out_channels: channels of levels that are made; None for those of the network.
 
-    Returns:
-        Indices from 0, in the order given.
+    Raises:
+        TypeError: strides or indices that are not integers.
+        BackboneError: one that is not there, or is given twice; or `out_channels` for nothing.
+    """
+    # Identity tells the default, which adapts, from an equal tuple of the user, which does not.
+    is_given = out_indices is not None and out_indices is not DEFAULT_OUT_INDICES
+    if out_strides is None:
+        given = out_indices if is_given and out_indices is not None else _default_indices(spec)
+        chosen = zip(given, features_at(given, spec), strict=True)
+        maps = [dataclasses.replace(feature, name=f"p{asked}") for asked, feature in chosen]
+        return outputs_of_maps(spec, maps, out_channels)
+    features = list(spec.features)
+    if is_given and out_indices is not None:
+        features = features_at(out_indices, spec)
+    strides = check_out_strides(out_strides, [f.stride for f in features], spec.name)
+    levels = plan_levels(strides, features, one_each=is_given and len(features) == len(strides))
+    return outputs_by_stride(spec, sources_of(levels, spec.input_size), levels, out_channels)
+
+
+def features_at(out_indices: Sequence[int], spec: NetworkSpec) -> list[FeatureInfo]:
+    """Give the features that a user asks for by index.
+
+    Args:
+        out_indices: indices of timm, in any order; negative ones count from the end.
+        spec: the network; the source of each feature is its index.
 
     Raises:
         TypeError: something that is not a sequence of integers.
@@ -38,51 +69,26 @@ def resolve_indices(out_indices: Sequence[int], strides: Sequence[int], who: str
         raise TypeError(
             f"out_indices must be a sequence of integers such as (1, 2, 3), got {out_indices!r}."
         )
-    count = len(strides)
-    offered = ", ".join(f"{index} (stride {stride})" for index, stride in enumerate(strides))
-    if not given or any(not -count <= index < count for index in given):
+    by_index = {int(feature.source): feature for feature in spec.features}
+    count = max(by_index) + 1
+    listed = ", ".join(f"{index} (stride {f.stride})" for index, f in by_index.items())
+    absolute = [index + count if index < 0 else index for index in given]
+    if not given or any(index not in by_index for index in absolute):
         raise BackboneError(
-            f"{who} has the feature indices {offered}, got out_indices={tuple(given)}: "
+            f"{spec.name} has the feature indices {listed}, got out_indices={tuple(given)}: "
             "choose some of these, or count them from the end with -1."
         )
-    absolute = [index % count for index in given]
     if len(set(absolute)) < len(absolute):
         raise BackboneError(
-            f"out_indices={tuple(given)} names a feature of {who} more than once: "
-            f"name each of {offered} at most once."
+            f"out_indices={tuple(given)} names a feature of {spec.name} more than once: "
+            f"name each of {listed} at most once."
         )
-    return absolute
+    return [by_index[index] for index in absolute]
 
 
-def select_outputs(
-    name: str,
-    facts: NetworkFacts,
-    out_strides: Sequence[int] | None,
-    out_indices: Sequence[int],
-) -> tuple[list[FeatureInfo], list[Level] | None]:
-    """Choose the network's maps, and the levels to be made of them where strides are asked for."""
-    # Identity tells the default, which adapts, from an equal tuple of the user, which does not.
-    is_given = out_indices is not None and out_indices is not DEFAULT_OUT_INDICES
-    if out_strides is None:
-        given = out_indices if is_given else _default_indices(facts)
-        indices = resolve_indices(given, facts.strides, name)
-        pairs = zip(given, indices, strict=True)
-        return [
-            dataclasses.replace(facts.feature_at(i, name), name=f"p{asked}") for asked, i in pairs
-        ], None
-    features = list(facts.features)
-    if is_given:
-        features = [
-            facts.feature_at(i, name) for i in resolve_indices(out_indices, facts.strides, name)
-        ]
-    strides = check_out_strides(out_strides, [feature.stride for feature in features], name)
-    levels = plan_levels(strides, features, one_each=is_given and len(features) == len(strides))
-    return maps_and_levels(levels, facts.input_size)
-
-
-def _default_indices(facts: NetworkFacts) -> tuple[int, ...]:
+def _default_indices(spec: NetworkSpec) -> tuple[int, ...]:
     """First four indices, or ends of the quarters of a network of one stride."""
-    indices = [int(feature.source) for feature in facts.features]
-    if len(set(facts.strides)) == 1 and len(indices) > 4:
+    indices = [int(feature.source) for feature in spec.features]
+    if len({feature.stride for feature in spec.features}) == 1 and len(indices) > 4:
         return tuple(indices[len(indices) * quarter // 4 - 1] for quarter in (1, 2, 3, 4))
     return tuple(indices[: len(DEFAULT_OUT_INDICES)])

@@ -1,17 +1,15 @@
-"""timm's networks by name: checked, built, and looked at once for what they offer."""
+"""What a network of timm gives and needs, seen on the ``meta`` device, once a process."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
 from detrex.errors import BackboneError
-from detrex.modeling.backbone.features.coverage import Coverage, Size, merged
+from detrex.modeling.backbone.features.coverage import Coverage, Size
 from detrex.modeling.backbone.features.feature_info import FeatureInfo, Layout
-from detrex.modeling.backbone.features.input_size import InputSize
+from detrex.modeling.backbone.features.network_spec import NetworkSpec
 from detrex.modeling.backbone.inspection.feature_shapes import map_layout, map_size
 from detrex.modeling.backbone.inspection.input_size_search import (
     Run,
@@ -20,6 +18,7 @@ from detrex.modeling.backbone.inspection.input_size_search import (
 )
 from detrex.modeling.backbone.inspection.meta_run import SizeRefusedError
 from detrex.modeling.backbone.training.norms import norm_kind
+from detrex.modeling.pixel_statistics import PixelStatistics
 
 from .builder import create_network, import_timm
 
@@ -28,65 +27,10 @@ _FREE_SIZE = "dynamic_img_size"
 _EXAMPLE_SIDE = 256
 
 
-@dataclass(frozen=True)
-class NetworkFacts:
-    """What a network offers and needs.
+def inspect_network(name: str, keywords: Mapping[str, Any]) -> NetworkSpec:
+    """Run a network on the ``meta`` device: no weights, no memory.
 
-    Attributes:
-        strides: stride in pixels of every feature that timm lists, by its index.
-        features: the features that can be taken, named and found by their index.
-        input_size: the images that it takes.
-        coverages: for each of `features`, the zeros with which it covers images of any size.
-        example_size: height and width in pixels of an image that it takes as it is.
-        pretrained_cfg: timm's description of its weights.
-    """
-
-    strides: tuple[int, ...]
-    features: tuple[FeatureInfo, ...]
-    input_size: InputSize
-    coverages: tuple[Coverage | None, ...]
-    example_size: Size
-    pretrained_cfg: Mapping[str, Any]
-
-    def rule_for(self, features: Sequence[FeatureInfo], who: str, by_stride: bool) -> InputSize:
-        """Give the rule under which some of the features cover images of any size.
-
-        Args:
-            features: those that are taken.
-            who: name of the network, for the message.
-            by_stride: whether they are asked for by stride; else see `Coverage.without_margin`.
-
-        Raises:
-            BackboneError: one of them never does.
-        """
-        needs = {
-            feature.source: need
-            for feature, need in zip(self.features, self.coverages, strict=True)
-        }
-        names = [feature.name for feature in features]
-        coverage = merged(who, names, [needs[feature.source] for feature in features])
-        coverage = coverage if by_stride else coverage.without_margin
-        return dataclasses.replace(self.input_size, coverage=coverage)
-
-    def feature_at(self, index: int, who: str) -> FeatureInfo:
-        """Give the feature of an index.
-
-        Raises:
-            BackboneError: timm lists it, but cannot take it.
-        """
-        for feature in self.features:
-            if feature.source == index:
-                return feature
-        offered = ", ".join(f"{f.source} (stride {f.stride})" for f in self.features)
-        raise BackboneError(
-            f"timm lists feature {index} of {who} but cannot take it: choose among {offered}."
-        )
-
-
-def network_facts(name: str, keywords: Mapping[str, Any]) -> NetworkFacts:
-    """Look at a network on the ``meta`` device: no weights, no memory.
-
-    timm's own networks are looked at once a process for each set of plain keywords. Nothing is kept
+    timm's own networks are run once a process for each set of plain keywords. Nothing is kept
     of networks that a user registered or that a hub describes, nor where a keyword holds a class, a
     function or another object: any of these may be another one next time.
 
@@ -104,21 +48,21 @@ def network_facts(name: str, keywords: Mapping[str, Any]) -> NetworkFacts:
     if key is not None and key in _SEEN:
         return _SEEN[key]
     try:
-        facts = _Inspector(name, keywords, "meta").facts()
+        spec = _Inspector(name, keywords, "meta").spec()
     except BackboneError:  # the few whose forward reads values, which meta tensors lack
         if torch.get_default_device().type == "meta":
             raise
-        facts = _Inspector(name, keywords, "cpu").facts()
+        spec = _Inspector(name, keywords, "cpu").spec()
     if key is not None:
-        _SEEN[key] = facts
-    return facts
+        _SEEN[key] = spec
+    return spec
 
 
-_SEEN: dict[Any, NetworkFacts] = {}
+_SEEN: dict[Any, NetworkSpec] = {}
 
 
 def _key(name: str, keywords: Mapping[str, Any]) -> Any:
-    """What facts are kept by, or None where they could be stale next time."""
+    """What a spec is kept by, or None where they could be stale next time."""
     timm = import_timm()
     if not timm.is_model(name):
         return None
@@ -145,7 +89,7 @@ def _frozen_value(value: Any) -> Any:
 def native_norm(name: str, keywords: Mapping[str, Any]) -> str:
     """Name the norm that a network has most of when none is asked for; see `norm_kind`."""
     with torch.device("meta"):
-        return norm_kind(_created_to_look(name, keywords))
+        return norm_kind(_built_as_timm_chooses(name, keywords))
 
 
 class _Inspector:
@@ -155,11 +99,11 @@ class _Inspector:
         self.name, self.keywords, self.device = name, keywords, device
         self.channels = int(keywords.get("in_chans", 3))
         with torch.device(device):
-            offered: Any = _created_to_look(name, keywords).feature_info
-        self.all_strides = tuple(int(feature["reduction"]) for feature in offered.info)
+            feature_info: Any = _built_as_timm_chooses(name, keywords).feature_info
+        rows = feature_info.info
         # TResNet lists a feature that no module gives.
-        self.indices = [i for i, feature in enumerate(offered.info) if feature.get("module") != ""]
-        self.strides = [self.all_strides[i] for i in self.indices]
+        self.indices = [i for i, row in enumerate(rows) if row.get("module") != ""]
+        self.strides = [int(rows[i]["reduction"]) for i in self.indices]
         self._built: dict[tuple[str, ...], nn.Module] = {}
         self._layouts: dict[tuple[str, ...], list[Layout]] = {}
 
@@ -205,7 +149,7 @@ class _Inspector:
             ]
         return self._layouts[further]
 
-    def facts(self) -> NetworkFacts:
+    def spec(self) -> NetworkSpec:
         """Find the rule for images, then describe every feature."""
         config = dict(getattr(self.network(), "pretrained_cfg", None) or {})
         native = _native_size(config, self.keywords)
@@ -213,24 +157,31 @@ class _Inspector:
         if _FREE_SIZE not in self.keywords:
             variants.append(({_FREE_SIZE: True}, self.run(_FREE_SIZE)))
         who = f"timm's {self.name!r}"
-        rule = search_input_size(who, variants, native, self.strides)
-        size = rule.tile or rule.fitted_size([min(side, _EXAMPLE_SIDE) for side in native])
-        further = tuple(rule.keywords)
+        input_size = search_input_size(who, variants, native, self.strides)
+        size = input_size.tile or input_size.fitted_size(
+            [min(side, _EXAMPLE_SIDE) for side in native]
+        )
+        further = tuple(input_size.keywords)
         coverages: list[Coverage | None] = [Coverage() for _ in self.indices]
-        if rule.tile is None:
-            coverages = find_coverage(who, self.run(*further), rule.multiple, self.strides)
-        features = []
+        if input_size.tile is None:
+            multiple = input_size.multiple
+            coverages = find_coverage(who, self.run(*further), multiple, self.strides)
         shapes = self.shapes(size, further)
         layouts = self.layouts(further, shapes, size)
-        for index, shape, layout in zip(self.indices, shapes, layouts, strict=True):
-            channels = int(shape[3] if layout == "NHWC" else shape[1])
-            stride = self.all_strides[index]
-            features.append(FeatureInfo(str(index), index, channels, stride, layout))
-        strides = self.all_strides
-        return NetworkFacts(strides, tuple(features), rule, tuple(coverages), size, config)
+        features = tuple(
+            FeatureInfo(
+                *(str(index), index, int(shape[3 if layout == "NHWC" else 1]), stride, layout),
+                coverage=coverage,
+            )
+            for index, shape, stride, layout, coverage in zip(
+                self.indices, shapes, self.strides, layouts, coverages, strict=True
+            )
+        )
+        statistics = PixelStatistics.from_unit_range(config).with_channels(self.channels)
+        return NetworkSpec(who, features, input_size, size, self.channels, statistics)
 
 
-def _created_to_look(name: str, keywords: Mapping[str, Any]) -> nn.Module:
+def _built_as_timm_chooses(name: str, keywords: Mapping[str, Any]) -> nn.Module:
     """Build with timm's choice of features, which a network of few blocks does not have."""
     try:
         return create_network(name, keywords)

@@ -1,9 +1,11 @@
 """timm's pretrained weights: where each tag has them, and how timm itself loads them."""
 
+import dataclasses
 import functools
 import logging
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -11,10 +13,14 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from detrex.checkpoint.download import hash_in_name
+from detrex.checkpoint.loading import Translation
 from detrex.checkpoint.reading.entries import split_entry
+from detrex.checkpoint.reading.state_dict import local_path
 from detrex.errors import BackboneError
-from detrex.modeling.backbone.weights.source import WeightsSource
+from detrex.modeling.backbone.weights.origins import wrapper_for
+from detrex.modeling.backbone.weights.source import WeightsSource, find_source
 from detrex.modeling.backbone.wrapper.library_builder import plain
+from detrex.modeling.pixel_statistics import PixelStatistics
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +53,50 @@ def tags(model_name: str) -> list[str]:
     return sorted(found, key=lambda tag: tag != first)
 
 
-def default_place(
+def find_weights(
+    weights: Any,
+    model_name: str,
+    network: nn.Module | None = None,
+    keywords: Mapping[str, Any] = MappingProxyType({}),
+) -> WeightsSource:
+    """Find where weights for a network of timm are; nothing is fetched.
+
+    Args:
+        weights: True for timm's default, one of `tags`, or what `find_source` takes besides.
+        model_name: as in `default_weights`.
+        network: likewise.
+        keywords: likewise.
+
+    Returns:
+        Where they are, and how timm would load them.
+
+    Raises:
+        TypeError, BackboneError: see `find_source`.
+    """
+    names = tags(model_name)
+
+    def of_timm() -> WeightsSource | None:
+        if weights is True:
+            return default_weights(model_name, network, keywords)
+        tag = str(weights).removeprefix(f"{model_name.partition('.')[0]}.")
+        if tag in names:
+            return weights_of_tag(model_name, tag, keywords)
+        is_place = isinstance(weights, str | Path)
+        return published_weights(str(weights), model_name) if is_place else None
+
+    def translations(source: str) -> Mapping[str, Translation]:
+        archive = str(local_path(source)) if source.endswith(".npz") else None
+        load = functools.partial(load_by_timm, model_name, keywords, file=archive)
+        return {"timm's own loading": load}
+
+    return dataclasses.replace(
+        find_source(weights, f"timm's {model_name!r}", names, of_timm),
+        translations=translations,
+        hint=functools.partial(wrapper_for, library="timm", model_name=model_name),
+    )
+
+
+def default_weights(
     model_name: str,
     network: nn.Module | None = None,
     keywords: Mapping[str, Any] = MappingProxyType({}),
@@ -80,10 +129,10 @@ def default_place(
     if any(overlay.get(key) for key in _SOURCES):
         others = {key: None for key in _SOURCES if not overlay.get(key)}
         described = described | overlay | others | {"source": None}
-    return _place(model_name, described)
+    return _source(model_name, described)
 
 
-def tagged_place(
+def weights_of_tag(
     model_name: str, tag: str, keywords: Mapping[str, Any] = MappingProxyType({})
 ) -> WeightsSource:
     """Find the weights of a tag, one of `tags`, described as `keywords` say besides."""
@@ -93,10 +142,10 @@ def tagged_place(
     described = {} if config is None else config.to_dict()
     overlay = dict(keywords.get("pretrained_cfg_overlay") or {})
     further = {key: value for key, value in overlay.items() if key not in _SOURCES}
-    return _place(model_name, described | further)
+    return _source(model_name, described | further)
 
 
-def published_place(source: str, model_name: str) -> WeightsSource | None:
+def published_weights(source: str, model_name: str) -> WeightsSource | None:
     """Recognise weights that timm publishes, by their address or their file.
 
     Networks of timm with equal names and shapes may have another ``eps`` or padding, which the
@@ -132,7 +181,7 @@ def published_place(source: str, model_name: str) -> WeightsSource | None:
             names[0],
         )
     config = timm.get_pretrained_cfg((alike or names)[0])
-    return WeightsSource((source,), pretrained_cfg=None if config is None else config.to_dict())
+    return _described((source,), {} if config is None else config.to_dict())
 
 
 @functools.cache
@@ -150,9 +199,9 @@ def _published() -> Mapping[str, tuple[str, ...]]:
     return found
 
 
-def _place(model_name: str, config: Mapping[str, Any]) -> WeightsSource:
+def _source(model_name: str, config: Mapping[str, Any]) -> WeightsSource:
     if tensors := config.get("state_dict"):
-        return WeightsSource((), pretrained_cfg=config, content=tensors)
+        return dataclasses.replace(_described((), config), content=tensors)
     addresses = []
     if file := config.get("file"):
         addresses.append(str(file))
@@ -169,7 +218,11 @@ def _place(model_name: str, config: Mapping[str, Any]) -> WeightsSource:
             f"timm has no default weights for {model_name!r} (tags with weights: {others}): give "
             "one of these, a file or an address as weights, or leave weights out."
         )
-    return WeightsSource(tuple(addresses), pretrained_cfg=config)
+    return _described(tuple(addresses), config)
+
+
+def _described(addresses: tuple[str, ...], config: Mapping[str, Any]) -> WeightsSource:
+    return WeightsSource(addresses, info=config, statistics=PixelStatistics.from_unit_range(config))
 
 
 def load_by_timm(

@@ -3,7 +3,7 @@
 Nodes are named as `torchvision.models.feature_extraction` names them.
 """
 
-import logging
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,42 +11,24 @@ from typing import Any
 import torch
 from torch import nn
 
-from detrex.errors import BackboneError
-from detrex.modeling.backbone.features.feature_info import FeatureInfo
+from detrex.modeling.backbone.arguments import check_in_channels, one_way_to_weights
 from detrex.modeling.backbone.features.output_levels import (
-    Level,
     check_out_strides,
-    maps_and_levels,
+    outputs_by_stride,
+    outputs_of_maps,
     plan_levels,
     requested_strides,
+    sources_of,
 )
-from detrex.modeling.backbone.inspection.meta_run import run_on_meta
-from detrex.modeling.backbone.inspection.stages import find_stages
-from detrex.modeling.backbone.preprocess import Preprocess
-from detrex.modeling.backbone.training.activation_checkpointing import checkpoint_network
-from detrex.modeling.backbone.training.freezing import check_freeze_at
-from detrex.modeling.backbone.training.norms import chosen_norm, norm_kind
-from detrex.modeling.backbone.weights.pretrained import find_weights
-from detrex.modeling.backbone.weights.source import WeightsSource
-from detrex.modeling.backbone.wrapper.arguments import (
-    check_in_channels,
-    check_switches,
-    one_way_to_weights,
-)
+from detrex.modeling.backbone.training.norms import norm_kind
+from detrex.modeling.backbone.training.plan import TrainingPlan
 from detrex.modeling.backbone.wrapper.wrapper_backbone import WrapperBackbone
 
 from .builder import build_classifier, check_classifier
 from .input_channels import set_input_channels
-from .nodes import DEFAULT_RETURN_NODES, Nodes, extract, node_names, nodes_by_mode
-from .spec import NetworkOffer, look_for_nodes, rule_for_nodes, table_of_nodes
-from .weights import (
-    TRANSFORMED,
-    builder_keywords,
-    builder_parameters,
-    first_weights,
-)
-
-logger = logging.getLogger(__name__)
+from .nodes import DEFAULT_RETURN_NODES, Nodes, cut_at, node_names, nodes_by_mode, refuse_nodes
+from .spec import describe_maps, inspect_network, with_coverage
+from .weights import builder_keywords, find_weights, first_weights, warn_of_transform
 
 
 class TorchvisionBackbone(WrapperBackbone):
@@ -103,6 +85,9 @@ class TorchvisionBackbone(WrapperBackbone):
         ['res3', 'res4']
     """
 
+    network_name = "feature_extractor"
+    feature_extractor: nn.Module
+
     def __init__(
         self,
         model_name: str = "resnet50",
@@ -124,87 +109,67 @@ class TorchvisionBackbone(WrapperBackbone):
         grad_checkpointing: bool = False,
         **kwargs: Any,
     ) -> None:
-        super().__init__()
-        check_freeze_at(freeze_at)
-        check_switches(frozen_norm=frozen_norm, grad_checkpointing=grad_checkpointing)
         check_in_channels(in_channels, kwargs)
-        source = one_way_to_weights(pretrained=pretrained, weights=weights)
+        asked = one_way_to_weights(pretrained=pretrained, weights=weights)
         check_classifier(model_name)
-        place = None if source is None else _place(model_name, source, pretrained)
-        if place is not None:
-            kwargs = builder_keywords(place.member, model_name, in_channels, kwargs)
-        norm = chosen_norm(
-            *(norm_layer, frozen_norm, "torchvision"),
-            lambda: norm_kind(build_classifier(model_name, **kwargs)),
+        source = None
+        if asked is not None:
+            if pretrained:
+                asked = first_weights(model_name)
+            source = find_weights(asked, model_name, in_channels)
+            kwargs = builder_keywords(source.info, model_name, in_channels, kwargs)
+            warn_of_transform(source, model_name, kwargs)
+        plan = TrainingPlan.of(
+            *(norm_layer, frozen_norm, freeze_at, grad_checkpointing),
+            library="torchvision",
+            native=lambda: norm_kind(build_classifier(model_name, **kwargs)),
+        )
+        who = f"torchvision's {model_name!r}"
+        with plan.norm.naming():
+            classifier = build_classifier(model_name, **kwargs, **plan.norm.keywords)
+            set_input_channels(classifier, in_channels)
+            spec = inspect_network(classifier, who, in_channels)
+        strides = requested_strides(
+            out_strides, out_features, [node.stride for node in spec.features], who
         )
         given = (return_nodes, train_return_nodes, eval_return_nodes)
-
-        who = f"torchvision's {model_name!r}"
-        with norm.naming():
-            network = build_classifier(model_name, **kwargs, **norm.keywords)
-            set_input_channels(network, in_channels)
-            offer = look_for_nodes(network, who, in_channels)
-        self.offered = offer.nodes
-        strides = [node.stride for node in offer.nodes]
-        out_strides = requested_strides(out_strides, out_features, strides, who)
-        features: Sequence[FeatureInfo] = ()
-        levels = None
-        if out_strides is None:
+        cut = functools.partial(
+            cut_at,
+            model_name,
+            classifier,
+            tracer_kwargs=tracer_kwargs,
+            suppress_diff_warnings=suppress_diff_warnings,
+        )
+        if strides is None:
             nodes = nodes_by_mode(*given)
+            network = cut(nodes)
+            maps = with_coverage(network, describe_maps(network, spec, nodes), spec)
+            outputs = outputs_of_maps(spec, maps, out_channels)
         else:
-            features, levels = select_outputs(who, offer, out_strides, given)
-            named = {str(feature.source): feature.name for feature in features}
-            nodes = (named, named)
-        self.feature_extractor = extract(
-            model_name, network, nodes, tracer_kwargs, suppress_diff_warnings
-        )
-        self.register_load_state_dict_pre_hook(_accept_both_copies)
-        self.preprocess = Preprocess.from_torchvision(None, in_channels)
-        rule = offer.input_size
-        if out_strides is None:
-            features = table_of_nodes(self.feature_extractor, rule, nodes, in_channels).features
-        rule = rule_for_nodes(
-            self.feature_extractor,
-            features,
-            rule,
-            who,
-            in_channels,
-            by_stride=out_strides is not None,
-        )
-        self._publish(features, levels, out_channels, rule)
-        self._load_weights(place, "torchvision", model_name, in_channels)
-        if place is not None:
-            self._see_to_statistics(model_name, place, in_channels, kwargs)
-        norm.convert(self.feature_extractor, model_name, offer.example_size, in_channels)
-
-        meta_run = run_on_meta(network, [offer.example_size], in_channels)
-        self._freeze(find_stages(meta_run), freeze_at)
-        if grad_checkpointing:
-            checkpoint_network(self.feature_extractor, model_name)
-        self._log(f"TorchvisionBackbone({model_name!r})")
-
-    def _see_to_statistics(
-        self, model_name: str, place: WeightsSource, in_channels: int, keywords: Mapping[str, Any]
-    ) -> None:
-        """Say, of networks that may change their image's statistics, which they then want."""
-        if "transform_input" not in builder_parameters(model_name):
-            return
-        if place.member is not None and in_channels != len(TRANSFORMED.pixel_mean):
-            self.preprocess = TRANSFORMED.with_channels(in_channels)
-        elif place.member is None and "transform_input" not in keywords:
-            logger.warning(
-                "%s: whether the weights' network changed the statistics of its images is not in a "
-                "file: give transform_input=True where it began from torchvision's own weights",
-                model_name,
+            refuse_nodes(strides, given)
+            levels = plan_levels(
+                check_out_strides(strides, [node.stride for node in spec.features], who),
+                spec.features,
             )
+            sources = sources_of(levels, spec.input_size)
+            network = cut(({str(node.source): node.name for node in sources},) * 2)
+            maps = with_coverage(network, sources, spec)
+            outputs = outputs_by_stride(spec, maps, levels, out_channels)
+        super().__init__(network, spec, outputs, plan, source, classifier=classifier)
 
-    @property
-    def network(self) -> nn.Module:
-        """The network of torchvision, cut at the nodes."""
-        return self.feature_extractor
-
-    def _run(self, images: torch.Tensor) -> Mapping[str, torch.Tensor]:
+    def extract(self, images: torch.Tensor) -> Mapping[str, torch.Tensor]:
+        """Run the cut network on images that it takes; see `WrapperBackbone.extract`."""
         return self.feature_extractor(images)
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        """Take the original's ``model.*`` for ``feature_extractor.*``; drop what is not in it."""
+        known = self.state_dict().keys()
+        for key in [k for k in state_dict if k.startswith(f"{prefix}model.")]:
+            value = state_dict.pop(key)
+            name = f"feature_extractor.{key.removeprefix(f'{prefix}model.')}"
+            if name in known:
+                state_dict.setdefault(prefix + name, value)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     @staticmethod
     def get_graph_node_names(model_name: str, **kwargs: Any) -> tuple[list[str], list[str]]:
@@ -219,36 +184,3 @@ class TorchvisionBackbone(WrapperBackbone):
         """
         network = build_classifier(model_name, **kwargs)
         return node_names(network)
-
-
-def _place(model_name: str, source: Any, pretrained: bool) -> WeightsSource:
-    asked = first_weights(model_name) if pretrained else source
-    return find_weights(asked, library="torchvision", model_name=model_name)
-
-
-def select_outputs(
-    who: str,
-    offer: NetworkOffer,
-    out_strides: Sequence[int],
-    nodes: tuple[Nodes | None, ...],
-) -> tuple[list[FeatureInfo], list[Level] | None]:
-    """Choose nodes by stride, and the levels to be made of them."""
-    if any(given is not None and given is not DEFAULT_RETURN_NODES for given in nodes):
-        raise BackboneError(
-            f"got strides ({', '.join(map(str, out_strides))}) by out_strides or out_features "
-            "beside return nodes, which say the same in two ways: leave one of them out."
-        )
-    strides = check_out_strides(out_strides, [node.stride for node in offer.nodes], who)
-    return maps_and_levels(plan_levels(strides, offer.nodes), offer.input_size)
-
-
-def _accept_both_copies(
-    module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any
-) -> None:
-    """Move the original's ``model.*`` to ``feature_extractor.*``, dropping what is not in it."""
-    known = module.state_dict().keys()
-    for key in [k for k in state_dict if k.startswith(f"{prefix}model.")]:
-        value = state_dict.pop(key)
-        name = f"feature_extractor.{key.removeprefix(f'{prefix}model.')}"
-        if name in known:
-            state_dict.setdefault(prefix + name, value)

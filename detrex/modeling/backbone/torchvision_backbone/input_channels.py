@@ -9,8 +9,8 @@ from torch import nn
 
 from detrex.checkpoint.matching.input_conv import adapt_input_conv
 from detrex.errors import BackboneError
+from detrex.modeling.backbone.arguments import check_in_channels
 from detrex.modeling.backbone.inspection.meta_run import run_on_meta
-from detrex.modeling.backbone.wrapper.arguments import check_in_channels
 
 _BUILT_FOR = 3
 

@@ -56,6 +56,23 @@ def nodes_by_mode(
     return in_training, in_evaluation
 
 
+def refuse_nodes(out_strides: Sequence[int], nodes: Iterable[Nodes | None]) -> None:
+    """Check that nobody asks for nodes beside strides.
+
+    Args:
+        out_strides: strides in pixels.
+        nodes: what is given for each keyword that names nodes.
+
+    Raises:
+        BackboneError: one of `nodes` is given.
+    """
+    if any(given is not None and given is not DEFAULT_RETURN_NODES for given in nodes):
+        raise BackboneError(
+            f"got strides ({', '.join(map(str, out_strides))}) by out_strides or out_features "
+            "beside return nodes, which say the same in two ways: leave one of them out."
+        )
+
+
 def _as_dict(nodes: Nodes) -> dict[str, str]:
     if isinstance(nodes, str) or not isinstance(nodes, Iterable):
         raise TypeError(
@@ -88,7 +105,7 @@ def node_names(
     return get_graph_node_names(network, tracer_kwargs, suppress_diff_warning=True)
 
 
-def extract(
+def cut_at(
     model_name: str,
     network: nn.Module,
     nodes: tuple[dict[str, str], dict[str, str]],

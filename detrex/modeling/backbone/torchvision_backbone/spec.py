@@ -2,43 +2,27 @@
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
 from detrex.errors import BackboneError
-from detrex.modeling.backbone.features.coverage import Size, merged
+from detrex.modeling.backbone.features.coverage import Size
 from detrex.modeling.backbone.features.feature_info import FeatureInfo, FeatureMaps
-from detrex.modeling.backbone.features.input_size import InputSize
+from detrex.modeling.backbone.features.network_spec import NetworkSpec
 from detrex.modeling.backbone.inspection.feature_shapes import describe_feature, map_size
 from detrex.modeling.backbone.inspection.input_size_search import find_coverage, search_input_size
 from detrex.modeling.backbone.inspection.meta_run import SizeRefusedError, run_on_meta
+from detrex.modeling.pixel_statistics import IMAGENET
 
 Shape = Sequence[int]
 
 _EXAMPLE_SIZE: Size = (256, 320)
 
 
-@dataclass(frozen=True)
-class NetworkOffer:
-    """What a network offers and needs.
-
-    Attributes:
-        nodes: the outermost modules that give maps, in the order of their computation, each with
-            the path of the module as name and source.
-        input_size: the images that the network takes.
-        example_size: height and width in pixels of an image that it takes as it is.
-    """
-
-    nodes: tuple[FeatureInfo, ...]
-    input_size: InputSize
-    example_size: Size
-
-
-def look_for_nodes(network: nn.Module, who: str, in_channels: int = 3) -> NetworkOffer:
-    """Look at a network without data: its maps, and the images that it takes.
+def inspect_network(network: nn.Module, who: str, in_channels: int = 3) -> NetworkSpec:
+    """Run a network on the ``meta`` device: its maps, and the images that it takes.
 
     Args:
         network: a classifier of torchvision; it is not changed.
@@ -46,7 +30,8 @@ def look_for_nodes(network: nn.Module, who: str, in_channels: int = 3) -> Networ
         in_channels: channels of the image.
 
     Returns:
-        What was seen.
+        What was seen; its features are the outermost modules that give maps, each with the path of
+        the module as name and source.
 
     Raises:
         BackboneError: it takes no image of any size.
@@ -60,7 +45,9 @@ def look_for_nodes(network: nn.Module, who: str, in_channels: int = 3) -> Networ
         return [_grid(node, seen[str(node.source)], size) for node in nodes]
 
     rule = search_input_size(who, [({}, run)], (side, side), [node.stride for node in nodes])
-    return NetworkOffer(tuple(nodes), rule, rule.tile or rule.fitted_size(_EXAMPLE_SIZE))
+    size = rule.tile or rule.fitted_size(_EXAMPLE_SIZE)
+    statistics = IMAGENET.with_channels(in_channels)
+    return NetworkSpec(who, tuple(nodes), rule, size, in_channels, statistics)
 
 
 def _shapes_at_two_sizes(
@@ -145,19 +132,15 @@ def _grid(node: FeatureInfo, shape: Shape, size: Size) -> Size:
     return map_size(shape, node.layout)
 
 
-def table_of_nodes(
-    extractor: nn.Module,
-    input_size: InputSize,
-    nodes: tuple[Mapping[str, str], Mapping[str, str]],
-    in_channels: int = 3,
-) -> FeatureMaps:
+def describe_maps(
+    extractor: nn.Module, spec: NetworkSpec, nodes: tuple[Mapping[str, str], Mapping[str, str]]
+) -> list[FeatureInfo]:
     """Describe the outputs of a cut network, which must be alike in both modes.
 
     Args:
-        extractor: as from `extract`.
-        input_size: the images that it takes.
-        nodes: what it was cut at.
-        in_channels: channels of the image.
+        extractor: as from `cut_at`.
+        spec: the network that was cut.
+        nodes: what it was cut at, by mode.
 
     Returns:
         The outputs, in the order of their computation.
@@ -165,60 +148,49 @@ def table_of_nodes(
     Raises:
         BackboneError: an output is no map, or differs between the modes.
     """
-    small = input_size.fitted_size(_EXAMPLE_SIZE)
-    sizes = [small, (2 * small[0], 2 * small[1])] if input_size.tile is None else [input_size.tile]
-    table = _features_in_mode(extractor, sizes, nodes[1], in_channels, training=False)
+    small = spec.input_size.fitted_size(_EXAMPLE_SIZE)
+    tile = spec.input_size.tile
+    sizes = [small, (2 * small[0], 2 * small[1])] if tile is None else [tile]
+    maps = _features_in_mode(extractor, sizes, nodes[1], spec.in_channels, training=False)
     if nodes[0] != nodes[1]:
-        in_training = _features_in_mode(extractor, sizes, nodes[0], in_channels, training=True)
-        if (in_training.channels, in_training.strides) != (table.channels, table.strides):
+        in_training = _features_in_mode(extractor, sizes, nodes[0], spec.in_channels, training=True)
+        if (in_training.channels, in_training.strides) != (maps.channels, maps.strides):
             raise BackboneError(
                 "train_return_nodes and eval_return_nodes must give maps of equal channels and "
-                f"strides, got {in_training} and {table}."
+                f"strides, got {in_training} and {maps}."
             )
-    return table
+    return list(maps)
 
 
-def rule_for_nodes(
-    extractor: nn.Module,
-    nodes: Sequence[FeatureInfo],
-    input_size: InputSize,
-    who: str,
-    in_channels: int = 3,
-    by_stride: bool = True,
-) -> InputSize:
-    """Find the rule under which the outputs of a cut network cover images of any size.
+def with_coverage(
+    extractor: nn.Module, maps: Sequence[FeatureInfo], spec: NetworkSpec
+) -> list[FeatureInfo]:
+    """Find the zeros with which each output of a cut network covers images of any size.
 
     Args:
-        extractor: as from `extract`.
-        nodes: its outputs by name.
-        input_size: the images that it takes.
-        who: its name, for messages.
-        in_channels: channels of the image.
-        by_stride: whether they are asked for by stride; else see `Coverage.without_margin`.
+        extractor: as from `cut_at`.
+        maps: its outputs by name.
+        spec: the network that was cut.
 
     Returns:
-        `input_size` with the zeros that fill the maps' last cells.
-
-    Raises:
-        BackboneError: an output never covers the image.
+        `maps` with their coverage.
     """
-    if input_size.tile is not None:
-        return input_size
-    size = input_size.fitted_size(_EXAMPLE_SIZE)
-    meta_run = run_on_meta(
-        extractor, [size], in_channels, run=lambda twin, image: twin.forward(image)
-    )
+    if spec.input_size.tile is not None:
+        return list(maps)
+    size = spec.input_size.fitted_size(_EXAMPLE_SIZE)
+    channels = spec.in_channels
+    meta_run = run_on_meta(extractor, [size], channels, run=lambda twin, image: twin.forward(image))
 
     def run(size: Size) -> list[Size]:
         with torch.no_grad():
-            outputs = meta_run.twin.forward(meta_run.image.new_zeros(1, in_channels, *size))
-        return [_grid(node, outputs[node.name].shape, size) for node in nodes]
+            outputs = meta_run.twin.forward(meta_run.image.new_zeros(1, channels, *size))
+        return [_grid(node, outputs[node.name].shape, size) for node in maps]
 
-    strides = [node.stride for node in nodes]
-    needs = find_coverage(who, run, input_size.multiple, strides)
-    coverage = merged(who, [node.name for node in nodes], needs)
-    coverage = coverage if by_stride else coverage.without_margin
-    return dataclasses.replace(input_size, coverage=coverage)
+    strides = [node.stride for node in maps]
+    needs = find_coverage(spec.name, run, spec.input_size.multiple, strides)
+    return [
+        dataclasses.replace(node, coverage=need) for node, need in zip(maps, needs, strict=True)
+    ]
 
 
 def _features_in_mode(

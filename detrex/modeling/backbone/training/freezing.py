@@ -79,19 +79,6 @@ def check_freeze_at(freeze_at: int) -> None:
         )
 
 
-def plan_freezing(stages: Sequence[Stage], freeze_at: int) -> Stage:
-    """Choose what the first `freeze_at` stages of a network are.
-
-    Args:
-        stages: as from `find_stages`.
-        freeze_at: number of stages as in `check_freeze_at`.
-
-    Returns:
-        The names to freeze.
-    """
-    return stages[freeze_at - 1] if freeze_at > 0 else Stage()
-
-
 _STEM = "stem"
 _REST = "other"
 MADE = "made levels"

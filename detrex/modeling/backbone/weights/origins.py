@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from detrex.checkpoint.reading.entries import wanted_table
 from detrex.checkpoint.reading.state_dict import is_caffe2_checkpoint
-from detrex.modeling.backbone.preprocess import CAFFE, IMAGENET, Preprocess
+from detrex.modeling.pixel_statistics import CAFFE, IMAGENET, PixelStatistics
 
 logger = logging.getLogger(__name__)
 
@@ -57,13 +57,13 @@ class Origin:
 
     Attributes:
         name: who trained it, and on what images, to stand behind "was".
-        preprocess: its statistics; None where they are only likely.
+        statistics: those of its images; None where they are only likely.
         stride_kernel: side of the convolution that has the stride of a bottleneck block; None where
             it is unknown.
     """
 
     name: str
-    preprocess: Preprocess | None
+    statistics: PixelStatistics | None
     stride_kernel: int | None = None
 
     def differences(self, network: nn.Module) -> str:
@@ -76,12 +76,12 @@ class Origin:
             Clauses with "; " between them, empty where nothing is known to differ.
         """
         found = []
-        if self.preprocess is None:
+        if self.statistics is None:
             found.append("give preprocess's values by hand where that holds")
-        elif self.preprocess != IMAGENET:
+        elif self.statistics != IMAGENET:
             found.append(
-                f"preprocess says mean {_short(self.preprocess.pixel_mean)}, std "
-                f"{_short(self.preprocess.pixel_std)}, {self.preprocess.channel_order}"
+                f"preprocess says mean {_short(self.statistics.pixel_mean)}, std "
+                f"{_short(self.statistics.pixel_std)}, {self.statistics.channel_order}"
             )
         return "; ".join([*found, *self._of_layers(network)])
 
@@ -97,10 +97,12 @@ class Origin:
         """
         found = []
         mean, std = getattr(model, "pixel_mean", None), getattr(model, "pixel_std", None)
-        if self.preprocess is not None and isinstance(mean, Tensor) and isinstance(std, Tensor):
-            wanted = self.preprocess.with_channels(mean.numel())
+        if self.statistics is not None and isinstance(mean, Tensor) and isinstance(std, Tensor):
+            wanted = self.statistics.with_channels(mean.numel())
             order = getattr(model, "input_format", None) or wanted.channel_order
-            here = Preprocess(tuple(mean.flatten().tolist()), tuple(std.flatten().tolist()), order)
+            here = PixelStatistics(
+                tuple(mean.flatten().tolist()), tuple(std.flatten().tolist()), order
+            )
             if not here.is_close_to(wanted):
                 found.append(
                     f"its images had mean {_short(wanted.pixel_mean)}, std "
@@ -147,10 +149,10 @@ def find_origin(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Or
         found = _caffe("trained by detectron2's model zoo", tensors)
     elif _is_folded(tensors):
         caffe = _caffe("converted from Caffe2, as its folded norms tell, then probably", tensors)
-        found = replace(caffe, preprocess=None)
+        found = replace(caffe, statistics=None)
     else:
         return None if own is None else Origin("trained with statistics of its own", own)
-    return found if own is None else replace(found, preprocess=own)
+    return found if own is None else replace(found, statistics=own)
 
 
 def wrapper_for(tensors: Mapping[str, Tensor], *, library: str, model_name: str) -> str:
@@ -189,7 +191,7 @@ def _caffe(who: str, tensors: Mapping[str, Tensor]) -> Origin:
     return Origin(f"{who}, on images in BGR", replace(CAFFE, pixel_std=std), 3)
 
 
-def _statistics(tensors: Mapping[str, Tensor]) -> Preprocess | None:
+def _statistics(tensors: Mapping[str, Tensor]) -> PixelStatistics | None:
     """Read the statistics that a detector keeps among its tensors."""
     mean, std = tensors.get("pixel_mean"), tensors.get("pixel_std")
     if mean is None or std is None or mean.numel() != std.numel() or float(mean.max()) <= 1:
@@ -197,7 +199,7 @@ def _statistics(tensors: Mapping[str, Tensor]) -> Preprocess | None:
     means, stds = ([float(v) for v in values.flatten()] for values in (mean, std))
     if min(stds) <= 0:
         return None
-    return Preprocess(tuple(means), tuple(stds), "BGR" if means[0] < means[-1] else "RGB")
+    return PixelStatistics(tuple(means), tuple(stds), "BGR" if means[0] < means[-1] else "RGB")
 
 
 def _is_folded(tensors: Mapping[str, Tensor]) -> bool:

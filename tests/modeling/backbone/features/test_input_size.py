@@ -17,22 +17,22 @@ def test_str__says_what_is_done():
 
 
 @pytest.mark.parametrize(
-    ("rule", "grid", "size", "fitted"),
+    ("rule", "size", "fitted"),
     [
-        (InputSize(), 1, (37, 53), (37, 53)),
-        (InputSize(14), 1, (37, 53), (42, 56)),
-        (InputSize(14), 32, (37, 53), (70, 70)),
-        (InputSize(tile=(12, 20)), 1, (13, 20), (24, 20)),
+        (InputSize(), (37, 53), (37, 53)),
+        (InputSize(14), (37, 53), (42, 56)),
+        (InputSize(14, cells=(4, 32)), (37, 53), (70, 70)),
+        (InputSize(tile=(12, 20)), (13, 20), (24, 20)),
     ],
 )
-def test_fitted_size(rule, grid, size, fitted):
-    assert rule.fitted_size(size, grid) == fitted
+def test_fitted_size(rule, size, fitted):
+    assert rule.fitted_size(size) == fitted
 
 
-def test_cut_and_join__undo_each_other_and_follow_the_rows():
+def test_split_and_merge__undo_each_other_and_follow_the_rows():
     rule = InputSize(tile=(6, 10))
     images = torch.randn(2, 3, 18, 20)
-    tiles = rule.cut(images)
+    tiles = rule.split(images)
     expected = [
         image[:, 6 * row : 6 * row + 6, 10 * column : 10 * column + 10]
         for image in images
@@ -40,15 +40,15 @@ def test_cut_and_join__undo_each_other_and_follow_the_rows():
         for column in range(2)
     ]
     assert_close(tiles, torch.stack(expected), rtol=0, atol=0)
-    assert_close(rule.join(tiles, (18, 20)), images, rtol=0, atol=0)
-    assert_close(rule.join(tiles[:, :, ::2, ::2], (18, 20)), images[:, :, ::2, ::2])
+    assert_close(rule.merge(tiles, (18, 20)), images, rtol=0, atol=0)
+    assert_close(rule.merge(tiles[:, :, ::2, ::2], (18, 20)), images[:, :, ::2, ::2])
 
 
-def test_cut__leaves_whole_images_alone():
+def test_split__leaves_whole_images_alone():
     images = torch.randn(2, 3, 6, 10)
-    assert InputSize(32).cut(images) is images
-    assert InputSize(tile=(6, 10)).cut(images) is images
-    assert InputSize(tile=(6, 10)).join(images, (6, 10)) is images
+    assert InputSize(32).split(images) is images
+    assert InputSize(tile=(6, 10)).split(images) is images
+    assert InputSize(tile=(6, 10)).merge(images, (6, 10)) is images
 
 
 def test_pad_to__adds_zeros_at_the_right_and_the_bottom():

@@ -9,9 +9,6 @@ from torch import nn
 from detrex.modeling.backbone import TimmBackbone
 from detrex.modeling.backbone.inspection.meta_run import run_on_meta
 from detrex.modeling.backbone.inspection.stages import Stage, find_stages
-from detrex.modeling.backbone.training.freezing import (
-    plan_freezing,
-)
 
 
 def halving(channels_in, channels_out):
@@ -50,27 +47,25 @@ class Patches(nn.Module):
 @pytest.mark.parametrize(
     ("freeze_at", "modules"),
     [
-        (-1, ()),
-        (0, ()),
         (1, ("stem",)),
         (2, ("stem", "stage0")),
         (3, ("stem", "stage0", "stage1")),
         (5, ("stem", "stage0", "stage1", "stage2", "stage3")),
     ],
 )
-def test_plan_freezing__counts_stages_by_stride(freeze_at, modules):
-    plan = plan_freezing(find_stages(run_on_meta(Pyramid(), [(64, 96)])), freeze_at)
+def test_find_stages__counts_stages_by_stride(freeze_at, modules):
+    plan = find_stages(run_on_meta(Pyramid(), [(64, 96)]))[freeze_at - 1]
     assert plan == Stage(modules, ())
 
 
-def test_plan_freezing__takes_a_patch_stem_with_its_norm():
+def test_find_stages__takes_a_patch_stem_with_its_norm():
     network = nn.Sequential(nn.Conv2d(3, 4, 4, 4), nn.GroupNorm(1, 4), halving(4, 4), halving(4, 4))
-    assert plan_freezing(find_stages(run_on_meta(network, [(64, 96)])), 1).modules == ("0", "1")
+    assert find_stages(run_on_meta(network, [(64, 96)]))[0].modules == ("0", "1")
 
 
 @pytest.mark.parametrize(("freeze_at", "blocks"), [(1, 0), (2, 2), (3, 4), (4, 6), (5, 8)])
-def test_plan_freezing__counts_quarters_of_a_plain_network(freeze_at, blocks):
-    plan = plan_freezing(find_stages(run_on_meta(Patches(), [(64, 64)])), freeze_at)
+def test_find_stages__counts_quarters_of_a_plain_network(freeze_at, blocks):
+    plan = find_stages(run_on_meta(Patches(), [(64, 64)]))[freeze_at - 1]
     expected = ("embed", *(f"blocks.{i}" for i in range(blocks)))
     assert plan.modules == ((*expected, "norm") if freeze_at == 5 else expected)
     assert plan.parameters == ("position",)
@@ -79,9 +74,7 @@ def test_plan_freezing__counts_quarters_of_a_plain_network(freeze_at, blocks):
 def test_find_stages__each_holds_those_before_it():
     meta_run = run_on_meta(Patches(), [(64, 96)])
     stages = find_stages(meta_run)
-    assert stages == [
-        plan_freezing(find_stages(meta_run), freeze_at) for freeze_at in (1, 2, 3, 4, 5)
-    ]
+    assert len(stages) == 5
     names = [name for name, _ in meta_run.twin.named_parameters()]
     held = [{name for name in names if stage.holds(name)} for stage in stages]
     assert all(few <= many for few, many in itertools.pairwise(held))
@@ -89,7 +82,7 @@ def test_find_stages__each_holds_those_before_it():
     assert held[-1] == set(names)
 
 
-def test_plan_freezing__takes_the_tables_of_a_network_run_by_another_method():
+def test_find_stages__takes_the_tables_of_a_network_run_by_another_method():
     with torch.device("meta"):
         backbone = TimmBackbone("vit_tiny_patch16_224", out_strides=(16,), freeze_at=1, depth=4)
         whole = TimmBackbone("vit_tiny_patch16_224", out_strides=(16,), freeze_at=5, depth=4)

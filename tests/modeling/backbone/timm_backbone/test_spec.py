@@ -11,7 +11,7 @@ from timm.models._builder import build_model_with_cfg
 from timm.models.resnet import BasicBlock, ResNet
 
 from detrex.errors import BackboneError
-from detrex.modeling.backbone.timm_backbone.spec import network_facts
+from detrex.modeling.backbone.timm_backbone.spec import inspect_network
 
 
 @pytest.mark.parametrize(
@@ -35,38 +35,38 @@ from detrex.modeling.backbone.timm_backbone.spec import network_facts
         ("levit_128s", {}, "images are cut into tiles of 224 x 224"),
     ],
 )
-def test_network_facts__rule(name, keywords, rule):
-    assert str(network_facts(name, keywords).input_size) == rule
+def test_inspect_network__rule(name, keywords, rule):
+    assert str(inspect_network(name, keywords).input_size) == rule
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_mambaout", "test_vit", "test_efficientnet"])
-def test_network_facts__taps_are_those_of_timm(name):
-    facts = network_facts(name, {})
+def test_inspect_network__taps_are_those_of_timm(name):
+    spec = inspect_network(name, {})
     network = timm.create_model(
-        name, features_only=True, out_indices=tuple(range(len(facts.features)))
+        name, features_only=True, out_indices=tuple(range(len(spec.features)))
     ).eval()
-    outputs = network(torch.randn(2, 3, *facts.example_size))
+    outputs = network(torch.randn(2, 3, *spec.example_size))
     info = network.feature_info
-    assert [feature.channels for feature in facts.features] == info.channels()
-    assert list(facts.strides) == info.reduction()
-    for feature, output in zip(facts.features, outputs, strict=True):
-        assert feature.to_map(output, facts.example_size).shape[1] == feature.channels
+    assert [feature.channels for feature in spec.features] == info.channels()
+    assert list(spec.strides) == info.reduction()
+    for feature, output in zip(spec.features, outputs, strict=True):
+        assert feature.to_map(output, spec.example_size).shape[1] == feature.channels
 
 
-def test_network_facts__leave_the_random_state_alone_and_are_kept():
+def test_inspect_network__leave_the_random_state_alone_and_are_kept():
     torch.manual_seed(0)
     before = torch.get_rng_state()
-    facts = network_facts("test_resnet", {"drop_path_rate": 0.125})
+    spec = inspect_network("test_resnet", {"drop_path_rate": 0.125})
     assert torch.equal(torch.get_rng_state(), before)
-    assert network_facts("test_resnet", {"drop_path_rate": 0.125}) is facts
+    assert inspect_network("test_resnet", {"drop_path_rate": 0.125}) is spec
 
 
-def test_network_facts__feature_that_no_module_gives():
-    facts = network_facts("tresnet_m", {})
-    assert facts.strides == (2, 4, 8, 16, 32)
-    assert [feature.source for feature in facts.features] == [1, 2, 3, 4]
+def test_inspect_network__feature_that_no_module_gives():
+    spec = inspect_network("tresnet_m", {})
+    assert spec.strides == (2, 4, 8, 16, 32)
+    assert [feature.source for feature in spec.features] == [1, 2, 3, 4]
     with pytest.raises(BackboneError, match=r"feature 0 of tresnet_m .* 1 \(stride 4\), 2"):
-        facts.source(0, "tresnet_m")
+        spec.source(0, "tresnet_m")
 
 
 def registered(name, width):
@@ -84,11 +84,11 @@ def registered(name, width):
         register_model(build)
 
 
-def test_network_facts__of_a_network_registered_again_are_not_stale():
+def test_inspect_network__of_a_network_registered_again_are_not_stale():
     for width in (16, 32):
         registered("net_of_the_users", width)
-        facts = network_facts("net_of_the_users", {})
-        assert [feature.channels for feature in facts.features][1:] == [
+        spec = inspect_network("net_of_the_users", {})
+        assert [feature.channels for feature in spec.features][1:] == [
             width,
             2 * width,
             4 * width,
@@ -97,16 +97,16 @@ def test_network_facts__of_a_network_registered_again_are_not_stale():
 
 
 @pytest.mark.parametrize("as_partial", [False, True])
-def test_network_facts__of_an_object_among_the_keywords_are_not_stale(as_partial):
+def test_inspect_network__of_an_object_among_the_keywords_are_not_stale(as_partial):
     class Block(BasicBlock):
         expansion = 1
 
     block = functools.partial(Block) if as_partial else Block
     if as_partial:
         block.expansion = 1
-    before = network_facts("resnet18", {"block": block})
+    before = inspect_network("resnet18", {"block": block})
     Block.expansion = block.expansion = 2
-    after = network_facts("resnet18", {"block": block})
+    after = inspect_network("resnet18", {"block": block})
     assert [t.channels * 2 for t in before.features[1:]] == [t.channels for t in after.features[1:]]
 
 
@@ -114,21 +114,21 @@ def test_network_facts__of_an_object_among_the_keywords_are_not_stale(as_partial
     ("first", "second"),
     [({"in_chans": 1}, {"in_chans": 3}), ({"drop_rate": 1}, {"drop_rate": True})],
 )
-def test_network_facts__are_kept_by_value_and_type(first, second):
-    assert network_facts("test_resnet", first) is network_facts("test_resnet", dict(first))
-    assert network_facts("test_resnet", first) is not network_facts("test_resnet", second)
+def test_inspect_network__are_kept_by_value_and_type(first, second):
+    assert inspect_network("test_resnet", first) is inspect_network("test_resnet", dict(first))
+    assert inspect_network("test_resnet", first) is not inspect_network("test_resnet", second)
 
 
-def test_network_facts__fault_that_is_no_refusal_is_told(monkeypatch):
+def test_inspect_network__fault_that_is_no_refusal_is_told(monkeypatch):
     def forward(self, x):
         raise KeyError("colour")
 
     monkeypatch.setattr("timm.models._features.FeatureListNet.forward", forward)
     with pytest.raises(BackboneError, match=r"failed in a trial run .* KeyError: 'colour'"):
-        network_facts("test_resnet", {"drop_rate": 0.03125})
+        inspect_network("test_resnet", {"drop_rate": 0.03125})
 
 
-def test_network_facts__of_a_function_that_builds_another_network_are_not_stale():
+def test_inspect_network__of_a_function_that_builds_another_network_are_not_stale():
     widths = [16]
 
     def build(pretrained=False, **kwargs):
@@ -139,9 +139,9 @@ def test_network_facts__of_a_function_that_builds_another_network_are_not_stale(
     build.__name__, build.__module__ = "changing", __name__
     globals()["changing"] = build
     register_model(build)
-    before = network_facts("changing", {})
+    before = inspect_network("changing", {})
     widths.append(32)
-    after = network_facts("changing", {})
+    after = inspect_network("changing", {})
     assert [2 * feature.channels for feature in before.features[1:]] == [
         t.channels for t in after.features[1:]
     ]

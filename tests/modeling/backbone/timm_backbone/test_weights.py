@@ -12,11 +12,11 @@ from detrex.checkpoint.matching.key_matching import weight_names
 from detrex.errors import BackboneError
 from detrex.modeling.backbone import TimmBackbone
 from detrex.modeling.backbone.timm_backbone.weights import (
-    default_place,
+    default_weights,
     load_by_timm,
-    published_place,
-    tagged_place,
+    published_weights,
     tags,
+    weights_of_tag,
 )
 
 
@@ -29,37 +29,37 @@ def test_tags__default_first():
     assert tags("hf-hub:owner/name") == []
 
 
-def test_default_place__hub_then_address():
-    place = default_place("resnet50")
+def test_default_weights__hub_then_address():
+    place = default_weights("resnet50")
     config = timm.get_pretrained_cfg("resnet50")
     assert place.addresses == (f"hf-hub:{config.hf_hub_id}", config.url)
-    assert place.pretrained_cfg == config.to_dict()
-    assert default_place("resnet50.tv_in1k") == tagged_place("resnet50.a1_in1k", "tv_in1k")
+    assert place.info == config.to_dict()
+    assert default_weights("resnet50.tv_in1k") == weights_of_tag("resnet50.a1_in1k", "tv_in1k")
 
 
-def test_default_place__no_files_of_jax():
-    place = default_place("vit_base_patch16_224.augreg_in21k")
+def test_default_weights__no_files_of_jax():
+    place = default_weights("vit_base_patch16_224.augreg_in21k")
     assert all(not address.endswith(".npz") for address in place.addresses)
     assert place.addresses
 
 
-def test_default_place__network_that_describes_itself():
+def test_default_weights__network_that_describes_itself():
     network = torch.nn.Identity()
     network.pretrained_cfg = {
         "hf_hub_id": "owner/name",
         "hf_hub_filename": "w.bin",
         "file": "a.pth",
     }
-    place = default_place("hf-hub:owner/name", network)
+    place = default_weights("hf-hub:owner/name", network)
     assert place.addresses == ("a.pth", "hf-hub:owner/name/w.bin")
 
 
-def test_default_place__no_weights():
+def test_default_weights__no_weights():
     bare = next(name for name in timm.list_models() if not timm.is_model_pretrained(name))
     with pytest.raises(BackboneError, match=rf"no default weights for '{bare}' \(tags .*: none\)"):
-        default_place(bare)
+        default_weights(bare)
     with pytest.raises(BackboneError, match=r"no default weights for 'hf-hub:owner/name' .*: give"):
-        default_place("hf-hub:owner/name", torch.nn.Identity())
+        default_weights("hf-hub:owner/name", torch.nn.Identity())
 
 
 SMALL_DINOV2 = {"depth": 2, "embed_dim": 48, "num_heads": 3}
@@ -179,20 +179,20 @@ def test_load_by_timm__leaves_other_threads_alone(tmp_path):
         ({"hf_hub_id": "owner/name", "hf_hub_filename": "w.bin"}, ("hf-hub:owner/name/w.bin",)),
     ],
 )
-def test_default_place__source_of_an_overlay_stands_alone(overlay, addresses):
+def test_default_weights__source_of_an_overlay_stands_alone(overlay, addresses):
     keywords = {"pretrained_cfg_overlay": overlay | {"std": (0.1, 0.2, 0.3)}}
     network = timm.create_model("test_resnet", **keywords)
-    place = default_place("test_resnet", network, keywords)
+    place = default_weights("test_resnet", network, keywords)
     assert place.addresses == addresses
-    assert place.pretrained_cfg["std"] == (0.1, 0.2, 0.3)
+    assert place.info["std"] == (0.1, 0.2, 0.3)
 
 
-def test_tagged_place__statistics_of_an_overlay():
+def test_weights_of_tag__statistics_of_an_overlay():
     keywords = {"pretrained_cfg_overlay": {"file": "a.pth", "mean": (0.5, 0.5, 0.5)}}
-    plain = tagged_place("resnet50", "a1_in1k")
-    place = tagged_place("resnet50", "a1_in1k", keywords)
+    plain = weights_of_tag("resnet50", "a1_in1k")
+    place = weights_of_tag("resnet50", "a1_in1k", keywords)
     assert place.addresses == plain.addresses
-    assert place.pretrained_cfg == plain.pretrained_cfg | {"mean": (0.5, 0.5, 0.5)}
+    assert place.info == plain.info | {"mean": (0.5, 0.5, 0.5)}
 
 
 CONFIG = timm.get_pretrained_cfg("tf_efficientnet_b0.aa_in1k")
@@ -207,16 +207,16 @@ CONFIG = timm.get_pretrained_cfg("tf_efficientnet_b0.aa_in1k")
         f"hub/models--{CONFIG.hf_hub_id.replace('/', '--')}/snapshots/0/model.safetensors",
     ],
 )
-def test_published_place__of_another_network(source, caplog):
+def test_published_weights__of_another_network(source, caplog):
     """Its norms have eps 1e-3 and its padding depends on the image; no tensor shows that."""
-    place = published_place(source, "tf_efficientnet_b0")
+    place = published_weights(source, "tf_efficientnet_b0")
     assert place.addresses == (source,)
-    assert place.pretrained_cfg["mean"] == CONFIG.mean
+    assert place.info["mean"] == CONFIG.mean
     assert not caplog.text
-    published_place(source, "efficientnet_b0")
+    published_weights(source, "efficientnet_b0")
     assert "is published for timm's 'tf_efficientnet_b0.aa_in1k' and given to" in caplog.text
 
 
 @pytest.mark.parametrize("source", ["mine.pth", "hf-hub:me/mine", "a/model.safetensors", ""])
-def test_published_place__of_nobody_known(source):
-    assert published_place(source, "resnet18") is None
+def test_published_weights__of_nobody_known(source):
+    assert published_weights(source, "resnet18") is None

@@ -6,7 +6,7 @@ import torchvision
 from detrex.errors import BackboneError
 from detrex.modeling.backbone.torchvision_backbone.nodes import (
     DEFAULT_RETURN_NODES,
-    extract,
+    cut_at,
     node_names,
     nodes_by_mode,
 )
@@ -41,10 +41,10 @@ def test_nodes_by_mode__contradictions():
         nodes_by_mode({"layer1": "a", "layer2": "a"}, None, None)
 
 
-def test_extract__names_near_nodes():
+def test_cut_at__names_near_nodes():
     wrong = {"layer5": "p5"}
     with pytest.raises(BackboneError, match=r"'resnet18' has no node 'layer5'\. Did you mean"):
-        extract("resnet18", classifier("resnet18"), (wrong, wrong), None, False)
+        cut_at("resnet18", classifier("resnet18"), (wrong, wrong), None, False)
 
 
 def test_node_names__of_both_modes():

@@ -10,9 +10,9 @@ from torchvision.models import ResNet18_Weights, ResNet50_Weights
 from detrex.errors import BackboneError
 from detrex.modeling.backbone.torchvision_backbone.weights import (
     builder_keywords,
-    find,
     first_weights,
     names,
+    published_weights,
 )
 
 CLASSIFIERS = torchvision.models.list_models(module=torchvision.models)
@@ -28,46 +28,46 @@ CLASSIFIERS = torchvision.models.list_models(module=torchvision.models)
         (ResNet50_Weights.IMAGENET1K_V2, ResNet50_Weights.IMAGENET1K_V2),
     ],
 )
-def test_find__enums_and_their_names(weights, expected):
-    place = find(weights, "resnet50")
-    assert place.member is expected
+def test_published_weights__enums_and_their_names(weights, expected):
+    place = published_weights(weights, "resnet50")
+    assert place.info is expected
     assert place.addresses == (expected.url,)
 
 
 @pytest.mark.parametrize("weights", ["IMAGENET1K_V3", "w.pth", 7])
-def test_find__others(weights):
-    assert find(weights, "resnet50") is None
+def test_published_weights__others(weights):
+    assert published_weights(weights, "resnet50") is None
 
 
-def test_find__enum_of_another_network():
+def test_published_weights__enum_of_another_network():
     with pytest.raises(
         BackboneError, match=r"resnet50 has the weights IMAGENET1K_V1, .*got ResNet18"
     ):
-        find(ResNet18_Weights.DEFAULT, "resnet50")
+        published_weights(ResNet18_Weights.DEFAULT, "resnet50")
 
 
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_names__of_every_classifier(name):
     assert names(name)[-1] == "DEFAULT"
-    assert find(True, name).member is find("DEFAULT", name).member
+    assert published_weights(True, name).info is published_weights("DEFAULT", name).info
 
 
-def test_find__published_weights_by_their_file(tmp_path, monkeypatch):
+def test_published_weights__published_weights_by_their_file(tmp_path, monkeypatch):
     """A copy of torchvision's file, and its address, are the weights of the enum."""
     url = ResNet50_Weights.IMAGENET1K_V2.url
-    assert find(url, "resnet50").member is ResNet50_Weights.IMAGENET1K_V2
+    assert published_weights(url, "resnet50").info is ResNet50_Weights.IMAGENET1K_V2
     content = b"weights"
     copy = tmp_path / f"resnet50-{hashlib.sha256(content).hexdigest()[:8]}.pth"
     copy.write_bytes(content)
     monkeypatch.setattr(ResNet50_Weights.IMAGENET1K_V1.value, "url", f"https://a/{copy.name}")
-    assert find(copy, "resnet50").member is ResNet50_Weights.IMAGENET1K_V1
+    assert published_weights(copy, "resnet50").info is ResNet50_Weights.IMAGENET1K_V1
     copy.write_bytes(b"others, trained further")
-    assert find(copy, "resnet50") is None
+    assert published_weights(copy, "resnet50") is None
     plain = tmp_path / "own.pth"  # an own network's address may carry no hash
     monkeypatch.setattr(ResNet50_Weights.IMAGENET1K_V1.value, "url", "https://a/own.pth")
-    assert find(plain, "resnet50") is None
+    assert published_weights(plain, "resnet50") is None
     plain.write_bytes(content)
-    assert find(plain, "resnet50").member is ResNet50_Weights.IMAGENET1K_V1
+    assert published_weights(plain, "resnet50").info is ResNet50_Weights.IMAGENET1K_V1
 
 
 def test_first_weights__oldest():

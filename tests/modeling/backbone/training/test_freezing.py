@@ -31,9 +31,9 @@ class Pyramid(nn.Sequential):
             self.add_module(f"stage{index}", halving(4, 4))
 
 
-def test_apply__passes_over_what_is_not_there():
+def test_freeze__passes_over_what_is_not_there():
     network = Pyramid()
-    present = Stage(("stem", "head"), ("stage0.0.bias", "gone")).apply(network)
+    present = Stage(("stem", "head"), ("stage0.0.bias", "gone")).freeze(network)
     assert present == ("stem",)
     assert not network.stem.training
     frozen = [name for name, p in network.named_parameters() if not p.requires_grad]

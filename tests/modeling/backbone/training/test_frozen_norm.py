@@ -12,7 +12,7 @@ from torch.testing import assert_close
 
 from detrex.catalog.table import packaged_file, read_catalog
 from detrex.errors import BackboneError
-from detrex.modeling.backbone.timm_backbone.spec import network_facts
+from detrex.modeling.backbone.timm_backbone.spec import inspect_network
 from detrex.modeling.backbone.training.frozen_norm import (
     FrozenBatchNormAct,
     convert_frozen_norm,
@@ -229,7 +229,7 @@ def test_convert_frozen_norm__one_architecture_of_every_module(library):
     worst = {}
     for name in smallest_of_each_module(library):
         torch.manual_seed(0)
-        size = network_facts(name, {}).example_size if library == "timm" else (224, 224)
+        size = inspect_network(name, {}).example_size if library == "timm" else (224, 224)
         network = randomise(build(name, library, "cpu")).double().eval()
         image = torch.randn(2, 3, *size, dtype=torch.float64)
         with torch.no_grad():

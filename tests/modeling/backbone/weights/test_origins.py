@@ -10,8 +10,8 @@ from torch import nn
 
 from detrex.checkpoint.reading.state_dict import tensors_of
 from detrex.modeling.backbone import BasicStem, ResNet
-from detrex.modeling.backbone.preprocess import CAFFE, IMAGENET, Preprocess
 from detrex.modeling.backbone.weights.origins import find_origin, wrapper_for
+from detrex.modeling.pixel_statistics import CAFFE, IMAGENET, PixelStatistics
 
 
 def names_of_detectron2(**changed):
@@ -45,25 +45,25 @@ def origin(content):
 @pytest.mark.parametrize("content", [ZOO, CAFFE2, {"model": as_arrays(names_of_detectron2())}])
 def test_find_origin__caffe(content):
     found = origin(content)
-    assert found.preprocess == CAFFE
+    assert found.statistics == CAFFE
     assert found.stride_kernel == 1
     assert "BGR" in found.name
 
 
 def test_find_origin__detectors_of_the_zoo():
     table = {f"backbone.bottom_up.{n}": v for n, v in names_of_detectron2().items()}
-    assert origin({"model": as_arrays(table), "__author__": "Caffe2"}).preprocess == CAFFE
+    assert origin({"model": as_arrays(table), "__author__": "Caffe2"}).statistics == CAFFE
 
 
 def test_find_origin__resnext_of_caffe_has_a_std():
     found = origin(RESNEXT)
-    assert found.preprocess == Preprocess(CAFFE.pixel_mean, (57.375, 57.12, 58.395), "BGR")
+    assert found.statistics == PixelStatistics(CAFFE.pixel_mean, (57.375, 57.12, 58.395), "BGR")
     assert found.stride_kernel == 3
 
 
 def test_find_origin__torchvision():
     found = origin(TORCHVISION)
-    assert found.preprocess == IMAGENET
+    assert found.statistics == IMAGENET
     assert found.differences(torchvision.models.resnet50()) == ""
 
 
@@ -71,7 +71,7 @@ def test_find_origin__folded_norms_are_likely_caffes():
     """Statistics are not published by likelihood, but the reader is told."""
     renamed = {n.replace("res", "layer"): v for n, v in names_of_detectron2().items()}
     found = origin({"state_dict": renamed})
-    assert found.preprocess is None
+    assert found.statistics is None
     assert "give preprocess's values by hand" in found.differences(nn.Identity())
 
 
@@ -80,9 +80,9 @@ def test_find_origin__statistics_in_the_file():
         "pixel_mean": torch.tensor([103.0, 116.0, 123.0]).view(3, 1, 1),
         "pixel_std": torch.tensor([57.0, 58.0, 59.0]).view(3, 1, 1),
     }
-    expected = Preprocess((103.0, 116.0, 123.0), (57.0, 58.0, 59.0), "BGR")
-    assert origin({"model": as_arrays(names_of_detectron2(**own))}).preprocess == expected
-    assert origin({"conv.weight": torch.ones(1)} | own).preprocess == expected
+    expected = PixelStatistics((103.0, 116.0, 123.0), (57.0, 58.0, 59.0), "BGR")
+    assert origin({"model": as_arrays(names_of_detectron2(**own))}).statistics == expected
+    assert origin({"conv.weight": torch.ones(1)} | own).statistics == expected
 
 
 @pytest.mark.parametrize(

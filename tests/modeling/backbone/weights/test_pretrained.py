@@ -11,10 +11,11 @@ from torch import nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from detrex.errors import BackboneError, CheckpointError, DownloadError
-from detrex.modeling.backbone.preprocess import CAFFE
+from detrex.modeling.backbone.timm_backbone import weights as timm_weights
 from detrex.modeling.backbone.torchvision_backbone import weights as torchvision_weights
-from detrex.modeling.backbone.weights.pretrained import find_weights, load_network_weights
+from detrex.modeling.backbone.weights.pretrained import MIN_SHARE, load_pretrained
 from detrex.modeling.backbone.weights.source import WeightsSource
+from detrex.modeling.pixel_statistics import CAFFE, IMAGENET
 from tests.reference.file_server import serving
 
 # Kinds of network, and what makes it small and quick.
@@ -75,18 +76,27 @@ def randomised(model):
     return model.eval()
 
 
-def load(network, weights, library="timm", model_name="test_resnet", **options):
-    return load_network_weights(network, weights, library=library, model_name=model_name, **options)
+def find_weights(weights, library, model_name, network=None):
+    if library == "timm":
+        return timm_weights.find_weights(weights, model_name, network)
+    return torchvision_weights.find_weights(weights, model_name)
+
+
+def load(
+    network, weights, library="timm", model_name="test_resnet", in_channels=3, min_share=MIN_SHARE
+):
+    source = find_weights(weights, library, model_name, network)
+    return load_pretrained(network, source, in_channels, min_share)
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_load_network_weights__features_are_plain_timms(tmp_path, name):
+def test_load_pretrained__features_are_plain_timms(tmp_path, name):
     check_features(tmp_path, name, {"num_classes": 3} | KINDS[name], KINDS[name])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FULL_SIZED)
-def test_load_network_weights__features_are_plain_timms_in_full_size(tmp_path, name):
+def test_load_pretrained__features_are_plain_timms_in_full_size(tmp_path, name):
     check_features(tmp_path, name, {}, {})
 
 
@@ -109,7 +119,7 @@ def check_features(tmp_path, name, plain_keywords, keywords):
 
 
 @pytest.mark.parametrize(("name", "node"), [("resnet18", "layer4"), ("swin_t", "features.7")])
-def test_load_network_weights__torchvision_graph(tmp_path, name, node):
+def test_load_pretrained__torchvision_graph(tmp_path, name, node):
     plain = randomised(torchvision.models.get_model(name))
     torch.save(plain.state_dict(), tmp_path / "w.pth")
     builder = torchvision.models.get_model(name)
@@ -146,14 +156,14 @@ def save_pkl(content, path):
     ],
 )
 @pytest.mark.parametrize("kind", [str, "path"])
-def test_load_network_weights__every_kind_of_file(tmp_path, suffix, save, kind):
+def test_load_pretrained__every_kind_of_file(tmp_path, suffix, save, kind):
     file = tmp_path / f"w{suffix}"
     save(table(), file)
     network = timm.create_model("test_resnet", features_only=True)
     used = load(network, str(file) if kind is str else file)
     assert used.source == str(file)
     assert used.report.share == 1
-    assert used.preprocess is None
+    assert used.statistics is None
     expected = {name: table()[name] for name in used.report.matched}
     got = {name: network.state_dict()[name] for name in used.report.matched}
     torch.testing.assert_close(got, expected, rtol=0, atol=0)
@@ -172,7 +182,7 @@ def test_load_network_weights__every_kind_of_file(tmp_path, suffix, save, kind):
         ("timm_model.", ["model"]),
     ],
 )
-def test_load_network_weights__every_nest_and_prefix(tmp_path, prefix, nest):
+def test_load_pretrained__every_nest_and_prefix(tmp_path, prefix, nest):
     content = table(prefix, nest)
     torch.save(content, tmp_path / "w.pth")
     network = timm.create_model("test_resnet", features_only=True)
@@ -192,7 +202,7 @@ def _bytes(content, folder):
     return (folder / "served.pth").read_bytes()
 
 
-def test_load_network_weights__tag_by_the_second_of_its_addresses(server, monkeypatch, caplog):
+def test_load_pretrained__tag_by_the_second_of_its_addresses(server, monkeypatch, caplog):
     url = server.url("/w.pth")
     config = timm.get_pretrained_cfg("test_resnet")
     config.url, config.hf_hub_id, config.file = url, "owner/name", None
@@ -203,23 +213,23 @@ def test_load_network_weights__tag_by_the_second_of_its_addresses(server, monkey
     assert used.source == url
     assert used.report.share == 1
     assert len(used.report.adapted) == 1
-    assert used.pretrained_cfg["url"] == url
-    assert len(used.preprocess.pixel_mean) == 1
+    assert used.info["url"] == url
+    assert len(used.statistics.pixel_mean) == 1
     assert "trying the next address of the same weights" in caplog.text
     server.files.clear()
     assert load(network, "r160_in1k", in_channels=1).report.share == 1
 
 
-def test_load_network_weights__on_meta_are_described_and_not_fetched(server, monkeypatch):
+def test_load_pretrained__on_meta_are_described_and_not_fetched(server, monkeypatch):
     config = timm.get_pretrained_cfg("test_resnet")
     config.url, config.hf_hub_id, config.mean = server.url("/absent.pth"), None, (0.1, 0.2, 0.4)
     monkeypatch.setattr(timm, "get_pretrained_cfg", lambda name: config)
     with torch.device("meta"):
         used = load(timm.create_model("test_resnet", features_only=True), True)
-    assert used.preprocess.pixel_mean == pytest.approx((25.5, 51, 102))
+    assert used.statistics.pixel_mean == pytest.approx((25.5, 51, 102))
 
 
-def test_load_network_weights__on_meta_a_file_is_held_against_the_network(tmp_path):
+def test_load_pretrained__on_meta_a_file_is_held_against_the_network(tmp_path):
     torch.save(timm.create_model("test_resnet").state_dict(), tmp_path / "resnet.pth")
     with torch.device("meta"):
         network = timm.create_model("test_resnet", features_only=True)
@@ -228,7 +238,7 @@ def test_load_network_weights__on_meta_a_file_is_held_against_the_network(tmp_pa
             load(timm.create_model("test_vit"), tmp_path / "resnet.pth", model_name="test_vit")
 
 
-def test_load_network_weights__no_address_answers(server, monkeypatch):
+def test_load_pretrained__no_address_answers(server, monkeypatch):
     config = timm.get_pretrained_cfg("test_resnet")
     config.url, config.hf_hub_id = server.url("/absent.pth"), None
     monkeypatch.setattr(timm, "get_pretrained_cfg", lambda name: config)
@@ -237,20 +247,20 @@ def test_load_network_weights__no_address_answers(server, monkeypatch):
         load(network, True)
 
 
-def test_load_network_weights__torchvision_member(server, monkeypatch, tmp_path):
+def test_load_pretrained__torchvision_member(server, monkeypatch, tmp_path):
     plain = torchvision.models.resnet18()
     server.files["/r.pth"] = _bytes(plain.state_dict(), tmp_path)
     member = torchvision.models.ResNet18_Weights.IMAGENET1K_V1
-    place = WeightsSource((server.url("/r.pth"),), member=member)
-    monkeypatch.setattr(torchvision_weights, "_place", lambda member: place)
+    place = WeightsSource((server.url("/r.pth"),), info=member, statistics=IMAGENET)
+    monkeypatch.setattr(torchvision_weights, "_source", lambda *_: place)
     network = torchvision.models.resnet18()
     used = load(network, "IMAGENET1K_V1", "torchvision", "resnet18")
-    assert used.member is member
-    assert used.preprocess.pixel_mean == (123.675, 116.28, 103.53)
+    assert used.info is member
+    assert used.statistics.pixel_mean == (123.675, 116.28, 103.53)
     torch.testing.assert_close(network.conv1.weight, plain.conv1.weight, rtol=0, atol=0)
 
 
-def test_load_network_weights__caffe2_means_bgr(tmp_path, caplog):
+def test_load_pretrained__caffe2_means_bgr(tmp_path, caplog):
     """Detectron's names are detectron2's; torchvision's ResNet gets them."""
     shapes = torchvision.models.resnet18().state_dict()
     arrays = {"conv1_w": shapes["conv1.weight"].numpy()}
@@ -266,8 +276,8 @@ def test_load_network_weights__caffe2_means_bgr(tmp_path, caplog):
     (tmp_path / "R-18.pkl").write_bytes(pickle.dumps({"blobs": arrays}))
     network = torchvision.models.resnet18()
     used = load(network, tmp_path / "R-18.pkl", "torchvision", "resnet18", min_share=0.7)
-    assert used.origin.preprocess == CAFFE
-    assert used.preprocess == CAFFE
+    assert used.origin.statistics == CAFFE
+    assert used.statistics == CAFFE
     assert "trained with Caffe2, on images in BGR" in caplog.text
 
 
@@ -276,16 +286,16 @@ def test_load_network_weights__caffe2_means_bgr(tmp_path, caplog):
     "weights", ["https://a/b.pth", "hf-hub:a/b", "detectron2://a.pkl", "a/b.pth", "b.safetensors"]
 )
 def test_find_weights__paths_and_addresses(library, weights):
-    source = find_weights(weights, library=library, model_name="resnet18")
+    source = find_weights(weights, library, "resnet18")
     assert source == WeightsSource((weights,))
 
 
 def test_find_weights__tags_and_enums():
-    by_tag = find_weights("a1_in1k", library="timm", model_name="resnet50.tv_in1k")
-    assert by_tag == find_weights("resnet50.a1_in1k", library="timm", model_name="resnet50")
-    assert by_tag.pretrained_cfg["tag"] == "a1_in1k"
-    found = find_weights("IMAGENET1K_V1", library="torchvision", model_name="resnet50")
-    assert found.member.name == "IMAGENET1K_V1"
+    by_tag = find_weights("a1_in1k", "timm", "resnet50.tv_in1k")
+    assert by_tag == find_weights("resnet50.a1_in1k", "timm", "resnet50")
+    assert by_tag.info["tag"] == "a1_in1k"
+    found = find_weights("IMAGENET1K_V1", "torchvision", "resnet50")
+    assert found.info.name == "IMAGENET1K_V1"
 
 
 @pytest.mark.parametrize(
@@ -302,7 +312,7 @@ def test_find_weights__tags_and_enums():
 )
 def test_find_weights__unknown_names(library, weights, match):
     with pytest.raises(BackboneError, match=match):
-        find_weights(weights, library=library, model_name="resnet50")
+        find_weights(weights, library, "resnet50")
 
 
 @pytest.mark.parametrize("library", ["timm", "torchvision"])
@@ -311,21 +321,19 @@ def test_find_weights__types(library, weights):
     with pytest.raises(
         TypeError, match="weights must be True, a name, a path, an address or"
     ) as error:
-        find_weights(weights, library=library, model_name="resnet50")
+        find_weights(weights, library, "resnet50")
     assert "\n" not in str(error.value)
     assert isinstance(weights, nn.Module) == ("give its state_dict()" in str(error.value))
 
 
 @pytest.mark.parametrize("library", ["timm", "torchvision"])
-def test_load_network_weights__name_that_no_file_can_have(library):
+def test_load_pretrained__name_that_no_file_can_have(library):
     with pytest.raises(CheckpointError, match=r"cannot be read \(File name too long\)") as error:
-        load_network_weights(
-            nn.Linear(2, 3), f"{'x' * 3000}.pth", library=library, model_name="resnet18"
-        )
+        load(nn.Linear(2, 3), f"{'x' * 3000}.pth", library, "resnet18")
     assert len(str(error.value)) < 500
 
 
-def test_load_network_weights__half_a_network_is_an_error(tmp_path):
+def test_load_pretrained__half_a_network_is_an_error(tmp_path):
     torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "r18.pth")
     network = torchvision.models.resnet34()
     before = {name: value.clone() for name, value in network.state_dict().items()}
@@ -334,7 +342,7 @@ def test_load_network_weights__half_a_network_is_an_error(tmp_path):
     torch.testing.assert_close(dict(network.state_dict()), before, rtol=0, atol=0)
 
 
-def test_load_network_weights__names_of_a_networks_authors(tmp_path):
+def test_load_pretrained__names_of_a_networks_authors(tmp_path):
     """Swin's authors put the patch merging of a stage at its end, timm at the next one's start."""
     name, small = "swin_tiny_patch4_window7_224", {}
     with torch.device("meta"):
@@ -359,7 +367,7 @@ def test_load_network_weights__names_of_a_networks_authors(tmp_path):
     )
 
 
-def test_load_network_weights__masked_autoencoder(tmp_path):
+def test_load_pretrained__masked_autoencoder(tmp_path):
     """A file of MAE's: the encoder under timm's names, and a decoder that is passed over."""
     plain = timm.create_model("test_vit")
     file = {k: v for k, v in plain.state_dict().items() if not k.startswith(("head", "fc_norm"))}
@@ -372,7 +380,7 @@ def test_load_network_weights__masked_autoencoder(tmp_path):
     assert "decoder_embed.weight" in report.unexpected
 
 
-def test_load_network_weights__position_tables_and_channels(tmp_path):
+def test_load_pretrained__position_tables_and_channels(tmp_path):
     plain = timm.create_model("test_vit")
     torch.save(plain.state_dict(), tmp_path / "w.pth")
     network = timm.create_model("test_vit", features_only=True, img_size=(96, 224), in_chans=5)
@@ -383,7 +391,7 @@ def test_load_network_weights__position_tables_and_channels(tmp_path):
     torch.testing.assert_close(network.model.pos_embed, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_load_network_weights__on_another_kind_of_module(tmp_path):
+def test_load_pretrained__on_another_kind_of_module(tmp_path):
     torch.save(nn.Linear(3, 5).state_dict(), tmp_path / "w.pth")
     with pytest.raises(CheckpointError, match="does not fit"):
         load(timm.create_model("test_resnet", features_only=True), tmp_path / "w.pth")

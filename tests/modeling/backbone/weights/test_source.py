@@ -5,13 +5,13 @@ import torch
 from torch import nn
 
 from detrex.errors import CheckpointError
-from detrex.modeling.backbone.weights.pretrained import load_network_weights
+from detrex.modeling.backbone.weights.pretrained import load_pretrained
 from detrex.modeling.backbone.weights.source import WeightsSource
 
 
 def _load(source):
     network = nn.Sequential(nn.Conv2d(3, 4, 1))
-    used = load_network_weights(network, source, library="detectron2", model_name="small")
+    used = load_pretrained(network, source)
     return network, used
 
 

@@ -1,5 +1,6 @@
 """Weights out of folders, descriptions and dictionaries, and what belongs to them."""
 
+import dataclasses
 import json
 import pickle
 
@@ -19,10 +20,9 @@ from detrex.modeling.backbone import (
     TorchvisionBackbone,
     TorchvisionResNet,
 )
-from detrex.modeling.backbone.preprocess import CAFFE
+from detrex.modeling.backbone.timm_backbone import weights as timm_weights
 from detrex.modeling.backbone.torchvision_backbone import weights as torchvision_weights
-from detrex.modeling.backbone.weights.pretrained import find_weights
-from detrex.modeling.backbone.weights.source import WeightsSource
+from detrex.modeling.pixel_statistics import CAFFE
 
 STRIDES = (8, 16, 32)
 
@@ -114,9 +114,9 @@ def test_weights__entry_of_a_file(tmp_path, plain):
 
 @pytest.mark.parametrize("huge", [["a" * 90] * 5000, "a" * 100_000])
 def test_find_weights__messages_stay_short(huge):
-    for library in ("timm", "torchvision"):
+    for library in (timm_weights, torchvision_weights):
         with pytest.raises((TypeError, BackboneError)) as error:
-            find_weights(huge, library=library, model_name="resnet50")
+            library.find_weights(huge, "resnet50")
         assert len(str(error.value)) < 500
 
 
@@ -163,9 +163,12 @@ def test_weights__statistics_of_torchvisions_resnet(tmp_path):
 def googlenet(monkeypatch):
     """GoogLeNet's published weights, as a dictionary that is given instead of the file."""
     network = torchvision.models.googlenet(init_weights=False)
-    member = torchvision.models.GoogLeNet_Weights.DEFAULT
-    place = WeightsSource((), member=member, content=network.state_dict())
-    monkeypatch.setattr(torchvision_weights, "_place", lambda member: place)
+    source_of = torchvision_weights._source
+
+    def source(*args):
+        return dataclasses.replace(source_of(*args), addresses=(), content=network.state_dict())
+
+    monkeypatch.setattr(torchvision_weights, "_source", source)
     return network
 
 

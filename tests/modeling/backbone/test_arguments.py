@@ -5,7 +5,7 @@ import torch
 
 from detrex.errors import BackboneError
 from detrex.modeling.backbone import TimmBackbone, TorchvisionBackbone
-from detrex.modeling.backbone.wrapper.arguments import check_in_channels, one_way_to_weights
+from detrex.modeling.backbone.arguments import check_in_channels, one_way_to_weights
 
 
 @pytest.mark.parametrize("in_channels", [0, -1, 3.0, True, "3", None])

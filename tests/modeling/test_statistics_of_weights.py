@@ -5,11 +5,11 @@ import timm
 import torch
 from timm.data import create_transform, resolve_model_data_config
 from torchvision.models import ResNet50_Weights, VGG16_Weights, ViT_B_16_Weights
-from torchvision.models.detection import RetinaNet_ResNet50_FPN_Weights
 from torchvision.transforms.functional import to_pil_image
 
 from detrex.errors import ConfigError
-from detrex.modeling.backbone.preprocess import CAFFE, IMAGENET, Preprocess
+from detrex.modeling.backbone.torchvision_backbone.weights import find_weights
+from detrex.modeling.pixel_statistics import CAFFE, IMAGENET, PixelStatistics
 
 
 def _normalized(preprocess, image):
@@ -28,19 +28,19 @@ def _normalized(preprocess, image):
         "darknet53",
     ],
 )
-def test_from_timm__normalises_as_its_transform(name):
+def test_from_unit_range__normalises_as_its_transform(name):
     with torch.device("meta"):
         network = timm.create_model(name)
     config = {**resolve_model_data_config(network), "input_size": (3, 8, 8), "crop_pct": 1.0}
     image = torch.randint(256, (3, 8, 8), dtype=torch.uint8)
     expected = create_transform(**config)(to_pil_image(image))
-    preprocess = Preprocess.from_timm(network.pretrained_cfg, 3)
+    preprocess = PixelStatistics.from_unit_range(network.pretrained_cfg)
     torch.testing.assert_close(_normalized(preprocess, image), expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("pretrained_cfg", [None, {}, {"mean": None, "std": None, "url": ""}])
-def test_from_timm__imagenet_where_nothing_is_said(pretrained_cfg):
-    assert Preprocess.from_timm(pretrained_cfg, 3) == IMAGENET
+@pytest.mark.parametrize("pretrained_cfg", [{}, {"mean": None, "std": None, "url": ""}])
+def test_from_unit_range__imagenet_where_nothing_is_said(pretrained_cfg):
+    assert PixelStatistics.from_unit_range(pretrained_cfg) == IMAGENET
 
 
 @pytest.mark.parametrize(
@@ -51,24 +51,20 @@ def test_from_timm__imagenet_where_nothing_is_said(pretrained_cfg):
         VGG16_Weights.IMAGENET1K_FEATURES,
     ],
 )
-def test_from_torchvision__normalises_as_its_transform(weights):
+def test_find_weights__normalises_as_its_transform(weights):
     transform = weights.transforms()
     size = transform.crop_size[0]
     image = torch.randint(256, (3, size, size), dtype=torch.uint8)
     transform.resize_size = [size]
-    preprocess = Preprocess.from_torchvision(weights, 3)
+    name = type(weights).__name__.removesuffix("_Weights").lower()
+    preprocess = find_weights(weights, name).statistics
     torch.testing.assert_close(
         _normalized(preprocess, image), transform(image), rtol=1e-4, atol=1e-4
     )
 
 
-@pytest.mark.parametrize("weights", [None, RetinaNet_ResNet50_FPN_Weights.COCO_V1])
-def test_from_torchvision__imagenet_where_nothing_is_said(weights):
-    assert Preprocess.from_torchvision(weights, 3) == IMAGENET
-
-
 def test_imagenet__equals_the_statistics_of_torchvision_to_the_last_bit():
-    given = Preprocess.from_torchvision(ResNet50_Weights.IMAGENET1K_V1, 3)
+    given = find_weights(ResNet50_Weights.IMAGENET1K_V1, "resnet50").statistics
     assert given == IMAGENET
     assert (CAFFE.pixel_mean, CAFFE.channel_order) == (IMAGENET.pixel_mean[::-1], "BGR")
 
@@ -78,7 +74,7 @@ def test_imagenet__equals_the_statistics_of_torchvision_to_the_last_bit():
     [(1, (4.0,)), (2, (1.0, 4.0)), (3, (1.0, 4.0, 7.0)), (5, (1.0, 4.0, 7.0, 1.0, 4.0))],
 )
 def test_with_channels__mean_or_repeated_in_order(in_channels, mean):
-    preprocess = Preprocess((1, 4, 7), (2, 2, 5), "BGR").with_channels(in_channels)
+    preprocess = PixelStatistics((1, 4, 7), (2, 2, 5), "BGR").with_channels(in_channels)
     assert preprocess.pixel_mean == mean
     assert len(preprocess.pixel_std) == in_channels
     assert preprocess.channel_order == "BGR"
@@ -95,14 +91,14 @@ def test_with_channels__mean_or_repeated_in_order(in_channels, mean):
 )
 def test_init__refuses(given, message):
     with pytest.raises(ConfigError, match=message):
-        Preprocess(*given)
+        PixelStatistics(*given)
 
 
 def test_init__lists_become_tuples():
-    assert hash(Preprocess([1, 2], [3, 4])) == hash(Preprocess((1.0, 2.0), (3.0, 4.0)))
+    assert hash(PixelStatistics([1, 2], [3, 4])) == hash(PixelStatistics((1.0, 2.0), (3.0, 4.0)))
 
 
 @pytest.mark.parametrize("mean", ["x", 0.5, ("a", "b", "c")])
-def test_from_timm__description_without_numbers(mean):
+def test_from_unit_range__description_without_numbers(mean):
     with pytest.raises(ConfigError, match="mean of the description of weights must be numbers"):
-        Preprocess.from_timm({"mean": mean}, 3)
+        PixelStatistics.from_unit_range({"mean": mean})

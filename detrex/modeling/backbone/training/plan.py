@@ -1,0 +1,94 @@
+"""How a network is to be trained: said by a few keywords, checked before anything is built."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from detrex.modeling.backbone.arguments import check_switches
+from detrex.modeling.backbone.features.network_spec import NetworkSpec
+from detrex.modeling.backbone.inspection.meta_run import run_on_meta, unused_parameters
+from detrex.modeling.backbone.inspection.stages import Stage, find_stages
+
+from .activation_checkpointing import checkpoint_network
+from .freezing import check_freeze_at
+from .norms import Library, Norm, chosen_norm
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """How a network is to be trained.
+
+    Attributes:
+        norm: what is done about its norms.
+        freeze_at: number of stages to freeze, see `check_freeze_at`.
+        grad_checkpointing: compute activations again in the backward pass.
+    """
+
+    norm: Norm
+    freeze_at: int = 0
+    grad_checkpointing: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        norm_layer: Any,
+        frozen_norm: bool,
+        freeze_at: int,
+        grad_checkpointing: bool,
+        *,
+        library: Library,
+        native: Callable[[], str],
+    ) -> "TrainingPlan":
+        """Check the keywords of a wrapper.
+
+        Args:
+            norm_layer: see `chosen_norm`, as for `frozen_norm`, `library` and `native`.
+            frozen_norm: True or False.
+            freeze_at: see `check_freeze_at`.
+            grad_checkpointing: True or False.
+            library: whose network it is.
+            native: gives the kind of the network's own norms.
+
+        Raises:
+            TypeError, BackboneError: one of them is wrong.
+        """
+        check_freeze_at(freeze_at)
+        check_switches(frozen_norm=frozen_norm, grad_checkpointing=grad_checkpointing)
+        norm = chosen_norm(norm_layer, frozen_norm, library, native)
+        return cls(norm, freeze_at, grad_checkpointing)
+
+    def apply(
+        self,
+        network: nn.Module,
+        spec: NetworkSpec,
+        classifier: nn.Module | None = None,
+        freeze_unused: bool = False,
+    ) -> tuple[tuple[Stage, ...], tuple[str, ...]]:
+        """Convert norms, freeze stages and turn checkpointing on, in this order, in place.
+
+        Args:
+            network: has its weights.
+            spec: what it gives and needs.
+            classifier: what `network` was cut out of, which tells its stages; None for itself.
+            freeze_unused: freeze parameters that no output depends on, too.
+
+        Returns:
+            What each ``freeze_at`` from 1 to 5 freezes, and the names of the modules that are
+            frozen now.
+
+        Raises:
+            BackboneError: norms that cannot be frozen, or no blocks to checkpoint.
+        """
+        self.norm.convert(network, spec.name, spec.example_size, spec.in_channels)
+        run = run_on_meta(classifier or network, [spec.example_size], spec.in_channels)
+        stages = find_stages(run)
+        frozen = stages[self.freeze_at - 1].freeze(network) if self.freeze_at > 0 else ()
+        if freeze_unused:
+            parameters = dict(network.named_parameters())
+            for name in unused_parameters(run.twin, run.outputs):
+                parameters[name].requires_grad_(False)
+        if self.grad_checkpointing:
+            checkpoint_network(network, spec.name)
+        return tuple(stages), frozen
