@@ -76,7 +76,9 @@ def test_out_indices__given_as_the_first_four_are_the_first_four():
 
 @pytest.mark.parametrize("indices", [(5,), (-6, 1)])
 def test_out_indices__names_what_there_is(indices):
-    with pytest.raises(BackboneError, match=r"test_resnet has the feature indices 0 \(stride 2\)"):
+    with pytest.raises(
+        BackboneError, match=r"'test_resnet' has the feature indices 0 \(stride 2\)"
+    ):
         TimmBackbone("test_resnet", out_indices=indices)
 
 

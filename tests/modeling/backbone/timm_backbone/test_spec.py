@@ -11,6 +11,7 @@ from timm.models._builder import build_model_with_cfg
 from timm.models.resnet import BasicBlock, ResNet
 
 from detrex.errors import BackboneError
+from detrex.modeling.backbone.timm_backbone.outputs import features_at
 from detrex.modeling.backbone.timm_backbone.spec import inspect_network
 
 
@@ -40,7 +41,7 @@ def test_inspect_network__rule(name, keywords, rule):
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_mambaout", "test_vit", "test_efficientnet"])
-def test_inspect_network__taps_are_those_of_timm(name):
+def test_inspect_network__features_are_those_of_timm(name):
     spec = inspect_network(name, {})
     network = timm.create_model(
         name, features_only=True, out_indices=tuple(range(len(spec.features)))
@@ -48,7 +49,7 @@ def test_inspect_network__taps_are_those_of_timm(name):
     outputs = network(torch.randn(2, 3, *spec.example_size))
     info = network.feature_info
     assert [feature.channels for feature in spec.features] == info.channels()
-    assert list(spec.strides) == info.reduction()
+    assert [feature.stride for feature in spec.features] == info.reduction()
     for feature, output in zip(spec.features, outputs, strict=True):
         assert feature.to_map(output, spec.example_size).shape[1] == feature.channels
 
@@ -63,10 +64,10 @@ def test_inspect_network__leave_the_random_state_alone_and_are_kept():
 
 def test_inspect_network__feature_that_no_module_gives():
     spec = inspect_network("tresnet_m", {})
-    assert spec.strides == (2, 4, 8, 16, 32)
     assert [feature.source for feature in spec.features] == [1, 2, 3, 4]
-    with pytest.raises(BackboneError, match=r"feature 0 of tresnet_m .* 1 \(stride 4\), 2"):
-        spec.source(0, "tresnet_m")
+    with pytest.raises(BackboneError, match=r"has the feature indices 1 \(stride 4\), 2"):
+        features_at((0,), spec)
+    assert features_at((-1, 1), spec) == [spec.features[3], spec.features[0]]
 
 
 def registered(name, width):

@@ -125,7 +125,9 @@ def test_out_strides__taps_by_index():
 
 
 def test_out_strides__error_lists_the_strides():
-    with pytest.raises(BackboneError, match=r"test_resnet has maps of the strides 2, 4, 8, 16, 32"):
+    with pytest.raises(
+        BackboneError, match=r"'test_resnet' has maps of the strides 2, 4, 8, 16, 32"
+    ):
         TimmBackbone("test_resnet", out_strides=(8, 64))
 
 
