@@ -81,7 +81,7 @@ def compare_torchvision(name, folder, monkeypatch):
         torch.save(state, file)
     backbone = TorchvisionBackbone(name, out_strides=(16,), weights=member).eval()
     theirs = torchvision.models.get_model(name, weights=member).eval()
-    nodes = {str(feature.source): feature.name for feature in backbone._taps}
+    nodes = {str(feature.source): feature.name for feature in backbone._maps}
     side = getattr(theirs, "image_size", SIDES.get(name, 64))
     image = torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(1)) * 4 - 2
     with torch.no_grad():
@@ -104,7 +104,7 @@ def compare_timm(name, folder):
         features_only=True,
         pretrained=True,
         pretrained_cfg_overlay={"file": str(folder / "w.pth")},
-        out_indices=sorted(int(feature.source) for feature in backbone._taps),
+        out_indices=sorted(int(feature.source) for feature in backbone._maps),
     ).eval()
     side = timm.get_pretrained_cfg(name).input_size[-1]
     with contextlib.suppress(RuntimeError, AssertionError):
