@@ -127,7 +127,6 @@ def load_run_config(args: argparse.Namespace) -> DictConfig:
         )
     cfg = drop_leftovers(apply_overrides(load_config(args.config_file), args.opts or []))
     check_config(cfg, eval_only=args.eval_only, resume=args.resume)
-    resolve_pixel_statistics(cfg)
     apply_fast_dev_run(cfg)
     return cfg
 
@@ -136,7 +135,8 @@ def start_run(cfg: DictConfig, args: argparse.Namespace) -> None:
     """Make the output directory, set up logging to it, and write down config and environment.
 
     Args:
-        cfg: the config; ``train.output_dir`` gets ``log.txt`` and ``config.yaml``.
+        cfg: the config; ``train.output_dir`` gets ``log.txt`` and ``config.yaml``. ``"auto"`` for
+            statistics of images becomes numbers where the detector takes numbers.
         args: the command line, which is logged.
 
     Raises:
@@ -155,6 +155,7 @@ def start_run(cfg: DictConfig, args: argparse.Namespace) -> None:
     _log_to(output_dir)
     logger.info("Rank %d of %d. Command line: %s", comm.get_rank(), comm.get_world_size(), args)
     logger.info("Environment:\n%s", collect_env_info())
+    resolve_pixel_statistics(cfg)
     if comm.is_main_process():
         LazyConfig.save(cfg, os.path.join(output_dir, "config.yaml"))
     for remark in misspelt_keys(cfg):

@@ -7,6 +7,7 @@ import torch
 import yaml
 
 from detrex.engine import argument_parser, load_run_config, main, run
+from detrex.engine.command_line import start_run
 from detrex.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -76,7 +77,7 @@ def test_load_run_config__fast_dev_run(config):
     assert (train.max_iter, train.eval_period, train.log_period) == (20, 10, 1)
 
 
-def test_load_run_config__statistics_are_numbers_where_the_detector_takes_numbers(config, tmp_path):
+def test_start_run__statistics_are_numbers_where_detectors_take_them(config, tmp_path, capsys):
     with open(config, "a") as file:
         file.write("from detectron2.data import DatasetMapper\n")
         file.write("from detrex.config import get_detectron2_config\n")
@@ -89,7 +90,12 @@ def test_load_run_config__statistics_are_numbers_where_the_detector_takes_number
         file.write("dataloader.train.mapper = dict(\n")
         file.write("    _target_=DatasetMapper, is_train=True, augmentations=[],\n")
         file.write("    image_format='BGR',\n)\n")
-    cfg = load_run_config(argument_parser().parse_args(["--config-file", config]))
+    args = argument_parser().parse_args(["--config-file", config])
+    cfg = load_run_config(args)
+    start_run(cfg, args)
+    assert "model.pixel_std: auto -> [127.5" in capsys.readouterr().out
+    saved = yaml.unsafe_load((tmp_path / "out" / "config.yaml").read_text())
+    assert saved["model"]["pixel_mean"] == [127.5] * 3
     assert list(cfg.model.pixel_mean) == list(cfg.model.pixel_std) == [127.5] * 3
     assert cfg.dataloader.train.mapper.image_format == "RGB"
 
