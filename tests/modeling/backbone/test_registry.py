@@ -108,24 +108,27 @@ def test_frozen_config__is_refused(function):
     ("name", "wrapper", "network"),
     [(NAMES[0], TimmBackbone, "test_resnet"), (NAMES[3], TorchvisionBackbone, "resnet18")],
 )
-def test_builder__alone_is_the_wrapper(registered, name, wrapper, network):
+def test_builder__alone_is_the_wrapper(registered, tmp_path, name, wrapper, network):
     library = "TIMM" if wrapper is TimmBackbone else "TORCHVISION"
+    twin = wrapper(
+        network, out_features=["res3", "res5"], in_channels=5, frozen_norm=True, freeze_at=2
+    )
+    torch.save(twin.state_dict(), tmp_path / "twin.pth")
     options = [
         *(f"MODEL.{library}.OUT_FEATURES", ["res3", "res5"]),
         *(f"MODEL.{library}.NORM", "FrozenBN", "MODEL.BACKBONE.FREEZE_AT", 2),
+        # A file stands before what would have to be fetched.
+        *(f"MODEL.{library}.WEIGHTS", str(tmp_path / "twin.pth")),
+        *(f"MODEL.{library}.PRETRAINED", True),
         *("MODEL.PIXEL_MEAN", [1.0] * 5, "MODEL.PIXEL_STD", [1.0] * 5),
         *("MODEL.META_ARCHITECTURE", "RetinaNet"),
     ]
     backbone = build_backbone(config(name, *options))
-    twin = wrapper(
-        network, out_features=["res3", "res5"], in_channels=5, frozen_norm=True, freeze_at=2
-    )
     assert type(backbone) is wrapper
-    assert shapes(backbone.state_dict()) == shapes(twin.state_dict())
     assert backbone.output_shape() == twin.output_shape()
     assert backbone.frozen_modules == twin.frozen_modules != ()
     assert any(isinstance(module, FrozenBatchNorm2d) for module in backbone.modules())
-    backbone.load_state_dict(twin.state_dict())
+    assert shapes(backbone.state_dict()) == shapes(twin.state_dict())
     images = torch.randn(2, 5, 67, 45)
     maps, expected = backbone.eval()(images), twin.eval()(images)
     torch.testing.assert_close(maps, expected, rtol=1e-5, atol=1e-5)
