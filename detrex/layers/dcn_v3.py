@@ -80,7 +80,7 @@ def dcnv3_core_pytorch(
         )
     shape = (*cells, kernel_w, kernel_h)
     x, y = x_Wk[None, :, :, None].expand(shape), y_Hk[:, None, None, :].expand(shape)
-    shift = shift.view(N, -1, group, K, 2) / shift.new_tensor([width, height])
+    shift = shift.reshape(N, -1, group, K, 2) / shift.new_tensor([width, height])
     output = multi_scale_deformable_attn_pytorch(
         input.reshape(N, height * width, group, group_channels),
         [(height, width)],
@@ -148,7 +148,8 @@ class DCNv3(nn.Module):
         center_feature_scale: mix the projected input into the output, by a learnt share a group.
 
     Raises:
-        ValueError: `group` does not divide `channels`, or a layer is unknown.
+        ValueError: a size is no integer in its range, `group` does not divide `channels`, or a
+            layer is unknown.
     """
 
     def __init__(
@@ -166,9 +167,13 @@ class DCNv3(nn.Module):
         center_feature_scale: bool = False,
     ) -> None:
         super().__init__()
+        dw_kernel_size = kernel_size if dw_kernel_size is None else dw_kernel_size
+        _check_positive(channels=channels, kernel_size=kernel_size, dw_kernel_size=dw_kernel_size)
+        _check_positive(stride=stride, dilation=dilation, group=group)
+        if type(pad) is not int or pad < 0:
+            raise ValueError(f"DCNv3 takes an integer of at least 0 as pad, got {pad!r:.80}.")
         if channels % group:
             raise ValueError(f"group must divide the {channels} channels, got {group!r}.")
-        dw_kernel_size = kernel_size if dw_kernel_size is None else dw_kernel_size
         self.kernel_size, self.stride, self.pad, self.dilation = kernel_size, stride, pad, dilation
         self.group, self.group_channels, self.offset_scale = group, channels // group, offset_scale
         self.center_feature_scale = center_feature_scale
@@ -211,6 +216,12 @@ class DCNv3(nn.Module):
             share = share.repeat_interleave(self.group_channels, dim=-1)
             x = torch.lerp(x, projected[:, ::s, ::s], share)
         return self.output_proj(x)
+
+
+def _check_positive(**sizes: int) -> None:
+    for name, size in sizes.items():
+        if type(size) is not int or size < 1:
+            raise ValueError(f"DCNv3 takes an integer of at least 1 as {name}, got {size!r:.80}.")
 
 
 DCNv3_pytorch = DCNv3

@@ -51,7 +51,8 @@ class FFN(nn.Module):
         add_identity: whether the input (or ``identity``) is added to the output.
 
     Raises:
-        ValueError: when ``num_fcs`` is below 2.
+        ValueError: when ``num_fcs`` is no integer from 2 on.
+        TypeError: when ``activation`` is no module.
     """
 
     def __init__(
@@ -66,8 +67,12 @@ class FFN(nn.Module):
         add_identity: bool = True,
     ) -> None:
         super().__init__()
-        if num_fcs < 2:
-            raise ValueError(f"FFN needs at least two linear layers, got num_fcs={num_fcs}.")
+        if type(num_fcs) is not int or num_fcs < 2:
+            raise ValueError(f"FFN needs at least two linear layers, got num_fcs={num_fcs!r:.80}.")
+        if not (activation is None or isinstance(activation, nn.Module)):
+            raise TypeError(
+                f"FFN takes a module as activation, such as nn.GELU(), got {activation!r:.60}."
+            )
         self.embed_dim = embed_dim
         self.feedforward_dim = feedforward_dim
         self.num_fcs = num_fcs

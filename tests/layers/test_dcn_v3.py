@@ -42,6 +42,8 @@ def test_dcnv3_core__equals_loop(grid):
     assert_close(observed, dcnv3(*inputs, *grid[:4], GROUP, grid[4]))
     by_function = DCNv3Function.apply(*inputs, *_arguments(*grid), 64)
     assert_close(by_function, observed, rtol=0, atol=0)
+    turned = [tensor.transpose(1, 2).contiguous().transpose(1, 2) for tensor in inputs]
+    assert_close(dcnv3_core_pytorch(*turned, *_arguments(*grid)), observed)
 
 
 @pytest.mark.parametrize("name", ["unequal everything", "unequal padding"])
@@ -143,6 +145,9 @@ def test_dcnv3__runs_on_meta():
     ("options", "message"),
     [
         ({"group": 5}, "group must divide the 6 channels, got 5"),
+        ({"group": 0}, "an integer of at least 1 as group, got 0"),
+        ({"kernel_size": (3, 3)}, r"at least 1 as kernel_size, got \(3, 3\)"),
+        ({"pad": -1}, "an integer of at least 0 as pad, got -1"),
         ({"norm_layer": "BN2"}, r"one of LN, BN, got 'BN2'\. Did you mean 'BN'"),
         ({"act_layer": "ReLu"}, r"one of GELU, ReLU, SiLU, got 'ReLu'\. Did you mean 'ReLU'"),
     ],

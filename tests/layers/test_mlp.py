@@ -68,3 +68,5 @@ def test_ffn__one_activation_under_the_names_of_the_original():
 def test_ffn__needs_two_layers():
     with pytest.raises(ValueError, match="at least two linear layers, got num_fcs=1"):
         FFN(5, 7, num_fcs=1)
+    with pytest.raises(TypeError, match="a module as activation"):
+        FFN(5, 7, activation="relu")

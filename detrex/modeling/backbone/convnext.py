@@ -134,7 +134,8 @@ class ConvNeXt(StagedBackbone):
         """Map images ``(N, in_chans, H, W)`` to ``{name: (N, C, H / stride, W / stride)}``."""
         height, width = x.shape[-2:]
         last = self.out_indices[-1]
-        x = F.pad(x, (0, -width % self.strides[last], 0, -height % self.strides[last]))
+        # The same whatever is put out, so that a map does not depend on the others.
+        x = F.pad(x, (0, -width % self.strides[-1], 0, -height % self.strides[-1]))
         outputs = {}
         for stage in range(last + 1):
             x = self.stages[stage](self.downsample_layers[stage](x))

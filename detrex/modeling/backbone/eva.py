@@ -25,7 +25,8 @@ class LayerNormWithForceFP32(nn.LayerNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalise over the channels; shape and dtype stay."""
-        x, weight, bias = (at_least_float32(t) for t in (input, self.weight, self.bias))
+        given = (input, self.weight, self.bias)
+        x, weight, bias = (None if t is None else at_least_float32(t) for t in given)
         return F.layer_norm(x, self.normalized_shape, weight, bias, self.eps).type_as(input)
 
 

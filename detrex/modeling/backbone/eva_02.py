@@ -160,7 +160,7 @@ class EVA02_ViT(PlainViT):  # noqa: N801 (the original's name)
                 embed_dim // num_heads // 2, pt_hw_seq_len, side if intp_freq else None
             )
             for name, side in sides.items()
-            if side
+            if side or not intp_freq
         }
         blocks = []
         for index, drop_path in enumerate(drop_path_rates(drop_path_rate, [depth])[0]):

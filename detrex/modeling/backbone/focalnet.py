@@ -17,6 +17,7 @@ from .arguments import check_switches
 from .staged import (
     NUM_STAGES,
     StagedBackbone,
+    check_builder,
     check_integer,
     check_number,
     check_stages,
@@ -300,11 +301,7 @@ class FocalNet(StagedBackbone):
             use_layerscale=use_layerscale,
             use_checkpoint=use_checkpoint,
         )
-        if not callable(norm_layer):
-            raise TypeError(
-                "FocalNet takes a class or function of the channels as norm_layer, such as "
-                f"torch.nn.LayerNorm, got {norm_layer!r:.80}."
-            )
+        check_builder("FocalNet", "norm_layer", norm_layer)
         dims = [embed_dim * 2**stage for stage in range(NUM_STAGES)]
         stride = 4 if use_conv_embed else patch_size
         super().__init__(dims, stride, out_indices, in_chans, out_features)

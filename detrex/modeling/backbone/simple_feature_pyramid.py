@@ -16,7 +16,9 @@ from torch import nn
 from detrex.errors import BackboneError, did_you_mean
 from detrex.modeling.pixel_statistics import PixelStatistics
 
+from .staged import check_integer
 from .top_block import top_levels
+from .training.norms import NORM_NAMES
 
 __all__ = ["SimpleFeaturePyramid", "get_vit_lr_decay_rate"]
 
@@ -36,15 +38,17 @@ class SimpleFeaturePyramid(_SimpleFeaturePyramid):
         in_feature: name of the map; ``"${.net.out_feature}"``, as configs refer to it, stands for
             the only one where no config has resolved it.
         out_channels: channels of every output.
-        scale_factors: size of each level relative to the map: 4.0, 2.0, 1.0 or 0.5, descending.
+        scale_factors: size of each level relative to the map: neighbours among 4.0, 2.0, 1.0 and
+            0.5, descending.
         top_block: block that makes coarser levels of the last one, such as ``LastLevelMaxPool``.
         norm: norm after each convolution, as for detectron2's ``get_norm``.
         square_pad: if above 0, images are to be padded to a square of this many pixels.
 
     Raises:
+        TypeError: `net` is no backbone, or `top_block` no such block.
         BackboneError: `net` has no map of this name, a scale is not one of those above, levels do
-            not double in stride, or the top block's map is not there or has other channels than
-            the block.
+            not double in stride, the norm is unknown, a number is out of its range, or the top
+            block's map is not there or has other channels than the block.
     """
 
     def __init__(
@@ -57,6 +61,9 @@ class SimpleFeaturePyramid(_SimpleFeaturePyramid):
         norm: Any = "LN",
         square_pad: int = 0,
     ) -> None:
+        _check(net, top_block, norm)
+        check_integer("SimpleFeaturePyramid", "out_channels", out_channels, 1)
+        check_integer("SimpleFeaturePyramid", "square_pad", square_pad, 0)
         shapes = net.output_shape()
         if in_feature == _REFERENCE and len(shapes) == 1:
             (in_feature,) = shapes
@@ -65,11 +72,7 @@ class SimpleFeaturePyramid(_SimpleFeaturePyramid):
                 f"{type(net).__name__} gives the maps {', '.join(shapes)}, got in_feature="
                 f"{in_feature!r}.{did_you_mean(in_feature, shapes)}"
             )
-        scales = [float(scale) for scale in scale_factors]
-        if not scales or any(scale not in _SCALES for scale in scales):
-            raise BackboneError(
-                f"scale_factors must be some of {_SCALES} in this order, got {scales}."
-            )
+        scales = _checked_scales(scale_factors)
         stride = shapes[in_feature].stride or 1
         strides = [stride / scale for scale in scales]
         if not all(map(float.is_integer, strides)) or strides != [
@@ -134,3 +137,36 @@ class SimpleFeaturePyramid(_SimpleFeaturePyramid):
         inner = getattr(self.net, "padding_constraints", None) or {}
         square = self._square_pad or inner.get("square_size", 0)
         return {"size_divisibility": self._size_divisibility, "square_size": square}
+
+
+def _check(net: Any, top_block: Any, norm: Any) -> None:
+    if not isinstance(net, Backbone):
+        raise TypeError(
+            f"SimpleFeaturePyramid takes a backbone such as EVAViT as net, got {_short(net)}."
+        )
+    if top_block is not None and not hasattr(top_block, "num_levels"):
+        raise TypeError(
+            "SimpleFeaturePyramid takes a block with num_levels and in_feature, such as "
+            f"LastLevelMaxPool, as top_block, got {_short(top_block)}."
+        )
+    if not (norm is None or callable(norm) or norm in ("", *NORM_NAMES)):
+        raise BackboneError(
+            f"norm must be a function of the channels, '' or one of {', '.join(NORM_NAMES)}, got "
+            f"{_short(norm)}.{did_you_mean(norm, NORM_NAMES)}"
+        )
+
+
+def _checked_scales(scale_factors: Sequence[float]) -> list[float]:
+    try:
+        scales = [float(scale) for scale in scale_factors]
+    except (TypeError, ValueError):
+        scales = []
+    if not scales or any(scale not in _SCALES for scale in scales):
+        raise BackboneError(
+            f"scale_factors must be some of {_SCALES} in this order, got {_short(scale_factors)}."
+        )
+    return scales
+
+
+def _short(value: Any) -> str:
+    return " ".join(repr(value).split())[:80]

@@ -1,7 +1,7 @@
 """What networks of four stages share: the names, strides and statistics of their feature maps."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -196,9 +196,27 @@ def check_number(who: str, name: str, value: float, low: float, high: float | No
         The value.
 
     Raises:
-        BackboneError: it is no number, or out of range.
+        BackboneError: it is no finite number, or out of range.
     """
     return _check_range(who, name, value, low, high, (int, float))
+
+
+def check_builder(who: str, name: str, value: Callable[..., nn.Module]) -> None:
+    """Check a keyword that builds a layer.
+
+    Args:
+        who: name of the class.
+        name: the keyword.
+        value: what was given.
+
+    Raises:
+        TypeError: something else, such as a layer itself.
+    """
+    if not callable(value) or isinstance(value, nn.Module):
+        raise TypeError(
+            f"{who} takes a class or function that builds a layer as {name}, such as "
+            f"torch.nn.LayerNorm or torch.nn.GELU, got {' '.join(repr(value).split()):.80}."
+        )
 
 
 def drop_path_rates(rate: float, depths: Sequence[int]) -> list[list[float]]:
@@ -222,8 +240,11 @@ def drop_path_rates(rate: float, depths: Sequence[int]) -> list[list[float]]:
 def _check_range(
     who: str, name: str, value: Any, low: float, high: float | None, types: tuple[type, ...]
 ) -> Any:
-    if type(value) not in types or not low <= value <= (math.inf if high is None else high):
-        limits = f"of at least {low}" if high is None else f"from {low} to {high}"
+    greatest = math.inf if high is None else high
+    is_number = type(value) in types and math.isfinite(value)
+    if not is_number or not low <= value <= greatest:
+        limits = f" of at least {low}" if high is None else f" from {low} to {high}"
+        limits = limits if math.isfinite(low) else ""
         kind = "a number" if float in types else "an integer"
-        raise BackboneError(f"{who} takes {kind} {limits} as {name}, got {value!r:.80}.")
+        raise BackboneError(f"{who} takes {kind}{limits} as {name}, got {value!r:.80}.")
     return value

@@ -14,7 +14,7 @@ from detrex.errors import BackboneError
 from detrex.modeling.pixel_statistics import IMAGENET, PixelStatistics
 
 from .arguments import check_switches
-from .staged import check_integer, check_integers, check_number
+from .staged import check_builder, check_integer, check_integers, check_number
 from .training.activation_checkpointing import checkpoint_blocks
 from .training.freezing import KeepsFrozen
 from .utils import PatchEmbed, get_abs_pos, window_partition, window_unpartition
@@ -172,11 +172,9 @@ def check_vit(who: str, given: Mapping[str, Any], head_multiple: int = 1) -> Non
     """
     check_switches(**{name: given[name] for name in _SWITCHES if name in given})
     for name in ("norm_layer", "act_layer"):
-        if not callable(given[name]):
-            raise TypeError(
-                f"{who} takes a class or function that builds a layer as {name}, such as "
-                f"torch.nn.LayerNorm or torch.nn.GELU, got {given[name]!r:.80}."
-            )
+        check_builder(who, name, given[name])
+    if not isinstance(given["out_feature"], str):
+        raise TypeError(f"{who} takes a name as out_feature, got {given['out_feature']!r:.80}.")
     for name in ("patch_size", "in_chans", "embed_dim", "depth", "num_heads"):
         check_integer(who, name, given[name], 1)
     for name in ("img_size", "pretrain_img_size"):

@@ -87,6 +87,16 @@ def test_frozen_stages__are_frozen_with_the_convolutions_before_them(frozen):
         assert parameter.requires_grad == (part.startswith("norm") or index not in stages), name
 
 
+def test_out_indices__maps_do_not_depend_on_the_others():
+    network, x = build().eval(), torch.randn(2, 3, 67, 93)
+    part = build(out_indices=(1, 0)).eval()
+    part.load_state_dict({name: network.state_dict()[name] for name in part.state_dict()})
+    with torch.no_grad():
+        outputs, expected = part(x), network(x)
+    for name in ("p0", "p1"):
+        assert_close(outputs[name], expected[name], rtol=1e-5, atol=1e-5)
+
+
 def test_frozen_stages__drop_no_path():
     network = build(drop_path_rate=0.9, frozen_stages=2).train()
     x = torch.randn(2, 3, 64, 64)

@@ -127,6 +127,11 @@ def test_layer_norm__is_computed_in_float32(dtype):
     assert_close(norm.to(dtype)(x.to(dtype)), expected.to(dtype))
 
 
+def test_layer_norm__without_scales():
+    norm, x = eva.LayerNormWithForceFP32(4, elementwise_affine=False), torch.randn(2, 4)
+    assert_close(norm(x), nn.functional.layer_norm(x, (4,)), rtol=0, atol=0)
+
+
 def test_use_act_checkpoint__gives_the_same_gradients():
     x, gradients = torch.randn(2, 3, 64, 80, dtype=torch.float64), []
     for use in (False, True):

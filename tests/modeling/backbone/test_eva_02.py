@@ -120,6 +120,8 @@ def test_state_dict__shapes_of_the_tables():
         assert state["rope_glb.freqs_sin"].shape == (grid, 8)
         assert state["blocks.1.attn.rope.freqs_cos"].shape == (grid, 8)
     assert "rope_win.freqs_cos" not in build().state_dict()
+    whole = build(intp_freq=False, pt_hw_seq_len=4).state_dict()
+    assert whole["rope_win.freqs_cos"].shape == whole["rope_glb.freqs_cos"].shape == (16, 8)
 
 
 def test_qkv_bias__of_queries_and_values_alone():

@@ -184,7 +184,7 @@ def test_keys__norms_follow_the_options():
         ({"drop_rate": -0.1}, BackboneError, "from 0 to 1 as drop_rate, got -0.1"),
         ({"patch_size": 4.0}, BackboneError, "at least 1 as patch_size, got 4.0"),
         ({"mlp_ratio": 0}, BackboneError, "as mlp_ratio, got 0"),
-        ({"norm_layer": "LN"}, TypeError, "function of the channels as norm_layer, .* got 'LN'"),
+        ({"norm_layer": "LN"}, TypeError, "builds a layer as norm_layer, .* got 'LN'"),
         ({"use_postln": "no"}, TypeError, "use_postln must be True or False"),
     ],
 )

@@ -101,13 +101,13 @@ def test_simple_feature_pyramid__names_near_maps():
         SimpleFeaturePyramid(vit(), "last_feature", 16, SCALES)
 
 
-@pytest.mark.parametrize("scales", [(), (3.0,), (8, 4)])
+@pytest.mark.parametrize("scales", [(), (3.0,), (8, 4), 2, ["a"], None])
 def test_simple_feature_pyramid__names_its_scales(scales):
     with pytest.raises(BackboneError, match="scale_factors must be some of"):
         pyramid(scales=scales)
 
 
-@pytest.mark.parametrize("scales", [(0.5, 1.0), (4.0, 1.0)])
+@pytest.mark.parametrize("scales", [(0.5, 1.0), (4.0, 1.0), (2, 2)])
 def test_simple_feature_pyramid__levels_double(scales):
     with pytest.raises(BackboneError, match=r"strides \[.*\] from 'last_feat' of stride 16, expec"):
         pyramid(scales=scales)
@@ -117,6 +117,27 @@ def test_simple_feature_pyramid__of_an_odd_stride():
     net = TimmBackbone("vit_small_patch14_dinov2", depth=1, out_indices=(0,))
     with pytest.raises(BackboneError, match=r"\[3.5, 7.0, 14.0, 28.0\] from 'p0' of stride 14"):
         SimpleFeaturePyramid(net, "p0", 16, SCALES)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"net": torch.nn.Identity()}, r"a backbone such as EVAViT as net, got Identity\(\)"),
+        ({"norm": "LNN"}, "GN, LN, got 'LNN'. Did you mean 'LN'"),
+        ({"out_channels": 0}, "an integer of at least 1 as out_channels, got 0"),
+        ({"square_pad": "64"}, "an integer of at least 0 as square_pad, got '64'"),
+        ({"top_block": "p6"}, "such as LastLevelMaxPool, as top_block, got 'p6'"),
+    ],
+)
+def test_simple_feature_pyramid__refuses(wrong, message):
+    given = {"net": vit(), "in_feature": "last_feat", "out_channels": 16, "scale_factors": SCALES}
+    with pytest.raises((BackboneError, TypeError), match=message):
+        SimpleFeaturePyramid(**{**given, **wrong})
+
+
+@pytest.mark.parametrize("norm", ["", "LN", None, torch.nn.BatchNorm2d])
+def test_simple_feature_pyramid__norms_have_detectron2s_keys(norm):
+    assert list(pyramid(norm=norm).state_dict()) == list(pyramid(D2Pyramid, norm=norm).state_dict())
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """What the networks of four stages publish, refuse, and do with stages that no output needs."""
 
+import math
+
 import pytest
 import torch
 from omegaconf import OmegaConf
@@ -8,6 +10,7 @@ from torch import nn
 from detrex.errors import BackboneError
 from detrex.modeling.backbone.staged import (
     StagedBackbone,
+    check_builder,
     check_integer,
     check_number,
     check_stages,
@@ -83,6 +86,8 @@ def test_with_idle__gives_a_gradient_of_zero_to_what_learns():
         (lambda v: check_number("Net", "rate", v, 0, 1), 1.5, "a number from 0 to 1 as rate"),
         (lambda v: check_number("Net", "rate", v, 0, 1), float("nan"), "a number from 0 to 1"),
         (lambda v: check_number("Net", "rate", v, 0), "x" * 999, "a number of at least 0"),
+        (lambda v: check_number("Net", "rate", v, 0), float("inf"), "at least 0 as rate, got inf"),
+        (lambda v: check_number("Net", "x", v, -math.inf), None, "takes a number as x, got None"),
         (
             lambda v: check_stages("Net", "depths", v),
             [1, 2, 3],
@@ -95,6 +100,16 @@ def test_checks__refuse_in_one_sentence(check, value, message):
     with pytest.raises(BackboneError, match=message) as caught:
         check(value)
     assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize("layer", ["LN", None, nn.LayerNorm(4), nn.Sequential(nn.GELU())])
+def test_check_builder__refuses_layers_themselves(layer):
+    check_builder("Net", "norm_layer", nn.LayerNorm)
+    with pytest.raises(
+        TypeError, match=r"Net takes a class .* as norm_layer, .*, got .*$"
+    ) as caught:
+        check_builder("Net", "norm_layer", layer)
+    assert "\n" not in str(caught.value)
 
 
 def test_drop_path_rates__rise_linearly_over_all_blocks():

@@ -89,7 +89,12 @@ def test_plain_vit__freezes_its_patch_embedding_for_good():
 GIVEN = {"patch_size": 16, "in_chans": 3, "embed_dim": 48, "depth": 2, "num_heads": 3}
 GIVEN |= {"img_size": 64, "pretrain_img_size": 32, "window_size": 0, "drop_path_rate": 0.1}
 GIVEN |= {"norm_layer": nn.LayerNorm, "act_layer": nn.GELU, "use_rel_pos": True}
-GIVEN |= {"mlp_ratio": 4.0, "window_block_indexes": [0, 1], "residual_block_indexes": ()}
+GIVEN |= {
+    "out_feature": "last_feat",
+    "mlp_ratio": 4.0,
+    "window_block_indexes": [0, 1],
+    "residual_block_indexes": (),
+}
 
 
 @pytest.mark.parametrize(
@@ -107,7 +112,8 @@ GIVEN |= {"mlp_ratio": 4.0, "window_block_indexes": [0, 1], "residual_block_inde
         ({"window_block_indexes": 3}, "integers as window_block_indexes, got 3"),
         ({"use_rel_pos": "no"}, "use_rel_pos must be True or False, got 'no'"),
         ({"norm_layer": "LN"}, "class or function that builds a layer as norm_layer.*got 'LN'"),
-        ({"act_layer": None}, "as act_layer.*got None"),
+        ({"act_layer": nn.GELU()}, r"as act_layer.*got GELU"),
+        ({"out_feature": ["p4"]}, r"a name as out_feature, got \['p4'\]"),
     ],
 )
 def test_check_vit__names_what_is_wrong(wrong, message):

@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 Library = Literal["timm", "torchvision"]
 
-_NAMES = ("BN", "SyncBN", "nnSyncBN", "naiveSyncBN", "naiveSyncBN_N", "FrozenBN", "GN", "LN")
+NORM_NAMES = ("BN", "SyncBN", "nnSyncBN", "naiveSyncBN", "naiveSyncBN_N", "FrozenBN", "GN", "LN")
 _SYNCED = ("SyncBN", "nnSyncBN", "naiveSyncBN", "naiveSyncBN_N")
 _NATIVE = {"BN": "batch", "LN": "layer"}
 _GROUPS = 32
@@ -157,8 +157,8 @@ def _named(name: str, library: Library) -> Any:
     if name in named:
         return named[name]
     raise BackboneError(
-        f"no norm is named {name!r}.{did_you_mean(name, _NAMES)} detectron2's names are "
-        f"{', '.join(_NAMES)}{more}."
+        f"no norm is named {name!r}.{did_you_mean(name, NORM_NAMES)} detectron2's names are "
+        f"{', '.join(NORM_NAMES)}{more}."
     )
 
 
