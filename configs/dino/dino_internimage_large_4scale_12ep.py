@@ -15,6 +15,7 @@ from .models.dino_internimage_tiny import model
 model.backbone.channels = 160
 model.backbone.depths = [5, 5, 22, 5]
 model.backbone.groups = [10, 20, 40, 80]
+model.backbone.drop_path_rate = 0.0
 model.backbone.offset_scale = 2.0
 model.backbone.post_norm = True
 
