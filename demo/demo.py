@@ -115,8 +115,15 @@ def image_format(cfg: DictConfig) -> str:
     """The order of channels that a config's detector takes: its own word, its mapper's, or RGB."""
     mapper = "dataloader.test.mapper"
     keys = ("model.input_format", f"{mapper}.img_format", f"{mapper}.image_format")
-    said = [try_get_key(cfg, key) for key in keys]
-    return next((order for order in said if order in ("RGB", "BGR")), "RGB")
+    said = {key: order for key in keys if (order := try_get_key(cfg, key)) in ("RGB", "BGR")}
+    if len(set(said.values())) > 1:
+        orders = ", ".join(f"{key}={order}" for key, order in said.items())
+        logger.warning(
+            "The config names several orders of channels (%s), of which the first is taken: name "
+            "that of training by --img_format.",
+            orders,
+        )
+    return next(iter(said.values()), "RGB")
 
 
 def image_files(inputs: Sequence[str]) -> list[Path]:

@@ -101,7 +101,7 @@ def test_check_consistent__number_of_flip_indices():
 def test_check_consistent__classes_of_pixels_are_in_no_file_of_objects():
     cfg = config({"sem_seg_head": {"num_classes": 2}})
     check_consistent(cfg, SET, document(), "test")
-    with pytest.raises(ConfigError, match=r"'mine' has objects only, but model.sem_seg_head learns"):
+    with pytest.raises(ConfigError, match=r"'mine' has objects only, but model.sem_seg_head"):
         check_consistent(cfg, SET, document(), "train")
 
 

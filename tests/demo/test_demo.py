@@ -281,9 +281,11 @@ def test_video_writer__unwritable_format_is_said(tmp_path):
         ({}, None, "RGB"),
     ],
 )
-def test_image_format__is_the_configs(model, mapper, expected):
+def test_image_format__is_the_configs(model, mapper, expected, caplog):
     cfg = OmegaConf.create({"model": model, "dataloader": {"test": {"mapper": mapper}}})
     assert demo.image_format(cfg) == expected
+    several = "model.input_format=BGR, dataloader.test.mapper.img_format=RGB" in caplog.text
+    assert several == (mapper == {"img_format": "RGB"})
 
 
 @pytest.mark.parametrize(
