@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 
 from detrex.config.lint import lazy_calls
 from detrex.config.validation import peek, read
+from detrex.data.dataset_mappers.segmentation_mapper import SegmentationMapper
 from detrex.data.detr_dataset_mapper import DetrDatasetMapper
 from detrex.data.tasks import is_call_of, num_classes_of
 
@@ -30,6 +31,11 @@ def head_mistakes(cfg: DictConfig) -> Iterator[str]:
     """
     yield from _unlike_classes(cfg)
     mapper = peek(cfg, _MAPPER)
+    if is_call_of(mapper, SegmentationMapper) and _has_head(cfg, "mask_head"):
+        yield (
+            f"{_MAPPER} gives masks as plain tensors, from which model.roi_heads.mask_head cannot "
+            "learn: take DetrDatasetMapper with mask_on=True, and the same augmentation."
+        )
     for kind, switches in _SWITCHES.items():
         if isinstance(mapper, DictConfig) and is_call_of(mapper, kind):
             yield from _unfed_heads(cfg, mapper, switches)
@@ -50,9 +56,13 @@ def _unlike_classes(cfg: DictConfig) -> Iterator[str]:
                 )
 
 
+def _has_head(cfg: DictConfig, head: str) -> bool:
+    return isinstance(peek(cfg, f"model.roi_heads.{head}"), DictConfig)
+
+
 def _unfed_heads(cfg: DictConfig, mapper: DictConfig, switches: dict[str, str]) -> Iterator[str]:
     for head, switch in switches.items():
-        if isinstance(peek(cfg, f"model.roi_heads.{head}"), DictConfig) and not mapper.get(switch):
+        if _has_head(cfg, head) and not mapper.get(switch):
             what = {"mask_head": "masks", "keypoint_head": "keypoints"}[head]
             yield (
                 f"{_MAPPER}.{switch}=False cannot be used: model.roi_heads.{head} learns from "

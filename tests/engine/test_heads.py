@@ -4,7 +4,7 @@ from detectron2.data import DatasetMapper
 from detectron2.data import transforms as T
 from omegaconf import OmegaConf
 
-from detrex.data import DetrDatasetMapper
+from detrex.data import COCOInstanceNewBaselineDatasetMapper, DetrDatasetMapper
 from detrex.engine.heads import head_mistakes
 from tests.reference.tiny_detectors import DETECTORS, tiny_detector
 
@@ -85,3 +85,10 @@ def test_head_mistakes__flipped_keypoints_need_their_partners(flip, indices, cou
         assert len(list(head_mistakes(config(model, node)))) == count
     unused = L(DetrDatasetMapper)(augmentation=[flip], augmentation_with_crop=None)
     assert list(head_mistakes(config(tiny_detector("fcos"), unused))) == []
+
+
+def test_head_mistakes__masks_as_tensors():
+    node = L(COCOInstanceNewBaselineDatasetMapper)(augmentation=[], image_format="RGB")
+    (mistake,) = head_mistakes(config(tiny_detector("mask_rcnn_fpn"), node))
+    assert mistake.startswith("dataloader.train.mapper gives masks as plain tensors")
+    assert list(head_mistakes(config(tiny_detector("fcos"), node))) == []
