@@ -17,7 +17,7 @@ from detectron2.data import transforms as T
 from detectron2.utils.file_io import PathManager
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from detrex.errors import PictureError
+from detrex.errors import ConfigError, PictureError
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +26,7 @@ _FORMATS = (
     *("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "MPO", "PCX", "PNG", "PPM", "QOI", "SGI"),
     *("TGA", "TIFF", "WEBP"),
 )
+_ORDERS = ("BGR", "YUV-BT.601")
 _EXIF_ORIENTATION = 0x0112
 _TIFF_BITS_PER_SAMPLE = 258
 _TURNS = {
@@ -64,9 +65,15 @@ def read_image(
         ``(H, W, C)``, values from 0 to 255 (YUV: as detectron2's function of this name gives).
 
     Raises:
+        ConfigError: ``image_format`` is none of these.
         PictureError: the file is missing, damaged or no picture, has too many pixels, or its levels
             would be lost.
     """
+    if image_format not in (*_ORDERS, *Image.MODES):
+        raise ConfigError(
+            f"image_format is {', '.join(_ORDERS)}, RGB, L or another mode of Pillow, got "
+            f"{image_format!r:.80}."
+        )
     name = shown(path)
     with _opened(path) as image:
         _warn_of_frames(image, name)

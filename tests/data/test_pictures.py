@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 
 from detrex.data import pictures
 from detrex.data.pictures import as_uint8, augment, check_image_size, read_image
-from detrex.errors import PictureError
+from detrex.errors import ConfigError, PictureError
 
 HEIGHT, WIDTH = 23, 37
 COLOURS = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
@@ -347,3 +347,9 @@ def test_read_image__an_ordinary_picture_is_read_without_a_word(tmp_path, caplog
     with caplog.at_level(logging.DEBUG):
         read_image(tmp_path / "a.png")
     assert not [record for record in caplog.records if record.name.startswith("detrex")]
+
+
+def test_read_image__names_the_formats(tmp_path):
+    Image.new("RGB", (3, 2)).save(tmp_path / "a.png")
+    with pytest.raises(ConfigError, match=r"image_format is BGR, .* got 'XYZ'"):
+        read_image(tmp_path / "a.png", "XYZ")

@@ -1,5 +1,6 @@
 """COCO instances with large-scale jittering (arXiv 2012.07177), for models that predict masks."""
 
+import reprlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 import torch
 from detectron2.data import transforms as T
 
+from detrex.data.coco.objects import compressed
 from detrex.data.dataset_mappers.segmentation_mapper import SegmentationMapper, instances_of
 from detrex.data.pictures import shown
 from detrex.errors import DataError
@@ -105,26 +107,57 @@ class COCOInstanceNewBaselineDatasetMapper(SegmentationMapper):
         if not self.is_train or annotations is None:
             return
         kept = [annotation for annotation in annotations if annotation.get("iscrowd", 0) == 0]
-        if any("segmentation" not in annotation for annotation in kept):
-            raise DataError(
-                f"{shown(record['file_name'])}: an object has no segmentation, which "
-                f"{type(self).__name__} needs: give every object its own, or use DetrDatasetMapper."
-            )
+        name = shown(record["file_name"])
+        for key in ("segmentation", "category_id"):
+            if any(annotation.get(key) is None for annotation in kept):
+                raise DataError(
+                    f"{name}: an object has no {key}, which {type(self).__name__} needs: give "
+                    "every object its own, or use DetrDatasetMapper."
+                )
         size = tuple(record["padding_mask"].shape)
         masks = torch.zeros((len(kept), *size), dtype=torch.bool)
         for mask, annotation in zip(masks, kept, strict=True):
-            mask[:] = _transformed_mask(annotation["segmentation"], transforms, size)
+            outline = annotation["segmentation"]
+            if not _is_outline(outline, (record["height"], record["width"])):
+                raise DataError(
+                    f"{name}: an object's segmentation is {reprlib.repr(outline)}, expected "
+                    "polygons [x0, y0, x1, y1, ...] of three points or more, or run lengths or a "
+                    f"mask of the image's size, {record['width']} x {record['height']} (width x "
+                    "height)."
+                )
+            mask[:] = _transformed_mask(outline, transforms, size)
         record["instances"] = instances_of(masks, [a["category_id"] for a in kept])
+
+
+def _is_outline(segmentation: Any, size: tuple[int, int]) -> bool:
+    """Whether it can be read, for an image of ``size`` (H, W)."""
+    if isinstance(segmentation, list | tuple):
+        return bool(segmentation) and all(
+            isinstance(polygon, list | tuple | np.ndarray)
+            and len(polygon) >= 6
+            and len(polygon) % 2 == 0
+            for polygon in segmentation
+        )
+    if isinstance(segmentation, dict):
+        return tuple(segmentation.get("size") or ()) == size and "counts" in segmentation
+    return isinstance(segmentation, np.ndarray) and segmentation.shape == size
+
+
+def _decoded(segmentation: dict[str, Any] | np.ndarray) -> np.ndarray:
+    """A uint8 mask (H, W) of zeros and ones from run lengths or from any mask."""
+    if isinstance(segmentation, np.ndarray):
+        return (segmentation > 0).astype(np.uint8)
+    from pycocotools import mask as coco_mask
+
+    return coco_mask.decode(compressed(segmentation))
 
 
 def _transformed_mask(
     segmentation: Any, transforms: T.TransformList, size: tuple[int, int]
 ) -> torch.Tensor:
-    """A bool mask of ``size`` (H, W) from polygons, or from COCO's run lengths."""
-    if isinstance(segmentation, dict):
-        from pycocotools import mask as coco_mask
-
-        mask = transforms.apply_segmentation(coco_mask.decode(segmentation))
+    """A bool mask of ``size`` (H, W) from polygons, COCO's run lengths, or a mask."""
+    if not isinstance(segmentation, list | tuple):
+        mask = transforms.apply_segmentation(_decoded(segmentation))
         return torch.from_numpy(np.ascontiguousarray(mask == 1))
     # Corners may come to lie outside: drawing cuts polygons at the border, so no crop need.
     polygons = [

@@ -1,6 +1,7 @@
 """COCO's segments with large-scale jittering (arXiv 2012.07177), for models that predict masks."""
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -66,13 +67,18 @@ def add_segments(record: dict[str, Any], transforms: T.TransformList) -> None:
             f"{shown(record['file_name'])} has no {' and no '.join(missing)} in its record: a "
             "mapper of panoptic segmentation needs both; use a data set registered with them."
         )
+    segments = [s for s in record["segments_info"] if not s.get("iscrowd", 0)]
+    if any(not isinstance(s.get(key), Integral) for s in segments for key in ("id", "category_id")):
+        raise DataError(
+            f"{shown(record['file_name'])}: a segment of segments_info has no id or no category_id "
+            "that is an integer, which a mapper of panoptic segmentation needs: give it both."
+        )
     path = record.pop("pan_seg_file_name")
     colours = read_image(path, "RGB")
     check_image_size({**record, "file_name": path}, colours)
     moved = transforms.apply_segmentation(colours).astype(np.int64)
     ids = torch.from_numpy(moved @ [1, 256, 256**2])
     ids[record["padding_mask"]] = -1
-    segments = [s for s in record["segments_info"] if not s.get("iscrowd", 0)]
     wanted = torch.tensor([segment["id"] for segment in segments], dtype=torch.int64)
     record["instances"] = instances_of(
         ids == wanted[:, None, None], [segment["category_id"] for segment in segments]

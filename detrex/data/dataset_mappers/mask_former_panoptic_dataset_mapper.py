@@ -40,10 +40,12 @@ class MaskFormerPanopticDatasetMapper(MaskFormerSemanticDatasetMapper):
         size_divisibility: int,
         value_range: Sequence[float] | None = None,
     ) -> None:
-        name = dataset_names if isinstance(dataset_names, str) else dataset_names[0]
+        names = [dataset_names] if isinstance(dataset_names, str) else list(dataset_names)
+        if not names:
+            raise ValueError("dataset_names is empty: name the data set whose metadata is taken.")
         super().__init__(
             is_train,
-            meta=MetadataCatalog.get(name),
+            meta=MetadataCatalog.get(names[0]),
             augmentation=augmentations,
             image_format=image_format,
             size_divisibility=size_divisibility,

@@ -94,6 +94,8 @@ class MaskFormerSemanticDatasetMapper(SegmentationMapper):
     ) -> None:
         super().__init__(is_train, augmentation, image_format, value_range, size_divisibility)
         self.meta = MetadataCatalog.get(meta) if isinstance(meta, str) else meta
+        if not hasattr(self.meta, "get"):
+            raise TypeError(f"meta is metadata, or a data set's name, got {meta!r:.80}.")
         self.ignore_label = self.meta.get("ignore_label", 255)
 
     def read_labels(self, record: dict[str, Any]) -> np.ndarray | None:

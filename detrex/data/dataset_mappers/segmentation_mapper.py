@@ -2,7 +2,7 @@
 
 import copy
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,7 @@ class SegmentationMapper:
 
     Raises:
         ValueError: if ``value_range`` is no range.
+        TypeError: if ``augmentation`` is no sequence, or ``size_divisibility`` no integer.
     """
 
     def __init__(
@@ -49,6 +50,12 @@ class SegmentationMapper:
         value_range: Sequence[float] | None = None,
         size_divisibility: int = 0,
     ) -> None:
+        if not isinstance(augmentation, Iterable) or isinstance(augmentation, str):
+            raise TypeError(
+                f"{type(self).__name__} takes a list of augmentations, got {augmentation!r:.80}."
+            )
+        if type(size_divisibility) is not int:
+            raise TypeError(f"size_divisibility is an integer, got {size_divisibility!r:.80}.")
         self.tfm_gens = list(augmentation)
         self.img_format = image_format
         self.is_train = is_train
@@ -185,7 +192,13 @@ def resize_crop_flip(
     """
     if not is_train:
         raise ValueError("MaskFormer's augmentation is for training: is_train must be True.")
-    sizes = [min_size_train] if isinstance(min_size_train, int) else list(min_size_train)
+    sizes = [*min_size_train] if isinstance(min_size_train, Sequence) else [min_size_train]
+    for size in (*(sizes or [0]), max_size_train):
+        if type(size) is not int or size < 1:
+            raise ValueError(
+                "min_size_train and max_size_train are lengths in pixels from 1 on, got "
+                f"{min_size_train!r:.80} and {max_size_train!r:.80}."
+            )
     if min_size_train_sampling not in ("choice", "range") or (
         min_size_train_sampling == "range" and len(sizes) > 2
     ):

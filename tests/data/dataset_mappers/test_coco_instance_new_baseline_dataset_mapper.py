@@ -77,9 +77,14 @@ def test_call__run_lengths_give_the_same_mask(record):
     from_polygon = mapper(record)["instances"]
     (polygon,) = record["annotations"][0]["segmentation"]
     record["annotations"][0]["segmentation"] = coco_mask.frPyObjects([polygon], HEIGHT, WIDTH)[0]
-    from_run_lengths = mapper(record)["instances"]
     assert from_polygon.gt_boxes.tensor.tolist() == [[0, 1, 7, 11]]
-    assert torch.equal(from_polygon.gt_masks, from_run_lengths.gt_masks)
+    mask = coco_mask.decode(record["annotations"][0]["segmentation"])
+    columns = np.flatnonzero(np.diff(mask.T.ravel(), prepend=0, append=0))
+    counts = np.diff(columns, prepend=0, append=mask.size).tolist()
+    uncompressed = {"size": [HEIGHT, WIDTH], "counts": counts}
+    for outline in (record["annotations"][0]["segmentation"], uncompressed, mask, mask > 0):
+        record["annotations"][0]["segmentation"] = outline
+        assert torch.equal(from_polygon.gt_masks, mapper(record)["instances"].gt_masks)
 
 
 def test_call__without_objects(record):
@@ -139,8 +144,30 @@ def test_call__reads_as_everybody_does(record, tmp_path):
         mapper(record)
 
 
-def test_call__an_object_without_a_mask_is_named(record):
-    del record["annotations"][0]["segmentation"]
+@pytest.mark.parametrize("key", ["segmentation", "category_id"])
+def test_call__an_object_without_a_mask_is_named(record, key):
+    del record["annotations"][0][key]
     mapper = COCOInstanceNewBaselineDatasetMapper(augmentation=[], image_format="RGB")
-    with pytest.raises(DataError, match=r"image\.png: an object has no segmentation, which COCO"):
+    with pytest.raises(DataError, match=rf"image\.png: an object has no {key}, which COCO"):
+        mapper(record)
+
+
+@pytest.mark.parametrize(
+    "outline",
+    [
+        [],
+        [[1, 2, 3, 4]],
+        [[1, 2, 3, 4, 5, 6, 7]],
+        [1, 2, 3, 4, 5, 6],
+        "polygon",
+        {"size": [4, 4], "counts": [8, 8]},
+        {"size": [HEIGHT, WIDTH]},
+        {"counts": [8, 8]},
+        np.ones((4, 4), np.uint8),
+    ],
+)
+def test_call__what_is_no_outline_is_named(record, outline):
+    record["annotations"][0]["segmentation"] = outline
+    mapper = COCOInstanceNewBaselineDatasetMapper(augmentation=[], image_format="RGB")
+    with pytest.raises(DataError, match=r"image\.png: an object's segmentation is .*30 x 20"):
         mapper(record)

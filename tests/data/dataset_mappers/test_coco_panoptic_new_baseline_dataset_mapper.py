@@ -52,6 +52,8 @@ def test_call__refuses(scene):
     record = {k: v for k, v in scene.record.items() if k != "segments_info"}
     with pytest.raises(DataError, match=r"image\.png has no segments_info in its record"):
         mapper(record)
+    with pytest.raises(DataError, match=r"image\.png: a segment of segments_info has no id or no"):
+        mapper({**record, "segments_info": [{"id": 5}]})
     scene.record["pan_seg_file_name"] += ".gone"
     with pytest.raises(PictureError, match=r"ids\.png\.gone does not exist"):
         mapper(scene.record)

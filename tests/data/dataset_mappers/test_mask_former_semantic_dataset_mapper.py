@@ -61,6 +61,10 @@ def test_meta__by_name_and_without_a_label_to_ignore():
         meta="a set without metadata", augmentation=[], image_format="RGB", size_divisibility=0
     )
     assert mapper.ignore_label == 255
+    with pytest.raises(TypeError, match="meta is metadata, or a data set's name, got None"):
+        MaskFormerSemanticDatasetMapper(
+            meta=None, augmentation=[], image_format="RGB", size_divisibility=0
+        )
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,19 @@ def test_instances_of__leaves_out_the_empty(tight_boxes):
     assert len(instances_of(torch.zeros(0, 5, 7, dtype=torch.bool), [])) == 0
 
 
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"augmentation": None}, "takes a list of augmentations, got None"),
+        ({"augmentation": T.RandomFlip()}, "takes a list of augmentations, got RandomFlip"),
+        ({"size_divisibility": "32"}, "size_divisibility is an integer, got '32'"),
+    ],
+)
+def test_segmentation_mapper__refuses(wrong, message):
+    with pytest.raises(TypeError, match=message):
+        SegmentationMapper(**{"is_train": True, "augmentation": [], "image_format": "RGB"} | wrong)
+
+
 def test_resize_crop_flip__order():
     crop = T.RandomCrop("absolute", (4, 4))
     gens = resize_crop_flip([32, 48], 99, "choice", crop, True, "RGB", True)
@@ -73,6 +86,8 @@ def test_resize_crop_flip__order():
         ([8, 9], "all", True, r"must be 'choice', or 'range' .* got 'all' with \[8, 9\]"),
         ([7, 8, 9], "range", True, r"got 'range' with \[7, 8, 9\]"),
         (8, "choice", False, "is_train must be True"),
+        ([], "choice", True, r"lengths in pixels from 1 on, got \[\] and 99"),
+        (["8"], "range", True, r"lengths in pixels from 1 on, got \['8'\] and 99"),
     ],
 )
 def test_resize_crop_flip__refuses(sizes, sampling, is_train, message):
