@@ -126,7 +126,7 @@ class ConvNeXt(StagedBackbone):
             self.add_module(f"norm{stage}", LayerNorm(dims[stage], channel_last=False))
         self.apply(_init_weights)
         kinds = ("downsample_layers", "stages")
-        self._freeze(f"{kind}.{stage}" for stage in range(frozen_stages) for kind in kinds)
+        self.freeze_modules(f"{kind}.{stage}" for stage in range(frozen_stages) for kind in kinds)
         if grad_checkpointing:
             checkpoint_blocks(self)
 

@@ -326,7 +326,7 @@ class FocalNet(StagedBackbone):
         self.apply(_init_weights)
         if frozen_stages >= 0:
             layers = (f"layers.{stage}" for stage in range(frozen_stages - 1))
-            self._freeze(["patch_embed", "pos_drop", *layers])
+            self.freeze_modules(["patch_embed", "pos_drop", *layers])
         if use_checkpoint:
             checkpoint_blocks(self)
 

@@ -263,7 +263,7 @@ class InternImage(StagedBackbone):
             for index, width in enumerate(widths)
         )
         self.apply(_init_weights)
-        self._freeze(self._first_modules(frozen_stages))
+        self.freeze_modules(self._first_modules(frozen_stages))
         if with_cp:
             checkpoint_blocks(self)
         if res_post_norm and (post_norm or layer_scale is not None):

@@ -135,9 +135,7 @@ class ResNet(KeepsFrozen, d2.ResNet):
             The network itself.
         """
         super().freeze(freeze_at)
-        self.frozen_modules = ("stem", *self.stage_names)[: max(freeze_at, 0)]
-        for name in self.frozen_modules:
-            self.get_submodule(name).eval()
+        self.freeze_modules(("stem", *self.stage_names)[: max(freeze_at, 0)])
         return self
 
     @staticmethod

@@ -94,12 +94,6 @@ class StagedBackbone(KeepsFrozen, Backbone):
         """Multiple of pixels to which images are best padded: the stride of the last stage."""
         return self.strides[-1]
 
-    def _freeze(self, modules: Iterable[str]) -> None:
-        """Freeze submodules for good, and keep them in evaluation mode."""
-        self.frozen_modules = tuple(modules)
-        for name in self.frozen_modules:
-            self.get_submodule(name).eval().requires_grad_(False)
-
     def _with_idle(
         self, outputs: dict[str, torch.Tensor], idle: Iterable[nn.Module]
     ) -> dict[str, torch.Tensor]:

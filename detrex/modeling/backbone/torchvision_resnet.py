@@ -104,18 +104,13 @@ class TorchvisionResNet(KeepsFrozen, Backbone):
         self._out_feature_channels = {
             out: self._channels(layer, self.num_channels) for layer, out in ordered.items()
         }
-        self._freeze(train_backbone)
+        trained = _TRAINED if train_backbone else ()
+        frozen = [name for name, _ in self.body.named_children() if name not in trained]
+        self.freeze_modules(f"body.{name}" for name in frozen)
 
     @staticmethod
     def _channels(layer: str, num_channels: int) -> int:
         return num_channels // 2 ** (4 - int(layer[-1])) if layer.startswith("layer") else 64
-
-    def _freeze(self, train_backbone: bool) -> None:
-        trained = _TRAINED if train_backbone else ()
-        frozen = [name for name, _ in self.body.named_children() if name not in trained]
-        self.frozen_modules = tuple(f"body.{name}" for name in frozen)
-        for name in frozen:
-            self.body[name].eval().requires_grad_(False)
 
     def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         """Map images ``(N, in_channels, H, W)`` to ``{name: (N, C, H / stride, W / stride)}``."""

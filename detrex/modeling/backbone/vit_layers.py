@@ -137,8 +137,7 @@ class PlainViT(KeepsFrozen, Backbone):
         self._out_feature_channels = {out_feature: embed_dim}
         self._out_feature_strides = {out_feature: patch_size}
         if freeze_patch_embed:
-            self.frozen_modules = ("patch_embed",)
-            self.patch_embed.eval().requires_grad_(False)
+            self.freeze_modules(["patch_embed"])
         if use_act_checkpoint:
             checkpoint_blocks(self)
 

@@ -119,7 +119,7 @@ def requested_strides(
     out_features: Sequence[str] | None,
     strides: Sequence[int],
     who: str,
-) -> Sequence[int] | None:
+) -> list[int] | None:
     """Settle what a user asks for by stride, or by the names that detectron2 gives to strides.
 
     Args:
@@ -129,14 +129,14 @@ def requested_strides(
         who: name of the network, for the message.
 
     Returns:
-        The strides of `out_features` in their order, `out_strides` as they are, or None.
+        The strides in the order given, None where neither is given.
 
     Raises:
-        TypeError: `out_features` is not a sequence of names.
-        BackboneError: both are given, or a name is not that of a level, or is given twice.
+        TypeError: no sequence of integers, or of names.
+        BackboneError: both are given, or one of them names no level, or one twice.
     """
     if out_features is None:
-        return out_strides
+        return None if out_strides is None else check_out_strides(out_strides, strides, who)
     levels = _strides_by_name(strides)
     names = check_out_features(out_features, levels, who)
     if out_strides is not None:
@@ -235,57 +235,51 @@ class OutputSpec:
     input_size: InputSize
     out_channels: int | None = None
 
+    @classmethod
+    def of(
+        cls,
+        spec: NetworkSpec,
+        maps: Iterable[FeatureInfo],
+        levels: Sequence[Level] | None = None,
+        out_channels: int | None = None,
+    ) -> "OutputSpec":
+        """Settle what is needed of images for some outputs.
+
+        Args:
+            spec: the network.
+            maps: those of its features that are taken; see `sources_of`.
+            levels: what is asked for by stride; None gives the maps as the library does, without
+                the image's border where convolutions leave that out.
+            out_channels: channels of levels that pass learned layers; None for those of their map.
+
+        Raises:
+            BackboneError: a map follows no image's size, or `out_channels` is given for nothing.
+        """
+        maps = FeatureMaps(tuple(maps))
+        coverage = _coverage(spec.name, maps)
+        coverage = coverage if levels is not None else coverage.without_margin
+        input_size = dataclasses.replace(spec.input_size, coverage=coverage)
+        if levels is None or _are_maps(levels, input_size):
+            levels = [Level(f.name, f.stride, f) for f in maps] if input_size.tile else None
+        if levels is not None:
+            resampled = [lv.source.stride for lv in levels if lv.resampled_stride is not None]
+            multiple = math.lcm(input_size.multiple, *([] if input_size.tile else resampled))
+            cells = tuple(level.stride for level in levels)
+            input_size = dataclasses.replace(input_size, multiple=multiple, cells=cells)
+        if out_channels is not None and not any(level.learned for level in levels or ()):
+            channels = ", ".join(f"{name}: {c}" for name, c in maps.channels.items())
+            raise BackboneError(
+                f"got out_channels={out_channels}, but every output is a map of the network itself "
+                f"({channels}): leave it out; the neck brings levels to one width."
+            )
+        return cls(maps, None if levels is None else tuple(levels), input_size, out_channels)
+
     @property
     def features(self) -> FeatureMaps:
         """The outputs, in order."""
         if self.levels is None:
             return self.maps
         return FeatureMaps(tuple(level.published(self.out_channels) for level in self.levels))
-
-
-def outputs_of_maps(
-    spec: NetworkSpec, maps: Iterable[FeatureInfo], out_channels: int | None = None
-) -> OutputSpec:
-    """Give maps of a network as they are, convolutions without padding at the border included.
-
-    Args:
-        spec: the network.
-        maps: some of its features, with the names of the outputs.
-        out_channels: must be None, as nothing is made.
-
-    Raises:
-        BackboneError: a map follows no image's size, or `out_channels` is given.
-    """
-    maps = FeatureMaps(tuple(maps))
-    coverage = _coverage(spec.name, maps).without_margin
-    return _outputs(spec, maps, None, coverage, out_channels)
-
-
-def outputs_by_stride(
-    spec: NetworkSpec,
-    maps: Iterable[FeatureInfo],
-    levels: Sequence[Level],
-    out_channels: int | None = None,
-) -> OutputSpec:
-    """Give levels of a network.
-
-    Args:
-        spec: the network.
-        maps: those of its features that the levels are made of; see `sources_of`.
-        levels: as `plan_levels` gave them.
-        out_channels: channels of the levels that are made; None for those of the network.
-
-    Raises:
-        BackboneError: a map follows no image's size, or `out_channels` is given for nothing.
-    """
-    maps = FeatureMaps(tuple(maps))
-    made = None if is_direct(levels, spec.input_size) else tuple(levels)
-    return _outputs(spec, maps, made, _coverage(spec.name, maps), out_channels)
-
-
-def is_direct(levels: Sequence[Level], input_size: InputSize) -> bool:
-    """Tell whether levels are a network's maps as they are; maps of tiles have to be merged."""
-    return input_size.tile is None and all(level.is_direct for level in levels)
 
 
 def sources_of(levels: Sequence[Level], input_size: InputSize) -> list[FeatureInfo]:
@@ -295,30 +289,14 @@ def sources_of(levels: Sequence[Level], input_size: InputSize) -> list[FeatureIn
         levels: as `plan_levels` gave them.
         input_size: what the network needs of images.
     """
-    if is_direct(levels, input_size):
+    if _are_maps(levels, input_size):
         return [dataclasses.replace(level.source, name=level.name) for level in levels]
     return list({level.source.name: level.source for level in levels}.values())
 
 
-def _outputs(
-    spec: NetworkSpec,
-    maps: FeatureMaps,
-    levels: tuple[Level, ...] | None,
-    coverage: Coverage,
-    out_channels: int | None,
-) -> OutputSpec:
-    input_size = dataclasses.replace(spec.input_size, coverage=coverage)
-    if levels is None and input_size.tile is not None:
-        levels = tuple(Level(feature.name, feature.stride, feature) for feature in maps)
-    if levels is not None:
-        input_size = padded_to_strides(input_size, levels)
-    if out_channels is not None and not any(level.learned for level in levels or ()):
-        channels = ", ".join(f"{name}: {c}" for name, c in maps.channels.items())
-        raise BackboneError(
-            f"got out_channels={out_channels}, but every output is a map of the network itself "
-            f"({channels}): leave it out; the neck brings levels to one width."
-        )
-    return OutputSpec(maps, levels, input_size, out_channels)
+def _are_maps(levels: Sequence[Level], input_size: InputSize) -> bool:
+    """Whether levels are a network's maps as they are; those of tiles have to be merged."""
+    return input_size.tile is None and all(level.is_direct for level in levels)
 
 
 def _coverage(who: str, maps: FeatureMaps) -> Coverage:
@@ -332,21 +310,3 @@ def _coverage(who: str, maps: FeatureMaps) -> Coverage:
             )
         whole |= feature.coverage
     return whole
-
-
-def padded_to_strides(input_size: InputSize, levels: Sequence[Level]) -> InputSize:
-    """Let images hold whole cells of levels, and of maps that are resampled for them.
-
-    Args:
-        input_size: what the network needs of image sizes.
-        levels: what is made of its maps.
-
-    Returns:
-        What holds for both.
-    """
-    cells = tuple(level.stride for level in levels)
-    resampled = [level.source.stride for level in levels if level.resampled_stride is not None]
-    if input_size.tile is not None:
-        return dataclasses.replace(input_size, cells=cells)
-    multiple = math.lcm(input_size.multiple, *resampled)
-    return dataclasses.replace(input_size, multiple=multiple, cells=cells)

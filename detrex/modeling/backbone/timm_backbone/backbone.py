@@ -8,7 +8,6 @@ import torch
 from torch import nn
 
 from detrex.modeling.backbone.arguments import check_in_channels, one_way_to_weights
-from detrex.modeling.backbone.features.output_levels import requested_strides
 from detrex.modeling.backbone.training.plan import TrainingPlan
 from detrex.modeling.backbone.wrapper.wrapper_backbone import WrapperBackbone
 
@@ -112,10 +111,7 @@ class TimmBackbone(WrapperBackbone):
         keywords = {"in_chans": in_channels, **kwargs, **plan.norm.keywords}
         with plan.norm.naming():
             spec = inspect_network(model_name, keywords)
-        strides = requested_strides(
-            out_strides, out_features, [f.stride for f in spec.features], model_name
-        )
-        outputs = select_outputs(spec, strides, out_indices, out_channels)
+        outputs = select_outputs(spec, out_strides, out_features, out_indices, out_channels)
         indices = sorted({int(feature.source) for feature in outputs.maps})
         keywords |= spec.input_size.keywords
         network = create_network(model_name, keywords, indices)
@@ -123,7 +119,7 @@ class TimmBackbone(WrapperBackbone):
         source = None if asked is None else find_weights(asked, model_name, network, built)
         super().__init__(network, spec, outputs, plan, source, freeze_unused=True)
         self._positions = {f.name: indices.index(int(f.source)) for f in outputs.maps}
-        if strides is None:
+        if out_strides is None and out_features is None:
             self.out_indices = tuple(int(name[1:]) for name in outputs.features.names)
 
     def extract(self, images: torch.Tensor) -> Mapping[str, torch.Tensor]:

@@ -8,10 +8,8 @@ from detrex.modeling.backbone.features.feature_info import FeatureInfo
 from detrex.modeling.backbone.features.network_spec import NetworkSpec
 from detrex.modeling.backbone.features.output_levels import (
     OutputSpec,
-    check_out_strides,
-    outputs_by_stride,
-    outputs_of_maps,
     plan_levels,
+    requested_strides,
     sources_of,
 )
 
@@ -21,6 +19,7 @@ DEFAULT_OUT_INDICES = (0, 1, 2, 3)
 def select_outputs(
     spec: NetworkSpec,
     out_strides: Sequence[int] | None,
+    out_features: Sequence[str] | None,
     out_indices: Sequence[int] | None,
     out_channels: int | None = None,
 ) -> OutputSpec:
@@ -28,7 +27,8 @@ def select_outputs(
 
     Args:
         spec: the network.
-        out_strides: strides of levels in pixels; None to give maps by their index.
+        out_strides: strides of levels in pixels.
+        out_features: names of levels; without either, maps are given by their index.
         out_indices: indices of maps, to give or to make levels of; None, or `DEFAULT_OUT_INDICES`
             itself, leaves the choice to the network.
         out_channels: channels of levels that are made; None for those of the network.
@@ -39,17 +39,18 @@ def select_outputs(
     """
     # Identity tells the default, which adapts, from an equal tuple of the user, which does not.
     is_given = out_indices is not None and out_indices is not DEFAULT_OUT_INDICES
-    if out_strides is None:
+    if out_strides is None and out_features is None:
         given = out_indices if is_given and out_indices is not None else _default_indices(spec)
         chosen = zip(given, features_at(given, spec), strict=True)
         maps = [dataclasses.replace(feature, name=f"p{asked}") for asked, feature in chosen]
-        return outputs_of_maps(spec, maps, out_channels)
+        return OutputSpec.of(spec, maps, None, out_channels)
     features = list(spec.features)
     if is_given and out_indices is not None:
         features = features_at(out_indices, spec)
-    strides = check_out_strides(out_strides, [f.stride for f in features], spec.name)
+    there = [f.stride for f in features]
+    strides = requested_strides(out_strides, out_features, there, spec.name) or []
     levels = plan_levels(strides, features, one_each=is_given and len(features) == len(strides))
-    return outputs_by_stride(spec, sources_of(levels, spec.input_size), levels, out_channels)
+    return OutputSpec.of(spec, sources_of(levels, spec.input_size), levels, out_channels)
 
 
 def features_at(out_indices: Sequence[int], spec: NetworkSpec) -> list[FeatureInfo]:

@@ -3,7 +3,6 @@
 Nodes are named as `torchvision.models.feature_extraction` names them.
 """
 
-import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,7 @@ from torch import nn
 
 from detrex.modeling.backbone.arguments import check_in_channels, one_way_to_weights
 from detrex.modeling.backbone.features.output_levels import (
-    check_out_strides,
-    outputs_by_stride,
-    outputs_of_maps,
+    OutputSpec,
     plan_levels,
     requested_strides,
     sources_of,
@@ -133,28 +130,17 @@ class TorchvisionBackbone(WrapperBackbone):
             out_strides, out_features, [node.stride for node in spec.features], who
         )
         given = (return_nodes, train_return_nodes, eval_return_nodes)
-        cut = functools.partial(
-            cut_at,
-            model_name,
-            classifier,
-            tracer_kwargs=tracer_kwargs,
-            suppress_diff_warnings=suppress_diff_warnings,
-        )
         if strides is None:
-            nodes = nodes_by_mode(*given)
-            network = cut(nodes)
-            maps = with_coverage(network, describe_maps(network, spec, nodes), spec)
-            outputs = outputs_of_maps(spec, maps, out_channels)
+            levels, nodes = None, nodes_by_mode(*given)
         else:
             refuse_nodes(strides, given)
-            levels = plan_levels(
-                check_out_strides(strides, [node.stride for node in spec.features], who),
-                spec.features,
-            )
-            sources = sources_of(levels, spec.input_size)
-            network = cut(({str(node.source): node.name for node in sources},) * 2)
-            maps = with_coverage(network, sources, spec)
-            outputs = outputs_by_stride(spec, maps, levels, out_channels)
+            levels = plan_levels(strides, spec.features)
+            maps = sources_of(levels, spec.input_size)
+            nodes = ({str(node.source): node.name for node in maps},) * 2
+        network = cut_at(model_name, classifier, nodes, tracer_kwargs, suppress_diff_warnings)
+        if levels is None:
+            maps = describe_maps(network, spec, nodes)
+        outputs = OutputSpec.of(spec, with_coverage(network, maps, spec), levels, out_channels)
         super().__init__(network, spec, outputs, plan, source, classifier=classifier)
 
     def extract(self, images: torch.Tensor) -> Mapping[str, torch.Tensor]:

@@ -1,6 +1,6 @@
 """Freezing the first stages of any network, keeping them frozen, and a table of what learns."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 from torch import nn
@@ -18,7 +18,17 @@ class KeepsFrozen(nn.Module):
     """Module whose frozen parts stay in evaluation mode when the rest is set to training."""
 
     frozen_modules: tuple[str, ...] = ()
-    """Names of the submodules that are frozen, set by the class that inherits."""
+    """Names of the submodules that are frozen."""
+
+    def freeze_modules(self, names: Iterable[str]) -> None:
+        """Freeze submodules for good: their gradients stop, and they stay in evaluation mode.
+
+        Args:
+            names: paths of the submodules.
+        """
+        self.frozen_modules = tuple(names)
+        for name in self.frozen_modules:
+            self.get_submodule(name).eval().requires_grad_(False)
 
     def train(self: T, mode: bool = True) -> T:
         """Set training mode, except for the frozen parts.

@@ -12,11 +12,9 @@ from detrex.modeling.backbone.features.feature_pyramid import FeaturePyramid
 from detrex.modeling.backbone.features.input_size import InputSize
 from detrex.modeling.backbone.features.network_spec import NetworkSpec
 from detrex.modeling.backbone.features.output_levels import (
+    OutputSpec,
     check_out_strides,
     level_name,
-    outputs_by_stride,
-    outputs_of_maps,
-    padded_to_strides,
     plan_levels,
     requested_strides,
     sources_of,
@@ -140,10 +138,10 @@ def spec(*strides, **input_size):
 
 def by_stride(network, *strides, out_channels=None):
     levels = plan_levels(strides, network.features)
-    return outputs_by_stride(network, sources_of(levels, network.input_size), levels, out_channels)
+    return OutputSpec.of(network, sources_of(levels, network.input_size), levels, out_channels)
 
 
-def test_outputs_by_stride__maps_that_are_there_need_no_levels():
+def test_output_spec__maps_that_are_there_need_no_levels():
     outputs = by_stride(spec(4, 8, 16, 32), 8, 32)
     assert outputs.levels is None
     assert outputs.features is outputs.maps
@@ -151,14 +149,14 @@ def test_outputs_by_stride__maps_that_are_there_need_no_levels():
     assert [(f.name, f.source) for f in outputs.maps] == [("res3", 1), ("res5", 3)]
 
 
-def test_outputs_by_stride__maps_of_tiles_may_need_resampling():
+def test_output_spec__maps_of_tiles_may_need_resampling():
     outputs = by_stride(spec(8, 16, 32, tile=(224, 224)), 8, 32)
     assert outputs.levels == tuple(plan_levels((8, 32), outputs.maps))
     assert outputs.input_size == InputSize(tile=(224, 224), cells=(8, 32))
 
 
 @pytest.mark.parametrize(("out_channels", "widths"), [(None, [5, 6]), (9, [9, 9])])
-def test_outputs_by_stride__says_how_each_level_is_made(out_channels, widths):
+def test_output_spec__says_how_each_level_is_made(out_channels, widths):
     outputs = by_stride(spec(14, 14), 8, 32, out_channels=out_channels)
     assert [feature.derivation for feature in outputs.features] == [
         "resampled to stride 16, learned pyramid level x2",
@@ -169,7 +167,7 @@ def test_outputs_by_stride__says_how_each_level_is_made(out_channels, widths):
     assert list(FeaturePyramid(outputs.levels, out_channels).channels.values()) == [widths[1]] * 2
 
 
-def test_outputs_by_stride__coverage_satisfies_all():
+def test_output_spec__coverage_satisfies_all():
     needs = (Coverage(4, 0, 8), Coverage(6, 32, 1))
     network = spec(8, 16)
     maps = [
@@ -178,27 +176,31 @@ def test_outputs_by_stride__coverage_satisfies_all():
     ]
     network = dataclasses.replace(network, features=tuple(maps))
     assert by_stride(network, 8, 16).input_size.coverage == Coverage(12, 32, 8)
-    by_index = outputs_of_maps(network, network.features)
+    by_index = OutputSpec.of(network, network.features)
     assert by_index.input_size.coverage == Coverage(12, 32, 8).without_margin
     maps[1] = dataclasses.replace(maps[1], name="b", coverage=None)
     with pytest.raises(BackboneError, match="net has a map 'b' that does not follow"):
-        outputs_of_maps(network, maps)
+        OutputSpec.of(network, maps)
 
 
-def test_outputs_of_maps__out_channels_for_nothing():
+def test_output_spec__out_channels_for_nothing():
     network = spec(8, 16)
     with pytest.raises(BackboneError, match=r"out_channels=7, but every output .*\(0: 5, 1: 6\)"):
-        outputs_of_maps(network, network.features, 7)
+        OutputSpec.of(network, network.features, None, 7)
 
 
-def test_outputs_of_maps__of_tiles_are_levels_that_are_merged():
+def test_output_spec__of_tiles_are_levels_that_are_merged():
     network = spec(8, 16, tile=(32, 32))
-    outputs = outputs_of_maps(network, network.features)
+    outputs = OutputSpec.of(network, network.features)
     assert [level.is_direct for level in outputs.levels] == [True, True]
 
 
-def test_padded_to_strides__widens_the_multiple_for_resampled_maps():
-    levels = plan_levels((8, 16), features(7, 14, 14))
-    assert padded_to_strides(InputSize(4), levels) == InputSize(28, cells=(8, 16))
-    tiles = InputSize(tile=(224, 224))
-    assert padded_to_strides(tiles, levels) == InputSize(tile=(224, 224), cells=(8, 16))
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        ({"multiple": 4}, InputSize(28, cells=(8, 16))),
+        ({"tile": (224, 224)}, InputSize(tile=(224, 224), cells=(8, 16))),
+    ],
+)
+def test_output_spec__widens_the_multiple_for_resampled_maps(rule, expected):
+    assert by_stride(spec(7, 14, 14, **rule), 8, 16).input_size == expected
