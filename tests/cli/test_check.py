@@ -132,17 +132,16 @@ def test_check__size_follows_the_overrides(capsys):
 
 
 MASK_RCNN = """
-from detectron2 import model_zoo
 from detectron2.config import LazyCall as L
-from detrex.config import get_config
+from detrex.config import get_config, get_detectron2_config
 
 dataloader = get_config("common/data/shapes.py").dataloader
 dataloader.folder = "data"
-optimizer = model_zoo.get_config("common/optim.py").SGD
-lr_multiplier = model_zoo.get_config("common/coco_schedule.py").lr_multiplier_1x
-train = model_zoo.get_config("common/train.py").train
+optimizer = get_detectron2_config("common/optim.py").SGD
+lr_multiplier = get_detectron2_config("common/coco_schedule.py").lr_multiplier_1x
+train = get_detectron2_config("common/train.py").train
 train.device = "cpu"
-model = model_zoo.get_config("common/models/mask_rcnn_fpn.py").model
+model = get_detectron2_config("common/models/mask_rcnn_fpn.py").model
 model.roi_heads.num_classes = 3
 model.backbone.bottom_up.freeze_at = 2
 dataloader.train.mapper.mask_on = True

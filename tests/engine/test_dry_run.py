@@ -1,13 +1,12 @@
 import pytest
 import torch
-from detectron2 import model_zoo
 from detectron2.config import LazyCall as L
 from detectron2.config import instantiate
 from detectron2.data import transforms as T
 from omegaconf import OmegaConf
 from torch import nn
 
-from detrex.config import get_config
+from detrex.config import get_config, get_detectron2_config
 from detrex.engine.dry_run import (
     SavedBytes,
     count_parameters,
@@ -104,7 +103,7 @@ def _fetched():
 
 
 def test_without_weights__a_call_that_fetches_is_not_made():
-    model = model_zoo.get_config("common/models/fcos.py").model
+    model = get_detectron2_config("common/models/fcos.py").model
     model.backbone.bottom_up = L(TimmBackbone)(model_name="test_resnet", weights=L(_fetched)())
     notes = []
     assert without_weights(model, notes).backbone.bottom_up.weights is None
@@ -112,7 +111,7 @@ def test_without_weights__a_call_that_fetches_is_not_made():
 
 
 def test_without_weights__numbers_are_no_weights():
-    model = model_zoo.get_config("common/models/mask_rcnn_fpn.py").model
+    model = get_detectron2_config("common/models/mask_rcnn_fpn.py").model
     model.backbone.bottom_up = L(TorchvisionBackbone)(model_name="resnet18", weights="DEFAULT")
     notes = []
     copied = without_weights(model, notes)
@@ -134,7 +133,7 @@ def _frozen(net):
     ],
 )
 def test_dry_run__frozen_backbone_wherever_it_stands(name, path, expected):
-    model = model_zoo.get_config(f"common/models/{name}.py").model
+    model = get_detectron2_config(f"common/models/{name}.py").model
     OmegaConf.select(model, path).freeze_at = 2
     seen = dry_run(model, (64, 96))
     assert seen.findings == []
@@ -153,7 +152,7 @@ def test_dry_run__frozen_inside_the_simple_feature_pyramid():
 
 
 def test_dry_run__table_of_a_wrapper_inside_fpn():
-    model = model_zoo.get_config("common/models/mask_rcnn_fpn.py").model
+    model = get_detectron2_config("common/models/mask_rcnn_fpn.py").model
     names = ["res2", "res3", "res4", "res5"]
     model.backbone.bottom_up = L(TimmBackbone)(
         model_name="test_resnet", out_features=names, freeze_at=2
@@ -175,7 +174,7 @@ def test_dry_run__table_of_a_wrapper_inside_fpn():
     ],
 )
 def test_dry_run__mistakes_that_say_little_get_a_place(key, value, sentence):
-    model = model_zoo.get_config("common/models/mask_rcnn_fpn.py").model
+    model = get_detectron2_config("common/models/mask_rcnn_fpn.py").model
     OmegaConf.update(model, key, value, merge=False)
     assert sentence in dry_run(model, (64, 96)).findings[0]
 

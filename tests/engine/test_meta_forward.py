@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from detectron2 import model_zoo
 from detectron2.config import instantiate
 from detectron2.layers import ShapeSpec
 from detectron2.structures import ImageList
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from detrex.config import get_detectron2_config
 from detrex.config.building import build_on_meta
 from detrex.engine.dry_run import dry_run
 from detrex.engine.meta_forward import padded_size, run_backbone, run_on_meta
@@ -19,7 +19,7 @@ KINDS += ["retinanet", "fcos"]
 
 
 def zoo(name):
-    return model_zoo.get_config(f"common/models/{name}.py").model
+    return get_detectron2_config(f"common/models/{name}.py").model
 
 
 def small_vitdet():
