@@ -14,7 +14,10 @@ PATHS = {
     if ROOT / "detrex" / "config" / "configs" not in path.parents
 }
 # Each may import what stands before it, and its own.
-PACKAGES = ("layers", "modeling", "engine", "cli")
+PACKAGES = (
+    *("errors", "files", "detectors", "checkpoint", "config", "utils", "layers", "data"),
+    *("modeling", "catalog engine", "cli", "__main__"),
+)
 BACKBONE = "detrex.modeling.backbone"
 ROOMS = (
     *("features", "inspection", "training", "weights", "wrapper"),

@@ -1,7 +1,6 @@
 """Rules that hold for every file of the tree, whoever adds it."""
 
 import ast
-import graphlib
 import re
 import subprocess
 from pathlib import Path
@@ -147,88 +146,3 @@ def test_root__has(name):
 def test_config__imports_are_one_way():
     """The package never imports the configs, the tools or the tests."""
     assert not _violations(PACKAGE, r"^\s*(?:from|import) (?:configs|tools|tests|projects)\b")
-
-
-FLOORS = (
-    ("__init__", "errors", "files", "detectors"),
-    ("checkpoint", "config", "utils"),
-    ("layers", "data"),
-    ("modeling",),
-    ("catalog", "engine"),
-    ("cli",),
-    ("__main__",),
-)
-"""The package from below: what imports goes down, or stays on its floor without a cycle."""
-
-
-def _modules():
-    """Every module of the package by its dotted name."""
-    names = {}
-    for path in PACKAGE:
-        parts = path.relative_to(ROOT).with_suffix("").parts
-        if parts[:3] != ("detrex", "config", "configs"):
-            names[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
-    return names
-
-
-def _imports(name, path):
-    """Pairs of a module and a name from it that a file imports, wherever the import stands."""
-    package = name.split(".") if path.name == "__init__.py" else name.split(".")[:-1]
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            yield from ((alias.name, "") for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            start = package[: len(package) - node.level + 1] if node.level else []
-            module = ".".join([*start, *filter(None, [node.module])])
-            yield from ((module, alias.name) for alias in node.names)
-
-
-def _arrows():
-    """For each module the modules of the package that it imports."""
-    modules = _modules()
-    return {
-        name: {
-            inner if (inner := f"{module}.{item}") in modules else module
-            for module, item in _imports(name, path)
-            if module in modules
-        }
-        - {name}
-        for name, path in modules.items()
-    }
-
-
-def _floor(module):
-    top = module.split(".")[1] if "." in module else "__init__"
-    return next(floor for floor, names in enumerate(FLOORS) if top in names)
-
-
-def test_imports__go_down():
-    upward = [
-        f"{name} imports {other}"
-        for name, others in _arrows().items()
-        for other in others
-        if _floor(other) > _floor(name)
-    ]
-    assert not upward
-
-
-def test_imports__have_no_cycle():
-    """Neither among modules nor among the folders of the package, not even for type checkers."""
-    modules = _arrows()
-    folders: dict[str, set[str]] = {}
-    for name, others in modules.items():
-        top = ".".join(name.split(".")[:2])
-        tops = {".".join(other.split(".")[:2]) for other in others} - {top}
-        folders.setdefault(top, set()).update(tops)
-    for graph in (modules, folders):
-        tuple(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError
-
-
-def test_imports__take_no_private_names_of_another_module():
-    private = [
-        f"{name} imports {item} of {module}"
-        for name, path in _modules().items()
-        for module, item in _imports(name, path)
-        if module.startswith("detrex") and item.startswith("_") and not item.startswith("__")
-    ]
-    assert not private
