@@ -151,7 +151,10 @@ def _loader(cfg: DictConfig, key: str) -> Iterable[Any]:
 
 
 def _kept(loader: Iterable[Any], args: argparse.Namespace) -> list[Any]:
-    return list(itertools.islice(loader, min(_KEPT_BATCHES, args.num_iters)))
+    batches = list(itertools.islice(loader, min(_KEPT_BATCHES, args.num_iters)))
+    if not batches:
+        raise ConfigError("The data set is empty, so that there is nothing to time.")
+    return batches
 
 
 def _seconds(steps: Iterator[Any], args: argparse.Namespace) -> list[float]:

@@ -8,7 +8,9 @@ Arguments of the program are those of configs/hydra/train_args.yaml; what has a 
 changes the detector's config. A SLURM job needs the package submitit, and resumes when requeued.
 """
 
+import re
 import uuid
+import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,9 @@ ROOT = Path(__file__).resolve().parents[1]
 _FLAGS = ("resume", "eval_only")
 _OPTIONS = ("config_file", "num_gpus", "num_machines", "machine_rank", "dist_url")
 _FIRST_PORT, _PORTS = 20000, 20000
+# Quotes, interpolations and the like would be read by the config, and not by the file system.
+_NO_NAME = re.compile(r"[^\w.,=+:()\[\]-]")
+_LONGEST, _SHORT = 200, 50
 
 
 class Trainer:
@@ -77,7 +82,7 @@ def config_overrides(overrides: Iterable[str]) -> list[str]:
         Those with a ``+``, without it; ``++key=value``, which adds a key, keeps one.
     """
     chosen = [text.removeprefix("+") for text in overrides if text.startswith("+")]
-    return [text for text in chosen if not text.startswith("slurm=")]
+    return [text for text in chosen if not text.startswith(("slurm=", "slurm."))]
 
 
 def output_folder(config_file: str, opts: Sequence[str]) -> str:
@@ -87,8 +92,12 @@ def output_folder(config_file: str, opts: Sequence[str]) -> str:
         config_file: path of the config.
         opts: overrides.
     """
-    changed = ",".join(sorted(opts)).replace("/", "_").replace(" ", "") or "default"
-    return f"./output/{Path(config_file).stem}/{changed}"
+    changed = ",".join(sorted(opts)) or "default"
+    folder = _NO_NAME.sub("_", changed.replace(" ", ""))
+    if len(folder.encode()) > _LONGEST or folder != changed.replace("/", "_").replace(" ", ""):
+        # What was changed or cut may have told two jobs apart.
+        folder = f"{folder[:_SHORT]}-{zlib.crc32(changed.encode()):08x}"
+    return f"./output/{Path(config_file).stem}/{folder}"
 
 
 def get_dist_url(

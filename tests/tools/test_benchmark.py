@@ -61,3 +61,11 @@ def test_seconds__leaves_the_warm_up_out():
 def test_main__refuses(config, arguments, message):
     with pytest.raises(ConfigError, match=message):
         benchmark.main(["--config-file", config, "--task", "data_advanced", *arguments])
+
+
+def test_kept__needs_a_batch():
+    class Args:
+        num_iters = 3
+
+    with pytest.raises(ConfigError, match="The data set is empty"):
+        benchmark._kept([], Args)

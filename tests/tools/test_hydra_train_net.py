@@ -80,6 +80,22 @@ def test_hydra_app__sweeps_into_folders_of_their_own(monkeypatch, runs):
     ]
 
 
+def test_output_folder__is_one_name_for_any_overrides():
+    assert tool.output_folder("a/b.py", []) == "./output/b/default"
+    odd = [["train.x='a'"], ["train.x=a"], ["train.x=${b}"], ["train.x={b}"], ["x=" + "y" * 300]]
+    folders = [tool.output_folder("b.py", opts) for opts in odd]
+    assert len(set(folders)) == len(odd)
+    for folder in folders:
+        name = folder.removeprefix("./output/b/")
+        assert len(name) < 250
+        assert not set(name) & set("'\"/${} ")
+
+
+def test_config_overrides__leave_slurm_out():
+    given = ["+slurm=big", "+slurm.partition=x", "+model.a=1", "num_gpus=2"]
+    assert tool.config_overrides(given) == ["model.a=1"]
+
+
 def test_hydra_app__submits_and_resumes_a_job(monkeypatch, runs, submitit, capsys):
     call(
         monkeypatch,
