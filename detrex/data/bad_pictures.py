@@ -12,6 +12,7 @@ from typing import Any
 from detectron2.data import DatasetMapper
 from detectron2.utils import comm
 
+from detrex.data.outlines import crop_without_shapely
 from detrex.data.pictures import check_image_size, first_line, read_image, refuse_wide, shown
 from detrex.errors import ConfigError, DetrexError, PictureError, did_you_mean
 
@@ -21,7 +22,6 @@ POLICIES = ("error", "skip")
 """The values of ``dataloader.on_bad_image``."""
 
 _MOST_NAMED = 5
-_INSTEAD = {"shapely": ", or use detrex.data.DetrDatasetMapper, which crops masks without it"}
 
 
 class BadPicture(dict):
@@ -48,7 +48,7 @@ class MarkBadPictures:
 
     Args:
         mapper: any callable from a record to a sample. detectron2's own, which clips pictures of
-            more than 8 bits, is kept from them.
+            more than 8 bits, is kept from them, and crops masks without the package shapely.
     """
 
     def __init__(self, mapper: Callable[[dict[str, Any]], Any]) -> None:
@@ -66,13 +66,14 @@ class MarkBadPictures:
         try:
             if isinstance(self.mapper, DatasetMapper):
                 refuse_wide(record["file_name"], "detectron2's DatasetMapper")
+                crop_without_shapely()
             return self.mapper(record)
         except PictureError as error:
             return BadPicture(record, error)
         except ModuleNotFoundError as error:
             raise ConfigError(
                 f"{type(self.mapper).__name__} needs the package {error.name}, which is not "
-                f"installed: pip install {error.name}{_INSTEAD.get(error.name or '', '')}."
+                f"installed: pip install {error.name}."
             ) from error
         except Exception as error:
             reason = self._blame(record, error)

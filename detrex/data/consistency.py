@@ -4,10 +4,12 @@ from collections.abc import Sized
 from typing import Any
 
 from detectron2.data import DatasetMapper, MetadataCatalog
+from detectron2.data import transforms as T
 from detectron2.evaluation import COCOEvaluator
 from omegaconf import DictConfig
 
 from detrex.config import try_get_key
+from detrex.config.lint import lazy_calls
 from detrex.data.coco.classes import class_names
 from detrex.data.coco.document import Document
 from detrex.data.coco.keypoints import keypoint_names
@@ -94,15 +96,23 @@ def _check_keypoints(cfg: DictConfig, name: str, document: Document, side: str) 
 
 
 def _check_mask_format(cfg: DictConfig, name: str, document: Document) -> None:
-    """Refuse run lengths where detectron2's mapper expects polygons."""
+    """Refuse run lengths where detectron2's mapper expects polygons, or pads them as objects."""
     mapper = try_get_key(cfg, "dataloader.train.mapper")
     if not (is_call_of(mapper, DatasetMapper) and isinstance(mapper, DictConfig)):
         return
-    if not mapper.get("use_instance_mask") or mapper.get("instance_mask_format") == "bitmask":
-        return
     objects = (a for a in document.kept_annotations() if not a["iscrowd"])
-    if any(isinstance(a.get("segmentation"), dict) for a in objects):
+    has_run_lengths = any(isinstance(a.get("segmentation"), dict) for a in objects)
+    if not mapper.get("use_instance_mask") or not has_run_lengths:
+        return
+    if mapper.get("instance_mask_format") != "bitmask":
         raise ConfigError(
             f"Data set {name!r} has masks as run lengths, but dataloader.train.mapper takes "
             "polygons: set dataloader.train.mapper.instance_mask_format=bitmask."
+        )
+    pads = (call for _, call in lazy_calls(mapper) if is_call_of(call, T.FixedSizeCrop))
+    if any(call.get("seg_pad_value", 255) for call in pads):
+        raise ConfigError(
+            f"Data set {name!r} has masks as run lengths, which dataloader.train.mapper pads with "
+            "FixedSizeCrop's seg_pad_value, 255, as if that were the object: set seg_pad_value=0, "
+            "or take detrex.data.DetrDatasetMapper."
         )

@@ -1,5 +1,7 @@
 """Outlines of objects through an image's transforms: polygons and COCO's run lengths."""
 
+import functools
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -27,11 +29,27 @@ def transform_outline(outline: list | dict, transforms: T.TransformList) -> Any:
     polygons = [np.asarray(points, dtype=np.float64).reshape(-1, 2) for points in outline]
     for transform in transforms.transforms:
         if isinstance(transform, T.CropTransform):
-            size = (transform.w, transform.h)
-            polygons = [crop_polygon(transform.apply_coords(p), *size) for p in polygons]
+            polygons = crop_polygons(transform, polygons)
         else:
             polygons = transform.apply_polygons(polygons)
     return [polygon.ravel() for polygon in polygons if _area(polygon) > 0]
+
+
+@functools.cache
+def crop_without_shapely() -> None:
+    """Teach fvcore's crop, which needs shapely for polygons, to do without where that is missing.
+
+    For mappers other than the package's own. It changes the class `CropTransform` of this process.
+    """
+    if find_spec("shapely") is None:
+        T.CropTransform.register_type("polygons", crop_polygons)
+
+
+def crop_polygons(transform: T.CropTransform, polygons: list[np.ndarray]) -> list[np.ndarray]:
+    """Crop polygons ``(n, 2)`` as an image is cropped; those of which nothing is left are gone."""
+    size = (transform.w, transform.h)
+    cropped = [crop_polygon(transform.apply_coords(polygon), *size) for polygon in polygons]
+    return [polygon for polygon in cropped if _area(polygon) > 0]
 
 
 def crop_polygon(polygon: np.ndarray, width: float, height: float) -> np.ndarray:

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from detectron2.config import LazyCall as L
 from detectron2.data import DatasetMapper, MetadataCatalog
+from detectron2.data import transforms as T
 from detectron2.evaluation import COCOEvaluator
 from omegaconf import OmegaConf
 
@@ -82,6 +83,12 @@ def test_check_consistent__run_lengths_for_a_mapper_of_polygons():
         check_consistent(config({}, L(DatasetMapper)(**keywords)), SET, doc, "train")
     keywords["instance_mask_format"] = "bitmask"
     check_consistent(config({}, L(DatasetMapper)(**keywords)), SET, doc, "train")
+    padded = L(DatasetMapper)(augmentations=[L(T.FixedSizeCrop)(crop_size=(9, 9))], **keywords)
+    with pytest.raises(ConfigError, match=r"as if that were the object: set seg_pad_value=0"):
+        check_consistent(config({}, padded), SET, doc, "train")
+    check_consistent(config({}, padded), SET, annotated(), "train")
+    padded.augmentations[0].seg_pad_value = 0
+    check_consistent(config({}, padded), SET, doc, "train")
     check_consistent(config({}, L(DatasetMapper)()), SET, doc, "train")
     check_consistent(config({}, L(DetrDatasetMapper)(mask_on=True)), SET, doc, "train")
     for annotation in doc.annotations:
