@@ -124,7 +124,8 @@ def load_init_checkpoint(
     tensors = tensors_of(content if own is None else content[own], name)
     channels = _image_channels(model)
     fitted = fit_state_dict(model, tensors, source=name, in_channels=channels)
-    beyond = any(not matched.startswith("backbone.") for matched in fitted[1].matched)
+    network = ("backbone.", f"{REGION_STAGE}.")
+    beyond = any(not matched.startswith(network) for matched in fitted[1].matched)
     parts = backbone_parts(model)
     if not parts or (beyond and fitted[1].share >= min_share):
         return _load(model, tensors, fitted, min_share, channels)

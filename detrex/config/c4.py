@@ -14,7 +14,6 @@ from torch import nn
 
 from detrex.config.backbone_node import (
     build_without_weights,
-    is_call,
     names_by_stride,
     published_shapes,
     says_strides,
@@ -25,11 +24,6 @@ from detrex.config.building import first_line
 logger = logging.getLogger(__name__)
 
 _STAGE = "detrex.modeling.backbone.RoiStage"
-
-
-def has_region_stage(model: DictConfig) -> bool:
-    """Tell whether a detector runs a stage of its backbone on each region."""
-    return is_call(model.get("roi_heads")) and "res5" in model.roi_heads
 
 
 def fit_region_stage(model: DictConfig, path: str, built: nn.Module, asked: DictConfig) -> None:

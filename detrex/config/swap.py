@@ -9,10 +9,11 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from detrex.config.backbone_node import expected_images, is_call, target_name
-from detrex.config.c4 import fit_region_stage, has_region_stage
+from detrex.config.c4 import fit_region_stage
 from detrex.config.detectron2_detectors import find_backbone, put_backbone
 from detrex.config.pixel_statistics import STATISTICS, takes_auto
 from detrex.config.validation import shown
+from detrex.detectors import region_stage
 from detrex.errors import ConfigError
 
 logger = logging.getLogger(__name__)
@@ -86,7 +87,7 @@ def _swapped(model: DictConfig, backbone: DictConfig) -> DictConfig:
     swapped, asked, backbone = (copy.deepcopy(call) for call in (model, backbone, backbone))
     path = find_backbone(swapped, backbone)
     built = put_backbone(swapped, path, backbone)
-    if built is not None and has_region_stage(swapped):
+    if built is not None and region_stage(swapped) is not None:
         fit_region_stage(swapped, path, built, asked)
     _set_statistics(swapped, backbone, built)
     return swapped

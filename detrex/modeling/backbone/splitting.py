@@ -221,10 +221,22 @@ def _layout(raw: torch.Tensor | None, level_map: torch.Tensor) -> str:
 
 
 def _candidates(record: _Record, level_map: torch.Tensor) -> list[str]:
-    """Names of the modules that may give the map, the last and outermost first."""
+    """Names of the modules that may give the map, the most likely first.
+
+    Of modules that give one tensor, such as a stage, its last block and its last norm, that is the
+    outermost around the first; what hands it on, such as a shortcut of the next stage, is not.
+    """
     calls = record.calls
     names = [name for name, call in calls.items() if name and _layout(call.tensor, level_map)]
-    return sorted(names, key=lambda name: -calls[name].left)[:_TRIALS]
+    names.sort(key=lambda name: calls[name].left)
+    first: dict[int, str] = {}
+    for name in names:
+        given = id(calls[name].tensor)
+        if first.setdefault(given, name).startswith(f"{name}."):
+            first[given] = name
+    latest = sorted(first.values(), key=lambda name: -calls[name].left)
+    latest.sort(key=lambda name: calls[name].tensor is not level_map)
+    return list(dict.fromkeys([*latest, *reversed(names)]))[:_TRIALS]
 
 
 def _needed_parameters(
