@@ -10,7 +10,7 @@ from detectron2.modeling.backbone import BasicStem, ResNet
 from torch import nn
 
 from detrex.checkpoint import DetectionCheckpointer, load_init_checkpoint
-from detrex.modeling.backbone import TimmBackbone, TorchvisionBackbone
+from detrex.modeling.backbone import RoiStage, TimmBackbone, TorchvisionBackbone
 
 LEVELS = ["res3", "res4", "res5"]
 
@@ -106,6 +106,17 @@ def test_load_init_checkpoint__last_stage_stands_in_the_head(caplog):
     assert filled
     torch.testing.assert_close(filled, {name: full[name] for name in filled}, rtol=0, atol=0)
     assert "roi_heads.res5, the stage that regions pass, which is left" not in caplog.text
+
+
+def test_load_init_checkpoint__a_wrapped_networks_last_stage_is_filled_from_its_own_file():
+    full = values(timm.create_model("test_resnet"))
+    whole = TimmBackbone("test_resnet", out_strides=(16, 32))
+    detector = C4(TimmBackbone("test_resnet", out_strides=(16,)), RoiStage(whole))
+    assert load_init_checkpoint(detector, full).part == "backbone"
+    stage = detector.roi_heads.res5.backbone.timm_model.state_dict()
+    filled = stage | detector.backbone.timm_model.state_dict()
+    assert {name.split(".")[0] for name in stage} == {"layer4"}
+    torch.testing.assert_close(filled, {name: full[name] for name in filled}, rtol=0, atol=0)
 
 
 def test_load_init_checkpoint__last_stage_of_another_network_is_left(caplog):
