@@ -1,18 +1,23 @@
-"""Backbones: images ``(N, 3, H, W)`` to maps ``{name: (N, C, H / stride, W / stride)}``.
+"""Backbones: images ``(N, 3, H, W)`` to feature maps ``{name: (N, C, H / stride, W / stride)}``.
 
-    resnet.py                detectron2's ResNet, with stages by depth (deform_block.py: a block)
-    convnext.py              ConvNeXt, and
-    focalnet.py              FocalNet with the names of their official weights (staged.py: shared)
-    timm_backbone.py         any network of timm          (imported when first built)
-    torchvision_backbone.py  any classifier of torchvision, tapped at named nodes of its graph
-    torchvision_resnet.py    torchvision's ResNet as the DETR family uses it
-    internimage.py           InternImage, and
-    eva.py, eva_02.py        EVA and EVA-02, likewise (vit_layers.py: shared)
-    simple_feature_pyramid.py  a feature pyramid over a plain vision transformer
-    roi_stage.py             the last stage of any of them for regions (splitting.py finds where)
+    timm_backbone/             any network of timm           (imported when first built)
+    torchvision_backbone/      any classifier of torchvision, cut at nodes of its graph
+    resnet.py                  detectron2's ResNet, with stages by depth (deform_bottleneck.py)
+    torchvision_resnet.py      torchvision's ResNet as the DETR family uses it
+    convnext.py, focalnet.py, internimage.py    with the names of their weights; staged.py: shared
+    eva.py, eva_02.py          likewise; vit_layers.py, utils.py, eva_02_utils.py: shared
+    simple_feature_pyramid.py  levels over a plain vision transformer; top_block.py: coarser ones
+    roi_stage.py               the last stage as the head of regions; splitting.py: where it begins
+    registry.py                wrapped networks for detectron2's YAML configs
+    arguments.py               keywords that several of them share, checked
 
-They share features.py (the table of what a network offers), probing.py (a look at a network without
-running it on data), frozen_norm.py, freezing.py and building.py (messages for misspelt keywords).
+What is done for any network is in folders, of which each knows only those before it:
+
+    features/     the way of an image: its size, the network's maps, the levels
+    inspection/   what a network gives and needs, seen by runs on the meta device
+    training/     what is frozen, norms, checkpointing, learning rates by layer
+    weights/      where weights are, and how they reach a network
+    wrapper/      a network of another library as a backbone, of all these
 """
 
 from .convnext import ConvNeXt

@@ -1,8 +1,4 @@
-"""What a network offers: the table of its features, and how each becomes an NCHW map.
-
-A wrapper looks at its network once, writes a `FeatureMaps`, and everything else (output names,
-``output_shape()``, the order of the output dict, layouts) reads that table.
-"""
+"""The feature maps of a network: channels, stride and layout of each, and how it becomes NCHW."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +16,7 @@ Layout = Literal["NCHW", "NHWC", "NLC"]
 
 @dataclass(frozen=True)
 class FeatureInfo:
-    """One feature of a network.
+    """One feature map of a network, or one level over it.
 
     Attributes:
         name: key in the output dict.
@@ -81,7 +77,7 @@ class FeatureInfo:
 
 @dataclass(frozen=True)
 class FeatureMaps:
-    """The features that a backbone gives, in the order of its output dict."""
+    """Feature maps in the order of an output dict."""
 
     features: tuple[FeatureInfo, ...]
 
@@ -116,6 +112,6 @@ class FeatureMaps:
             image_size: height and width of the input image in pixels.
 
         Returns:
-            Maps ``(N, C, H, W)`` by name, in the order of the table.
+            Maps ``(N, C, H, W)`` by name, in their order.
         """
         return {f.name: f.to_map(raw[f.name], image_size) for f in self}

@@ -1,4 +1,4 @@
-"""The learned layers that make levels of a network's feature maps."""
+"""The learned layers between a network's feature maps and levels of other strides."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ def _block_name(stride: int) -> str:
 
 
 class FeaturePyramid(nn.Module):
-    """Levels made from the maps of a network.
+    """Levels computed from the feature maps of a network.
 
     Args:
         levels: as `plan_levels` gave them.
@@ -32,7 +32,6 @@ class FeaturePyramid(nn.Module):
     def __init__(self, levels: Sequence[Level], out_channels: int | None = None) -> None:
         super().__init__()
         self.levels = tuple(levels)
-        made = [level for level in levels if level.learned]
         if out_channels is not None and (type(out_channels) is not int or out_channels < 1):
             raise BackboneError(
                 f"out_channels must be a positive integer or None, got {out_channels!r}."
@@ -43,14 +42,15 @@ class FeaturePyramid(nn.Module):
                 _block_name(level.stride): _level_block(
                     level.source.channels, self.channels[level.name], level.log2_scale
                 )
-                for level in made
+                for level in levels
+                if level.learned
             }
         )
 
     def forward(
         self, maps: Mapping[str, torch.Tensor], strides: Mapping[str, Sequence[float]]
     ) -> dict[str, torch.Tensor]:
-        """Make the levels.
+        """Compute the levels.
 
         Args:
             maps: the network's maps ``(N, C, h, w)`` by the name of the source.

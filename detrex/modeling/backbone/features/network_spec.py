@@ -1,4 +1,4 @@
-"""What a network gives and needs, seen before anything is built."""
+"""What a network gives and needs, known before it is built."""
 
 from dataclasses import dataclass
 

@@ -1,6 +1,6 @@
-"""From the maps that a network has to the levels that are asked for by stride.
+"""From the feature maps of a network to the levels that are asked for by stride.
 
-A level whose stride the network has is that map, untouched. The others are made::
+A level whose stride the network has is that map, untouched. The others are computed::
 
     plain networks    every level from a map of the one stride, as in ViTDet (arXiv:2203.16527,
                       section 3): transposed convolutions up, max pooling down, then a 1x1 and a
@@ -22,7 +22,7 @@ from .input_size import InputSize
 from .network_spec import NetworkSpec
 
 MADE_STRIDES = (4, 8, 16, 32)
-"""Strides that are made where a network lacks them."""
+"""Strides of levels that are computed where a network lacks them."""
 
 # Resampling by up to 2 ** 0.75 is done in one step; beyond that a learned step of 2 comes first.
 _NEAREST = 0.75
@@ -35,7 +35,7 @@ class Level:
     Attributes:
         name: ``res{log2 stride}``.
         stride: pixels of the input per cell.
-        source: the network's map that it is made from.
+        source: the network's map that it comes from.
         resampled_stride: stride to which that map is resampled first, or None.
         log2_scale: how often its sides are then doubled by learned layers; halved where negative.
         learned: whether it passes learned layers at all.
@@ -93,7 +93,7 @@ def check_out_strides(out_strides: Sequence[int], strides: Sequence[int], who: s
 
     Raises:
         TypeError: something that is not a sequence of integers.
-        BackboneError: no stride, one that is neither there nor made, or one given twice.
+        BackboneError: no stride, one that no level has, or one given twice.
     """
     is_row = isinstance(out_strides, Iterable) and not isinstance(out_strides, str)
     given = list(out_strides) if is_row else []
@@ -102,8 +102,8 @@ def check_out_strides(out_strides: Sequence[int], strides: Sequence[int], who: s
             f"out_strides must be a sequence of integers such as (8, 16, 32), got {out_strides!r}."
         )
     there = sorted(set(strides))
-    offered = [*there, *(stride for stride in MADE_STRIDES if stride not in there)]
-    named = [level_name(stride) for stride in given if stride in offered]
+    possible = {*there, *MADE_STRIDES}
+    named = [level_name(stride) for stride in given if stride in possible]
     if not given or len(named) < len(given) or len(set(named)) < len(named):
         made = ", ".join(map(str, sorted(set(MADE_STRIDES) - set(there))))
         raise BackboneError(
@@ -182,7 +182,7 @@ def check_out_features(
 
 
 def _strides_by_name(strides: Iterable[int]) -> dict[str, int]:
-    """Strides that a network has, or that are made, by name; of two the one nearer to its power."""
+    """Strides of all possible levels by name; of two the one nearer to its power."""
     powers_last = sorted({*strides, *MADE_STRIDES}, key=lambda s: abs(math.log2(s) % 1 - 0.5))
     named = {level_name(stride): stride for stride in powers_last}
     return dict(sorted(named.items(), key=lambda item: item[1]))
@@ -221,11 +221,11 @@ def plan_levels(
 
 @dataclasses.dataclass(frozen=True)
 class OutputSpec:
-    """What a backbone gives, and what it needs of images for that.
+    """What is wanted of a network, and what that needs of images.
 
     Attributes:
         maps: the network's maps that are taken.
-        levels: what is made of them; None where the maps are the outputs themselves.
+        levels: what is computed of them; None where the maps are the outputs themselves.
         input_size: images that the network takes, and of which all outputs cover the whole.
         out_channels: channels of the levels that pass learned layers; those of their map if None.
     """

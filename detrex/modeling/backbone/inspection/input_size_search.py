@@ -38,7 +38,7 @@ def search_input_size(
         who: name of the network, for the message.
         variants: ways to build the network: further keywords, and how to run it then. The first are
             preferred.
-        native: image size that the network was made for.
+        native: image size of the network's own weights.
         strides: stride of each of its features.
 
     Returns:

@@ -22,8 +22,8 @@ class TimmBackbone(WrapperBackbone):
 
     With `out_strides` output ``res{log2 stride}`` has that stride, in any network: maps that it has
     are given untouched, a plain vision transformer becomes a simple feature pyramid, and what a
-    network lacks of the strides 4, 8, 16 and 32 is made of its nearest map (see `FeaturePyramid`).
-    Images may have any size; see `InputSize`.
+    network lacks of the strides 4, 8, 16 and 32 is computed of its nearest map; see
+    `FeaturePyramid`. Images may have any size; see `InputSize`.
 
     With `out_indices` output ``p{i}`` is timm's feature ``i``, so its stride depends on the
     network: index 1 has stride 4 in a ResNet (whose index 0 is the stem) and 8 in a Swin;
@@ -41,7 +41,7 @@ class TimmBackbone(WrapperBackbone):
         in_channels: channels of the image; pretrained kernels are adapted.
         out_indices: which features, in any order; negative ones count from the end. Left out, it is
             the first four, or the end of each quarter of the blocks where all strides are equal.
-            Beside `out_strides` it names the maps that levels are made of, in a plain network one
+            Beside `out_strides` it names the maps that levels come from, in a plain network one
             for all levels (default: the last) or one for each.
         norm_layer: norm to build with: a class or function, one of detectron2's names (``"BN"``,
             ``"SyncBN"``, ``"GN"``, ``"LN"``, ...), or one of timm's (``"groupnorm1"``). With a
@@ -50,7 +50,7 @@ class TimmBackbone(WrapperBackbone):
             then has them converted exactly.
         out_strides: strides of the outputs in pixels, such as ``(8, 16, 32)``.
         out_features: the same by detectron2's names, such as ``("res3", "res4", "res5")``.
-        out_channels: channels of the levels that are made; by default those of the network.
+        out_channels: channels of the levels that are computed; by default those of the network.
         weights: True for timm's default weights, one of its tags, a file (``.pth``, ``.pkl``,
             ``.safetensors``, ...) or a folder, an address (``https://``, ``hf-hub:``,
             ``detectron2://``), or a state dict; ``"run.pth#teacher"`` names an entry of a file.

@@ -1,4 +1,4 @@
-"""Which features of a network of timm are taken, and what is made of them."""
+"""Which feature maps of a network of timm are taken, and which levels come of them."""
 
 import dataclasses
 from collections.abc import Iterable, Sequence
@@ -23,15 +23,15 @@ def select_outputs(
     out_indices: Sequence[int] | None,
     out_channels: int | None = None,
 ) -> OutputSpec:
-    """Choose a network's maps, and the levels to be made of them where strides are asked for.
+    """Choose a network's feature maps, and the levels over them where strides are asked for.
 
     Args:
         spec: the network.
         out_strides: strides of levels in pixels.
         out_features: names of levels; without either, maps are given by their index.
-        out_indices: indices of maps, to give or to make levels of; None, or `DEFAULT_OUT_INDICES`
-            itself, leaves the choice to the network.
-        out_channels: channels of levels that are made; None for those of the network.
+        out_indices: indices of maps, to give or to compute levels of; None or the object
+            `DEFAULT_OUT_INDICES` leaves the choice to the network.
+        out_channels: channels of levels that are computed; None for those of the network.
 
     Raises:
         TypeError: strides or indices that are not integers.

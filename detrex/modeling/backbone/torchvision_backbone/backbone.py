@@ -1,4 +1,4 @@
-"""Any classifier of torchvision, tapped at named nodes of its graph, as a backbone.
+"""Any classifier of torchvision, cut at named nodes of its graph, as a backbone.
 
 Nodes are named as `torchvision.models.feature_extraction` names them.
 """
@@ -32,7 +32,7 @@ class TorchvisionBackbone(WrapperBackbone):
     """A classifier of torchvision as a detectron2 backbone, cut at strides or at named nodes.
 
     With `out_strides` output ``res{log2 stride}`` has that stride, in any network, as with
-    `TimmBackbone`: each is the last map of its stride, and what a network lacks is made. With
+    `TimmBackbone`: each is the last map of its stride, and what a network lacks is computed. With
     `return_nodes` outputs are named by its values and come in the order in which the network
     computes them. Images may have any size; see `InputSize`.
 
@@ -52,7 +52,7 @@ class TorchvisionBackbone(WrapperBackbone):
         suppress_diff_warnings: do not warn where the graph differs between the modes.
         out_strides: strides of the outputs in pixels, such as ``(8, 16, 32)``.
         out_features: the same by detectron2's names, such as ``("res3", "res4", "res5")``.
-        out_channels: channels of the levels that are made; by default those of the network.
+        out_channels: channels of the levels that are computed; by default those of the network.
         in_channels: channels of the image; pretrained kernels are adapted.
         weights: True for torchvision's default weights, a member of its enum or its name
             (``"IMAGENET1K_V2"``, ``"DEFAULT"``), a file or folder, an address (``https://``,

@@ -95,14 +95,14 @@ MADE = "made levels"
 
 
 def parameter_table(
-    network: nn.Module, stages: Sequence[Stage], made: nn.Module | None = None
+    network: nn.Module, stages: Sequence[Stage], pyramid: nn.Module | None = None
 ) -> str:
     """Count the parameters of each stage that are frozen and that are trainable.
 
     Args:
         network: the network, frozen as it is.
         stages: its stages, as `find_stages` found them; names are the network's.
-        made: what is made of its maps, a level of its own.
+        pyramid: what computes levels of its maps; a row of its own.
 
     Returns:
         Lines of a table: level, frozen parameters, trainable parameters; the buffers of frozen
@@ -113,7 +113,7 @@ def parameter_table(
     for parameter_name, parameter in network.named_parameters():
         held = (n for n, stage in zip(names, stages, strict=True) if stage.holds(parameter_name))
         counts[next(held, _REST)][int(parameter.requires_grad)] += parameter.numel()
-    for parameter in made.parameters() if made is not None else ():
+    for parameter in pyramid.parameters() if pyramid is not None else ():
         counts[MADE][int(parameter.requires_grad)] += parameter.numel()
     rows = [(name, *count) for name, count in counts.items() if sum(count)]
     total = ("all", *(sum(column) for column in zip(*(row[1:] for row in rows), strict=True)))

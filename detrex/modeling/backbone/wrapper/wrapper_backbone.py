@@ -30,7 +30,7 @@ class WrapperBackbone(KeepsFrozen, Backbone):
     Args:
         network: maps images to its library's own tensors.
         spec: what it gives and needs.
-        outputs: what is taken of that, and what is made of it.
+        outputs: what is taken of that, and which levels come of it.
         plan: how it is to be trained.
         source: where its weights are, or those of the whole backbone; None for none.
         **options: passed to `TrainingPlan.apply`.

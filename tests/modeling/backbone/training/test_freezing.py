@@ -141,7 +141,7 @@ def test_parameter_table__counts_by_level():
     network = nn.Sequential(nn.Linear(3, 5), nn.Linear(5, 7), nn.Linear(7, 11, bias=False))
     network[0].requires_grad_(False)
     stages = [Stage(("0",)), Stage(("0", "1"))]
-    table = parameter_table(network, stages, made=nn.Linear(2, 2))
+    table = parameter_table(network, stages, pyramid=nn.Linear(2, 2))
     assert [line.split() for line in table.splitlines()] == [
         ["level", "frozen", "trainable"],
         ["stem", "20", "0"],
