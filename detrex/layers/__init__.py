@@ -19,6 +19,7 @@ from .layer_norm import LayerNorm
 from .mlp import FFN, MLP
 from .multi_scale_deform_attn import (
     MultiScaleDeformableAttention,
+    MultiScaleDeformableAttnFunction,
     multi_scale_deformable_attn_pytorch,
 )
 from .position_embedding import (
@@ -43,6 +44,7 @@ __all__ = [
     "GenerateDNQueries",
     "LayerNorm",
     "MultiScaleDeformableAttention",
+    "MultiScaleDeformableAttnFunction",
     "MultiheadAttention",
     "PositionEmbeddingLearned",
     "PositionEmbeddingSine",

@@ -80,12 +80,13 @@ def dcnv3_core_pytorch(
         )
     shape = (*cells, kernel_w, kernel_h)
     x, y = x_Wk[None, :, :, None].expand(shape), y_Hk[:, None, None, :].expand(shape)
-    shift = shift.reshape(N, -1, group, K, 2) / shift.new_tensor([width, height])
+    queries = cells[0] * cells[1]
+    shift = shift.reshape(N, queries, group, K, 2) / shift.new_tensor([width, height])
     output = multi_scale_deformable_attn_pytorch(
         input.reshape(N, height * width, group, group_channels),
         [(height, width)],
-        (torch.stack([x, y], dim=-1).view(-1, 1, K, 2) + shift).unsqueeze(3),
-        mask.reshape(N, -1, group, 1, K),
+        (torch.stack([x, y], dim=-1).view(queries, 1, K, 2) + shift).unsqueeze(3),
+        mask.reshape(N, queries, group, 1, K),
     )
     return output.view(N, *cells, channels)
 

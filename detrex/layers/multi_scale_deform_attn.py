@@ -45,9 +45,9 @@ def _split_levels(
     Queries come last: sums over points and products with weights then run over long contiguous
     rows, which is what makes this the fastest layout on a CPU.
     """
-    N, _, H, D = value_NSHD.shape
+    N, S, H, D = value_NSHD.shape
     _, Q, _, L, P, _ = locations_NQHLP2.shape
-    value_ADS = value_NSHD.permute(0, 2, 3, 1).reshape(N * H, D, -1)
+    value_ADS = value_NSHD.permute(0, 2, 3, 1).reshape(N * H, D, S)
     levels = value_ADS.split([height * width for height, width in sizes], dim=2)
     maps_ADhw = [level.unflatten(2, size) for level, size in zip(levels, sizes, strict=True)]
     grid_LAPQ2 = 2 * locations_NQHLP2.permute(3, 0, 2, 4, 1, 5).reshape(L, N * H, P, Q, 2) - 1
@@ -97,7 +97,7 @@ class _DeformableAttend(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_NQC: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         value_NSHD, locations_NQHLP2, weights_NQHLP = ctx.saved_tensors
-        N, _, H, D = value_NSHD.shape
+        N, S, H, D = value_NSHD.shape
         _, Q, _, L, P, _ = locations_NQHLP2.shape
         maps, grids, weights = _split_levels(value_NSHD, locations_NQHLP2, weights_NQHLP, ctx.sizes)
         grad_AD1Q = grad_NQC.transpose(1, 2).reshape(N * H, D, 1, Q)
@@ -110,7 +110,7 @@ class _DeformableAttend(torch.autograd.Function):
             )
             grad_maps.append(grad_map.flatten(2))
             grad_grids.append(grad_grid)
-        grad_value = torch.cat(grad_maps, dim=2).view(N, H, D, -1).permute(0, 3, 1, 2)
+        grad_value = torch.cat(grad_maps, dim=2).view(N, H, D, S).permute(0, 3, 1, 2)
         grad_locations = 2 * torch.stack(grad_grids).view(L, N, H, P, Q, 2)
         grad_weight = torch.stack(grad_weights).view(L, N, H, P, Q)
         return (

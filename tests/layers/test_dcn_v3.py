@@ -169,3 +169,12 @@ def test_build_norm_layer__permutes_around_the_norm(kind, before, after):
     expected = centred / (variance + (1e-6 if kind == "LN" else 1e-5)).sqrt()
     expected = expected if after == "channels_first" else expected.movedim(1, -1)
     assert_close(out, expected)
+
+
+def test_dcnv3__of_no_map():
+    assert DCNv3(8, group=2, center_feature_scale=True)(torch.ones(0, 3, 4, 8)).shape == (
+        0,
+        3,
+        4,
+        8,
+    )

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -125,7 +126,7 @@ def check_integer(who: str, name: str, value: int, low: int, high: int | None = 
     Raises:
         BackboneError: it is no integer, or out of range.
     """
-    return _check_range(who, name, value, low, high, (int,))
+    return _check_range(who, name, value, low, high, Integral)
 
 
 def check_integers(who: str, name: str, values: Sequence[int]) -> list[int]:
@@ -146,9 +147,9 @@ def check_integers(who: str, name: str, values: Sequence[int]) -> list[int]:
         numbers = list(values)
     except TypeError:
         numbers = [None]  # type: ignore[list-item]
-    if isinstance(values, str) or any(type(number) is not int for number in numbers):
+    if isinstance(values, str) or not all(_is(number, Integral) for number in numbers):
         raise TypeError(f"{who} takes a sequence of integers as {name}, got {values!r:.80}.")
-    return numbers
+    return [int(number) for number in numbers]
 
 
 def check_stages(who: str, name: str, values: Sequence[int], low: int = 1) -> list[int]:
@@ -192,7 +193,7 @@ def check_number(who: str, name: str, value: float, low: float, high: float | No
     Raises:
         BackboneError: it is no finite number, or out of range.
     """
-    return _check_range(who, name, value, low, high, (int, float))
+    return _check_range(who, name, value, low, high, Real)
 
 
 def check_builder(who: str, name: str, value: Callable[..., nn.Module]) -> None:
@@ -231,14 +232,19 @@ def drop_path_rates(rate: float, depths: Sequence[int]) -> list[list[float]]:
     ]
 
 
+def _is(value: Any, kind: type) -> bool:
+    """Whether it is a number of the kind, NumPy's too; True and False are none."""
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
 def _check_range(
-    who: str, name: str, value: Any, low: float, high: float | None, types: tuple[type, ...]
+    who: str, name: str, value: Any, low: float, high: float | None, kind: type
 ) -> Any:
     greatest = math.inf if high is None else high
-    is_number = type(value) in types and math.isfinite(value)
+    is_number = _is(value, kind) and math.isfinite(value)
     if not is_number or not low <= value <= greatest:
         limits = f" of at least {low}" if high is None else f" from {low} to {high}"
         limits = limits if math.isfinite(low) else ""
-        kind = "a number" if float in types else "an integer"
-        raise BackboneError(f"{who} takes {kind}{limits} as {name}, got {value!r:.80}.")
+        article = "a number" if kind is Real else "an integer"
+        raise BackboneError(f"{who} takes {article}{limits} as {name}, got {value!r:.80}.")
     return value

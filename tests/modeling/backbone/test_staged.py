@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
@@ -100,6 +101,14 @@ def test_checks__refuse_in_one_sentence(check, value, message):
     with pytest.raises(BackboneError, match=message) as caught:
         check(value)
     assert len(str(caught.value)) < 200
+
+
+def test_checks__take_numpys_numbers():
+    check_number("Net", "rate", np.float64(0.5), 0, 1)
+    check_integer("Net", "width", np.int64(3), 1)
+    numbers = check_stages("Net", "depths", np.array([1, 2, 3, 4]))
+    assert numbers == [1, 2, 3, 4]
+    assert {type(number) for number in numbers} == {int}
 
 
 @pytest.mark.parametrize("layer", ["LN", None, nn.LayerNorm(4), nn.Sequential(nn.GELU())])
