@@ -56,12 +56,18 @@ def swap_backbone(model: DictConfig, backbone: DictConfig) -> DictConfig:
     """
     swapped = _swapped(model, backbone)
     changes = list(_changes(model, swapped))
+    is_turned = any(change.startswith("input_format: ") for change in changes)
     for key in [key for key in model if key not in swapped]:
         del model[key]
     for key in swapped:
         if not _is_same(model, swapped, key):
             model[key] = _raw(swapped, key)
     logger.info("swap_backbone:\n%s", "\n".join(f"  {change}" for change in changes))
+    if is_turned:
+        logger.warning(
+            "the detector takes images in %s now: set image_format of the mappers to that too.",
+            model.input_format,
+        )
     return model
 
 

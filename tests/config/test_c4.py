@@ -22,7 +22,7 @@ def _timm(name="test_resnet", **keywords):
 
 
 @pytest.mark.parametrize(
-    "asked", [{}, {"out_features": ["res4"]}, {"out_indices": (3, 4)}, {"out_strides": (8, 16)}]
+    "asked", [{"out_features": ["res4"]}, {"out_indices": (3, 4)}, {"out_strides": (8, 16)}]
 )
 def test_fit_region_stage__is_the_networks_own(asked):
     model = swap_backbone(_model(), _timm(drop_path_rate=0.1, **asked))

@@ -130,6 +130,7 @@ def test_swap_changes__lists_what_swap_backbone_does(caplog):
     with caplog.at_level("INFO", "detrex"):
         swap_backbone(model, _timm(out_strides=(8, 16, 32)))
     assert all(change in caplog.text for change in changes)
+    assert "takes images in RGB now: set image_format of the mappers" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["mask_rcnn_fpn", "mask_rcnn_c4", "mask_rcnn_vitdet"])

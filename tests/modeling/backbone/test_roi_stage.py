@@ -44,9 +44,8 @@ def test_roi_stage__equals_the_network(name):
     assert all(torch.equal(value, state[key]) for key, value in kept.items())
 
 
-@pytest.mark.parametrize("name", ["chain", "tokens"])
-def test_roi_stage__learns(name):
-    stage = RoiStage(BACKBONES[name]()).train()
+def test_roi_stage__learns():
+    stage = RoiStage(BACKBONES["chain"]()).train()
     channels = next(iter(stage.backbone.output_shape().values())).channels
     for regions in (0, 3):
         x = torch.randn(regions, channels, 14, 14, requires_grad=True)
