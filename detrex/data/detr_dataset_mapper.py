@@ -20,7 +20,7 @@ from detrex.data.pictures import (
     read_labels,
     shown,
 )
-from detrex.errors import DataError
+from detrex.errors import ConfigError, DataError
 
 logger = logging.getLogger(__name__)
 
@@ -117,6 +117,7 @@ class DetrDatasetMapper:
         Raises:
             PictureError: a picture cannot be read or augmented, or has not its record's size.
             DataError: an object has no mask or keypoints, and they are wanted.
+            ConfigError: keypoints are flipped without ``keypoint_hflip_indices``.
         """
         record = copy.deepcopy(dataset_dict)
         image = read_image(record["file_name"], self.img_format, self.value_range)
@@ -156,6 +157,12 @@ class DetrDatasetMapper:
         """The objects, after the image's transforms, within the record's augmented image."""
         size = tuple(record["image"].shape[1:])
         wanted = {"segmentation": self.mask_on, "keypoints": self.keypoint_on}
+        flips = sum(isinstance(t, T.HFlipTransform) for t in transforms.transforms) % 2
+        if self.keypoint_on and flips and self.keypoint_hflip_indices is None:
+            raise ConfigError(
+                f"{shown(record['file_name'])} was flipped, which exchanges left and right keypoints: "
+                "give the mapper keypoint_hflip_indices, e.g. of detrex.data.keypoints."
+            )
         kept = []
         for annotation in annotations:
             if annotation.get("iscrowd", 0) or not self._visible(annotation, transforms, size):

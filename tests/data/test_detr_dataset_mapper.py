@@ -12,7 +12,7 @@ from omegaconf import ListConfig
 from PIL import Image
 
 from detrex.data import DetrDatasetMapper
-from detrex.errors import DataError, PictureError
+from detrex.errors import ConfigError, DataError, PictureError
 
 HEIGHT, WIDTH = 23, 37
 
@@ -221,6 +221,10 @@ def test_call__keypoints_follow_the_image(record):
     )
     (moved,) = flip(record)["instances"].gt_keypoints.tensor.tolist()
     assert moved == [[WIDTH - 30, 20, 1], [0, 0, 0], [0, 0, 0]]
+    twice = DetrDatasetMapper([FLIP, FLIP], None, keypoint_on=True)(record)["instances"]
+    torch.testing.assert_close(twice.gt_keypoints.tensor, kept)
+    with pytest.raises(ConfigError, match=r"image\.png was flipped.*keypoint_hflip_indices"):
+        DetrDatasetMapper([FLIP], None, keypoint_on=True)(record)
 
 
 @pytest.mark.parametrize(

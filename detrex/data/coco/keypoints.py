@@ -23,6 +23,8 @@ def check_keypoints(document: Document, wanted: bool) -> None:
     """
     if wanted:
         _check_names(document)
+    elif not any("keypoints" in annotation for annotation in document.annotations):
+        return
     length = 3 * len(keypoint_names(document)) or _usual_length(document)
     bad, none, counted = [], [], []
     for position, annotation in enumerate(document.annotations):
