@@ -382,9 +382,9 @@ def _check_groups(groups: Sequence[int], widths: Sequence[int]) -> list[int]:
 
 def _check_block_ids(block_ids: Sequence[int], depth: int) -> list[int]:
     ids = check_integers("InternImage", "level2_post_norm_block_ids", block_ids)
-    if any(not 0 <= index < depth for index in ids):
+    if len(set(ids)) < len(ids) or any(not 0 <= index < depth for index in ids):
         raise BackboneError(
             f"InternImage's level 2 has the blocks 0 to {depth - 1}, got "
-            f"level2_post_norm_block_ids={ids!s:.80}."
+            f"level2_post_norm_block_ids={ids!s:.80}: name each at most once."
         )
     return ids

@@ -248,6 +248,11 @@ def test_level__is_without_what_is_not_asked_for():
             BackboneError,
             r"blocks 0 to 2, got level2_post_norm_block_ids=\[5\]",
         ),
+        (
+            {"level2_post_norm": True, "level2_post_norm_block_ids": [1, 1]},
+            BackboneError,
+            r"got level2_post_norm_block_ids=\[1, 1\]: name each at most once",
+        ),
     ],
 )
 def test_init__names_what_it_takes(options, error, message):
