@@ -160,8 +160,8 @@ class DetrDatasetMapper:
         flips = sum(isinstance(t, T.HFlipTransform) for t in transforms.transforms) % 2
         if self.keypoint_on and flips and self.keypoint_hflip_indices is None:
             raise ConfigError(
-                f"{shown(record['file_name'])} was flipped, which exchanges left and right keypoints: "
-                "give the mapper keypoint_hflip_indices, e.g. of detrex.data.keypoints."
+                f"{shown(record['file_name'])} was flipped, which exchanges left and right "
+                "keypoints: give the mapper keypoint_hflip_indices, e.g. of detrex.data.keypoints."
             )
         kept = []
         for annotation in annotations:

@@ -21,34 +21,33 @@ def check_keypoints(document: Document, wanted: bool) -> None:
         wanted: whether keypoints are trained or evaluated. Then an object without any gets points
             that are not labelled, which neither training nor evaluation counts.
     """
-    if wanted:
-        _check_names(document)
-    elif not any("keypoints" in annotation for annotation in document.annotations):
+    if not wanted and not any("keypoints" in annotation for annotation in document.annotations):
         return
     length = 3 * len(keypoint_names(document)) or _usual_length(document)
-    bad, none, counted = [], [], []
-    for position, annotation in enumerate(document.annotations):
-        points = annotation.get("keypoints")
-        if points and not _are_keypoints(points, length):
-            bad.append(position)
-        elif not points:
-            none.append(position)
-        elif not wanted or annotation.get("num_keypoints") == _labelled(points):
-            continue
-        else:
-            counted.append(position)
-            annotation["num_keypoints"] = _labelled(points)
+    raw = document.column("annotations", "keypoints")
+    bad = [i for i, points in enumerate(raw) if points and not _are_keypoints(points, length)]
+    none = [i for i, points in enumerate(raw) if not points]
     for position in bad + none:
         document.annotations[position].pop("keypoints", None)
-        if wanted:
-            document.annotations[position].update(keypoints=[0] * length, num_keypoints=0)
-    if not wanted or not document.annotations:
-        return
-    if not any(a["num_keypoints"] for a in document.annotations):
+    if wanted and document.annotations:
+        _check_names(document)
+        _fill_in(document, bad, none, length)
+
+
+def _fill_in(document: Document, bad: list[int], none: list[int], length: int) -> None:
+    """Complete what an evaluation of keypoints reads, and report what was wrong."""
+    for position in bad + none:
+        document.annotations[position].update(keypoints=[0] * length, num_keypoints=0)
+    numbers = [_labelled(annotation["keypoints"]) for annotation in document.annotations]
+    if not any(numbers):
         what = "keypoints are wanted, and no annotation has any"
         cure = "turn keypoint_on off, and leave out the detector's keypoint head"
         document.tell("error", "no-keypoints", what, cure)
         return
+    said = document.column("annotations", "num_keypoints")
+    counted = [i for i, number in enumerate(numbers) if said[i] != number]
+    for position in counted:
+        document.annotations[position]["num_keypoints"] = numbers[position]
     document.report(
         *("warning", "keypoints-form", "annotations"),
         bad,
