@@ -25,6 +25,11 @@ def _as_sizes(spatial_shapes: SpatialShapes) -> Sizes:
     A tensor has to be read back from its device; a list costs nothing.
     """
     if isinstance(spatial_shapes, Tensor):
+        if spatial_shapes.ndim != 2:
+            raise ValueError(
+                "spatial_shapes must be (L, 2), the height and width of each level, got the "
+                f"shape {list(spatial_shapes.shape)}."
+            )
         if spatial_shapes.is_meta:
             raise ValueError(
                 "spatial_shapes is a meta tensor, which holds no numbers; give a list of "
@@ -32,6 +37,17 @@ def _as_sizes(spatial_shapes: SpatialShapes) -> Sizes:
             )
         spatial_shapes = spatial_shapes.tolist()
     return [(int(height), int(width)) for height, width in spatial_shapes]
+
+
+def _check_shapes(value: Tensor, locations: Tensor, weights: Tensor) -> None:
+    """Refuse tensors that do not fit each other; that of the levels is checked where they are."""
+    fit = value.ndim == 4 and locations.ndim == 6 and locations.shape[:-1] == weights.shape
+    if not fit or (value.shape[0], value.shape[2]) != (locations.shape[0], locations.shape[2]):
+        raise ValueError(
+            "value, sampling_locations and attention_weights must be (N, S, H, D), (N, Q, H, L, P, "
+            f"2) and (N, Q, H, L, P), got {list(value.shape)}, {list(locations.shape)} and "
+            f"{list(weights.shape)}."
+        )
 
 
 def _split_levels(
@@ -145,8 +161,10 @@ def multi_scale_deformable_attn_pytorch(
         (N, Q, H * D) sums, of the dtype of ``value``.
 
     Raises:
-        ValueError: when the levels do not add up to S tokens, or do not number L.
+        ValueError: when the levels do not add up to S tokens, do not number L, or a tensor has
+            another shape.
     """
+    _check_shapes(value, sampling_locations, attention_weights)
     sizes = _as_sizes(value_spatial_shapes)
     tokens = sum(height * width for height, width in sizes)
     if tokens != value.shape[1]:
@@ -201,7 +219,8 @@ class MultiScaleDeformableAttnFunction:
         """
         sizes, starts = _as_sizes(value_spatial_shapes), [int(i) for i in value_level_start_index]
         ends = [s + height * width for s, (height, width) in zip(starts, sizes, strict=False)]
-        if len(starts) != len(sizes) or min(starts) < 0 or max(ends) > value.shape[1]:
+        fit = len(starts) == len(sizes) > 0 and min(starts) >= 0 and max(ends) <= value.shape[1]
+        if not fit:
             raise ValueError(
                 f"level_start_index is {starts} for levels of the sizes {sizes} in "
                 f"{value.shape[1]} tokens: give for each level the place of its first token."

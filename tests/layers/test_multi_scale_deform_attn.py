@@ -242,3 +242,23 @@ def test_module__bad_arguments_are_refused():
         _call(module, torch.rand(2, 5, 2, 2), None)
     with pytest.raises(ValueError, match=r"must end in 2 .* or 4 .* got shape \(2, 5, 2, 3\)"):
         _call(module, torch.rand(2, 5, 2, 3))
+
+
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        ((2, 6, 12), (2, 5, 3, 1, 2, 2), (2, 5, 3, 1, 2)),
+        ((2, 6, 3, 4), (2, 5, 3, 2, 2), (2, 5, 3, 2)),
+        ((2, 6, 3, 4), (2, 5, 3, 1, 2, 2), (2, 5, 1, 1, 2)),
+        ((2, 6, 3, 4), (2, 5, 1, 1, 2, 2), (2, 5, 1, 1, 2)),
+        ((1, 6, 3, 4), (2, 5, 3, 1, 2, 2), (2, 5, 3, 1, 2)),
+    ],
+)
+def test_attn_pytorch__tensors_of_other_shapes_are_refused(shapes):
+    value, locations, weights = map(torch.rand, shapes)
+    with pytest.raises(ValueError, match=r"must be \(N, S, H, D\), .* got \[\d, 6, "):
+        multi_scale_deformable_attn_pytorch(value, [(2, 3)], locations, weights)
+    with pytest.raises(ValueError, match=r"must be \(L, 2\), .* the shape \[2\]"):
+        MultiScaleDeformableAttnFunction.apply(
+            value, torch.tensor([2, 3]), torch.tensor([0]), locations, weights, 64
+        )
