@@ -16,7 +16,7 @@ from detectron2.utils.registry import locate
 from omegaconf import DictConfig, ListConfig
 from torch import nn
 
-from detrex.config.building import build_on_meta, first_line
+from detrex.config.building import build_on_meta, first_sentence
 from detrex.config.lint import lazy_calls
 from detrex.errors import ConfigError, DetrexError
 
@@ -212,5 +212,5 @@ def _built(node: DictConfig, who: str) -> Any:
     except Exception as error:  # constructors can fail in any way
         raise ConfigError(
             f"{who} cannot get {target_name(node)} as its backbone, which cannot be built: "
-            f"{first_line(error)}."
+            f"{first_sentence(error)}"
         ) from error

@@ -82,8 +82,45 @@ def first_line(error: BaseException) -> str:
     Returns:
         Its message without what follows the first line, or its type where it has none.
     """
+    if refusal := refused_strides(error):
+        return refusal
     text = next(iter(str(error).strip().splitlines()), "").rstrip(".")
     return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
+
+
+def first_sentence(error: BaseException) -> str:
+    """Say in one sentence what an error says; see `first_line`."""
+    return with_full_stop(first_line(error))
+
+
+def with_full_stop(text: str) -> str:
+    """End a sentence, which may be a question already."""
+    return text if text.endswith("?") else f"{text}."
+
+
+def refused_strides(error: BaseException) -> str:
+    """Say what detectron2's pyramids have against strides, of which they name two.
+
+    Args:
+        error: any error.
+
+    Returns:
+        One sentence without its full stop; empty where the error is another.
+    """
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    if not frames or frames[-1].f_code.co_name != "_assert_strides_are_log2_contiguous":
+        return ""
+    strides, caller = list(frames[-1].f_locals["strides"]), frames[-2].f_locals
+    who, doubling = type(caller.get("self")).__name__, "each twice the one before"
+    if "scale_factors" in caller:
+        return (
+            f"{who} would give levels of strides {strides}, and they must be {doubling}: change "
+            "scale_factors, or take a map whose stride is a power of 2"
+        )
+    return (
+        f"{who} takes maps of strides from fine to coarse, {doubling}, got {strides}: put "
+        "in_features (or out_features, which they refer to) in this order, without a gap"
+    )
 
 
 def _place(error: BaseException) -> str:

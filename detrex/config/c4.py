@@ -19,7 +19,7 @@ from detrex.config.backbone_node import (
     says_strides,
     target_name,
 )
-from detrex.config.building import first_line
+from detrex.config.building import first_line, with_full_stop
 
 logger = logging.getLogger(__name__)
 
@@ -46,8 +46,8 @@ def fit_region_stage(model: DictConfig, path: str, built: nn.Module, asked: Dict
     except _NoStageError as error:
         logger.warning(
             "roi_heads.res5 starts from random weights, for %s has no stage of its own to run on "
-            "regions: %s.",
-            *(target_name(OmegaConf.select(model, path)), error),
+            "regions: %s",
+            *(target_name(OmegaConf.select(model, path)), with_full_stop(str(error))),
         )
         heads.res5 = _new_stage(heads.res5, channels)
     for head in (heads.get("box_predictor"), heads.get("mask_head")):

@@ -19,11 +19,12 @@ from detrex.config.backbone_node import (
     names_by_stride,
     parameters_of,
     published_shapes,
+    says_its_maps,
     stride_of_name,
     target_name,
     target_of,
 )
-from detrex.config.building import first_line
+from detrex.config.building import first_sentence
 from detrex.config.lint import walk
 from detrex.errors import ConfigError
 
@@ -49,7 +50,10 @@ def put_below_fpn(holder: DictConfig, backbone: DictConfig, old: Shapes | None) 
     names = list(holder.get("in_features") or old or ())
     strides = [old[n].stride if old and n in old else stride_of_name(n) for n in names]
     top = _top_block(holder)
-    built, shapes = build_for(backbone, sorted(filter(None, strides)), who)
+    wanted = sorted(filter(None, strides))
+    if 0 < len(wanted) == len(names) and _is_named_by_index(backbone):
+        backbone.out_features = [f"res{stride.bit_length() - 1}" for stride in wanted]
+    built, shapes = build_for(backbone, wanted, who)
     if shapes is None:
         raise ConfigError(
             f"{target_name(backbone)} does not publish its maps (output_shape), which {who} needs: "
@@ -70,6 +74,13 @@ def put_below_fpn(holder: DictConfig, backbone: DictConfig, old: Shapes | None) 
     return built
 
 
+def _is_named_by_index(backbone: DictConfig) -> bool:
+    """Whether it calls its maps p0 to p3 if nothing is said, as the pyramid calls its levels."""
+    accepted = {*parameters_of(backbone)}
+    can_say = {"out_indices", "out_features"} <= accepted and "out_strides" not in accepted
+    return can_say and not says_its_maps(backbone)
+
+
 def _top_block(holder: DictConfig) -> Any:
     node = holder.get("top_block")
     return build_without_weights(node) if is_call(node) else None
@@ -85,11 +96,11 @@ def _fit_top_block(
     is_own_level = feature not in old if old else feature in levels or feature.startswith("p")
     last = list(shapes)[-1]
     new = (feature if feature in levels else list(levels)[-1]) if is_own_level else last
-    if is_own_level and new in offered:
+    if new in offered and (is_own_level or new in levels):
         raise ConfigError(
             f"{who} takes the level {new} of {target_name(holder)}, but "
             f"{target_name(holder.bottom_up)} has an output of that name: ask it for res2, res3, "
-            "... by out_strides."
+            "... by out_features."
         )
     if new != feature and "in_feature" not in parameters_of(top):
         raise ConfigError(
@@ -172,7 +183,7 @@ def build_around(holder: DictConfig, inner: str, built: nn.Module) -> nn.Module:
     except Exception as error:  # constructors can fail in any way
         raise ConfigError(
             f"{target_name(holder)} cannot be built over {type(built).__name__}: "
-            f"{first_line(error)}."
+            f"{first_sentence(error)}"
         ) from error
 
 

@@ -322,7 +322,7 @@ ARGUMENTS: Mapping[str, Rule] = dict(
             "dn_number box_noise_scale vis_period cost_class cost_bbox cost_giou gamma eos_coef "
             "eps padding short_edge_length focal_loss_gamma smooth_l1_beta",
         ),
-        ("temperature", Rule(above=0)),
+        *_each(Rule(above=0), "temperature pixel_std"),
         ("offset", Rule()),
         ("input_format", Rule(choices=("RGB", "BGR"))),
         ("norm_type", Rule(above=0, infinite=True)),

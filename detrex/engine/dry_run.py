@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from detrex.config import resolve_pixel_statistics
-from detrex.config.building import build_on_meta
+from detrex.config.building import build_on_meta, refused_strides
 from detrex.config.lint import lazy_calls
 from detrex.config.validation import peek, read
 from detrex.detectors import backbone_parts
@@ -218,7 +218,9 @@ def _attempt(seen: DryRun, what: str, action: Callable[[], Any]) -> Any:
 
 def _sentence(what: str, error: Exception) -> str:
     text = str(error).strip().split("\n")[0]
-    if isinstance(error, ModuleNotFoundError):
+    if refusal := refused_strides(error):
+        text = f"{refusal}."
+    elif isinstance(error, ModuleNotFoundError):
         text += ": install the package"
     elif isinstance(error, AssertionError | LookupError) or not text:
         line = traceback.extract_tb(error.__traceback__)[-1].line or ""

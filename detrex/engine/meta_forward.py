@@ -16,6 +16,7 @@ from detectron2.structures import ImageList
 from torch import Tensor, nn
 
 from detrex.errors import ConfigError, did_you_mean
+from detrex.modeling.backbone.top_block import check_top_block
 
 Size = tuple[int, int]
 Maps = Mapping[str, Tensor]
@@ -100,9 +101,12 @@ def run_backbone(backbone: Any, image: Tensor) -> Maps:
         Its maps by name.
 
     Raises:
-        ConfigError: channels or stride of a map are not those that ``output_shape()`` publishes.
+        ConfigError: channels or stride of a map are not those that ``output_shape()`` publishes, or
+            a pyramid's top block takes another map than its last level.
+        BackboneError: the top block is built for other channels.
     """
     padded_size(backbone, (image.shape[-2], image.shape[-1]))
+    check_top_block(backbone)
     images = _padded(backbone, image)
     maps = backbone(images)
     said = backbone.output_shape() if hasattr(backbone, "output_shape") else {}
@@ -196,6 +200,12 @@ def _run_sem_seg(head: Any, maps: Maps, strides: Strides) -> Any:
 def _run_dense(detector: Any, maps: Maps, strides: Strides) -> Any:
     names = detector.head_in_features
     taken = _taken(maps, names, "head_in_features")
+    built_for = getattr(detector.head, "_num_features", len(taken))
+    if len(taken) != built_for:
+        raise ConfigError(
+            f"head_in_features names {len(taken)} maps, and the head is built for {built_for}: "
+            "give head.input_shape one entry for each."
+        )
     logits, deltas, *rest = detector.head(taken)
     if hasattr(detector, "anchor_generator"):
         _check_strides(detector, [strides.get(name) for name in names])

@@ -1,11 +1,20 @@
+import re
+
 import pytest
 from detectron2.config import LazyCall as L
-from detectron2.modeling import SwinTransformer, ViT
+from detectron2.modeling import FPN, SimpleFeaturePyramid, SwinTransformer, ViT
 from torch import nn
 
-from detrex.config.building import build_on_meta, build_part, first_line
+from detrex.config.building import (
+    build_on_meta,
+    build_part,
+    first_line,
+    first_sentence,
+    refused_strides,
+    with_full_stop,
+)
 from detrex.errors import BackboneError, ConfigError
-from detrex.modeling.backbone import TorchvisionBackbone
+from detrex.modeling.backbone import ConvNeXt, TorchvisionBackbone
 
 
 def refuse(error):
@@ -39,6 +48,43 @@ def test_build_part__own_errors_stay():
 )
 def test_first_line__one_line(error, line):
     assert first_line(error) == line
+
+
+@pytest.mark.parametrize(("text", "told"), [("a. b?", "a. b?"), ("a.", "a."), ("a", "a.")])
+def test_first_sentence__one_mark_at_its_end(text, told):
+    assert first_sentence(ValueError(text)) == f"ValueError: {told}"
+    assert with_full_stop("a?") == "a?"
+
+
+@pytest.mark.parametrize(
+    ("names", "strides"),
+    [(["res5", "res4", "res3"], r"\[32, 16, 8\]"), (["res2", "res4"], r"\[4, 16\]")],
+)
+def test_refused_strides__fpn(names, strides):
+    net = L(ConvNeXt)(depths=[1, 1, 1, 1], dims=[4, 4, 4, 4], out_features=names)
+    call = L(FPN)(bottom_up=net, in_features="${.bottom_up.out_features}", out_channels=4)
+    message = rf"^FPN takes maps of strides from fine to coarse, .*, got {strides}: put in_features"
+    with pytest.raises(AssertionError) as info:
+        build_on_meta(call)
+    assert re.match(message, refused_strides(info.value))
+    with pytest.raises(ConfigError, match="got " + strides):
+        build_part(call, "model.backbone")
+
+
+def test_refused_strides__simple_feature_pyramid():
+    net = L(ViT)(img_size=28, patch_size=14, depth=1, embed_dim=8, num_heads=1, out_feature="a")
+    call = L(SimpleFeaturePyramid)(
+        net=net, in_feature="a", out_channels=8, scale_factors=(4.0, 2.0, 1.0)
+    )
+    with pytest.raises(AssertionError) as info:
+        build_on_meta(call)
+    assert "would give levels of strides [3, 7, 14]" in refused_strides(info.value)
+
+
+def test_refused_strides__other_errors_and_those_never_raised():
+    with pytest.raises(ConfigError, match=r"AssertionError: mine"):
+        build_part(L(refuse)(error=AssertionError("mine")), "model")
+    assert refused_strides(AssertionError("mine")) == ""
 
 
 @pytest.mark.parametrize(

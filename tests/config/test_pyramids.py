@@ -8,7 +8,14 @@ from detectron2.modeling.backbone.fpn import LastLevelMaxPool, LastLevelP6P7
 from detrex.config.backbone_node import published_shapes
 from detrex.config.pyramids import build_around, put_below_fpn, put_below_plain_pyramid
 from detrex.errors import ConfigError
-from detrex.modeling.backbone import TimmBackbone, TorchvisionBackbone
+from detrex.modeling.backbone import (
+    ConvNeXt,
+    FocalNet,
+    InternImage,
+    TimmBackbone,
+    TorchvisionBackbone,
+)
+from detrex.modeling.backbone.top_block import check_top_block
 
 STRIDES = {"res2": 4, "res3": 8, "res4": 16, "res5": 32}
 
@@ -38,7 +45,6 @@ def test_put_below_fpn__asks_for_the_strides_of_the_old_names():
     [
         ({"out_strides": (8, 16, 32)}, "res5", ["p3", "p4", "p5", "p6", "p7"]),
         ({"out_strides": (8, 16)}, "res4", ["p3", "p4", "p5", "p6"]),
-        ({"out_indices": (2, 3, 4)}, "p4", ["p3", "p4", "p5", "p6", "p7"]),
     ],
 )
 def test_put_below_fpn__block_over_the_backbones_last_map(asked, in_feature, levels):
@@ -78,6 +84,31 @@ def test_put_below_fpn__an_output_with_the_name_of_its_own_level():
     holder = _fpn(L(LastLevelMaxPool)(), *STRIDES)
     with pytest.raises(ConfigError, match=r"level p5 of FPN, but .* has an output of that name"):
         put_below_fpn(holder, call, None)
+
+
+def test_put_below_fpn__a_last_map_with_the_name_of_a_level():
+    top = L(LastLevelP6P7)(in_channels=2048, out_channels=8)
+    holder = _fpn(top, "res3", "res4", "res5")
+    with pytest.raises(ConfigError, match=r"level p4 of FPN, but .* has an output of that name"):
+        put_below_fpn(holder, _timm(out_indices=(2, 3, 4)), None)
+
+
+@pytest.mark.parametrize(
+    "backbone",
+    [
+        L(ConvNeXt)(depths=[1, 1, 1, 1], dims=[8, 16, 24, 40]),
+        L(FocalNet)(embed_dim=8, depths=[1, 1, 1, 1]),
+        L(InternImage)(core_op="DCNv3", channels=8, depths=[1, 1, 1, 1], groups=[1, 1, 2, 4]),
+    ],
+    ids=lambda call: call._target_.__name__,
+)
+def test_put_below_fpn__networks_that_call_their_maps_as_it_calls_its_levels(backbone):
+    top = L(LastLevelP6P7)(in_channels=2048, out_channels=8)
+    holder = _fpn(top, "res3", "res4", "res5")
+    built = put_below_fpn(holder, backbone, None)
+    assert list(holder.in_features) == ["res3", "res4", "res5"]
+    assert holder.top_block.in_channels == built.output_shape()["res5"].channels
+    check_top_block(build_around(holder, "bottom_up", built))  # what a run refuses
 
 
 def test_put_below_plain_pyramid__takes_one_map_and_pads_to_its_own_need():

@@ -67,11 +67,15 @@ def test_check_values__numbers_of_detectron2s_detectors():
 def test_check_values__numbers_of_constructors():
     cfg = OmegaConf.create(flags={"allow_objects": True})
     cfg.model = L(nn.Identity)(
-        num_queries=-1, heads=[1, 2], backbone=L(nn.Identity)(num_classes=0, x=float("nan"))
+        num_queries=-1,
+        heads=[1, 2],
+        pixel_std=[1.0, 0.0],
+        backbone=L(nn.Identity)(num_classes=0, x=float("nan")),
     )
     told = "\n".join(check_values(cfg))
     assert "model.num_queries=-1 cannot be used: expected numbers of at least 1." in told
     assert "model.backbone.x=nan" in told
+    assert "model.pixel_std=[1.0, 0.0] cannot be used: expected numbers above 0." in told
     assert "num_classes" not in told
 
 

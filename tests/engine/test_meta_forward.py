@@ -92,6 +92,10 @@ def test_run_on_meta__every_parameter_of_each_kind_is_reached(name):
         ("retinanet", "head.num_classes", 7, "its anchors need 720"),
         ("retinanet", "head_in_features", ["p3", "p4"], "model.head: "),
         ("fcos", "head_in_features", ["p3", "p4", "p5", "p6", "q7"], "'q7'"),
+        ("fcos", "head_in_features", ["p3", "p4"], "2 maps, and the head is built for 5: give"),
+        ("retinanet", "backbone.top_block.in_channels", 512, "build it with in_channels=2048."),
+        ("mask_rcnn_fpn", "backbone.in_features", ["res2", "res3"], "set top_block.in_feature to "),
+        ("mask_rcnn_fpn", "backbone.in_features", ["res4", "res3"], "model.backbone: FPN takes m"),
     ],
 )
 def test_dry_run__mistake_of_each_kind(name, key, value, sentence):

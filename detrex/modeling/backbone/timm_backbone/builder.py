@@ -15,7 +15,8 @@ from .weights import tags
 # Keywords that reach no constructor of timm's: those of TimmBackbone, and of timm's builder.
 _OTHER_KEYWORDS = (
     *("model_name", "pretrained", "checkpoint_path", "in_channels", "out_indices", "out_strides"),
-    *("out_channels", "weights", "frozen_norm", "freeze_at", "grad_checkpointing"),
+    *("out_features", "out_channels", "weights", "frozen_norm", "freeze_at", "grad_checkpointing"),
+    *("features_only", "norm_layer"),
     *("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"),
 )
 

@@ -8,6 +8,14 @@ from torch import nn
 from detrex.errors import BackboneError, did_you_mean
 from detrex.modeling.backbone.wrapper.library_builder import build_with
 
+# Keywords that reach no builder of torchvision's: those of TorchvisionBackbone.
+_OTHER_KEYWORDS = (
+    *("model_name", "pretrained", "weights", "return_nodes", "out_strides", "out_features"),
+    *("out_channels", "in_channels", "norm_layer", "frozen_norm", "freeze_at"),
+    *("grad_checkpointing", "train_return_nodes", "eval_return_nodes", "tracer_kwargs"),
+    "suppress_diff_warnings",
+)
+
 
 def check_classifier(model_name: str) -> None:
     """Check that torchvision has a classifier.
@@ -43,7 +51,7 @@ def build_classifier(model_name: str, **kwargs: Any) -> nn.Module:
     """
     check_classifier(model_name)
     builder = torchvision.models.get_model_builder(model_name)
-    return build_with(f"torchvision's {model_name!r}", builder, kwargs, builder)
+    return build_with(f"torchvision's {model_name!r}", builder, kwargs, builder, _OTHER_KEYWORDS)
 
 
 def classifier_names() -> list[str]:

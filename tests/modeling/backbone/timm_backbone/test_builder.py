@@ -1,8 +1,11 @@
 """timm's networks by name, checked and built."""
 
+import inspect
+
 import pytest
 
 from detrex.errors import BackboneError
+from detrex.modeling.backbone import TimmBackbone
 from detrex.modeling.backbone.timm_backbone.builder import check_name, create_network
 
 
@@ -15,6 +18,14 @@ def test_create_network__suggests_no_keyword_that_is_given():
     with pytest.raises(TypeError, match=r"keyword 'in_chan'. Did you mean 'in_channels'") as e:
         create_network("test_resnet", {"in_chans": 3, "in_chan": 4})
     assert "'in_chans'" not in str(e.value)
+
+
+def test_create_network__suggests_every_keyword_of_the_wrapper():
+    own = {*inspect.signature(TimmBackbone).parameters} - {"kwargs"}
+    for keyword in own:
+        misspelt = f"{keyword}s"
+        with pytest.raises(TypeError, match=f"Did you mean.*'{keyword}'"):
+            create_network("test_resnet", {misspelt: [3]})
 
 
 @pytest.mark.parametrize("name", [None, 3, ["resnet18"]])

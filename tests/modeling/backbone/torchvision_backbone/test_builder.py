@@ -1,7 +1,10 @@
+import inspect
+
 import pytest
 import torchvision
 
 from detrex.errors import BackboneError
+from detrex.modeling.backbone import TorchvisionBackbone
 from detrex.modeling.backbone.torchvision_backbone.builder import build_classifier, check_classifier
 
 
@@ -22,6 +25,14 @@ def test_build_classifier__is_torchvisions():
 def test_build_classifier__names_near_names(name, match):
     with pytest.raises(BackboneError, match=match):
         build_classifier(name)
+
+
+def test_build_classifier__suggests_every_keyword_of_the_wrapper():
+    own = {*inspect.signature(TorchvisionBackbone).parameters} - {"kwargs"}
+    for keyword in own:
+        misspelt = f"{keyword}s"
+        with pytest.raises(TypeError, match=f"Did you mean.*'{keyword}'"):
+            build_classifier("resnet18", **{misspelt: [3]})
 
 
 @pytest.mark.parametrize("name", [None, 3, ["resnet18"]])
