@@ -7,13 +7,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def _default_key_pos(
-    query_pos: Tensor | None, key_pos: Tensor | None, key: Tensor
-) -> Tensor | None:
-    """Let keys that may be the queries share their position embedding."""
+def _defaults(
+    query: Tensor,
+    key: Tensor | None,
+    value: Tensor | None,
+    query_pos: Tensor | None,
+    key_pos: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Settle key, value and the key's position; keys that may be the queries share theirs."""
+    key = query if key is None else key
     if key_pos is None and query_pos is not None and query_pos.shape == key.shape:
-        return query_pos
-    return key_pos
+        key_pos = query_pos
+    return key, key if value is None else value, key_pos
 
 
 class MultiheadAttention(nn.Module):
@@ -76,10 +81,8 @@ class MultiheadAttention(nn.Module):
         Returns:
             Tensor shaped like ``query``.
         """
-        key = query if key is None else key
-        value = key if value is None else value
+        key, value, key_pos = _defaults(query, key, value, query_pos, key_pos)
         identity = query if identity is None else identity
-        key_pos = _default_key_pos(query_pos, key_pos, key)
         if query_pos is not None:
             query = query + query_pos
         if key_pos is not None:
@@ -200,10 +203,8 @@ class ConditionalSelfAttention(_ConditionalAttention):
         **kwargs: Any,
     ) -> Tensor:
         """Attend among the queries; arguments and result as in `MultiheadAttention.forward`."""
-        key = query if key is None else key
-        value = key if value is None else value
+        key, value, key_pos = _defaults(query, key, value, query_pos, key_pos)
         identity = query if identity is None else identity
-        key_pos = _default_key_pos(query_pos, key_pos, key)
         projected_query = self.query_content_proj(query)
         if query_pos is not None:
             projected_query = projected_query + self.query_pos_proj(query_pos)
@@ -226,15 +227,7 @@ class ConditionalCrossAttention(_ConditionalAttention):
     Content and position are concatenated head by head, so that their logits add up without cross
     terms.
 
-    Args:
-        embed_dim: width of the tokens.
-        num_heads: number of heads; divides ``embed_dim``.
-        attn_drop: dropout probability of the attention weights.
-        proj_drop: dropout probability of the output.
-        batch_first: True for (N, Q, C) inputs, False for (Q, N, C).
-
-    Raises:
-        ValueError: when ``num_heads`` does not divide ``embed_dim``.
+    Arguments are those of `ConditionalSelfAttention`.
     """
 
     def __init__(
@@ -286,10 +279,8 @@ class ConditionalCrossAttention(_ConditionalAttention):
             ValueError: when ``key_pos`` or ``query_sine_embed`` is missing, or ``query_pos`` in the
                 first layer.
         """
-        key = query if key is None else key
-        value = key if value is None else value
+        key, value, key_pos = _defaults(query, key, value, query_pos, key_pos)
         identity = query if identity is None else identity
-        key_pos = _default_key_pos(query_pos, key_pos, key)
         if key_pos is None or query_sine_embed is None:
             missing = "key_pos" if key_pos is None else "query_sine_embed"
             raise ValueError(f"ConditionalCrossAttention needs {missing}, got None.")

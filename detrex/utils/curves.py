@@ -58,15 +58,7 @@ def plot_losses(metrics: Sequence[Mapping[str, float]], png: str | Path, title: 
 
 
 def plot_ap(metrics: Sequence[Mapping[str, float]], png: str | Path, title: str = "") -> Path:
-    """Plot every AP and AP50 that the run's evaluations gave, in percent.
-
-    Args:
-        metrics: rows of `read_metrics`.
-        png: the file to write.
-        title: over the plot.
-
-    Returns:
-        The path written.
+    """Plot every AP and AP50 that the run's evaluations gave, in percent; as `plot_losses`.
 
     Raises:
         ValueError: when no row holds an AP.

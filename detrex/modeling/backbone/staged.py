@@ -114,8 +114,8 @@ def check_integer(who: str, name: str, value: int, low: int, high: int | None = 
     """Check an integer keyword of a constructor.
 
     Args:
-        who: name of the class.
-        name: the keyword.
+        who: name of the class, here and in the checks below.
+        name: the keyword, likewise.
         value: what was given.
         low: the least value.
         high: the greatest value, None for no limit.
@@ -130,15 +130,7 @@ def check_integer(who: str, name: str, value: int, low: int, high: int | None = 
 
 
 def check_integers(who: str, name: str, values: Sequence[int]) -> list[int]:
-    """Check a keyword that is a sequence of integers.
-
-    Args:
-        who: name of the class.
-        name: the keyword.
-        values: what was given; a list of a config, too.
-
-    Returns:
-        The integers.
+    """Check a keyword that is a sequence of integers, or a list of a config, and give them.
 
     Raises:
         TypeError: something else.
@@ -153,16 +145,7 @@ def check_integers(who: str, name: str, values: Sequence[int]) -> list[int]:
 
 
 def check_stages(who: str, name: str, values: Sequence[int], low: int = 1) -> list[int]:
-    """Check a keyword that has an integer for each stage.
-
-    Args:
-        who: name of the class.
-        name: the keyword.
-        values: what was given; a list of a config, too.
-        low: the least value of each.
-
-    Returns:
-        The four integers.
+    """Check a keyword that has an integer of at least `low` for each stage, and give the four.
 
     Raises:
         TypeError: something that is not a sequence of integers.
@@ -178,17 +161,7 @@ def check_stages(who: str, name: str, values: Sequence[int], low: int = 1) -> li
 
 
 def check_number(who: str, name: str, value: float, low: float, high: float | None = None) -> float:
-    """Check a keyword that is a number, such as a probability.
-
-    Args:
-        who: name of the class.
-        name: the keyword.
-        value: what was given.
-        low: the least value.
-        high: the greatest value, None for no limit.
-
-    Returns:
-        The value.
+    """Check a keyword that is a number, such as a probability; as `check_integer`.
 
     Raises:
         BackboneError: it is no finite number, or out of range.
@@ -198,11 +171,6 @@ def check_number(who: str, name: str, value: float, low: float, high: float | No
 
 def check_builder(who: str, name: str, value: Callable[..., nn.Module]) -> None:
     """Check a keyword that builds a layer.
-
-    Args:
-        who: name of the class.
-        name: the keyword.
-        value: what was given.
 
     Raises:
         TypeError: something else, such as a layer itself.
