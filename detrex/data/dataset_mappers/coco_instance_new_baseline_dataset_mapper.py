@@ -82,22 +82,8 @@ def build_transform_gen(
 class COCOInstanceNewBaselineDatasetMapper(SegmentationMapper):
     """Reads an image and its objects' boxes and masks, and augments them together.
 
-    Args:
-        is_train: whether to keep the objects.
-        augmentation: detectron2 augmentations, e.g. of ``coco_instance_transform_gen``.
-        image_format: see `SegmentationMapper`.
-        value_range: see `SegmentationMapper`.
+    Arguments are those of `SegmentationMapper`; see ``coco_instance_transform_gen`` for augmentations.
     """
-
-    def __init__(
-        self,
-        is_train: bool = True,
-        *,
-        augmentation: Sequence[T.Augmentation],
-        image_format: str,
-        value_range: Sequence[float] | None = None,
-    ) -> None:
-        super().__init__(is_train, augmentation, image_format, value_range)
 
     def add_targets(
         self, record: dict[str, Any], labels: np.ndarray | None, transforms: T.TransformList

@@ -1,6 +1,5 @@
 """COCO's segments with large-scale jittering (arXiv 2012.07177), for models that predict masks."""
 
-from collections.abc import Sequence
 from numbers import Integral
 from typing import Any
 
@@ -25,22 +24,8 @@ class COCOPanopticNewBaselineDatasetMapper(SegmentationMapper):
     blue), and ``segments_info``, a list of dicts with ``id``, ``category_id`` and perhaps
     ``iscrowd``.
 
-    Args:
-        is_train: whether to add the segments.
-        augmentation: detectron2 augmentations, e.g. of ``coco_panoptic_transform_gen``.
-        image_format: see `SegmentationMapper`.
-        value_range: see `SegmentationMapper`.
+    Arguments are those of `SegmentationMapper`; see ``coco_panoptic_transform_gen`` for augmentations.
     """
-
-    def __init__(
-        self,
-        is_train: bool = True,
-        *,
-        augmentation: Sequence[T.Augmentation],
-        image_format: str,
-        value_range: Sequence[float] | None = None,
-    ) -> None:
-        super().__init__(is_train, augmentation, image_format, value_range)
 
     def add_targets(
         self, record: dict[str, Any], labels: np.ndarray | None, transforms: T.TransformList

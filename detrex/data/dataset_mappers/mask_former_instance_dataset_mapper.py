@@ -23,16 +23,8 @@ def build_transform_gen(
 ) -> list[T.Augmentation]:
     """The augmentations of MaskFormer for instances.
 
-    Args:
-        min_size_train: see `resize_crop_flip`.
-        max_size_train: see `resize_crop_flip`.
-        min_size_train_sampling: see `resize_crop_flip`.
-        enabled_crop: whether to crop.
-        crop_type: as for detectron2's ``RandomCrop``.
-        crop_size: height and width, in pixels or as shares of the image's.
-        color_aug_ssd: whether to distort colours.
-        img_format: the order of the channels.
-        is_train: has to be true.
+    Arguments are those of `resize_crop_flip`; with ``enabled_crop`` the crop is detectron2's
+    ``RandomCrop(crop_type, crop_size)``.
 
     Returns:
         detectron2 augmentations, in order.
@@ -76,6 +68,9 @@ class MaskFormerInstanceDatasetMapper(COCOInstanceNewBaselineDatasetMapper):
         value_range: Sequence[float] | None = None,
     ) -> None:
         super().__init__(
-            is_train, augmentation=augmentations, image_format=image_format, value_range=value_range
+            is_train,
+            augmentation=augmentations,
+            image_format=image_format,
+            value_range=value_range,
+            size_divisibility=size_divisibility,
         )
-        self.size_divisibility = size_divisibility

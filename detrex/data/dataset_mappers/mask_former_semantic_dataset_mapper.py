@@ -31,16 +31,9 @@ def build_transform_gen(
 ) -> list[T.Augmentation]:
     """The augmentations of MaskFormer for semantic segmentation.
 
-    Args:
-        min_size_train: see `resize_crop_flip`.
-        max_size_train: see `resize_crop_flip`.
-        min_size_train_sampling: see `resize_crop_flip`.
-        enabled_crop: whether to crop.
-        crop_params: arguments of detectron2's ``RandomCrop_CategoryAreaConstraint``, by name or in
-            order: ``crop_type``, ``crop_size``, ``single_category_max_area``, ``ignored_category``.
-        color_aug_ssd: whether to distort colours.
-        img_format: the order of the channels.
-        is_train: has to be true.
+    Arguments are those of `resize_crop_flip`; with ``enabled_crop`` the crop is detectron2's
+    ``RandomCrop_CategoryAreaConstraint`` with ``crop_params``, by name or in order: ``crop_type``,
+    ``crop_size``, ``single_category_max_area``, ``ignored_category``.
 
     Returns:
         detectron2 augmentations, in order.
@@ -92,7 +85,13 @@ class MaskFormerSemanticDatasetMapper(SegmentationMapper):
         size_divisibility: int,
         value_range: Sequence[float] | None = None,
     ) -> None:
-        super().__init__(is_train, augmentation, image_format, value_range, size_divisibility)
+        super().__init__(
+            is_train,
+            augmentation=augmentation,
+            image_format=image_format,
+            value_range=value_range,
+            size_divisibility=size_divisibility,
+        )
         self.meta = MetadataCatalog.get(meta) if isinstance(meta, str) else meta
         if not hasattr(self.meta, "get"):
             raise TypeError(f"meta is metadata, or a data set's name, got {meta!r:.80}.")

@@ -44,7 +44,8 @@ class SegmentationMapper:
 
     def __init__(
         self,
-        is_train: bool,
+        is_train: bool = True,
+        *,
         augmentation: Sequence[T.Augmentation],
         image_format: str,
         value_range: Sequence[float] | None = None,

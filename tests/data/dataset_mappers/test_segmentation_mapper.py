@@ -24,7 +24,9 @@ class Nothing(SegmentationMapper):
 
 @pytest.mark.parametrize(("divisibility", "size"), [(0, (20, 36)), (-1, (20, 36)), (16, (32, 48))])
 def test_call__pads_what_is_fixed_and_what_is_asked_for(scene, divisibility, size):
-    mapper = Nothing(True, scene.augmentation(), "RGB", size_divisibility=divisibility)
+    mapper = Nothing(
+        augmentation=scene.augmentation(), image_format="RGB", size_divisibility=divisibility
+    )
     mapped = mapper({**scene.record, "annotations": []})
     assert mapped["image"].shape == (3, *size)
     expected = np.full((*size, 3), 128, np.uint8)
