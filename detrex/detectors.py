@@ -11,7 +11,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
-from torch import nn
+from torch import Tensor, nn
 
 REGION_STAGE = "roi_heads.res5"
 _INSIDE = ("bottom_up", "net", "backbone")
@@ -48,6 +48,12 @@ def published_statistics(backbone: Any) -> Any:
     """
     said = [getattr(part, "preprocess", None) for part in _parts(backbone).values()]
     return next((statistics for statistics in reversed(said) if statistics is not None), None)
+
+
+def image_channels(detector: Any) -> int | None:
+    """Give the channels of a built detector's images, None where no ``pixel_mean`` tells them."""
+    mean = getattr(detector, "pixel_mean", None)
+    return mean.numel() if isinstance(mean, Tensor) else None
 
 
 def _parts(part: Any) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The backbone is found at the same place in a config and in what is built of it."""
 
 import pytest
+import torch
 from detectron2.config import LazyCall as L
 from detectron2.config import instantiate
 from omegaconf import OmegaConf
@@ -8,7 +9,7 @@ from torch import nn
 
 from detrex.config import get_config, get_detectron2_config
 from detrex.config.building import build_on_meta
-from detrex.detectors import backbone_parts
+from detrex.detectors import backbone_parts, image_channels
 from detrex.modeling.backbone import TimmBackbone
 
 NOWHERE = OmegaConf.create({"backbone": "${nothing}"})
@@ -46,3 +47,10 @@ def test_backbone_parts__a_wrapper_is_the_network():
 @pytest.mark.parametrize("detector", [5, None, "text", nn.Linear(1, 1), NOWHERE])
 def test_backbone_parts__nothing_to_find(detector):
     assert backbone_parts(detector) == {}
+
+
+@pytest.mark.parametrize(("mean", "channels"), [(torch.zeros(4, 1, 1), 4), (None, None)])
+def test_image_channels__are_those_of_the_statistics(mean, channels):
+    detector = nn.Identity()
+    detector.register_buffer("pixel_mean", mean)
+    assert image_channels(detector) == channels

@@ -26,7 +26,7 @@ from detrex.checkpoint.matching.key_matching import (
 from detrex.checkpoint.matching.position_embeddings import resize_position_embedding
 from detrex.checkpoint.reading.state_dict import read_checkpoint, read_state_dict, tensors_of
 from detrex.checkpoint.report import LoadReport, examples
-from detrex.detectors import REGION_STAGE, backbone_parts, region_stage
+from detrex.detectors import REGION_STAGE, backbone_parts, image_channels, region_stage
 from detrex.errors import CheckpointError
 
 logger = logging.getLogger(__name__)
@@ -122,7 +122,7 @@ def load_init_checkpoint(
     # A run's own checkpoint: its average is a checkpointable beside the model.
     own = "model" if {"model", "ema_state"} <= content.keys() else None
     tensors = tensors_of(content if own is None else content[own], name)
-    channels = _image_channels(model)
+    channels = image_channels(model)
     fitted = fit_state_dict(model, tensors, source=name, in_channels=channels)
     network = ("backbone.", f"{REGION_STAGE}.")
     beyond = any(not matched.startswith(network) for matched in fitted[1].matched)
@@ -153,12 +153,6 @@ def _load_region_stage(stage: nn.Module, tensors: Mapping[str, Tensor], name: st
         return
     stage.load_state_dict(values, strict=False)
     logger.info("%s: %s", REGION_STAGE, report.summary())
-
-
-def _image_channels(model: nn.Module) -> int | None:
-    """Channels of a detector's images, None where it does not tell."""
-    mean = getattr(model, "pixel_mean", None)
-    return mean.numel() if isinstance(mean, Tensor) else None
 
 
 def fit_state_dict(

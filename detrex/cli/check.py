@@ -119,13 +119,12 @@ def _remarks_on_images(cfg: Any) -> list[str]:
 
 
 def _dry_run(cfg: Any, size: tuple[int, int] | None) -> Any:
-    from omegaconf import DictConfig
-
+    from detrex.config.backbone_node import is_call
     from detrex.config.validation import peek
     from detrex.engine.dry_run import dry_run
 
     model = peek(cfg, "model")
-    return dry_run(model, size) if isinstance(model, DictConfig) and "_target_" in model else None
+    return dry_run(model, size) if is_call(model) else None
 
 
 def text_of(

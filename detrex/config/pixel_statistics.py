@@ -10,11 +10,11 @@ import logging
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from detectron2.utils.registry import locate
 from omegaconf import DictConfig, ListConfig
 from torch import nn
 
 from detrex.checkpoint.download import is_address
+from detrex.config.backbone_node import is_call, parameters_of, target_name
 from detrex.config.building import build_part
 from detrex.config.lint import lazy_calls
 from detrex.config.validation import peek, read, read_all
@@ -74,7 +74,9 @@ def resolve_pixel_statistics(cfg: DictConfig) -> list[str]:
     statistics = backbone_statistics(model)
     if statistics is None:
         last = [*backbone_parts(model).values()][-1:]
-        who = f"its backbone {_name(last[0])}" if last else "the detector, without a backbone,"
+        who = (
+            f"its backbone {target_name(last[0])}" if last else "the detector, without a backbone,"
+        )
         raise ConfigError(
             f'model.{auto[0]} is "auto", and {who} does not say which images its weights expect '
             "(preprocess): write the numbers, or use a backbone of detrex.modeling.backbone."
@@ -137,7 +139,7 @@ def unlike_weights(cfg: DictConfig, wanted: Any) -> list[str]:
         return []
     return [
         f"images are normalised by pixel_mean {mean} and pixel_std {std} in {order}, and the "
-        f"weights of {_name([*backbone_parts(model).values()][-1])} expect "
+        f"weights of {target_name([*backbone_parts(model).values()][-1])} expect "
         f"{list(wanted.pixel_mean)} and {list(wanted.pixel_std)} in {wanted.channel_order}: "
         'write pixel_mean="auto" and pixel_std="auto" to have these.'
     ]
@@ -173,7 +175,7 @@ def takes_auto(model: DictConfig) -> bool:
 
 
 def _model_of(cfg: Any) -> Any:
-    return cfg if isinstance(cfg, DictConfig) and "_target_" in cfg else peek(cfg, "model")
+    return cfg if is_call(cfg) else peek(cfg, "model")
 
 
 def _turn_channels(cfg: DictConfig, order: str, by_hand: list[str]) -> list[str]:
@@ -243,9 +245,8 @@ def _colours(cfg: Any) -> dict[str, str]:
 
 
 def _parameters(call: DictConfig) -> Mapping[str, inspect.Parameter]:
-    target = call["_target_"]
     try:
-        return inspect.signature(locate(target) if isinstance(target, str) else target).parameters
+        return parameters_of(call)
     except (ImportError, TypeError, ValueError):  # told by check_targets, or some builtin
         return {}
 
@@ -255,8 +256,3 @@ def _set(call: DictConfig, path: str, key: str, value: Any) -> str:
     before = read(call, key) if key in call else "its default"
     call[key] = value
     return f"{path}: {before} -> {value}"
-
-
-def _name(call: DictConfig) -> str:
-    target = call["_target_"]
-    return str(getattr(target, "__qualname__", target))

@@ -11,6 +11,7 @@ from detectron2.utils.registry import locate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 
+from detrex.config.backbone_node import is_call
 from detrex.config.lint import lazy_calls
 from detrex.config.pixel_statistics import STATISTICS
 from detrex.config.validation import read, read_all, shown
@@ -86,7 +87,7 @@ def _fits(value: Any, hint: Any) -> bool:
     if hint in _NUMBERS and isinstance(value, bool):
         return hint is bool
     if hint in _NUMBERS:
-        return isinstance(value, _NUMBERS[hint]) or _is_call(value)
+        return isinstance(value, _NUMBERS[hint]) or is_call(value)
     if origin in (Sequence, list, tuple):
         return _fits_sequence(value, [one for one in arguments if one is not Ellipsis])
     if origin in _MAPPINGS:
@@ -101,23 +102,19 @@ def _fits_sequence(value: Any, items: list[Any]) -> bool:
         return False
     if isinstance(value, ListConfig) and len(items) == 1:
         return all(_fits(item, items[0]) for item in read_all(value))
-    return _is_call(value) or not isinstance(value, DictConfig)
+    return is_call(value) or not isinstance(value, DictConfig)
 
 
 def _fits_mapping(value: Any, arguments: tuple[Any, ...]) -> bool:
     if isinstance(value, str | int | float | ListConfig | None):
         return False
-    if not isinstance(value, DictConfig) or _is_call(value) or len(arguments) != 2:
+    if not isinstance(value, DictConfig) or is_call(value) or len(arguments) != 2:
         return True
     return all(_fits(read(value, key), arguments[1]) for key in value)
 
 
-def _is_call(value: Any) -> bool:
-    return isinstance(value, DictConfig) and "_target_" in value
-
-
 def _is_data(value: Any) -> bool:
-    return _is_config(value) and not _is_call(value)
+    return _is_config(value) and not is_call(value)
 
 
 def _shown(hint: Any) -> str:

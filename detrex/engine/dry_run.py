@@ -15,11 +15,13 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from detrex.config import resolve_pixel_statistics
+from detrex.config.backbone_node import is_call
 from detrex.config.building import build_on_meta, refused_strides
 from detrex.config.lint import lazy_calls
 from detrex.config.validation import peek, read
 from detrex.detectors import backbone_parts
-from detrex.engine.meta_forward import Size, padded_size, run_on_meta
+from detrex.engine.meta_forward import padded_size, run_on_meta
+from detrex.modeling.backbone.features.coverage import Size
 
 DEFAULT_SIZE: Size = (800, 1333)
 _NO_WEIGHTS = {
@@ -104,7 +106,7 @@ def _build(model: DictConfig, seen: DryRun) -> Any:
         whole.append(_sentence("model", error))
     for name in sorted(model, key=lambda name: name != "backbone"):
         part = read(model, str(name))
-        if isinstance(part, DictConfig) and "_target_" in part:
+        if is_call(part):
             _attempt(seen, f"model.{name!s}", functools.partial(build_on_meta, part))
     seen.findings = seen.findings or whole
     return None
@@ -161,9 +163,9 @@ def without_weights(model: DictConfig, notes: list[str]) -> DictConfig:
     for path, node in lazy_calls(model, "model"):
         for key, nothing in _NO_WEIGHTS.items():
             value = read(node, key)
-            is_call = isinstance(value, DictConfig) and "_target_" in value and path in backbones
-            if value and (is_call or isinstance(value, _NAMES_WEIGHTS)):
-                shown = f"L({_name_of(value)})" if is_call else value
+            calls = is_call(value) and path in backbones
+            if value and (calls or isinstance(value, _NAMES_WEIGHTS)):
+                shown = f"L({_name_of(value)})" if calls else value
                 notes.append(f"{path}.{key}={shown!s} is left out: nothing is fetched")
                 node[key] = nothing
     return model

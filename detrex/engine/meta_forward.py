@@ -15,10 +15,11 @@ import torch
 from detectron2.structures import ImageList
 from torch import Tensor, nn
 
+from detrex.detectors import image_channels
 from detrex.errors import ConfigError, did_you_mean
+from detrex.modeling.backbone.features.coverage import Size
 from detrex.modeling.backbone.top_block import check_top_block
 
-Size = tuple[int, int]
 Maps = Mapping[str, Tensor]
 Strides = Mapping[str, int]
 Attempt = Callable[[str, Callable[[], Any]], Any]
@@ -56,7 +57,7 @@ def run_on_meta(detector: nn.Module, size: Size, attempt: Attempt) -> MetaForwar
         What was seen.
     """
     seen = MetaForward()
-    image = torch.empty(_image_channels(detector), *size, device="meta")
+    image = torch.empty(image_channels(detector) or 3, *size, device="meta")
     if hasattr(detector, "extract_levels") and hasattr(detector, "transformer"):
         attempt("model", lambda: _run_dino(detector, image, seen))
     elif not callable(backbone := getattr(detector, "backbone", None)):
@@ -125,11 +126,6 @@ def run_backbone(backbone: Any, image: Tensor) -> Maps:
                 "output_shape()."
             )
     return maps
-
-
-def _image_channels(detector: nn.Module) -> int:
-    mean = getattr(detector, "pixel_mean", None)
-    return mean.shape[0] if isinstance(mean, Tensor) else 3
 
 
 def _padded(backbone: Any, image: Tensor) -> Tensor:

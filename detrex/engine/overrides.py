@@ -2,14 +2,14 @@
 
 import copy
 import inspect
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from detectron2.config import LazyConfig
-from detectron2.utils.registry import locate
 from omegaconf import DictConfig, ListConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from detrex.config.backbone_node import is_call, parameters_of
 from detrex.config.building import first_line
 from detrex.config.trust import check_named
 from detrex.errors import ConfigError, did_you_mean
@@ -116,10 +116,9 @@ def _names(node: DictConfig | ListConfig) -> list[str]:
 
 def _accepts(node: DictConfig | ListConfig, name: str) -> bool:
     """Whether the callable that a node describes takes a keyword, beyond those the node states."""
-    if not isinstance(node, DictConfig) or "_target_" not in node:
+    if not is_call(node):
         return False
-    target = node["_target_"]
-    parameters = _parameters(locate(target) if isinstance(target, str) else target)
+    parameters = _parameters(node)
     named = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     if name in named:
         return True
@@ -127,9 +126,9 @@ def _accepts(node: DictConfig | ListConfig, name: str) -> bool:
     return passes_on and not did_you_mean(name, named)
 
 
-def _parameters(target: Any) -> Iterable[inspect.Parameter]:
+def _parameters(call: Any) -> list[inspect.Parameter]:
     try:
-        return list(inspect.signature(target).parameters.values())
+        return list(parameters_of(call).values())
     except (TypeError, ValueError):
         return []
 

@@ -12,8 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detrex.layers import box_xyxy_to_cxcywh
-
-Size = tuple[int, int]
+from detrex.modeling.backbone.features.coverage import Size
 
 
 class PaddingConstraints(NamedTuple):

@@ -9,9 +9,9 @@ import logging
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
-from detrex.detectors import backbone_parts
+from detrex.detectors import backbone_parts, image_channels
 from detrex.errors import ConfigError
 from detrex.modeling.backbone.inspection.blocks import block_names
 from detrex.modeling.backbone.inspection.call_order import record_calls
@@ -145,11 +145,8 @@ def _sizes(parts: Iterable[nn.Module]) -> list[tuple[int, int]]:
 
 
 def _image_channels(model: nn.Module, backbone: nn.Module) -> int:
-    mean = getattr(model, "pixel_mean", None)
-    if isinstance(mean, Tensor):
-        return mean.numel()
     convolutions = (m.in_channels for m in backbone.modules() if isinstance(m, nn.Conv2d))
-    return next(convolutions, 3)
+    return image_channels(model) or next(convolutions, 3)
 
 
 def _undecayed(backbone: nn.Module) -> Iterator[str]:
