@@ -82,7 +82,8 @@ def build_transform_gen(
 class COCOInstanceNewBaselineDatasetMapper(SegmentationMapper):
     """Reads an image and its objects' boxes and masks, and augments them together.
 
-    Arguments are those of `SegmentationMapper`; see ``coco_instance_transform_gen`` for augmentations.
+    Arguments are those of `SegmentationMapper`.
+    ``coco_instance_transform_gen`` gives augmentations.
     """
 
     def add_targets(

@@ -24,7 +24,8 @@ class COCOPanopticNewBaselineDatasetMapper(SegmentationMapper):
     blue), and ``segments_info``, a list of dicts with ``id``, ``category_id`` and perhaps
     ``iscrowd``.
 
-    Arguments are those of `SegmentationMapper`; see ``coco_panoptic_transform_gen`` for augmentations.
+    Arguments are those of `SegmentationMapper`.
+    ``coco_panoptic_transform_gen`` gives augmentations.
     """
 
     def add_targets(
