@@ -80,21 +80,7 @@ def level_name(stride: int) -> str:
     return f"res{round(math.log2(stride))}"
 
 
-def check_out_strides(out_strides: Sequence[int], strides: Sequence[int], who: str) -> list[int]:
-    """Check the strides that a user asks for.
-
-    Args:
-        out_strides: strides in pixels.
-        strides: those of the network's maps.
-        who: name of the network, for the message.
-
-    Returns:
-        The strides, in the order given.
-
-    Raises:
-        TypeError: something that is not a sequence of integers.
-        BackboneError: no stride, one that no level has, or one given twice.
-    """
+def _check_out_strides(out_strides: Sequence[int], strides: Sequence[int], who: str) -> list[int]:
     is_row = isinstance(out_strides, Iterable) and not isinstance(out_strides, str)
     given = list(out_strides) if is_row else []
     if not is_row or any(type(stride) is not int for stride in given):
@@ -136,7 +122,7 @@ def requested_strides(
         BackboneError: both are given, or one of them names no level, or one twice.
     """
     if out_features is None:
-        return None if out_strides is None else check_out_strides(out_strides, strides, who)
+        return None if out_strides is None else _check_out_strides(out_strides, strides, who)
     levels = _strides_by_name(strides)
     names = check_out_features(out_features, levels, who)
     if out_strides is not None:
@@ -194,7 +180,7 @@ def plan_levels(
     """Decide how each level comes from a network's maps.
 
     Args:
-        out_strides: strides as `check_out_strides` gave them.
+        out_strides: strides as `requested_strides` gave them.
         features: the network's maps in the order in which it computes them; of several with one
             stride the last is taken.
         one_each: take for each level the feature at its place, which the user has chosen.

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from detrex.modeling.backbone.arguments import check_in_channels, one_way_to_weights
+from detrex.modeling.backbone.training.norms import chosen_norm
 from detrex.modeling.backbone.training.plan import TrainingPlan
 from detrex.modeling.backbone.wrapper.wrapper_backbone import WrapperBackbone
 
@@ -103,13 +104,10 @@ class TimmBackbone(WrapperBackbone):
         asked = one_way_to_weights(
             pretrained=pretrained, checkpoint_path=checkpoint_path, weights=weights
         )
-        plan = TrainingPlan.of(
-            *(norm_layer, frozen_norm, freeze_at, grad_checkpointing),
-            library="timm",
-            native=lambda: native_norm(model_name, kwargs),
-        )
-        keywords = {"in_chans": in_channels, **kwargs, **plan.norm.keywords}
-        with plan.norm.naming():
+        norm = chosen_norm(norm_layer, frozen_norm, "timm", lambda: native_norm(model_name, kwargs))
+        plan = TrainingPlan(norm, freeze_at, grad_checkpointing)
+        keywords = {"in_chans": in_channels, **kwargs, **norm.keywords}
+        with norm.naming():
             spec = inspect_network(model_name, keywords)
         outputs = select_outputs(spec, out_strides, out_features, out_indices, out_channels)
         indices = sorted({int(feature.source) for feature in outputs.maps})

@@ -3,6 +3,7 @@
 Nodes are named as `torchvision.models.feature_extraction` names them.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from detrex.modeling.backbone.features.output_levels import (
     requested_strides,
     sources_of,
 )
-from detrex.modeling.backbone.training.norms import norm_kind
+from detrex.modeling.backbone.training.norms import chosen_norm, norm_kind
 from detrex.modeling.backbone.training.plan import TrainingPlan
 from detrex.modeling.backbone.wrapper.wrapper_backbone import WrapperBackbone
 
@@ -116,14 +117,12 @@ class TorchvisionBackbone(WrapperBackbone):
             source = find_weights(asked, model_name, in_channels)
             kwargs = builder_keywords(source.info, model_name, in_channels, kwargs)
             warn_of_transform(source, model_name, kwargs)
-        plan = TrainingPlan.of(
-            *(norm_layer, frozen_norm, freeze_at, grad_checkpointing),
-            library="torchvision",
-            native=lambda: norm_kind(build_classifier(model_name, **kwargs)),
-        )
+        build = functools.partial(build_classifier, model_name, **kwargs)
+        norm = chosen_norm(norm_layer, frozen_norm, "torchvision", lambda: norm_kind(build()))
+        plan = TrainingPlan(norm, freeze_at, grad_checkpointing)
         who = f"torchvision's {model_name!r}"
-        with plan.norm.naming():
-            classifier = build_classifier(model_name, **kwargs, **plan.norm.keywords)
+        with norm.naming():
+            classifier = build(**norm.keywords)
             set_input_channels(classifier, in_channels)
             spec = inspect_network(classifier, who, in_channels)
         strides = requested_strides(

@@ -27,6 +27,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from detrex.errors import BackboneError, did_you_mean
+from detrex.modeling.backbone.arguments import check_switches
 
 from .frozen_norm import freeze_norms, frozen_norm_class
 
@@ -110,9 +111,11 @@ def chosen_norm(
         What is to be done.
 
     Raises:
-        TypeError: `norm_layer` is neither a name nor can it be called.
+        TypeError: `norm_layer` is neither a name nor can it be called, or `frozen_norm` is neither
+            True nor False.
         BackboneError: a name that is not known, or a norm beside ``frozen_norm=True``.
     """
+    check_switches(frozen_norm=frozen_norm)
     frozen = frozen_norm_class(norm_layer)
     if norm_layer is None or frozen is not None:
         return Norm(frozen=frozen or (FrozenBatchNorm2d if frozen_norm else None))

@@ -1,8 +1,6 @@
 """How a network is to be trained: said by a few keywords, checked before anything is built."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from torch import nn
 
@@ -13,7 +11,7 @@ from detrex.modeling.backbone.inspection.stages import Stage, find_stages
 
 from .activation_checkpointing import checkpoint_network
 from .freezing import check_freeze_at
-from .norms import Library, Norm, chosen_norm
+from .norms import Norm
 
 
 @dataclass(frozen=True)
@@ -24,40 +22,19 @@ class TrainingPlan:
         norm: what is done about its norms.
         freeze_at: number of stages to freeze, see `check_freeze_at`.
         grad_checkpointing: compute activations again in the backward pass.
+
+    Raises:
+        TypeError: `grad_checkpointing` is neither True nor False.
+        BackboneError: `freeze_at` is no number of stages.
     """
 
     norm: Norm
     freeze_at: int = 0
     grad_checkpointing: bool = False
 
-    @classmethod
-    def of(
-        cls,
-        norm_layer: Any,
-        frozen_norm: bool,
-        freeze_at: int,
-        grad_checkpointing: bool,
-        *,
-        library: Library,
-        native: Callable[[], str],
-    ) -> "TrainingPlan":
-        """Check the keywords of a wrapper.
-
-        Args:
-            norm_layer: see `chosen_norm`, as for `frozen_norm`, `library` and `native`.
-            frozen_norm: True or False.
-            freeze_at: see `check_freeze_at`.
-            grad_checkpointing: True or False.
-            library: whose network it is.
-            native: gives the kind of the network's own norms.
-
-        Raises:
-            TypeError, BackboneError: one of them is wrong.
-        """
-        check_freeze_at(freeze_at)
-        check_switches(frozen_norm=frozen_norm, grad_checkpointing=grad_checkpointing)
-        norm = chosen_norm(norm_layer, frozen_norm, library, native)
-        return cls(norm, freeze_at, grad_checkpointing)
+    def __post_init__(self) -> None:
+        check_freeze_at(self.freeze_at)
+        check_switches(grad_checkpointing=self.grad_checkpointing)
 
     def apply(
         self,

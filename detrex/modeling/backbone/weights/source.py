@@ -22,10 +22,6 @@ WEIGHT_FILES = (".pth", ".pt", ".pth.tar", ".bin", ".ckpt", ".pkl", ".safetensor
 _MOST_NAMES = 12
 
 
-def _no_translations(source: str) -> Mapping[str, Translation]:
-    return {}
-
-
 @dataclass(frozen=True)
 class WeightsSource:
     """Where weights are, and what is known of them before they are read.
@@ -44,7 +40,7 @@ class WeightsSource:
     info: Any = None
     statistics: PixelStatistics | None = None
     translations: Callable[[str], Mapping[str, Translation]] = field(
-        default=_no_translations, compare=False
+        default=lambda source: {}, compare=False
     )
     hint: Callable[[Mapping[str, Tensor]], str] | None = field(default=None, compare=False)
 

@@ -13,7 +13,6 @@ from detrex.modeling.backbone.features.input_size import InputSize
 from detrex.modeling.backbone.features.network_spec import NetworkSpec
 from detrex.modeling.backbone.features.output_levels import (
     OutputSpec,
-    check_out_strides,
     level_name,
     plan_levels,
     requested_strides,
@@ -71,19 +70,19 @@ def test_plan_levels__completes_what_is_missing(offered, expected):
 
 
 @pytest.mark.parametrize("given", [(), (8, 64), (8, 8), (3,), (14, 16)])
-def test_check_out_strides__lists_what_there_is(given):
+def test_requested_strides__by_stride_lists_what_there_is(given):
     with pytest.raises(BackboneError, match=r"net has maps of the strides 4, 8, 14, 16 \(32 can"):
-        check_out_strides(given, (4, 8, 14, 16), "net")
+        requested_strides(given, None, (4, 8, 14, 16), "net")
 
 
 @pytest.mark.parametrize("given", [8, 8.5, "8", (8.0,), (True,)])
-def test_check_out_strides__must_be_integers(given):
+def test_requested_strides__by_stride_must_be_integers(given):
     with pytest.raises(TypeError, match="sequence of integers such as"):
-        check_out_strides(given, (8, 16), "net")
+        requested_strides(given, None, (8, 16), "net")
 
 
-def test_check_out_strides__keeps_the_order():
-    assert check_out_strides((32, 8), (8, 16, 32), "net") == [32, 8]
+def test_requested_strides__by_stride_keeps_the_order():
+    assert requested_strides((32, 8), None, (8, 16, 32), "net") == [32, 8]
 
 
 @pytest.mark.parametrize(

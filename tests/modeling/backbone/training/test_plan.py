@@ -7,6 +7,7 @@ from torch import nn
 from detrex.errors import BackboneError
 from detrex.modeling.backbone.features.input_size import InputSize
 from detrex.modeling.backbone.features.network_spec import NetworkSpec
+from detrex.modeling.backbone.training.norms import chosen_norm
 from detrex.modeling.backbone.training.plan import TrainingPlan
 from detrex.modeling.pixel_statistics import IMAGENET
 
@@ -14,8 +15,8 @@ SPEC = NetworkSpec("net", (), InputSize(), (64, 96), 3, IMAGENET)
 
 
 def _plan(norm_layer=None, frozen_norm=False, freeze_at=0, grad_checkpointing=False):
-    given = (norm_layer, frozen_norm, freeze_at, grad_checkpointing)
-    return TrainingPlan.of(*given, library="timm", native=lambda: "batch")
+    norm = chosen_norm(norm_layer, frozen_norm, "timm", lambda: "batch")
+    return TrainingPlan(norm, freeze_at, grad_checkpointing)
 
 
 class _Block(nn.Module):
@@ -45,7 +46,7 @@ class _Unused(nn.Sequential):
         ({"norm_layer": "XN"}, BackboneError, "no norm is named 'XN'"),
     ],
 )
-def test_of__refuses(wrong, error, match):
+def test_init__refuses(wrong, error, match):
     with pytest.raises(error, match=match):
         _plan(**wrong)
 
