@@ -1,3 +1,4 @@
+import logging
 import sys
 from types import SimpleNamespace
 
@@ -68,6 +69,15 @@ def test_hydra_app__hands_its_arguments_on(monkeypatch, runs):
         "--dist-url": "auto",
     }
     assert opts == ["model.num_queries=50", "+train.new=[1,2]"]
+
+
+def test_hydra_app__leaves_logging_to_the_run(monkeypatch, runs):
+    root, ours = logging.getLogger(), logging.getLogger("detrex.engine.of_a_test")
+    before = (root.level, root.handlers[:])
+    call(monkeypatch, "config_file=c.py")
+    assert len(runs) == 1
+    assert not ours.disabled
+    assert (root.level, root.handlers) == before
 
 
 def test_hydra_app__sweeps_into_folders_of_their_own(monkeypatch, runs):
