@@ -165,7 +165,9 @@ def split(
         _take_out(backbone, record, entrance, regions)
         _drop_unneeded(backbone, record.calls, entrance, needed)
         return entrance
-    raise NoSplitError(f"{out_feature} is not computed from {in_feature} alone")
+    raise NoSplitError(
+        f"no module of it gives {in_feature}, and nothing else, to what computes {out_feature}"
+    )
 
 
 def _names(backbone: nn.Module, feature: str) -> list[str]:

@@ -89,7 +89,7 @@ def test_roi_stage__draws_nothing_random_and_keeps_the_mode():
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: TimmBackbone("test_vit", **STRIDES), "res5 is not computed from res4 alone"),
+        (lambda: TimmBackbone("test_vit", **STRIDES), "gives res4, and nothing else, to"),
         (lambda: TimmBackbone("test_resnet", output_stride=16, **STRIDES), "has no map res5"),
         (lambda: TimmBackbone("test_resnet", out_strides=(16,)), "gives the maps res4, got 'res5'"),
     ],
