@@ -27,6 +27,9 @@ _FILLED_IN_LATER = {
 }
 
 
+_NAME_MAPS = ": say there which maps it gives, as in out_features=['res3', 'res4']."
+
+
 def check_targets(cfg: Any) -> list[str]:
     """Hold every lazy call of a config against the signature of its target.
 
@@ -48,7 +51,8 @@ def check_targets(cfg: Any) -> list[str]:
     for path, node in walk(cfg):
         if isinstance(node, Exception):
             reason = _first_line(node)
-            mistakes.append(f"{path} refers to something that is not there: {reason}")
+            hint = _NAME_MAPS if reason.endswith("out_features' not found") else ""
+            mistakes.append(f"{path} refers to something that is not there: {reason}{hint}")
         elif isinstance(node, DictConfig) and "_target_" in node:
             mistakes += _check_call(node, path)
     return mistakes

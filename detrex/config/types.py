@@ -122,4 +122,5 @@ def _shown(hint: Any) -> str:
         return " or ".join(_shown(one) for one in typing.get_args(hint))
     if hint is type(None):
         return "None"
-    return getattr(hint, "__name__", str(hint)) if hint in _NUMBERS else str(hint)
+    is_plain = isinstance(hint, type) and not typing.get_args(hint)
+    return hint.__name__ if is_plain else str(hint)

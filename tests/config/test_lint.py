@@ -73,6 +73,13 @@ def test_check_targets__reference_to_nothing():
     assert mistake.startswith("node.inplace refers to something that is not there")
 
 
+def test_check_targets__reference_to_maps_that_a_backbone_does_not_name():
+    node = L(takes_any)(bottom_up=L(takes_any)(first=1), others="${.bottom_up.out_features}")
+    (mistake,) = check_targets(config(node=node))
+    assert mistake.startswith("node.others refers to something that is not there: ")
+    assert mistake.endswith(": say there which maps it gives, as in out_features=['res3', 'res4'].")
+
+
 def test_check_targets__all_mistakes_at_once():
     cfg = config(a=L(nn.ReLU)(x=1, y=2), b=L(needs_both)())
     assert len(check_targets(cfg)) == 4

@@ -74,6 +74,11 @@ def test_check_types__plain_values_are_no_modules_and_no_functions(name, value):
     assert finding.endswith(f"got {value!r}.")
 
 
+def test_check_types__classes_by_their_names():
+    (finding,) = check_types(L(target)(part=5))
+    assert finding == "part of target() must be Module or None, got 5."
+
+
 def test_check_types__says_where_and_leaves_references_alone():
     cfg = OmegaConf.create({"n": 3}, flags={"allow_objects": True})
     cfg.part = L(target)(count="${n}")

@@ -191,6 +191,7 @@ def _build_alone(cfg: CfgNode, library: str, input_shape: ShapeSpec) -> _Wrapped
     _warn_of_weights(cfg, library)
     _warn_of_statistics(cfg, backbone.preprocess)
     _check_res5_heads(cfg, backbone)
+    _check_proposals(cfg, backbone)
     return backbone
 
 
@@ -286,6 +287,23 @@ def _check_res5_heads(cfg: CfgNode, backbone: _Wrapped) -> None:
                 f"channels, and {name} of {cfg.MODEL.BACKBONE.NAME} has {channels[name]}: "
                 "start from Base-RCNN-FPN.yaml with an FPN builder, or set StandardROIHeads."
             )
+
+
+def _check_proposals(cfg: CfgNode, backbone: _Wrapped) -> None:
+    """The region proposal network of detectron2's FPN files takes levels of an FPN.
+
+    Raises:
+        ConfigError: it is in use and takes what the network alone does not give.
+    """
+    wanted, given = cfg.MODEL.RPN.IN_FEATURES, backbone.features.names
+    absent = [name for name in wanted if name.startswith("p") and name not in given]
+    has_rpn = cfg.MODEL.META_ARCHITECTURE in ("GeneralizedRCNN", "ProposalNetwork")
+    if absent and has_rpn and cfg.MODEL.PROPOSAL_GENERATOR.NAME == "RPN":
+        name = cfg.MODEL.BACKBONE.NAME
+        raise ConfigError(
+            f"MODEL.RPN.IN_FEATURES={list(wanted)} names {absent[0]}, and {name} gives "
+            f"{', '.join(given)}: name {name.removesuffix('backbone')}fpn_backbone, or these maps."
+        )
 
 
 def _warn_of_weights(cfg: CfgNode, library: str) -> None:

@@ -185,6 +185,11 @@ def test_builder__retinanet_computes_p6_of_the_last_map(registered, library):
             r"\['res3', 'res5'\] have strides \[8, 32\], but an FPN takes",
         ),
         (NAMES[0], [], r"takes 1024 channels, and res4 of build_timm_backbone has 192: start"),
+        (
+            NAMES[0],
+            ["MODEL.ROI_HEADS.NAME", "StandardROIHeads", "MODEL.RPN.IN_FEATURES", ["p2", "p3"]],
+            r"names p2, and build_timm_backbone gives res4: name build_timm_fpn_backbone, or",
+        ),
         (NAMES[1], ["MODEL.TIMM.KWARGS.weights", "a"], r"TIMM\.KWARGS holds weights, for"),
     ],
 )
