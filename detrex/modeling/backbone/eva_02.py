@@ -90,32 +90,18 @@ class EVA02_ViT(PlainViT):  # noqa: N801 (the original's name)
     `size_divisibility` is published; attention is PyTorch's own with any `xattn`; and so is
     checkpointing.
 
+    Arguments are those of `EVAViT`, but:
+
     Args:
         img_size: side of the images in pixels that the kept rotary tables are for.
-        patch_size: side of a patch in pixels.
-        in_chans: channels of the image.
-        embed_dim: channels of a token.
-        depth: number of blocks.
         num_heads: number of heads; `embed_dim` is a multiple of four times as many.
-        mlp_ratio: hidden width of the perceptrons, in `embed_dim`.
         qkv_bias: add biases to queries and values.
-        drop_path_rate: probability of leaving out the last block in training; it rises linearly
-            from 0 at the first.
-        norm_layer: builds a norm of so many channels.
         act_layer: of no influence, as in the original: perceptrons are gated by SiLU.
-        use_abs_pos: add a table of positions to the tokens.
         use_rel_pos: of no influence, as in the original.
         rope: of no influence, as in the original: positions are always rotary.
         pt_hw_seq_len: side of the grid of tokens in pretraining.
         intp_freq: squeeze rotary positions, so that each side of any grid has the range of
             `pt_hw_seq_len`.
-        window_size: side of the windows in tokens; 0 for none.
-        window_block_indexes: blocks that attend within windows.
-        residual_block_indexes: blocks that end with a bottleneck of convolutions.
-        use_act_checkpoint: compute the activations of blocks again in the backward pass.
-        pretrain_img_size: side of the image in pixels that the table of positions is for.
-        pretrain_use_cls_token: whether that table begins with a class token's position.
-        out_feature: name of the output.
         xattn: of no influence.
 
     Raises:

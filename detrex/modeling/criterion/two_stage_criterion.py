@@ -13,15 +13,9 @@ from .criterion import Layer, SetCriterion, Targets
 class TwoStageCriterion(SetCriterion):
     """`SetCriterion` plus losses of the encoder's proposals (Deformable DETR, arXiv:2010.04159).
 
+    Arguments are those of `SetCriterion`, and:
+
     Args:
-        num_classes: number of classes, background not counted.
-        matcher: called with outputs and targets, returns a pair of index tensors per image.
-        weight_dict: weights of the losses by name, for whoever sums them up; not applied here.
-        losses: which losses to compute: ``class``, ``boxes``.
-        eos_coef: weight of the background class in ``ce_loss``; None stands for 0.1.
-        loss_class_type: ``focal_loss`` or ``ce_loss``.
-        alpha: weight of the positives in the focal loss.
-        gamma: exponent of the focal loss.
         two_stage_binary_cls: whether proposals are only told apart from background, all objects
             being of class 0.
     """
