@@ -125,9 +125,8 @@ def _check_group(path: str, kind: type, node: Any) -> Iterator[str]:
     if node is ... or node is None:
         return
     if not isinstance(node, DictConfig):
-        if (
-            path.partition(".")[0] == "train"
-        ):  # other parts may be lists, or no calls, which is told elsewhere
+        # Other parts may be lists, or no calls, which is told elsewhere.
+        if path.partition(".")[0] == "train":
             names = ", ".join([one.name for one in dataclasses.fields(kind)][:3])
             yield f"{path}={shown(node)} cannot be used: expected a group of keys, such as {names}."
         return

@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +20,7 @@ from .staged import (
     check_number,
     check_stages,
     drop_path_rates,
+    init_weights,
 )
 from .training.activation_checkpointing import checkpoint_blocks
 
@@ -124,7 +126,7 @@ class ConvNeXt(StagedBackbone):
         )
         for stage in self.out_indices:
             self.add_module(f"norm{stage}", LayerNorm(dims[stage], channel_last=False))
-        self.apply(_init_weights)
+        self.apply(partial(init_weights, kinds=(nn.Conv2d, nn.Linear)))
         kinds = ("downsample_layers", "stages")
         self.freeze_modules(f"{kind}.{stage}" for stage in range(frozen_stages) for kind in kinds)
         if grad_checkpointing:
@@ -146,9 +148,3 @@ class ConvNeXt(StagedBackbone):
         return self._with_idle(
             outputs, [*self.downsample_layers[last + 1 :], *self.stages[last + 1 :]]
         )
-
-
-def _init_weights(module: nn.Module) -> None:
-    if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
-        nn.init.trunc_normal_(module.weight, std=0.02)
-        nn.init.zeros_(module.bias)

@@ -22,6 +22,7 @@ from .staged import (
     check_number,
     check_stages,
     drop_path_rates,
+    init_weights,
 )
 from .training.activation_checkpointing import checkpoint_blocks
 
@@ -323,7 +324,7 @@ class FocalNet(StagedBackbone):
             self.layers.append(BasicLayer(blocks, downsample))
         for stage in self.out_indices:
             self.add_module(f"norm{stage}", norm_layer(dims[stage]))
-        self.apply(_init_weights)
+        self.apply(init_weights)
         if frozen_stages >= 0:
             layers = (f"layers.{stage}" for stage in range(frozen_stages - 1))
             self.freeze_modules(["patch_embed", "pos_drop", *layers])
@@ -363,9 +364,3 @@ def _modulations(
         {"focal_level": level, "focal_window": window, **both}
         for level, window in zip(levels, windows, strict=True)
     ]
-
-
-def _init_weights(module: nn.Module) -> None:
-    if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-        nn.init.zeros_(module.bias)

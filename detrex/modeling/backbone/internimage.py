@@ -30,6 +30,7 @@ from .staged import (
     check_number,
     check_stages,
     drop_path_rates,
+    init_weights,
 )
 from .training.activation_checkpointing import checkpoint_blocks
 
@@ -330,10 +331,8 @@ def _downsample(channels: int, norm_layer: str) -> nn.Module:
 
 
 def _init_weights(module: nn.Module) -> None:
-    if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-        nn.init.zeros_(module.bias)
-    elif isinstance(module, DCNv3):  # after its layers
+    init_weights(module)
+    if isinstance(module, DCNv3):  # after its layers
         module.reset_parameters()
 
 

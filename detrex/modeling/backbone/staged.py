@@ -200,6 +200,14 @@ def drop_path_rates(rate: float, depths: Sequence[int]) -> list[list[float]]:
     ]
 
 
+def init_weights(module: nn.Module, kinds: Any = nn.Linear) -> None:
+    """Start a layer of some kinds from a truncated normal distribution, its bias from zero."""
+    if isinstance(module, kinds):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
 def _is(value: Any, kind: type) -> bool:
     """Whether it is a number of the kind, NumPy's too; True and False are none."""
     return isinstance(value, kind) and not isinstance(value, bool)

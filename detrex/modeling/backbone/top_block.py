@@ -60,10 +60,7 @@ def check_top_block(pyramid: nn.Module) -> None:
         BackboneError: the block is built for other channels.
     """
     top_block: Any = getattr(pyramid, "top_block", None)
-    if top_block is None or type(pyramid).forward not in (
-        FPN.forward,
-        SimpleFeaturePyramid.forward,
-    ):
+    if top_block is None or type(pyramid).forward not in _FORWARDS:
         return
     network: Any = getattr(pyramid, "bottom_up", None) or pyramid.net
     in_feature = top_block.in_feature

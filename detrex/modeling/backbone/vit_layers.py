@@ -14,7 +14,7 @@ from detrex.errors import BackboneError
 from detrex.modeling.pixel_statistics import IMAGENET, PixelStatistics
 
 from .arguments import check_switches
-from .staged import check_builder, check_integer, check_integers, check_number
+from .staged import check_builder, check_integer, check_integers, check_number, init_weights
 from .training.activation_checkpointing import checkpoint_blocks
 from .training.freezing import KeepsFrozen
 from .utils import PatchEmbed, get_abs_pos, window_partition, window_unpartition
@@ -131,7 +131,7 @@ class PlainViT(KeepsFrozen, Backbone):
         sides = (patch_size, patch_size)
         self.patch_embed = PatchEmbed(sides, sides, in_chans=in_chans, embed_dim=embed_dim)
         self.blocks = nn.ModuleList(blocks)
-        self.blocks.apply(_init_weights)
+        self.blocks.apply(init_weights)
         self.preprocess = IMAGENET.with_channels(in_chans)
         self._out_features = [out_feature]
         self._out_feature_channels = {out_feature: embed_dim}
@@ -197,10 +197,3 @@ def check_vit(who: str, given: Mapping[str, Any], head_multiple: int = 1) -> Non
 
 def _scale(x: Tensor, gamma: Tensor | None) -> Tensor:
     return x if gamma is None else gamma * x
-
-
-def _init_weights(module: nn.Module) -> None:
-    if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)

@@ -154,7 +154,7 @@ def run_on_meta(
                 is_refused &= is_refusal(error) or (device == "meta" and lacks_values(error))
             else:
                 return MetaRun(twin, image, outputs)
-        if _is_meta(network):
+        if is_on_meta(network):
             break
     raise (SizeRefusedError if is_refused else BackboneError)(
         f"{type(network).__name__} could not be run on an image of any size that was tried: "
@@ -185,5 +185,6 @@ def unused_parameters(twin: nn.Module, outputs: Sequence[torch.Tensor]) -> list[
     return [name for (name, _), gradient in zip(named, gradients, strict=True) if gradient is None]
 
 
-def _is_meta(network: nn.Module) -> bool:
+def is_on_meta(network: nn.Module) -> bool:
+    """Tell a network that holds shapes without values."""
     return any(parameter.is_meta for parameter in network.parameters())

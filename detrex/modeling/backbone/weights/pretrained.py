@@ -20,6 +20,7 @@ from detrex.checkpoint.loading import load_weights
 from detrex.checkpoint.reading.state_dict import read_checkpoint, tensors_of
 from detrex.checkpoint.report import LoadReport
 from detrex.errors import DownloadError
+from detrex.modeling.backbone.inspection.meta_run import is_on_meta
 from detrex.modeling.pixel_statistics import PixelStatistics
 
 from .origins import Origin, find_origin
@@ -76,7 +77,7 @@ def load_pretrained(
     statistics = source.statistics
     if statistics is not None:
         statistics = statistics.with_channels(in_channels)
-        if source.addresses and is_address(source.addresses[0]) and _is_on_meta(network):
+        if source.addresses and is_address(source.addresses[0]) and is_on_meta(network):
             report = LoadReport(source.addresses[0], (), (), (), ())
             return LoadedWeights(report.source, report, source.info, statistics=statistics)
     with torch.device("cpu"):  # what is read has values, whatever the network is built on
@@ -97,10 +98,6 @@ def load_pretrained(
         if statistics is None and origin.statistics is not None:
             statistics = origin.statistics.with_channels(in_channels)
     return LoadedWeights(name, report, source.info, origin, statistics)
-
-
-def _is_on_meta(network: nn.Module) -> bool:
-    return any(parameter.is_meta for parameter in network.parameters())
 
 
 def _read_first(source: WeightsSource) -> tuple[str, Mapping[str, Any]]:
