@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from detectron2.config import instantiate
-from detectron2.modeling.backbone import SimpleFeaturePyramid
+from detectron2.modeling.backbone import FPN, SimpleFeaturePyramid
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
@@ -97,10 +97,12 @@ def _fit_top_block(
     last = list(shapes)[-1]
     new = (feature if feature in levels else list(levels)[-1]) if is_own_level else last
     if new in offered and (is_own_level or new in levels):
+        cure = "ask it for res2, res3, ... by out_features"
+        if isinstance(built, FPN | SimpleFeaturePyramid):
+            cure = "a pyramid takes the place of another by hand, as the detector's backbone"
         raise ConfigError(
             f"{who} takes the level {new} of {target_name(holder)}, but "
-            f"{target_name(holder.bottom_up)} has an output of that name: ask it for res2, res3, "
-            "... by out_features."
+            f"{target_name(holder.bottom_up)} has an output of that name: {cure}."
         )
     if new != feature and "in_feature" not in parameters_of(top):
         raise ConfigError(

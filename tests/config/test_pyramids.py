@@ -86,6 +86,14 @@ def test_put_below_fpn__an_output_with_the_name_of_its_own_level():
         put_below_fpn(holder, call, None)
 
 
+def test_put_below_fpn__another_pyramid():
+    other = _fpn(L(LastLevelMaxPool)(), *STRIDES)
+    other.bottom_up = _timm(out_strides=(4, 8, 16, 32))
+    holder = _fpn(L(LastLevelMaxPool)(), *STRIDES)
+    with pytest.raises(ConfigError, match=r"of that name: a pyramid takes the place of another by"):
+        put_below_fpn(holder, other, None)
+
+
 def test_put_below_fpn__a_last_map_with_the_name_of_a_level():
     top = L(LastLevelP6P7)(in_channels=2048, out_channels=8)
     holder = _fpn(top, "res3", "res4", "res5")
