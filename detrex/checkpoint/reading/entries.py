@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from detrex.checkpoint.report import examples
 from detrex.errors import CheckpointError, did_you_mean
 
 logger = logging.getLogger(__name__)
@@ -188,6 +189,4 @@ def _entries(content: Mapping[str, Any], path: str = "") -> Iterator[str]:
 
 
 def _listed(entries: list[str]) -> str:
-    shown = ", ".join(repr(entry[:60]) for entry in entries[:_MOST_LISTED])
-    more = len(entries) - _MOST_LISTED
-    return (f"{shown} and {more} more" if more > 0 else shown) or "none"
+    return examples([entry[:60] for entry in entries], _MOST_LISTED)
