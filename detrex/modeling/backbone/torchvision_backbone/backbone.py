@@ -42,6 +42,9 @@ class TorchvisionBackbone(WrapperBackbone):
     the prefix; checkpoints of the original detrex, which hold it twice (``model.*`` as well), load
     too, and their classifier is passed over.
 
+    `out_strides`, `out_features`, `out_channels`, `in_channels`, `norm_layer`, `frozen_norm`,
+    `freeze_at` and `grad_checkpointing` are those of `TimmBackbone`.
+
     Args:
         model_name: classifier of torchvision, such as ``"resnet50"``.
         pretrained: load torchvision's first ImageNet weights; `weights` says it more precisely.
@@ -51,25 +54,11 @@ class TorchvisionBackbone(WrapperBackbone):
         eval_return_nodes: nodes in evaluation mode; with `train_return_nodes`.
         tracer_kwargs: keywords of torchvision's tracer.
         suppress_diff_warnings: do not warn where the graph differs between the modes.
-        out_strides: strides of the outputs in pixels, such as ``(8, 16, 32)``.
-        out_features: the same by detectron2's names, such as ``("res3", "res4", "res5")``.
-        out_channels: channels of the levels that are computed; by default those of the network.
-        in_channels: channels of the image; pretrained kernels are adapted.
         weights: True for torchvision's default weights, a member of its enum or its name
             (``"IMAGENET1K_V2"``, ``"DEFAULT"``), a file or folder, an address (``https://``,
             ``hf-hub:``, ``detectron2://``), or a state dict; ``"run.pth#teacher"`` names an entry
             of a file. With torchvision's own weights the network is built as its builder does it
             for them.
-        norm_layer: norm to build with: a class or function, or one of detectron2's names (``"BN"``,
-            ``"SyncBN"``, ``"GN"``, ``"LN"``, ...). With a frozen batch norm (detectron2's,
-            torchvision's, or ``"FrozenBN"``) and with a synchronised one the network is built with
-            its own batch norms, gets its weights, and then has them converted exactly.
-        frozen_norm: freeze the batch norms exactly, as ``norm_layer=FrozenBatchNorm2d``.
-        freeze_at: number of stages to freeze as in `ResNet`: 1 is the stem, 2 the stem and the
-            stage of stride 4, ... 5 everything; a network of one stride counts quarters of its
-            blocks.
-        grad_checkpointing: compute each block's activations again in the backward pass instead of
-            keeping them.
         **kwargs: passed to torchvision's builder.
 
     Raises:
