@@ -101,32 +101,21 @@ class BaseTransformerLayer(nn.Module):
                 query = next(norms)(query)
                 continue
             residual = identity if self.pre_norm else None
-            if operation == "self_attn":
-                query = next(attentions)(
-                    query,
-                    query,
-                    query,
-                    residual,
-                    query_pos=query_pos,
-                    key_pos=query_pos,
-                    attn_mask=next(masks),
-                    key_padding_mask=query_key_padding_mask,
-                    **kwargs,
-                )
-            elif operation == "cross_attn":
-                query = next(attentions)(
-                    query,
-                    key,
-                    value,
-                    residual,
-                    query_pos=query_pos,
-                    key_pos=key_pos,
-                    attn_mask=next(masks),
-                    key_padding_mask=key_padding_mask,
-                    **kwargs,
-                )
-            else:
+            if operation == "ffn":
                 query = next(ffns)(query, residual)
+            else:
+                is_self = operation == "self_attn"
+                query = next(attentions)(
+                    query,
+                    query if is_self else key,
+                    query if is_self else value,
+                    residual,
+                    query_pos=query_pos,
+                    key_pos=query_pos if is_self else key_pos,
+                    attn_mask=next(masks),
+                    key_padding_mask=query_key_padding_mask if is_self else key_padding_mask,
+                    **kwargs,
+                )
             identity = query
         return query
 

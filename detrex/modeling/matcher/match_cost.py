@@ -43,32 +43,30 @@ class FocalLossCost(nn.Module):
         return (positive - negative) * self.weight
 
 
-class CrossEntropyCost(nn.Module):
+class _Cost(nn.Module):
+    def __init__(self, weight: float = 1.0) -> None:
+        super().__init__()
+        self.weight = weight
+
+
+class CrossEntropyCost(_Cost):
     """Negative softmax probability of the object's class (arXiv:2005.12872).
 
     Args:
         weight: factor of the cost.
     """
 
-    def __init__(self, weight: float = 1.0) -> None:
-        super().__init__()
-        self.weight = weight
-
     def forward(self, pred_logits: Tensor, gt_labels: Tensor) -> Tensor:
         """Compute (..., Q, T) costs of (..., Q, C) logits and (..., T) int64 labels."""
         return -_of_classes(pred_logits.softmax(-1), gt_labels) * self.weight
 
 
-class GIoUCost(nn.Module):
+class GIoUCost(_Cost):
     """Negative generalized IoU (arXiv:1902.09630).
 
     Args:
         weight: factor of the cost.
     """
-
-    def __init__(self, weight: float = 1.0) -> None:
-        super().__init__()
-        self.weight = weight
 
     def forward(self, pred_bboxes: Tensor, gt_bboxes: Tensor) -> Tensor:
         """Compute (..., Q, T) costs of (..., Q, 4) and (..., T, 4) ``cxcywh`` boxes."""
@@ -78,16 +76,12 @@ class GIoUCost(nn.Module):
         return -overlap * self.weight
 
 
-class L1Cost(nn.Module):
+class L1Cost(_Cost):
     """Sum of the differences of the coordinates.
 
     Args:
         weight: factor of the cost.
     """
-
-    def __init__(self, weight: float = 1.0) -> None:
-        super().__init__()
-        self.weight = weight
 
     def forward(self, pred_bboxes: Tensor, gt_bboxes: Tensor) -> Tensor:
         """Compute (..., Q, T) costs of (..., Q, 4) and (..., T, 4) ``cxcywh`` boxes."""
