@@ -158,14 +158,14 @@ def require_keys(cfg: Any, *keys: str) -> None:
         keys: dotted names, e.g. ``"dataloader.train.dataset"``.
 
     Raises:
-        ConfigError: one of them is missing or null.
+        ConfigError: some are missing or null; it names them all.
     """
-    for key in keys:
-        if try_get_key(cfg, key) is None:
-            raise ConfigError(
-                f"the config has no {key!r}, which this program needs: name a config that has it, "
-                "or import it from the common ones."
-            )
+    missing = [repr(key) for key in keys if try_get_key(cfg, key) is None]
+    if missing:
+        raise ConfigError(
+            f"the config has no {', '.join(missing)}, which this program needs: name a config that "
+            "has it, or import it from the common ones."
+        )
 
 
 def _one_line(error: Exception) -> str:

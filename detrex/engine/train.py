@@ -18,7 +18,7 @@ from torch import nn, optim
 from detrex.checkpoint.detection_checkpoint import DetectionCheckpointer
 from detrex.checkpoint.reading.state_dict import read_checkpoint, tensors_of
 from detrex.checkpoint.report import LoadReport
-from detrex.config import resolve_pixel_statistics, try_get_key
+from detrex.config import require_keys, resolve_pixel_statistics, try_get_key
 from detrex.config.building import build_part
 from detrex.config.pixel_statistics import (
     pixel_statistics_warnings,
@@ -231,24 +231,6 @@ def build_optimizer(cfg: DictConfig, model: nn.Module) -> optim.Optimizer:
     node = copy.deepcopy(cfg.optimizer)
     node.params.model = model
     return build_part(node, "optimizer")
-
-
-def require_keys(cfg: DictConfig, *keys: str) -> None:
-    """Check that a config has the parts that a run needs.
-
-    Args:
-        cfg: the config.
-        keys: dotted names.
-
-    Raises:
-        ConfigError: naming all that are missing.
-    """
-    missing = [key for key in keys if try_get_key(cfg, key) is None]
-    if missing:
-        raise ConfigError(
-            f"The config has no {', '.join(missing)}: import it from the common configs, e.g. "
-            "train = get_config('common/train.py').train."
-        )
 
 
 def apply_fast_dev_run(cfg: DictConfig) -> None:

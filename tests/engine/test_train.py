@@ -218,7 +218,9 @@ def endless():
 def test_do_train__missing_parts_are_named_together(tmp_path):
     cfg = stand_in_config(str(tmp_path))
     del cfg.lr_multiplier, cfg.dataloader.train
-    with pytest.raises(ConfigError, match=r"The config has no lr_multiplier, dataloader\.train"):
+    with pytest.raises(
+        ConfigError, match=r"the config has no 'lr_multiplier', 'dataloader\.train'"
+    ):
         do_train(FRESH, cfg)
 
 
