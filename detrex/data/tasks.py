@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from detectron2.data import DatasetMapper
-from detectron2.utils.registry import locate
 from omegaconf import DictConfig, ListConfig
 
 from detrex.config import try_get_key
+from detrex.config.backbone_node import is_call, target_of
 from detrex.data.dataset_mappers import COCOInstanceNewBaselineDatasetMapper
 from detrex.data.dataset_mappers.segmentation_mapper import SegmentationMapper
 from detrex.data.detr_dataset_mapper import DetrDatasetMapper
@@ -68,15 +68,9 @@ def _evaluators(node: Any) -> Iterator[DictConfig]:
         yield node
 
 
-def target_of(node: Any) -> Any:
-    """Return what a lazy call calls, the class of an object that is there already, or None."""
-    target = node.get("_target_") if isinstance(node, DictConfig) else type(node)
-    return locate(target) if isinstance(target, str) else target
-
-
 def is_call_of(node: Any, *classes: type) -> bool:
     """Tell whether a part of a config builds or is an object of one of some classes."""
-    target = target_of(node)
+    target = target_of(node) if is_call(node) else type(node)
     return isinstance(target, type) and issubclass(target, classes)
 
 
