@@ -61,6 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _check(arguments: argparse.Namespace) -> int:
     from detrex.cli.arguments import parse_size
     from detrex.config import load_config
+    from detrex.config.frozen_weights import frozen_without_weights
     from detrex.config.validation import misspelt_keys
     from detrex.engine.dry_run import training_size
 
@@ -74,7 +75,7 @@ def _check(arguments: argparse.Namespace) -> int:
     findings += mistakes
     seen = _dry_run(cfg, size)
     findings += [finding for finding in seen.findings if finding not in findings] if seen else []
-    remarks = [*misspelt_keys(cfg), *_remarks_on_images(cfg)]
+    remarks = [*misspelt_keys(cfg), *_remarks_on_images(cfg), *frozen_without_weights(cfg)]
     if arguments.json:
         data = [dataclasses.asdict(card) for card in cards]
         told = {"config": arguments.config, "data": data, "remarks": remarks, "findings": findings}

@@ -2,9 +2,7 @@
 
 The configs that come with the package are also importable, for the functions among them::
 
-    from pathlib import Path
-
-from detrex.config.configs.common.common_schedule import multistep_lr_scheduler
+    from detrex.config.configs.common.common_schedule import multistep_lr_scheduler
 """
 
 from pathlib import Path

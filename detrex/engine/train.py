@@ -20,6 +20,7 @@ from detrex.checkpoint.reading.state_dict import read_checkpoint, tensors_of
 from detrex.checkpoint.report import LoadReport
 from detrex.config import require_keys, resolve_pixel_statistics, try_get_key
 from detrex.config.building import build_part
+from detrex.config.frozen_weights import frozen_without_weights
 from detrex.config.pixel_statistics import (
     pixel_statistics_warnings,
     takes_auto,
@@ -202,7 +203,7 @@ def build_model(cfg: DictConfig, seed: int) -> nn.Module:
     logger.info("Model:\n%s", model)
     for part in backbone_parts(model).values():
         check_top_block(part)
-    for warning in pixel_statistics_warnings(cfg, model):
+    for warning in [*pixel_statistics_warnings(cfg, model), *frozen_without_weights(cfg)]:
         logger.warning("%s", warning)
     ema.may_build_model_ema(cfg, model)
     return model

@@ -19,7 +19,7 @@ from .weights import find_weights
 
 
 class TimmBackbone(WrapperBackbone):
-    """A network of timm as a detectron2 backbone, tapped at strides or at feature indices.
+    """A network of timm as a detectron2 backbone, its feature maps by stride or by index.
 
     With `out_strides` output ``res{log2 stride}`` has that stride, in any network: maps that it has
     are given untouched, a plain vision transformer becomes a simple feature pyramid, and what a
