@@ -27,19 +27,13 @@ class DINOTransformerDecoder(TransformerLayerSequence):
     each per layer and one more for the encoder's proposals. With ``bbox_embed`` each layer moves
     the reference boxes; without, they stay.
 
+    Arguments are those of `DINOTransformerEncoder`, but:
+
     Args:
         embed_dim: channels d of queries; a multiple of ``num_heads`` and of 4, for the sine
             embedding of boxes has ``embed_dim / 2`` channels per coordinate.
-        num_heads: attention heads.
-        feedforward_dim: hidden channels of the feed-forward network.
-        attn_dropout: dropout of attention, 0..1.
-        ffn_dropout: dropout in the feed-forward network, 0..1.
-        num_layers: number of layers.
         return_intermediate: give the states of all layers and not of the last only.
-        num_feature_levels: feature levels that attention looks at.
         look_forward_twice: let the loss of a layer reach the boxes of the layer before.
-        use_checkpoint: recompute each layer in the backward pass instead of keeping its
-            activations.
 
     Raises:
         ValueError: when ``embed_dim`` is not a multiple of 4.
