@@ -120,7 +120,7 @@ def _remarks_on_images(cfg: Any) -> list[str]:
 
 
 def _dry_run(cfg: Any, size: tuple[int, int] | None) -> Any:
-    from detrex.config.backbone_node import is_call
+    from detrex.config.lazy_call import is_call
     from detrex.config.validation import peek
     from detrex.engine.dry_run import dry_run
 

@@ -2,8 +2,9 @@
 
 import contextlib
 import copy
-import inspect
+import enum
 import logging
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,45 +13,57 @@ from typing import Any
 import torch
 from detectron2.config import instantiate
 from detectron2.layers import ShapeSpec
-from detectron2.utils.registry import locate
 from omegaconf import DictConfig, ListConfig
 from torch import nn
 
 from detrex.config.building import build_on_meta, first_sentence
+from detrex.config.lazy_call import is_call, parameters_of, target_name
 from detrex.config.lint import lazy_calls
+from detrex.config.validation import read
 from detrex.errors import ConfigError, DetrexError
 
 Shapes = Mapping[str, ShapeSpec]
 
-_NO_WEIGHTS = {"weights": None, "pretrained": False, "checkpoint_path": ""}
+_NO_WEIGHTS = {
+    "weights": None,
+    "weights_backbone": None,
+    "pretrained": False,
+    "pretrained_backbone": False,
+    "checkpoint_path": "",
+}
+# How weights are named anywhere; numbers under such a key are something else, or a mistake.
+_NAMES_WEIGHTS = (str, bool, os.PathLike, enum.Enum)
+_NUMBERS = (int, float, ListConfig)
 CHOICES = (
     *("out_strides", "out_features", "out_indices"),
     *("return_nodes", "train_return_nodes", "return_layers"),
 )
 
 
-def is_call(node: Any) -> bool:
-    """Tell whether a part of a config is a lazy call."""
-    return isinstance(node, DictConfig) and "_target_" in node
+def without_weights(call: DictConfig, path: str) -> tuple[DictConfig, list[str]]:
+    """Copy a config with nothing left to be fetched or read.
 
+    Args:
+        call: a lazy call with its parts.
+        path: its dotted name, ``"model"`` for a detector or ``"model.backbone"``. In a backbone all
+            that may be weights is left out, calls among it; elsewhere names of weights alone.
 
-def target_of(call: DictConfig) -> Any:
-    """Give the class or function that a lazy call will call."""
-    target = call["_target_"]
-    return locate(target) if isinstance(target, str) else target
-
-
-def target_name(call: Any) -> str:
-    """Give the short name of what a lazy call will call."""
-    if not is_call(call):
-        return type(call).__name__
-    target = call["_target_"]
-    return str(getattr(target, "__qualname__", str(target).rpartition(".")[2]))
-
-
-def parameters_of(call: DictConfig) -> Mapping[str, inspect.Parameter]:
-    """Give the signature of what a lazy call will call, by name of the parameter."""
-    return inspect.signature(target_of(call)).parameters
+    Returns:
+        The copy, and a line for each thing left out.
+    """
+    call, notes = copy.deepcopy(call), []
+    for inner, node in lazy_calls(call, path):
+        in_backbone = f"{inner}.".startswith("model.backbone.")
+        for key, nothing in _NO_WEIGHTS.items():
+            value = read(node, key)
+            if value is ... or not value:
+                continue
+            may_be_weights = not isinstance(value, _NUMBERS) or key.startswith("pretrained")
+            if isinstance(value, _NAMES_WEIGHTS) or (in_backbone and may_be_weights):
+                shown = f"L({target_name(value)})" if is_call(value) else value
+                notes.append(f"{inner}.{key}={shown!s} is left out: nothing is fetched")
+                node[key] = nothing
+    return call, notes
 
 
 def build_without_weights(call: DictConfig, device: str = "meta") -> nn.Module:
@@ -67,13 +80,7 @@ def build_without_weights(call: DictConfig, device: str = "meta") -> nn.Module:
     Raises:
         Exception: whatever its constructor raises.
     """
-    parent = call._get_parent()
-    call = copy.deepcopy(call)
-    call._set_parent(parent)
-    for _, inner in lazy_calls(call):
-        for key, nothing in _NO_WEIGHTS.items():
-            if inner.get(key):
-                inner[key] = nothing
+    call, _ = without_weights(call, "model.backbone")
     with _quiet(), torch.random.fork_rng(devices=[]):
         return build_on_meta(call) if device == "meta" else instantiate(call)
 

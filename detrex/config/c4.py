@@ -17,9 +17,9 @@ from detrex.config.backbone_node import (
     names_by_stride,
     published_shapes,
     says_strides,
-    target_name,
 )
 from detrex.config.building import first_line, with_full_stop
+from detrex.config.lazy_call import target_name
 
 logger = logging.getLogger(__name__)
 

@@ -19,15 +19,13 @@ from detrex.config.backbone_node import (
     Shapes,
     build_for,
     build_without_weights,
-    parameters_of,
     published_shapes,
     says_its_maps,
     says_strides,
     stride_of_name,
-    target_name,
-    target_of,
 )
 from detrex.config.feature_consumers import Renaming, guessed_maps, rename_maps, used_maps
+from detrex.config.lazy_call import parameters_of, target_name, target_of
 from detrex.config.lint import lazy_calls
 from detrex.config.pyramids import build_around, put_below_fpn, put_below_plain_pyramid
 from detrex.detectors import backbone_parts

@@ -9,6 +9,7 @@ from typing import Any
 from detectron2.utils.registry import locate
 from omegaconf import DictConfig, OmegaConf
 
+from detrex.config.lazy_call import plain
 from detrex.config.lint import walk
 from detrex.config.validation import read
 
@@ -49,8 +50,7 @@ def _can_be_saved(cfg: DictConfig, name: Any) -> bool:
 
 def _is_plain(value: Any) -> bool:
     """Whether YAML can hold a value: scalars, and names of what can be imported."""
-    if OmegaConf.is_config(value):
-        value = OmegaConf.to_container(value)
+    value = plain(value)
     if isinstance(value, dict):
         return all(map(_is_plain, value.values()))
     if isinstance(value, list):

@@ -13,6 +13,7 @@ from detectron2.utils.registry import locate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from detrex.config.lazy_call import is_call
 from detrex.errors import did_you_mean
 
 # Likeness from 0 to 1 above which a keyword is a misspelling: `model_nme` is, `in_chans` is not.
@@ -53,7 +54,7 @@ def check_targets(cfg: Any) -> list[str]:
             reason = _first_line(node)
             hint = _NAME_MAPS if reason.endswith("out_features' not found") else ""
             mistakes.append(f"{path} refers to something that is not there: {reason}{hint}")
-        elif isinstance(node, DictConfig) and "_target_" in node:
+        elif is_call(node):
             mistakes += _check_call(node, path)
     return mistakes
 
@@ -69,7 +70,7 @@ def lazy_calls(cfg: Any, path: str = "") -> Iterator[tuple[str, DictConfig]]:
         Dotted name and call.
     """
     for name, node in walk(cfg, path, references=False):
-        if isinstance(node, DictConfig) and "_target_" in node:
+        if is_call(node):
             yield name, node
 
 

@@ -14,8 +14,8 @@ from omegaconf import DictConfig, ListConfig
 from torch import nn
 
 from detrex.checkpoint.download import is_address
-from detrex.config.backbone_node import is_call, parameters_of, target_name
 from detrex.config.building import build_part
+from detrex.config.lazy_call import is_call, parameters_of, target_name
 from detrex.config.lint import lazy_calls
 from detrex.config.validation import peek, read, read_all
 from detrex.detectors import backbone_parts, published_statistics

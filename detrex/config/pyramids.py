@@ -15,16 +15,13 @@ from detrex.config.backbone_node import (
     Shapes,
     build_for,
     build_without_weights,
-    is_call,
     names_by_stride,
-    parameters_of,
     published_shapes,
     says_its_maps,
     stride_of_name,
-    target_name,
-    target_of,
 )
 from detrex.config.building import first_sentence
+from detrex.config.lazy_call import is_call, parameters_of, target_name, target_of
 from detrex.config.lint import walk
 from detrex.errors import ConfigError
 

@@ -8,9 +8,10 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from detrex.config.backbone_node import expected_images, is_call, target_name
+from detrex.config.backbone_node import expected_images
 from detrex.config.c4 import fit_region_stage
 from detrex.config.detectron2_detectors import find_backbone, put_backbone
+from detrex.config.lazy_call import is_call, plain, target_name
 from detrex.config.pixel_statistics import STATISTICS, takes_auto
 from detrex.config.validation import shown
 from detrex.detectors import region_stage
@@ -135,14 +136,10 @@ def _raw(config: DictConfig, key: Any) -> Any:
     return node if OmegaConf.is_config(node) and not node._is_none() else node._value()
 
 
-def _plain(value: Any) -> Any:
-    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
-
-
 def _is_same(old: DictConfig, new: DictConfig, key: Any) -> bool:
     if key not in old:
         return False
-    first, second = (_plain(_raw(config, key)) for config in (old, new))
+    first, second = (plain(_raw(config, key)) for config in (old, new))
     return type(first) is type(second) and first == second
 
 

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from detectron2.utils.registry import locate
-from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from omegaconf.grammar_parser import parse
 
+from detrex.config.lazy_call import plain
 from detrex.errors import ConfigError, did_you_mean
 
 TRUSTED_PACKAGES = ("torch", "torchvision", "timm", "detectron2", "detrex", "fvcore")
@@ -107,8 +107,7 @@ def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
     if path.rpartition(".")[2] == "_target_":
         yield path, value
         return
-    if OmegaConf.is_config(value):
-        value = OmegaConf.to_container(value)
+    value = plain(value)
     if isinstance(value, Mapping):
         children = [
             (f"{path}.{name!s}" if path else str(name), item) for name, item in value.items()

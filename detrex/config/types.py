@@ -11,7 +11,7 @@ from detectron2.utils.registry import locate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 
-from detrex.config.backbone_node import is_call
+from detrex.config.lazy_call import is_call
 from detrex.config.lint import lazy_calls
 from detrex.config.pixel_statistics import STATISTICS
 from detrex.config.validation import read, read_all, shown

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from detrex.config.config import try_get_key
+from detrex.config.lazy_call import is_call, plain
 from detrex.config.lint import walk
 from detrex.config.schema import ABSENT, ARGUMENTS, GROUPS, Rule, Train, default_of
 from detrex.errors import ConfigError, did_you_mean
@@ -144,8 +145,7 @@ def _check_group(path: str, kind: type, node: Any) -> Iterator[str]:
 
 def _is_built_later(path: str, value: Any) -> bool:
     """Whether a value is a call, which stands for what it gives; ``train`` holds none."""
-    is_call = isinstance(value, DictConfig) and "_target_" in value
-    return is_call and not path.startswith("train.")
+    return is_call(value) and not path.startswith("train.")
 
 
 def _check_leaf(path: str, kind: type, one: Any, value: Any) -> Iterator[str]:
@@ -185,7 +185,7 @@ def _convert(kind: type, one: Any, value: Any) -> Any:
         converted = typed[one.name]
     except OmegaConfBaseException:
         return _NOTHING
-    return OmegaConf.to_container(converted) if OmegaConf.is_config(converted) else converted
+    return plain(converted)
 
 
 @functools.cache
@@ -274,6 +274,5 @@ def shown(value: Any) -> str:
     Args:
         value: anything.
     """
-    plain = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
-    text = reprlib.repr(plain)
+    text = reprlib.repr(plain(value))
     return text if len(text) <= _MOST_SHOWN else f"{text[: _MOST_SHOWN - 3]}..."

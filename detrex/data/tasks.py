@@ -7,7 +7,7 @@ from detectron2.data import DatasetMapper
 from omegaconf import DictConfig, ListConfig
 
 from detrex.config import try_get_key
-from detrex.config.backbone_node import is_call, target_of
+from detrex.config.lazy_call import is_call, target_of
 from detrex.data.dataset_mappers import COCOInstanceNewBaselineDatasetMapper
 from detrex.data.dataset_mappers.segmentation_mapper import SegmentationMapper
 from detrex.data.detr_dataset_mapper import DetrDatasetMapper

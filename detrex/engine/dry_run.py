@@ -1,9 +1,6 @@
 """A detector built and run on the ``meta`` device, without data or weights."""
 
-import copy
-import enum
 import functools
-import os
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -15,8 +12,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from detrex.config import resolve_pixel_statistics
-from detrex.config.backbone_node import is_call
+from detrex.config.backbone_node import without_weights
 from detrex.config.building import build_on_meta, refused_strides
+from detrex.config.lazy_call import is_call, target_name
 from detrex.config.lint import lazy_calls
 from detrex.config.validation import peek, read
 from detrex.detectors import backbone_parts
@@ -24,15 +22,6 @@ from detrex.engine.meta_forward import padded_size, run_on_meta
 from detrex.modeling.backbone.features.coverage import Size
 
 DEFAULT_SIZE: Size = (800, 1333)
-_NO_WEIGHTS = {
-    "weights": None,
-    "weights_backbone": None,
-    "pretrained": False,
-    "pretrained_backbone": False,
-    "checkpoint_path": "",
-}
-# How weights are named; numbers under such a key are something else.
-_NAMES_WEIGHTS = (str, bool, os.PathLike, enum.Enum)
 
 
 @dataclass
@@ -74,8 +63,8 @@ def dry_run(model: DictConfig, size: Size | None = None) -> DryRun:
     Returns:
         What was seen; a failure is a finding and ends what depends on it.
     """
-    seen = DryRun(size or DEFAULT_SIZE)
-    model = without_weights(model, seen.notes)
+    model, notes = without_weights(model, "model")
+    seen = DryRun(size or DEFAULT_SIZE, notes=notes)
     _attempt(seen, "model", lambda: resolve_pixel_statistics(model))
     detector = _build(model, seen)
     if detector is None:
@@ -125,7 +114,7 @@ def training_size(cfg: Any) -> Size | None:
     sizes = []
     for _, call in lazy_calls(peek(cfg, "dataloader.train.mapper"), ""):
         crop = _integers(read(call, "crop_size"))
-        if len(crop) == 2 and _name_of(call) == "FixedSizeCrop":
+        if len(crop) == 2 and target_name(call) == "FixedSizeCrop":
             return crop[0], crop[1]
         edges, longest = (
             _integers(read(call, "short_edge_length")),
@@ -140,35 +129,6 @@ def _integers(value: Any) -> list[int]:
     """A size or several, empty where one is no number above 0; such are told as mistakes."""
     values = list(value) if isinstance(value, ListConfig) else [value]
     return values if all(isinstance(v, int) and v > 0 for v in values) else []
-
-
-def _name_of(call: DictConfig) -> str:
-    target = read(call, "_target_")
-    name = target if isinstance(target, str) else getattr(target, "__name__", "")
-    return name.rpartition(".")[2]
-
-
-def without_weights(model: DictConfig, notes: list[str]) -> DictConfig:
-    """Copy a config with nothing left to be fetched or read.
-
-    Args:
-        model: a lazy call with its parts.
-        notes: gets a line for each thing left out.
-
-    Returns:
-        The copy.
-    """
-    model = copy.deepcopy(model)
-    backbones = {f"model.{path}" for path in backbone_parts(model)}
-    for path, node in lazy_calls(model, "model"):
-        for key, nothing in _NO_WEIGHTS.items():
-            value = read(node, key)
-            calls = is_call(value) and path in backbones
-            if value and (calls or isinstance(value, _NAMES_WEIGHTS)):
-                shown = f"L({_name_of(value)})" if calls else value
-                notes.append(f"{path}.{key}={shown!s} is left out: nothing is fetched")
-                node[key] = nothing
-    return model
 
 
 def count_parameters(detector: nn.Module) -> dict[str, tuple[int, int]]:

@@ -9,8 +9,8 @@ from detectron2.config import LazyConfig
 from omegaconf import DictConfig, ListConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from detrex.config.backbone_node import is_call, parameters_of
 from detrex.config.building import first_line
+from detrex.config.lazy_call import is_call, parameters_of
 from detrex.config.trust import check_named
 from detrex.errors import ConfigError, did_you_mean
 

@@ -18,6 +18,7 @@ from torch import nn
 from detrex.checkpoint.download import is_address
 from detrex.checkpoint.reading.entries import split_entry
 from detrex.config.building import build_part
+from detrex.config.lazy_call import is_call
 from detrex.config.lint import check_targets, lazy_calls
 from detrex.config.types import check_types
 from detrex.config.validation import check_values, peek, read, settle, shown
@@ -123,7 +124,7 @@ def _is_call(node: Any, name: str) -> bool:
     if isinstance(node, ListConfig) and name == "dataloader.evaluator":
         return all(_is_call(one, "") for one in node)
     if OmegaConf.is_config(node):
-        return isinstance(node, DictConfig) and "_target_" in node
+        return is_call(node)
     return not isinstance(node, str | int | float)  # an object that is there already
 
 

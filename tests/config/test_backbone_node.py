@@ -1,13 +1,17 @@
 """What a backbone's call says and gives, without weights."""
 
 import logging
+from pathlib import Path
 
 import pytest
 import torch
 from detectron2.config import LazyCall as L
 from detectron2.layers import ShapeSpec
+from omegaconf import OmegaConf
 from torch import nn
+from torchvision.models import ResNet18_Weights
 
+from detrex.config import get_config, get_detectron2_config
 from detrex.config.backbone_node import (
     build_for,
     build_without_weights,
@@ -16,14 +20,82 @@ from detrex.config.backbone_node import (
     published_shapes,
     says_its_maps,
     stride_of_name,
+    without_weights,
 )
 from detrex.errors import ConfigError
-from detrex.modeling.backbone import BasicStem, ConvNeXt, ResNet, TimmBackbone, TorchvisionResNet
+from detrex.modeling.backbone import (
+    BasicStem,
+    ConvNeXt,
+    ResNet,
+    TimmBackbone,
+    TorchvisionBackbone,
+    TorchvisionResNet,
+)
 
 
 def _resnet(**keywords):
     stages = L(ResNet.make_default_stages)(depth=18, norm="BN")
     return L(ResNet)(stem=L(BasicStem)(), stages=stages, **keywords)
+
+
+def test_without_weights__fetches_nothing_and_says_so():
+    model = get_config("dino/demo_shapes.py").model
+    model.backbone = L(TimmBackbone)(model_name="test_resnet", pretrained=True, out_strides=(8, 16))
+    copied, notes = without_weights(model, "model")
+    assert not copied.backbone.pretrained
+    assert model.backbone.pretrained
+    assert notes == ["model.backbone.pretrained=True is left out: nothing is fetched"]
+
+
+def _fetched(**keywords):
+    raise AssertionError("nothing is to be fetched")
+
+
+def test_without_weights__a_call_that_fetches_is_not_made():
+    model = get_detectron2_config("common/models/fcos.py").model
+    model.backbone.bottom_up = L(TimmBackbone)(model_name="test_resnet", weights=L(_fetched)())
+    copied, notes = without_weights(model, "model")
+    assert copied.backbone.bottom_up.weights is None
+    assert notes == ["model.backbone.bottom_up.weights=L(_fetched) is left out: nothing is fetched"]
+
+
+def test_without_weights__numbers_are_no_weights():
+    model = get_detectron2_config("common/models/mask_rcnn_fpn.py").model
+    model.backbone.bottom_up = L(TorchvisionBackbone)(model_name="resnet18", weights="DEFAULT")
+    model.backbone.top_block.weights = [1, 2]
+    copied, notes = without_weights(model, "model")
+    assert copied.backbone.bottom_up.weights is None
+    assert copied.backbone.top_block.weights == [1, 2]
+    assert copied.roi_heads.box_predictor.box2box_transform.weights == [10, 10, 5, 5]
+    assert len(notes) == 1
+
+
+@pytest.mark.parametrize("key", ["weights", "weights_backbone", "checkpoint_path"])
+@pytest.mark.parametrize("value", ["a.pth", Path("a.pth"), ResNet18_Weights.DEFAULT])
+def test_without_weights__however_named(key, value):
+    call = L(nn.Sequential)(inner=L(_fetched)(**{key: value}))
+    for path in ("model", "model.backbone"):
+        copied, notes = without_weights(call, path)
+        assert not copied.inner[key]
+        assert [note.partition("=")[0] for note in notes] == [f"{path}.inner.{key}"]
+
+
+def test_build_without_weights__number_for_weights_is_still_refused():
+    with pytest.raises(TypeError, match=r"weights must be .* got 3 of type int"):
+        build_without_weights(L(TimmBackbone)(model_name="test_resnet", weights=3))
+
+
+@pytest.mark.parametrize("key", ["pretrained", "pretrained_backbone"])
+def test_without_weights__a_flag_of_a_backbone_may_be_a_number(key):
+    copied, _ = without_weights(L(_fetched)(**{key: 1}), "model.backbone")
+    assert copied[key] is False
+
+
+def test_without_weights__leaves_references_as_they_are():
+    cfg = OmegaConf.create({"width": 7, "call": L(nn.Linear)(out_features="${width}")})
+    assert without_weights(cfg.call, "model.backbone")[0].out_features == 7
+    broken = OmegaConf.create({"_target_": "torch.nn.Linear", "weights": "${absent}"})
+    assert without_weights(broken, "model.backbone") == (broken, [])
 
 
 def test_build_without_weights__fetches_nothing_and_draws_nothing(caplog):

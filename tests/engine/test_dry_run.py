@@ -12,9 +12,8 @@ from detrex.engine.dry_run import (
     count_parameters,
     dry_run,
     training_size,
-    without_weights,
 )
-from detrex.modeling.backbone import TimmBackbone, TorchvisionBackbone
+from detrex.modeling.backbone import TimmBackbone
 from tests.engine.test_meta_forward import small_vitdet
 
 
@@ -86,38 +85,6 @@ def test_dry_run__table_of_what_is_frozen():
     seen = dry_run(model, (64, 96))
     assert seen.findings == []
     assert "stage 1" in seen.frozen
-
-
-def test_without_weights__fetches_nothing_and_says_so():
-    model = small_model()
-    model.backbone = L(TimmBackbone)(model_name="test_resnet", pretrained=True, out_strides=(8, 16))
-    notes = []
-    copied = without_weights(model, notes)
-    assert not copied.backbone.pretrained
-    assert model.backbone.pretrained
-    assert notes == ["model.backbone.pretrained=True is left out: nothing is fetched"]
-
-
-def _fetched():
-    raise AssertionError("a dry run fetches nothing")
-
-
-def test_without_weights__a_call_that_fetches_is_not_made():
-    model = get_detectron2_config("common/models/fcos.py").model
-    model.backbone.bottom_up = L(TimmBackbone)(model_name="test_resnet", weights=L(_fetched)())
-    notes = []
-    assert without_weights(model, notes).backbone.bottom_up.weights is None
-    assert notes == ["model.backbone.bottom_up.weights=L(_fetched) is left out: nothing is fetched"]
-
-
-def test_without_weights__numbers_are_no_weights():
-    model = get_detectron2_config("common/models/mask_rcnn_fpn.py").model
-    model.backbone.bottom_up = L(TorchvisionBackbone)(model_name="resnet18", weights="DEFAULT")
-    notes = []
-    copied = without_weights(model, notes)
-    assert copied.backbone.bottom_up.weights is None
-    assert copied.roi_heads.box_predictor.box2box_transform.weights == [10, 10, 5, 5]
-    assert len(notes) == 1
 
 
 def _frozen(net):
