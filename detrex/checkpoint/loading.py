@@ -15,6 +15,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
+from detrex.checkpoint.bare_networks import NETWORK_SHARE, check_network
 from detrex.checkpoint.matching.input_conv import adapt_input_conv, input_convs, is_for_image
 from detrex.checkpoint.matching.key_matching import (
     PREFIXES,
@@ -35,7 +36,6 @@ Translation = Callable[[dict[str, Tensor]], Mapping[str, Tensor]]
 Fit = tuple[dict[str, Tensor], LoadReport]
 
 _MOST_LISTED = 40
-_STAGE_SHARE = 0.9
 
 
 def load_weights(
@@ -95,9 +95,10 @@ def load_init_checkpoint(
 
     A file that fits beyond ``model.backbone`` is a detector's: all of it that fits is loaded, and
     heads for another number of classes are named and left as they were. Every other file must fit
-    ``model.backbone`` or the network inside it, under FPN or another pyramid, and nothing else is
-    touched but the stage that a C4 detector runs on regions, where the file has it. Kernels that
-    see the image are adapted to as many channels as the detector's ``pixel_mean`` has.
+    ``model.backbone`` or the network inside it, under FPN or another pyramid, of which it must fill
+    90 % (see `detrex.checkpoint.bare_networks.check_network`), and nothing else is touched but the
+    stage that a C4 detector runs on regions, where the file has it. Kernels that see the image are
+    adapted to as many channels as the detector's ``pixel_mean`` has.
 
     Args:
         model: the detector; a model without ``backbone`` is loaded as a whole.
@@ -111,8 +112,8 @@ def load_init_checkpoint(
         says which.
 
     Raises:
-        CheckpointError: the file cannot be read, fits neither the detector nor its backbone, or has
-            no value for a kernel that sees the image.
+        CheckpointError: the file cannot be read, fits neither the detector nor its backbone, is of
+            another network of the same family, or has no value for a kernel that sees the image.
         ValueError: ``min_share`` is not from 0 to 1.
     """
     model = _unwrap(model)
@@ -135,7 +136,11 @@ def load_init_checkpoint(
         for path in reversed(parts)
     }
     path = max(fits, key=lambda path: len(fits[path][1].matched))
-    report = _load(parts[path], tensors, fits[path], min_share, channels)
+    inner = next(reversed(parts))
+    hint = getattr(parts[inner], "wrapper_for", None)
+    if fits[inner][1].share >= min_share:  # else nothing like it, which `_load` says
+        check_network(parts[inner], fits[inner][1], inner, tensors, hint)
+    report = _load(parts[path], tensors, fits[path], min_share, channels, hint)
     if (stage := region_stage(model)) is not None:
         _load_region_stage(stage, {key: tensors[key] for key in report.unexpected}, name)
     return dataclasses.replace(report, part=path)
@@ -144,7 +149,7 @@ def load_init_checkpoint(
 def _load_region_stage(stage: nn.Module, tensors: Mapping[str, Tensor], name: str) -> None:
     """Fill the last stage of a C4 detector with what its backbone has no place for."""
     values, report = fit_state_dict(stage, tensors, source=name)
-    if report.share < _STAGE_SHARE:
+    if report.share < NETWORK_SHARE:
         logger.warning(
             "%s has values for %d of the %d tensors of %s, the stage that regions pass, which is "
             "left as it was built",

@@ -30,6 +30,8 @@ _LEAST_NORMS = 5
 _VARIANCE_SLACK = 1e-3
 _NORM_EPS = 1e-5
 _MOST_CANDIDATES = 5
+_MOST_SIBLINGS = 12
+_NUMBER = re.compile(r"\d+")
 _LEAST_FIT = 0.95
 _LEAST_TENSORS = 10
 
@@ -164,12 +166,13 @@ def wrapper_for(tensors: Mapping[str, Tensor], *, library: str, model_name: str)
         model_name: the network's name there.
 
     Returns:
-        What to do, empty where no network of a similar name fits.
+        What to do, empty where no network of a similar name fits. The library at hand is named
+        where both have a network that fits.
     """
     if len(tensors) < _LEAST_TENSORS:
         return ""
     wrappers = {"timm": "TimmBackbone", "torchvision": "TorchvisionBackbone"}
-    for other in sorted(wrappers, key=lambda name: name == library):
+    for other in sorted(wrappers, key=lambda name: name != library):
         fits: dict[str, float] = {}
         for name in _similar_names(model_name.partition(".")[0], other):
             fits[name] = _fit(other, name, tensors)
@@ -251,7 +254,11 @@ def _similar_names(model_name: str, library: str) -> list[str]:
     spelt = {name.replace("_", ""): name for name in known}
     near = difflib.get_close_matches(model_name.replace("_", ""), spelt, _MOST_CANDIDATES, 0.5)
     start = model_name[:3]
-    family = [] if library == "timm" else [name for name in known if name.startswith(start)]
+    if library == "timm":
+        others = _NUMBER.sub("", model_name)
+        family = [name for name in known if _NUMBER.sub("", name) == others][:_MOST_SIBLINGS]
+    else:
+        family = [name for name in known if name.startswith(start)]
     twin = [name for name in known if name == _TWINS.get(model_name)]
     return list(dict.fromkeys([*twin, *(spelt[name] for name in near), *family]))
 

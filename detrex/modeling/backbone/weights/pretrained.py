@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from detrex.checkpoint.bare_networks import NETWORK_SHARE
 from detrex.checkpoint.download import is_address
 from detrex.checkpoint.loading import load_weights
 from detrex.checkpoint.reading.state_dict import read_checkpoint, tensors_of
@@ -27,9 +28,6 @@ from .origins import Origin, find_origin
 from .source import WeightsSource
 
 logger = logging.getLogger(__name__)
-
-MIN_SHARE = 0.9
-"""The share of a network's tensors that its weights must fill."""
 
 _GIVEN = "the given state dict"
 
@@ -54,7 +52,10 @@ class LoadedWeights:
 
 
 def load_pretrained(
-    network: nn.Module, source: WeightsSource, in_channels: int = 3, min_share: float = MIN_SHARE
+    network: nn.Module,
+    source: WeightsSource,
+    in_channels: int = 3,
+    min_share: float = NETWORK_SHARE,
 ) -> LoadedWeights:
     """Load weights into a network, or into the part of it that gives features.
 

@@ -18,6 +18,7 @@ from detrex.modeling.backbone.features.network_spec import NetworkSpec
 from detrex.modeling.backbone.features.output_levels import OutputSpec
 from detrex.modeling.backbone.training.freezing import KeepsFrozen, parameter_table
 from detrex.modeling.backbone.training.plan import TrainingPlan
+from detrex.modeling.backbone.weights.origins import wrapper_for
 from detrex.modeling.backbone.weights.pretrained import load_pretrained
 from detrex.modeling.backbone.weights.source import WeightsSource
 
@@ -104,6 +105,15 @@ class WrapperBackbone(KeepsFrozen, Backbone):
             image_size: height and width in pixels.
         """
         return self.input_size.fitted_size(image_size)
+
+    def wrapper_for(self, tensors: Mapping[str, torch.Tensor]) -> str:
+        """Say which wrapper a file fits that does not fit this one; empty where none is found.
+
+        Args:
+            tensors: the file's tensors by name.
+        """
+        library, _, model_name = self.spec.name.partition("'s ")
+        return wrapper_for(tensors, library=library, model_name=model_name.strip("'"))
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
         if not any(name.startswith(prefix) for name in state_dict):

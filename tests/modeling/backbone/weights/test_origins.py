@@ -139,12 +139,6 @@ def test_differences__of_the_eps():
             "mobilenet_v2",
             "TimmBackbone('mobilenetv2_100')",
         ),
-        (
-            torchvision.models.resnet34,
-            "torchvision",
-            "resnet18",
-            "TorchvisionBackbone('resnet34')",
-        ),
         *(
             (
                 lambda ours=ours: timm.create_model(ours),
@@ -162,6 +156,13 @@ def test_differences__of_the_eps():
             "timm",
             "regnetx_004",
             "TorchvisionBackbone('regnet_x_400mf')",
+        ),
+        *(
+            (torchvision.models.resnet34, library, "resnet18", f"{wrapper}('resnet34')")
+            for library, wrapper in [
+                ("timm", "TimmBackbone"),
+                ("torchvision", "TorchvisionBackbone"),
+            ]
         ),
         (lambda: nn.Linear(2, 3), "timm", "resnet18", ""),
     ],

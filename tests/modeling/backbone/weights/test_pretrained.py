@@ -13,7 +13,7 @@ from torchvision.models.feature_extraction import create_feature_extractor
 from detrex.errors import BackboneError, CheckpointError, DownloadError
 from detrex.modeling.backbone.timm_backbone import weights as timm_weights
 from detrex.modeling.backbone.torchvision_backbone import weights as torchvision_weights
-from detrex.modeling.backbone.weights.pretrained import MIN_SHARE, load_pretrained
+from detrex.modeling.backbone.weights.pretrained import load_pretrained
 from detrex.modeling.backbone.weights.source import WeightsSource
 from detrex.modeling.pixel_statistics import CAFFE, IMAGENET
 from tests.reference.file_server import serving
@@ -82,9 +82,7 @@ def find_weights(weights, library, model_name, network=None):
     return torchvision_weights.find_weights(weights, model_name)
 
 
-def load(
-    network, weights, library="timm", model_name="test_resnet", in_channels=3, min_share=MIN_SHARE
-):
+def load(network, weights, library="timm", model_name="test_resnet", in_channels=3, min_share=0.9):
     source = find_weights(weights, library, model_name, network)
     return load_pretrained(network, source, in_channels, min_share)
 
