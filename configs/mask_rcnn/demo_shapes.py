@@ -55,6 +55,6 @@ optimizer.lr = 1e-3
 optimizer.weight_decay = 1e-4
 
 train.output_dir = "output/demo/mask_rcnn/run"
-train.max_iter = 1000
-train.eval_period = 250
+train.max_iter = 600
+train.eval_period = 200
 train.clip_grad.params.max_norm = 1.0
