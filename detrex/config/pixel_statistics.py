@@ -119,7 +119,7 @@ def pixel_statistics_warnings(cfg: Any, detector: nn.Module | None = None) -> li
         return found
     if detector is None:
         return found + unlike_weights(cfg, backbone_statistics(model))
-    return found + unlike_weights(cfg, published_statistics(detector.backbone))
+    return found + unlike_weights(cfg, published_statistics(getattr(detector, "backbone", None)))
 
 
 def unlike_weights(cfg: DictConfig, wanted: Any) -> list[str]:

@@ -6,9 +6,11 @@ from typing import Any
 from detectron2.data import DatasetMapper, MetadataCatalog
 from detectron2.data import transforms as T
 from detectron2.evaluation import COCOEvaluator
+from detectron2.modeling.meta_arch.semantic_seg import SemSegFPNHead
 from omegaconf import DictConfig
 
 from detrex.config import try_get_key
+from detrex.config.lazy_call import is_call
 from detrex.config.lint import lazy_calls
 from detrex.data.coco.classes import class_names
 from detrex.data.coco.document import Document
@@ -41,7 +43,7 @@ def check_consistent(cfg: DictConfig, dataset: CocoJson, document: Document, sid
         _check_keypoints(cfg, dataset.name, document, side)
     if side == "train":
         _check_mask_format(cfg, dataset.name, document)
-        if isinstance(try_get_key(cfg, "model.sem_seg_head"), DictConfig):
+        if _has_pixel_head(cfg):
             raise ConfigError(
                 f"Data set {dataset.name!r} has objects only, but model.sem_seg_head learns the "
                 "class of every pixel: name a data set whose records have sem_seg_file_name, such "
@@ -61,11 +63,19 @@ def check_registered(cfg: DictConfig, name: str) -> None:
     """
     metadata = MetadataCatalog.get(name)
     key, number = num_classes_of(cfg)
-    if things := metadata.get("thing_classes"):
+    is_semantic = str(metadata.get("evaluator_type")).endswith("sem_seg")
+    if (things := metadata.get("thing_classes")) and not is_semantic:
         check_num_classes(name, things, number, key)
-    of_pixels: Any = try_get_key(cfg, _NUM_STUFF)
+    of_pixels: Any = try_get_key(cfg, _NUM_STUFF) if _has_pixel_head(cfg) else None
     if (stuff := metadata.get("stuff_classes")) and type(of_pixels) is int:
         check_num_classes(name, stuff, of_pixels, _NUM_STUFF)
+
+
+def _has_pixel_head(cfg: DictConfig) -> bool:
+    """Whether a detector learns the class of each pixel; MaskFormer's head learns segments."""
+    head = try_get_key(cfg, "model.sem_seg_head")
+    is_group = isinstance(head, DictConfig)
+    return is_group and (not is_call(head) or is_call_of(head, SemSegFPNHead))
 
 
 def _check_keypoints(cfg: DictConfig, name: str, document: Document, side: str) -> None:

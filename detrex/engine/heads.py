@@ -7,6 +7,7 @@ import detectron2.data.transforms as T
 from detectron2.data import DatasetMapper
 from omegaconf import DictConfig
 
+from detrex.config.lazy_call import is_call, parameters_of, target_of
 from detrex.config.lint import lazy_calls
 from detrex.config.validation import peek, read
 from detrex.data.dataset_mappers.segmentation_mapper import SegmentationMapper
@@ -31,7 +32,8 @@ def head_mistakes(cfg: DictConfig) -> Iterator[str]:
     """
     yield from _unlike_classes(cfg)
     mapper = peek(cfg, _MAPPER)
-    if is_call_of(mapper, SegmentationMapper) and _has_head(cfg, "mask_head"):
+    is_own = is_call_of(mapper, SegmentationMapper) and _package_of(mapper) == "detrex"
+    if is_own and _has_head(cfg, "mask_head"):
         yield (
             f"{_MAPPER} gives masks as plain tensors, from which model.roi_heads.mask_head cannot "
             "learn: take DetrDatasetMapper with mask_on=True, and the same augmentation."
@@ -47,6 +49,8 @@ def _unlike_classes(cfg: DictConfig) -> Iterator[str]:
     key, number = num_classes_of(cfg)
     for part in ("roi_heads", "head"):
         for path, call in lazy_calls(peek(cfg, f"model.{part}"), f"model.{part}"):
+            if _package_of(call) != "detectron2":
+                continue  # what a head of another project counts is its own business
             own: Any = read(call, "num_classes")
             agnostic = path.endswith("mask_head") and own == 1
             if number and type(own) is int and own != number and not agnostic:
@@ -56,18 +60,31 @@ def _unlike_classes(cfg: DictConfig) -> Iterator[str]:
                 )
 
 
+def _package_of(node: Any) -> str:
+    target = target_of(node) if is_call(node) else type(node)
+    return str(getattr(target, "__module__", "")).partition(".")[0]
+
+
 def _has_head(cfg: DictConfig, head: str) -> bool:
     return isinstance(peek(cfg, f"model.roi_heads.{head}"), DictConfig)
 
 
 def _unfed_heads(cfg: DictConfig, mapper: DictConfig, switches: dict[str, str]) -> Iterator[str]:
     for head, switch in switches.items():
-        if _has_head(cfg, head) and not mapper.get(switch):
+        if _has_head(cfg, head) and _is_off(mapper, switch):
             what = {"mask_head": "masks", "keypoint_head": "keypoints"}[head]
             yield (
                 f"{_MAPPER}.{switch}=False cannot be used: model.roi_heads.{head} learns from "
                 f"{what}; set it to True."
             )
+
+
+def _is_off(mapper: DictConfig, switch: str) -> bool:
+    """Whether a switch is written as off, or left at a default that is."""
+    if switch in mapper:
+        return not mapper[switch]
+    parameter = parameters_of(mapper).get(switch)
+    return parameter is not None and parameter.default is False
 
 
 def _flips_without_partners(mapper: DictConfig) -> Iterator[str]:

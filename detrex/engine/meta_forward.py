@@ -306,6 +306,6 @@ _HEADS: Sequence[tuple[str, tuple[str, ...], Callable[..., Any]]] = (
     ("proposal_generator", ("rpn_head", "anchor_generator", "in_features"), _run_rpn),
     ("roi_heads", ("box_pooler", "box_head", "box_predictor"), _run_roi_heads),
     ("roi_heads", ("pooler", "res5", "box_predictor"), _run_res5_heads),
-    ("sem_seg_head", ("layers", "in_features"), _run_sem_seg),
+    ("sem_seg_head", ("layers", "in_features", "scale_heads"), _run_sem_seg),
 )
 """Heads of detectron2's detectors, the attributes by which each is told, and how it is run."""

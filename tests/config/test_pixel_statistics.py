@@ -7,6 +7,7 @@ from detectron2.config import LazyCall as L
 from detectron2.config import instantiate
 from detectron2.data import DatasetMapper
 from omegaconf import OmegaConf
+from torch import nn
 
 from detrex.config import get_config, get_detectron2_config
 from detrex.config.pixel_statistics import (
@@ -184,3 +185,11 @@ def test_pixel_statistics_warnings__fetches_nothing(source):
 @pytest.mark.parametrize("cfg", [OmegaConf.create({}), OmegaConf.create({"model": 5})])
 def test_pixel_statistics_warnings__nothing_to_compare(cfg):
     assert pixel_statistics_warnings(cfg) == []
+
+
+def test_pixel_statistics_warnings__detector_that_keeps_its_backbone_elsewhere(weights):
+    cfg = run_config(detector(weights=str(weights)))
+    built = nn.Module()
+    built.encoder = nn.Identity()
+    assert len(pixel_statistics_warnings(cfg)) == 1
+    assert pixel_statistics_warnings(cfg, built) == []

@@ -4,6 +4,7 @@ from detectron2.config import LazyCall as L
 from detectron2.data import DatasetMapper, MetadataCatalog
 from detectron2.data import transforms as T
 from detectron2.evaluation import COCOEvaluator
+from detectron2.modeling.meta_arch.semantic_seg import SemSegFPNHead
 from omegaconf import OmegaConf
 
 from detrex.data import DetrDatasetMapper
@@ -124,6 +125,46 @@ def test_check_consistent__classes_of_pixels_are_in_no_file_of_objects():
 def test_check_registered__classes_in_detectron2s_catalogue(model, message):
     name = "consistency_registered"
     MetadataCatalog.get(name).set(thing_classes=["a", "b"], stuff_classes=["things", "x", "y"])
+    try:
+        if message is None:
+            check_registered(config(model), name)
+        else:
+            with pytest.raises(ConfigError, match=message):
+                check_registered(config(model), name)
+    finally:
+        MetadataCatalog.remove(name)
+
+
+class _SegmentHead:
+    """Stands for MaskFormer's, which learns segments and counts the classes of both kinds."""
+
+
+class _OwnPixelHead(SemSegFPNHead):
+    pass
+
+
+@pytest.mark.parametrize("head", [SemSegFPNHead, _OwnPixelHead])
+def test_check_consistent__heads_of_pixels_alone_need_classes_of_pixels(head):
+    check_consistent(config({"sem_seg_head": L(_SegmentHead)()}), SET, document(), "train")
+    with pytest.raises(ConfigError, match=r"'mine' has objects only, but model.sem_seg_head"):
+        check_consistent(config({"sem_seg_head": L(head)()}), SET, document(), "train")
+
+
+@pytest.mark.parametrize(
+    ("evaluator_type", "model", "message"),
+    [
+        ("coco", {"num_classes": 2, "sem_seg_head": L(_SegmentHead)(num_classes=80)}, None),
+        ("sem_seg", {"num_classes": 9, "sem_seg_head": L(_SegmentHead)(num_classes=3)}, None),
+        ("cityscapes_sem_seg", {"num_classes": 9}, None),
+        ("sem_seg", {"sem_seg_head": L(SemSegFPNHead)(num_classes=54)}, "set model.sem_seg_head"),
+        ("coco_panoptic_seg", {"num_classes": 9}, "set model.num_classes=2"),
+    ],
+)
+def test_check_registered__classes_that_the_run_learns(evaluator_type, model, message):
+    name = "consistency_semantic"
+    metadata = MetadataCatalog.get(name)
+    metadata.set(thing_classes=["a", "b"], stuff_classes=["things", "x", "y"])
+    metadata.evaluator_type = evaluator_type
     try:
         if message is None:
             check_registered(config(model), name)

@@ -92,3 +92,40 @@ def test_head_mistakes__masks_as_tensors():
     (mistake,) = head_mistakes(config(tiny_detector("mask_rcnn_fpn"), node))
     assert mistake.startswith("dataloader.train.mapper gives masks as plain tensors")
     assert list(head_mistakes(config(tiny_detector("fcos"), node))) == []
+
+
+class _AlwaysWithMasks(DatasetMapper):
+    def __init__(self, augmentations):
+        super().__init__(True, augmentations=augmentations, image_format="RGB")
+
+
+class _WithMasksUnlessToldOtherwise(DetrDatasetMapper):
+    def __init__(self, mask_on=True):
+        super().__init__([], None, mask_on=mask_on)
+
+
+class _MasksAsBitMasks(COCOInstanceNewBaselineDatasetMapper):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("node", "count"),
+    [
+        (L(_AlwaysWithMasks)(augmentations=[]), 0),
+        (L(_WithMasksUnlessToldOtherwise)(), 0),
+        (L(_WithMasksUnlessToldOtherwise)(mask_on=False), 1),
+        (L(_MasksAsBitMasks)(augmentation=[], image_format="RGB"), 0),
+    ],
+)
+def test_head_mistakes__mappers_of_ones_own(node, count):
+    assert len(list(head_mistakes(config(tiny_detector("mask_rcnn_fpn"), node)))) == count
+
+
+class _Embedding:
+    """A head that counts other classes than the detector's."""
+
+
+def test_head_mistakes__heads_of_ones_own_count_what_they_like():
+    model = tiny_detector("mask_rcnn_fpn")
+    model.roi_heads.box_predictor = L(_Embedding)(num_classes=1203)
+    assert list(head_mistakes(config(model))) == []

@@ -165,3 +165,13 @@ def test_run_on_meta__other_kinds():
         "the backbone alone was run: what a Module does with its maps is not known here"
     ]
     assert run_on_meta(nn.Module(), (32, 48), attempt(failures)).notes[0].startswith("nothing was")
+
+
+def test_run_on_meta__head_of_segments_is_not_run_as_one_of_pixels():
+    detector = nn.Module()
+    detector.backbone = _Untrue(channels=3, stride=2)
+    detector.sem_seg_head = nn.Module()  # MaskFormer's has these two names as well
+    detector.sem_seg_head.in_features = ["res7"]
+    detector.sem_seg_head.layers = lambda features, mask: None
+    assert "the backbone alone" in run_on_meta(detector, (32, 48), attempt(failures := [])).notes[0]
+    assert not failures
