@@ -275,7 +275,7 @@ class InternImage(StagedBackbone):
 
     def _first_modules(self, count: int) -> list[str]:
         """Names of the stem and of the modules of the first levels."""
-        names = ["patch_embed"] if count > 0 else []
+        names = ["patch_embed", "pos_drop"] if count > 0 else []
         for index, level in enumerate(self.levels[: max(count, 0)]):
             children = [name for name, _ in level.named_children() if name != "downsample"]
             names += [f"levels.{index}.{name}" for name in children]

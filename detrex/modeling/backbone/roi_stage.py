@@ -13,7 +13,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from detrex.detectors import published_statistics
 from detrex.errors import BackboneError
+from detrex.modeling.pixel_statistics import PixelStatistics
 
 from .splitting import NoSplitError, Regions, split
 
@@ -119,5 +121,10 @@ class RoiStage(nn.Module):
 
 
 def _image_channels(backbone: nn.Module) -> int:
-    kernels = (p.shape[1] for p in backbone.parameters() if p.dim() == 4)
-    return int(next(kernels, 3))
+    statistics = published_statistics(backbone)
+    if isinstance(
+        statistics, PixelStatistics
+    ):  # a stem may put pixels into channels before it convolves
+        return len(statistics.pixel_mean)
+    convolutions = (m for m in backbone.modules() if isinstance(m, nn.Conv2d))
+    return next((convolution.in_channels for convolution in convolutions), 3)

@@ -155,6 +155,7 @@ def split(
             if output is None or not regions.layout or not _split_graph(module, output):
                 raise NoSplitError(f"{out_feature} is not computed from {in_feature} alone")
             _check_has_weights((f"{name}.{n}" for n, _ in module.named_parameters()), out_feature)
+            _forget_frozen(backbone)
             return f"{name}.{_ENTRANCE}"
     for entrance in _candidates(record, level_map):
         regions.layout = _layout(record.calls[entrance].tensor, level_map)
@@ -164,6 +165,7 @@ def split(
         _check_has_weights(needed, out_feature)
         _take_out(backbone, record, entrance, regions)
         _drop_unneeded(backbone, record.calls, entrance, needed)
+        _forget_frozen(backbone)
         return entrance
     raise NoSplitError(
         f"no module of it gives {in_feature}, and nothing else, to what computes {out_feature}"
@@ -313,6 +315,10 @@ def _drop_unneeded(
             else:
                 del module._parameters[name]
                 setattr(module, name, torch.empty_like(parameter, device="meta").detach())
+
+
+def _forget_frozen(backbone: nn.Module) -> None:
+    """Leave the modules that were taken out out of those that are kept frozen."""
     left, frozen = dict(backbone.named_modules()), getattr(backbone, "frozen_modules", None)
     if isinstance(frozen, tuple):
         backbone.frozen_modules = tuple(name for name in frozen if name in left)  # type: ignore[assignment]

@@ -189,7 +189,8 @@ def test_with_cp__gives_the_same_gradients():
 
 @pytest.mark.parametrize("count", [-1, 0, 1, 3, 4])
 def test_frozen_stages__are_frozen_with_the_layers_before_them(count):
-    network = build(frozen_stages=count).train()
+    network = build(frozen_stages=count, drop_rate=0.1).train()
+    assert network.pos_drop.training == (count < 1)
     for name, parameter in network.named_parameters():
         part, index, *rest = name.split(".")
         stage = 0 if part == "patch_embed" else int(index) + (rest[0] == "downsample")

@@ -4,8 +4,10 @@ import copy
 
 import pytest
 import torch
-from detectron2.modeling.backbone import RegNet
+from detectron2.layers import Conv2d
+from detectron2.modeling.backbone import Backbone, RegNet
 from detectron2.modeling.backbone.regnet import ResBottleneckBlock, SimpleStem
+from torch import nn
 
 from detrex.errors import BackboneError
 from detrex.modeling.backbone import RoiStage, TimmBackbone, TorchvisionBackbone
@@ -65,6 +67,51 @@ def test_roi_stage__frozen_parts_stay_frozen():
     stage = RoiStage(TimmBackbone("test_resnet", freeze_at=2, **STRIDES)).train()
     assert all(p.requires_grad for p in stage.parameters())
     assert stage.backbone.timm_model.layer4.training
+
+
+@pytest.mark.parametrize("options", [{}, {"grad_checkpointing": True}])
+@pytest.mark.parametrize("freeze_at", [2, 5])
+def test_roi_stage__of_a_graph_keeps_what_is_frozen(freeze_at, options):
+    whole = TorchvisionBackbone("resnet18", freeze_at=freeze_at, **options, **STRIDES)
+    stage = RoiStage(whole).train()
+    layer = stage.backbone.feature_extractor.layer4
+    assert layer.training == (freeze_at == 2)
+    x = torch.randn(2, 256, 14, 14, requires_grad=True)
+    stage(x).sum().backward()
+    assert x.grad is not None
+    assert all((p.grad is not None) == (freeze_at == 2) for p in stage.parameters())
+
+
+class _Positioned(Backbone):
+    """Network whose first table of four axes is no kernel."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.table = nn.Parameter(torch.zeros(1, 8, 1, 1))
+        self.stem = Conv2d(channels, 8, 16, 16)
+        self.stage = Conv2d(8, 4, 2, 2)
+        self._out_features = ["res4", "res5"]
+        self._out_feature_channels = {"res4": 8, "res5": 4}
+        self._out_feature_strides = {"res4": 16, "res5": 32}
+
+    def forward(self, x):
+        fine = self.stem(x + 0 * self.table.sum())
+        return {"res4": fine, "res5": self.stage(fine)}
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: _Positioned(3),
+        lambda: _Positioned(4),
+        lambda: TimmBackbone("tresnet_m", **STRIDES),  # its stem convolves 4 x 4 pixels of 3 each
+    ],
+)
+def test_roi_stage__image_channels_are_not_those_of_any_table(build):
+    backbone = build()
+    fine, coarse = backbone.output_shape().values()
+    regions = RoiStage(backbone)(torch.zeros(2, fine.channels, 14, 14))
+    assert regions.shape == (2, coarse.channels, 7, 7)
 
 
 def test_roi_stage__is_built_and_run_on_meta_and_copied():
