@@ -122,7 +122,7 @@ def set_pixel_statistics(cfg: CfgNode) -> None:
         )
     library = "TIMM" if "_timm_" in name else "TORCHVISION"
     channels = len(cfg.MODEL.PIXEL_MEAN)
-    names = _options(cfg, library).OUT_FEATURES
+    names = _fpn_features(cfg) if "_fpn_" in name else _options(cfg, library).OUT_FEATURES
     expected = _build(cfg, library, channels, names).preprocess
     cfg.MODEL.PIXEL_MEAN = list(expected.pixel_mean)
     cfg.MODEL.PIXEL_STD = list(expected.pixel_std)
@@ -201,12 +201,7 @@ def _build_fpn(
     input_shape: ShapeSpec,
     top_block: Callable[[int, int, str], nn.Module],
 ) -> FPN:
-    names = list(cfg.MODEL.FPN.IN_FEATURES)
-    if not names:
-        raise ConfigError(
-            "MODEL.FPN.IN_FEATURES is empty: name the maps of the backbone, such as "
-            "['res2', 'res3', 'res4', 'res5']."
-        )
+    names = _fpn_features(cfg)
     bottom_up = _build(cfg, library, input_shape.channels, names)
     _warn_of_weights(cfg, library)
     _warn_of_statistics(cfg, bottom_up.preprocess)
@@ -226,6 +221,16 @@ def _build_fpn(
         top_block=top,
         fuse_type=cfg.MODEL.FPN.FUSE_TYPE,
     )
+
+
+def _fpn_features(cfg: CfgNode) -> list[str]:
+    names = list(cfg.MODEL.FPN.IN_FEATURES)
+    if not names:
+        raise ConfigError(
+            "MODEL.FPN.IN_FEATURES is empty: name the maps of the backbone, such as "
+            "['res2', 'res3', 'res4', 'res5']."
+        )
+    return names
 
 
 def _max_pool_of_last_level(_: int, __: int, in_feature: str) -> LastLevelMaxPool:

@@ -18,6 +18,7 @@ from detrex.errors import BackboneError
 from detrex.modeling.pixel_statistics import PixelStatistics
 
 from .splitting import NoSplitError, Regions, split
+from .training.activation_checkpointing import keeping_statistics
 
 
 class RoiStage(nn.Module):
@@ -94,7 +95,9 @@ class RoiStage(nn.Module):
         if len(x):
             return self._maps(x)[self.out_feature]
         # Attention cannot lay out what is empty; the sum keeps the gradient's way.
-        return self._maps(x.new_zeros(1, *x.shape[1:]))[self.out_feature][:0] + x.sum()
+        with keeping_statistics([self.backbone]):
+            maps = self._maps(x.new_zeros(1, *x.shape[1:]))
+        return maps[self.out_feature][:0] + x.sum()
 
     def _maps(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         with self._regions.entering(x):
@@ -122,9 +125,7 @@ class RoiStage(nn.Module):
 
 def _image_channels(backbone: nn.Module) -> int:
     statistics = published_statistics(backbone)
-    if isinstance(
-        statistics, PixelStatistics
-    ):  # a stem may put pixels into channels before it convolves
+    if isinstance(statistics, PixelStatistics):  # a stem may rearrange pixels before it convolves
         return len(statistics.pixel_mean)
     convolutions = (m for m in backbone.modules() if isinstance(m, nn.Conv2d))
     return next((convolution.in_channels for convolution in convolutions), 3)

@@ -92,11 +92,11 @@ def add_decomposed_rel_pos(
 
 @torch.compiler.assume_constant_result
 def _resampling(length: int, new_length: int) -> Tensor:
-    return _geometric_spline(length, new_length)
+    return torch.from_numpy(_geometric_spline(length, new_length))
 
 
 @functools.lru_cache(maxsize=32)
-def _geometric_spline(length: int, new_length: int) -> Tensor:
+def _geometric_spline(length: int, new_length: int) -> np.ndarray:
     """Matrix that resamples a table of `length` entries to one of `new_length`, as BEiT does.
 
     The entries are thought to be at 0, 1, 1 + q, 1 + q + q^2 ... on both sides of the middle, with
@@ -112,8 +112,8 @@ def _geometric_spline(length: int, new_length: int) -> Tensor:
             high = ratio
         else:
             low = ratio
-    distances = torch.tensor([ratio**step for step in range(half)], dtype=torch.float64).cumsum(0)
-    places = torch.cat([-distances.flip(0), distances.new_zeros(1), distances])
-    new_places = torch.arange(-reach, reach + 1, dtype=torch.float64)
-    spline = make_interp_spline(places.numpy(), np.eye(length), k=min(3, length - 1))
-    return torch.from_numpy(spline(new_places.numpy()))
+    # In NumPy, since what is kept must not depend on torch's default device or inference mode.
+    distances = np.cumsum(ratio ** np.arange(half))
+    places = np.concatenate([-distances[::-1], [0.0], distances])
+    spline = make_interp_spline(places, np.eye(length), k=min(3, length - 1))
+    return spline(np.arange(-reach, reach + 1))

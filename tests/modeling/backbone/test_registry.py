@@ -259,6 +259,17 @@ def test_set_pixel_statistics__ends_the_warning(registered, caplog, name, mean, 
     assert "call set_pixel_statistics(cfg)" in caplog.text
 
 
+def test_set_pixel_statistics__of_an_fpn_asks_for_its_maps(registered):
+    options = ("MODEL.TIMM.OUT_FEATURES", ["res9"], "MODEL.TORCHVISION.OUT_FEATURES", ["res9"])
+    for name in (name for name in NAMES if "_fpn_" in name):
+        cfg = config(name, *options)
+        set_pixel_statistics(cfg)
+        assert cfg.INPUT.FORMAT == "RGB"
+        cfg.MODEL.FPN.IN_FEATURES = []
+        with pytest.raises(ConfigError, match="IN_FEATURES is empty"):
+            set_pixel_statistics(cfg)
+
+
 def test_set_pixel_statistics__of_another_builder():
     with pytest.raises(
         ConfigError, match=r"'build_tim_fpn_backbone' are not .* 'build_timm_fpn_ba"

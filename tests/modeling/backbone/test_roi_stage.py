@@ -60,6 +60,24 @@ def test_roi_stage__learns():
     assert not missing
 
 
+@pytest.mark.parametrize("options", [{}, {"grad_checkpointing": True}])
+@pytest.mark.parametrize("name", ["test_resnet", "resnet18"])
+def test_roi_stage__statistics_are_those_of_regions(name, options):
+    build = TimmBackbone if name == "test_resnet" else TorchvisionBackbone
+    stage = RoiStage(build(name, **options, **STRIDES)).train()
+    channels = stage.backbone.output_shape()["res4"].channels
+    before = {key: value.clone() for key, value in stage.named_buffers()}
+    x = torch.zeros(0, channels, 14, 14, requires_grad=True)
+    stage(x).sum().backward()
+    assert before
+    assert all(torch.equal(value, before[key]) for key, value in stage.named_buffers())
+    assert all(p.grad is not None and not p.grad.any() for p in stage.parameters())
+    stage(torch.randn(2, channels, 14, 14))
+    counts = [value for key, value in stage.named_buffers() if key.endswith("batches_tracked")]
+    assert counts
+    assert all(count == 1 for count in counts)
+
+
 def test_roi_stage__frozen_parts_stay_frozen():
     stage = RoiStage(TimmBackbone("test_resnet", freeze_at=5, frozen_norm=True, **STRIDES)).train()
     assert not any(p.requires_grad for p in stage.parameters())

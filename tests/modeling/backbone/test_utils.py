@@ -50,6 +50,20 @@ def test_get_rel_pos__gradients_reach_the_table():
     assert table.grad.abs().min() > 0
 
 
+def test_get_rel_pos__what_is_kept_is_of_no_device_or_mode():
+    table = torch.randn(19, 4, dtype=torch.float64, requires_grad=True)
+    with torch.device("meta"):
+        assert utils.get_rel_pos(8, 8, torch.empty(19, 4), "beit").shape == (8, 8, 4)
+    with torch.inference_mode():
+        utils.get_rel_pos(8, 8, table, "beit")
+        utils.get_rel_pos(9, 9, table, "beit")
+    for size in (8, 9):
+        observed = utils.get_rel_pos(size, size, table, "beit")
+        observed.sum().backward()
+        expected = beit(table.detach(), 2 * size - 1)
+        assert_close(observed[:, 0], expected[size - 1 :], rtol=1e-3, atol=1e-3)
+
+
 def test_get_rel_pos__compiles_to_one_graph():
     table = torch.randn(7, 2)
     compiled = torch.compile(utils.get_rel_pos, backend="eager", fullgraph=True)

@@ -9,7 +9,7 @@ count each batch once. Method: Chen et al., arXiv 1604.06174.
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,6 +90,18 @@ def _second_run(
             f"the input of a checkpointed {type(modules[0]).__name__} was changed in place, so it "
             "cannot be computed again: leave grad_checkpointing out."
         )
+    with keeping_statistics(modules):
+        yield
+
+
+@contextlib.contextmanager
+def keeping_statistics(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Run modules on copies of their running statistics, which stay as they are.
+
+    Args:
+        modules: what is run; batch norms inside that are in training mode still normalise by the
+            batch.
+    """
     kept = []
     for module in (m for root in modules for m in root.modules()):
         if module.training and "running_mean" in module._buffers:
