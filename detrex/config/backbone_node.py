@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from detectron2.config import instantiate
 from detectron2.layers import ShapeSpec
-from omegaconf import DictConfig, ListConfig
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 
 from detrex.config.building import build_on_meta, first_sentence
 from detrex.config.lazy_call import is_call, parameters_of, target_name
-from detrex.config.lint import lazy_calls
+from detrex.config.lint import lazy_calls, walk
 from detrex.config.validation import read
 from detrex.errors import ConfigError, DetrexError
 
@@ -83,6 +83,25 @@ def build_without_weights(call: DictConfig, device: str = "meta") -> nn.Module:
     call, _ = without_weights(call, "model.backbone")
     with _quiet(), torch.random.fork_rng(devices=[]):
         return build_on_meta(call) if device == "meta" else instantiate(call)
+
+
+def without_references(call: DictConfig) -> DictConfig:
+    """Copy a config with values in place of references, to be read from anywhere.
+
+    Args:
+        call: a part of a config. A reference that leads nowhere becomes None.
+
+    Returns:
+        The copy.
+    """
+    copied = copy.deepcopy(call)
+    for _, node in walk(copied, references=False):
+        keys: list[Any] = list(node) if isinstance(node, DictConfig) else list(range(len(node)))
+        for key in keys:
+            if OmegaConf.is_interpolation(node, key):
+                value = read(node, key)
+                node[key] = None if value is ... else value
+    return copied
 
 
 def expected_images(call: DictConfig, built: nn.Module | None = None) -> Any:

@@ -17,6 +17,7 @@ from detrex.config.backbone_node import (
     names_by_stride,
     published_shapes,
     says_strides,
+    without_references,
 )
 from detrex.config.building import first_line, with_full_stop
 from detrex.config.lazy_call import target_name
@@ -88,7 +89,7 @@ def _own_stage(
             "out_strides would ask for"
         )
     same = [key for key in node if key in backbone and node[key] == backbone[key]]
-    reasons = []
+    reasons, resolved = [], without_references(node)
     for side in _sides(
         model.roi_heads.pooler.output_size, stride, getattr(built, "size_divisibility", 0)
     ):
@@ -98,15 +99,17 @@ def _own_stage(
             "out_feature": last,
             "pooled_size": side,
         }
-        trial = DictConfig({**call, "backbone": copy.deepcopy(node)}, flags={"allow_objects": True})
+        trial = DictConfig({**call, "backbone": resolved}, flags={"allow_objects": True})
         try:
             build_without_weights(trial, "cpu")
         except Exception as error:  # constructors can fail in any way
             reasons.append(str(error).rstrip("."))
             continue
-        for key in same:
-            if key != "_target_":
+        for key in node:
+            if key in same and key != "_target_":
                 node[key] = f"${{....{path}.{key!s}}}"
+            elif OmegaConf.is_interpolation(node, key):
+                node[key] = resolved[key]
         call |= {"pooled_size": "${..pooler.output_size}", "out_channels": whole[last].channels}
         return DictConfig({**call, "backbone": node}, flags={"allow_objects": True}), side
     raise _NoStageError(reasons[0])

@@ -4,12 +4,14 @@
 
     FPN                    model.backbone.bottom_up   in_features, top_block
     SimpleFeaturePyramid   model.backbone.net         in_feature, square_pad
+    a wrapper              model.backbone.backbone    what names its maps
     C4                     model.backbone             RPN, pooler, res5 (see c4.py)
     the DETR family        model.backbone             a neck, or in_features and in_channels
     any other              the one lazy call of a detectron2 ``Backbone`` within it
 """
 
 import inspect
+from collections.abc import Callable
 
 from detectron2.modeling.backbone import Backbone
 from omegaconf import DictConfig, OmegaConf
@@ -27,10 +29,20 @@ from detrex.config.backbone_node import (
 from detrex.config.feature_consumers import Renaming, guessed_maps, rename_maps, used_maps
 from detrex.config.lazy_call import parameters_of, target_name, target_of
 from detrex.config.lint import lazy_calls
-from detrex.config.pyramids import build_around, put_below_fpn, put_below_plain_pyramid
+from detrex.config.pyramids import (
+    build_around,
+    put_below_fpn,
+    put_below_plain_pyramid,
+    put_below_wrapper,
+)
 from detrex.detectors import backbone_parts
 from detrex.errors import ConfigError
 
+_FITS = {
+    "bottom_up": put_below_fpn,
+    "net": put_below_plain_pyramid,
+    "backbone": put_below_wrapper,
+}
 _NECK_SIZES = ("input_shapes", "in_features")
 
 
@@ -91,7 +103,7 @@ def put_backbone(model: DictConfig, path: str, backbone: DictConfig) -> nn.Modul
     old, old_inner = _old_shapes(model, outer, path)
     if "neck" in model and outer == path:
         return _before_neck(model, path, backbone, old)
-    old = old or guessed_maps(model, outer)
+    old = old or old_inner or guessed_maps(model, outer)
     used = used_maps(model, outer, old)
     if outer == path:
         wanted = sorted({old[name].stride for name in used})
@@ -100,9 +112,10 @@ def put_backbone(model: DictConfig, path: str, backbone: DictConfig) -> nn.Modul
         OmegaConf.update(model, path, backbone, merge=False)
     else:
         holder = OmegaConf.select(model, path.rpartition(".")[0])
-        fit = put_below_plain_pyramid if path.endswith(".net") else put_below_fpn
-        built = fit(holder, backbone, old_inner)
-        new = published_shapes(build_around(model[outer], path.partition(".")[2], built))
+        built = _fit_of(holder, path)(holder, backbone, old_inner)
+        around = build_around(model[outer], path.partition(".")[2], built)
+        # A wrapper that publishes nothing hands on the network's maps.
+        new = published_shapes(around) or published_shapes(built)
     if used and new:
         rename_maps(model, outer, Renaming.by_stride({name: old[name] for name in used}, new))
     elif used:
@@ -111,6 +124,16 @@ def put_backbone(model: DictConfig, path: str, backbone: DictConfig) -> nn.Modul
             f"{target_name(model)} takes {', '.join(used)}: let it inherit detectron2's Backbone."
         )
     return built
+
+
+def _fit_of(holder: DictConfig, path: str) -> Callable[..., nn.Module]:
+    name = path.rpartition(".")[2]
+    if name not in _FITS:
+        raise ConfigError(
+            f"{target_name(holder)} holds its backbone as {name!r}, and what depends on it is "
+            f"known for {', '.join(_FITS)} alone: assign the node yourself."
+        )
+    return _FITS[name]
 
 
 def _old_shapes(model: DictConfig, outer: str, path: str) -> tuple[Shapes | None, Shapes | None]:

@@ -1,6 +1,5 @@
 """Feature pyramids over another backbone: detectron2's FPN, and the one over a plain network."""
 
-import copy
 import itertools
 from typing import Any
 
@@ -8,7 +7,6 @@ import torch
 from detectron2.config import instantiate
 from detectron2.modeling.backbone import FPN, SimpleFeaturePyramid
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
 from detrex.config.backbone_node import (
@@ -19,10 +17,12 @@ from detrex.config.backbone_node import (
     published_shapes,
     says_its_maps,
     stride_of_name,
+    without_references,
 )
 from detrex.config.building import first_sentence
+from detrex.config.feature_consumers import Renaming, rename_maps
 from detrex.config.lazy_call import is_call, parameters_of, target_name, target_of
-from detrex.config.lint import walk
+from detrex.config.validation import read
 from detrex.errors import ConfigError
 
 _PYRAMID = "detrex.modeling.backbone.SimpleFeaturePyramid"
@@ -64,7 +64,8 @@ def put_below_fpn(holder: DictConfig, backbone: DictConfig, old: Shapes | None) 
             f"{target_name(backbone)} gives {_listed(shapes)}: ask for them by out_strides."
         )
     holder.bottom_up = backbone
-    if list(_reads(holder, "in_features") or ()) != list(by_stride.values()):
+    taken = read(holder, "in_features")
+    if taken in (..., None) or list(taken) != list(by_stride.values()):
         holder.in_features = list(by_stride.values())
     if top is not None:
         _fit_top_block(holder, top.in_feature, old, built, shapes)
@@ -138,7 +139,7 @@ def put_below_plain_pyramid(
             f"gives {_listed(shapes or {}) or 'none that it publishes'}: ask for it by out_strides."
         )
     holder.net = backbone
-    if _reads(holder, "in_feature") != name:
+    if read(holder, "in_feature") != name:
         holder.in_feature = name
     padding = getattr(built, "padding_constraints", {})
     if "square_size" in padding and holder.get("square_pad"):
@@ -148,12 +149,26 @@ def put_below_plain_pyramid(
     return built
 
 
-def _reads(node: DictConfig, key: str) -> Any:
-    """A value, None where a reference leads nowhere."""
-    try:
-        return node.get(key)
-    except OmegaConfBaseException:
-        return None
+def put_below_wrapper(holder: DictConfig, backbone: DictConfig, old: Shapes | None) -> nn.Module:
+    """Put a backbone into what holds it as its ``backbone``, such as one with position embeddings.
+
+    Args:
+        holder: the wrapper's call, changed in place; it takes the maps that the old one gave.
+        backbone: as for `put_below_fpn`.
+        old: as for `put_below_fpn`.
+
+    Returns:
+        The new backbone on ``meta``.
+
+    Raises:
+        ConfigError: it has none of the maps that the wrapper takes.
+    """
+    wanted = sorted({shape.stride for shape in (old or {}).values()})
+    built, shapes = build_for(backbone, wanted, target_name(holder))
+    holder.backbone = backbone
+    if old and shapes:
+        rename_maps(holder, "backbone", Renaming.by_stride(old, shapes))
+    return built
 
 
 def build_around(holder: DictConfig, inner: str, built: nn.Module) -> nn.Module:
@@ -170,11 +185,7 @@ def build_around(holder: DictConfig, inner: str, built: nn.Module) -> nn.Module:
     Raises:
         ConfigError: its constructor refuses the backbone.
     """
-    holder = copy.deepcopy(holder)
-    for _, node in walk(holder, references=False):
-        for key in map(str, node) if isinstance(node, DictConfig) else ():
-            if OmegaConf.is_interpolation(node, key):  # it may lead into the backbone's call
-                node[key] = _reads(node, key)
+    holder = without_references(holder)  # some may lead into the backbone's call
     OmegaConf.update(holder, inner, built, merge=False)
     try:
         with torch.device("meta"):

@@ -6,12 +6,15 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
 from detrex.config.backbone_node import expected_images
+from detrex.config.building import first_sentence
 from detrex.config.c4 import fit_region_stage
 from detrex.config.detectron2_detectors import find_backbone, put_backbone
 from detrex.config.lazy_call import is_call, plain, target_name
+from detrex.config.lint import walk
 from detrex.config.pixel_statistics import STATISTICS, takes_auto
 from detrex.config.validation import shown
 from detrex.detectors import region_stage
@@ -92,12 +95,32 @@ def _swapped(model: DictConfig, backbone: DictConfig) -> DictConfig:
     _check_model(model)
     _check_call("backbone", backbone, "L(TimmBackbone)(model_name='resnet50')")
     swapped, asked, backbone = (copy.deepcopy(call) for call in (model, backbone, backbone))
-    path = find_backbone(swapped, backbone)
+    path = _place(swapped, backbone, asked)
     built = put_backbone(swapped, path, backbone)
     if built is not None and region_stage(swapped) is not None:
         fit_region_stage(swapped, path, built, asked)
     _set_statistics(swapped, backbone, built)
     return swapped
+
+
+def _place(model: DictConfig, backbone: DictConfig, asked: DictConfig) -> str:
+    """Find what is to be replaced, and let references in the new calls be read from there."""
+    for call in (backbone, asked):
+        call._set_parent(model)
+    try:
+        path = find_backbone(model, backbone)
+    except (OmegaConfBaseException, RecursionError) as error:
+        raise ConfigError(f"the new backbone cannot be read: {first_sentence(error)}") from error
+    outer = path.rpartition(".")[0]
+    for call in (backbone, asked):
+        call._set_parent(OmegaConf.select(model, outer) if outer else model)
+    for inner, node in walk(backbone, path):
+        if isinstance(node, Exception):
+            raise ConfigError(
+                f"{inner} of the new backbone refers to something that is not there: "
+                f"{first_sentence(node)}"
+            ) from node
+    return path
 
 
 def _set_statistics(model: DictConfig, backbone: DictConfig, built: nn.Module | None) -> None:

@@ -97,7 +97,9 @@ def _check_keypoints(cfg: DictConfig, name: str, document: Document, side: str) 
         )
     for node in evaluators_of(cfg) if side == "test" else []:
         sigmas = node.get("kpt_oks_sigmas") or ()
-        if is_call_of(node, COCOEvaluator) and (len(sigmas) or _COCO_KEYPOINTS) != count:
+        tasks = node.get("tasks") or ("keypoints",)  # by default what the predictions have
+        reads_them = is_call_of(node, COCOEvaluator) and "keypoints" in tasks
+        if reads_them and (len(sigmas) or _COCO_KEYPOINTS) != count:
             raise ConfigError(
                 f"dataloader.evaluator.kpt_oks_sigmas has {len(sigmas)} numbers, but data set "
                 f"{name!r} has {count} keypoints: give one standard deviation for each, as a share "

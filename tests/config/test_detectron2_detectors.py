@@ -22,6 +22,29 @@ class _Detr(nn.Module):
         super().__init__()
 
 
+class _Joiner(Backbone):
+    """A backbone with position embeddings, which hands its maps on."""
+
+    def __init__(self, backbone, in_features):
+        super().__init__()
+        self.backbone = backbone
+        self.shapes = {name: backbone.output_shape()[name] for name in in_features}
+
+    def forward(self, images):
+        return self.backbone(images)
+
+    def output_shape(self):
+        return self.shapes
+
+
+class _Silent(nn.Module):
+    """A wrapper that says nothing of its maps."""
+
+    def __init__(self, backbone):
+        super().__init__()
+        self.backbone = backbone
+
+
 class _OtherNeck(nn.Module):
     """A neck that must be told what it gets."""
 
@@ -157,3 +180,30 @@ def test_put_backbone__a_stride_that_is_needed_and_not_given():
     )
     with pytest.raises(ConfigError, match=r"needs maps of stride .* gives x \(64\)"):
         _put(model, L(Coarse)())
+
+
+def test_put_backbone__into_a_wrapper():
+    joiner = L(_Joiner)(backbone=_resnet50(), in_features=["res4", "res5"])
+    model = L(_Detr)(backbone=joiner, in_features=["res5"], in_channels=2048)
+    assert find_backbone(model, _timm()) == "backbone.backbone"
+    _put(model, L(SwinTransformer)(embed_dim=8, depths=[1] * 4, num_heads=[1] * 4))
+    assert "bottom_up" not in model.backbone
+    assert list(model.backbone.in_features) == ["p2", "p3"]
+    built = instantiate(model.backbone)
+    assert [shape.stride for shape in built.output_shape().values()] == [16, 32]
+    (name,) = model.in_features
+    assert built.output_shape()[name].stride == 32
+    assert model.in_channels == built.output_shape()[name].channels == 64
+
+
+def test_put_backbone__into_a_wrapper_that_publishes_nothing():
+    wrapper = L(_Silent)(backbone=_resnet50())
+    model = L(_Detr)(backbone=wrapper, in_features=["res5"], in_channels=2048)
+    _put(model, L(SwinTransformer)(embed_dim=8, depths=[1] * 4, num_heads=[1] * 4))
+    assert (list(model.in_features), model.in_channels) == (["p3"], 64)
+
+
+def test_put_backbone__a_holder_by_another_name():
+    model = L(_Detr)(backbone=L(nn.Identity)(body=_timm()), in_features=["res5"], in_channels=8)
+    with pytest.raises(ConfigError, match="Identity holds its backbone as 'body', and what"):
+        put_backbone(model, "backbone.body", _timm())

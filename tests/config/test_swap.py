@@ -153,3 +153,45 @@ def test_swap_backbone__of_a_whole_config_that_is_saved(name, tmp_path):
     assert check_targets(saved) == []
     if name == "mask_rcnn_c4":
         assert saved.model.roi_heads.res5.backbone.weights == "mine.pth"
+
+
+@pytest.mark.parametrize("name", ["mask_rcnn_fpn", "mask_rcnn_c4"])
+def test_swap_backbone__references_are_read_from_where_the_backbone_will_stand(name):
+    model = get_detectron2_config(f"common/models/{name}.py").model
+    cfg = OmegaConf.create({"model": model, "train": {"name": "test_convnext"}})
+    backbone = L(TimmBackbone)(model_name="${train.name}")
+    if name == "mask_rcnn_fpn":
+        cfg.model.backbone.in_features = ["res3", "res4", "res5"]
+        backbone.out_features = "${..in_features}"
+    swap_backbone(cfg.model, backbone)
+    assert check_targets(cfg) == []
+    if name == "mask_rcnn_c4":
+        assert cfg.model.roi_heads.res5.backbone.model_name == "test_convnext"
+        instantiate(cfg.model.roi_heads)
+        return
+    put = cfg.model.backbone.bottom_up
+    assert OmegaConf.is_interpolation(put, "model_name")
+    assert OmegaConf.is_interpolation(put, "out_features")
+    levels = instantiate(cfg.model.backbone).bottom_up.output_shape()
+    assert list(levels) == list(cfg.model.backbone.in_features) == ["res3", "res4", "res5"]
+
+
+def test_swap_backbone__references_in_a_circle_are_broken():
+    model = _mask_rcnn()  # whose in_features refer to the backbone's out_features
+    swap_backbone(model, _timm(out_features="${..in_features}"))
+    assert list(model.backbone.bottom_up.out_features) == ["res2", "res3", "res4", "res5"]
+
+
+@pytest.mark.parametrize("name", ["fcos", "dino"])
+@pytest.mark.parametrize("key", ["model_name", "out_strides"])
+def test_swap_backbone__reference_to_nothing(name, key):
+    if name == "dino":
+        model = get_config("dino/models/dino_r50.py").model
+    else:
+        model = get_detectron2_config("common/models/fcos.py").model
+    before = OmegaConf.to_container(model)
+    backbone = L(TimmBackbone)(**{"model_name": "test_convnext", key: "${nowhere.to_be_found}"})
+    with pytest.raises(ConfigError, match=r"new backbone .*nowhere") as caught:
+        swap_backbone(model, backbone)
+    assert "\n" not in str(caught.value)
+    assert OmegaConf.to_container(model) == before

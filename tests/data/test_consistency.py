@@ -65,6 +65,17 @@ def test_check_consistent__number_of_keypoints(side):
     check_consistent(config(fitting, mapper, SIGMAS), SET, annotated(), side)
 
 
+@pytest.mark.parametrize(("tasks", "is_held"), [(["bbox", "segm"], False), (None, True)])
+def test_check_consistent__evaluators_of_other_tasks_need_no_sigmas(tasks, is_held):
+    node = L(COCOEvaluator)(dataset_name="mine", tasks=tasks)
+    cfg = config({"roi_heads": {"keypoint_head": {"num_keypoints": 2}}}, evaluator=[node])
+    if is_held:
+        with pytest.raises(ConfigError, match=r"kpt_oks_sigmas has 0 numbers"):
+            check_consistent(cfg, SET, annotated(), "test")
+    else:
+        check_consistent(cfg, SET, annotated(), "test")
+
+
 @pytest.mark.parametrize("sigmas", [None, [0.1], [0.1, 0.1]])
 def test_check_consistent__sigmas_of_keypoints(sigmas):
     node = L(COCOEvaluator)(dataset_name="mine", tasks=("keypoints",), kpt_oks_sigmas=sigmas)
