@@ -58,7 +58,13 @@ class Entry:
 
     @classmethod
     def from_row(cls, row: dict[str, str]) -> "Entry":
-        """Read the cells of a table's row."""
+        """Read the cells of a table's row.
+
+        Raises:
+            KeyError, ValueError, TypeError, AttributeError: it is damaged.
+        """
+        if None in row or None in row.values():  # as csv.DictReader marks them
+            raise ValueError(f"the row {next(iter(row.values()))!r:.80} has not a cell per column")
         values: dict[str, Any] = {}
         for column in fields(cls):
             cell, kind = row[column.name], column.type
@@ -170,7 +176,7 @@ def read_catalog(file: Path | None = None) -> Catalog:
             head = stream.readline().removeprefix("#").split(",")
             versions = dict(version.split() for version in head)
             return Catalog(tuple(map(Entry.from_row, csv.DictReader(stream))), versions)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:
         raise ConfigError(
             f"the table of backbones {file} cannot be read ({type(error).__name__}: {error}): make "
             "it anew by `detrex backbones rebuild`."

@@ -86,6 +86,24 @@ def test_read__damaged_table(text, tmp_path):
         read_catalog(file)
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda lines: [*lines[:-1], lines[-1].split(",")[0]],  # cut off within a row
+        lambda lines: [*lines[:-1], lines[-1].rsplit(",", 3)[0]],
+        lambda lines: [*lines[:-1], lines[-1] + ",more"],
+        lambda lines: [*lines[:-1], '"' + "x" * 200_000 + '"'],  # longer than a cell may be
+        lambda lines: [lines[0], lines[1].replace("gflops", "flops"), *lines[2:]],
+    ],
+)
+def test_read__damaged_rows(damage, tmp_path):
+    file = tmp_path / "table.csv"
+    write_catalog(ALL.entries, file)
+    file.write_text("\n".join(damage(file.read_text().splitlines())))
+    with pytest.raises(ConfigError, match=r"cannot be read .*detrex backbones rebuild"):
+        read_catalog(file)
+
+
 def test_read__prefers_the_table_that_was_rebuilt(tmp_path, monkeypatch):
     monkeypatch.setenv("DETREX_CACHE", str(tmp_path))
     assert read_catalog().entries == read_catalog(packaged_file()).entries

@@ -5,6 +5,7 @@ its own, and publishes a chain of strides from its last level on, whichever map 
 """
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,13 +15,15 @@ from torch import nn
 
 from detrex.errors import BackboneError, ConfigError
 
+from .inspection.meta_run import is_on_meta, lacks_values
+
 _FORWARDS = (FPN.forward, SimpleFeaturePyramid.forward)
-_SIDE = 256
+_SIDE = 64
 """Cells on a side of the map on which a top block is tried."""
 
 
 def top_levels(top_block: nn.Module, in_feature: str, shape: ShapeSpec) -> list[ShapeSpec]:
-    """Try a top block on a map without data.
+    """Try a top block on a map without data, or of zeros where it reads its map's values.
 
     Args:
         top_block: such as ``LastLevelMaxPool``.
@@ -33,9 +36,8 @@ def top_levels(top_block: nn.Module, in_feature: str, shape: ShapeSpec) -> list[
     Raises:
         BackboneError: the block is built for other channels.
     """
-    image = torch.empty(1, shape.channels or 1, _SIDE, _SIDE, device="meta")
     try:
-        levels = copy.deepcopy(top_block).to("meta")(image)
+        levels = _levels(top_block, shape.channels or 1)
     except RuntimeError as error:
         raise BackboneError(
             f"the top block {type(top_block).__name__} does not take {in_feature!r} of "
@@ -46,6 +48,23 @@ def top_levels(top_block: nn.Module, in_feature: str, shape: ShapeSpec) -> list[
         ShapeSpec(channels=lv.shape[1], stride=(shape.stride or 1) * _SIDE // lv.shape[-1])
         for lv in levels
     ]
+
+
+def _levels(top_block: nn.Module, channels: int) -> Sequence[torch.Tensor]:
+    try:
+        return _run(top_block, channels, "meta")
+    except RuntimeError as error:
+        if not (isinstance(error, NotImplementedError) or lacks_values(error)):
+            raise
+    return _run(top_block, channels, "cpu")
+
+
+def _run(top_block: nn.Module, channels: int, device: str) -> Sequence[torch.Tensor]:
+    block = copy.deepcopy(top_block).eval()
+    block = block.to_empty(device=device) if is_on_meta(block) else block.to(device)
+    dtype = next((parameter.dtype for parameter in block.parameters()), torch.float32)
+    with torch.no_grad():
+        return block(torch.zeros(1, channels, _SIDE, _SIDE, dtype=dtype, device=device))
 
 
 def check_top_block(pyramid: nn.Module) -> None:

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from detectron2.layers import ShapeSpec
 from detectron2.modeling import FPN
 from detectron2.modeling import SimpleFeaturePyramid as D2Pyramid
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool, LastLevelP6P7
@@ -9,7 +10,7 @@ from torch import nn
 
 from detrex.errors import BackboneError, ConfigError
 from detrex.modeling.backbone import SimpleFeaturePyramid, TimmBackbone
-from detrex.modeling.backbone.top_block import check_top_block
+from detrex.modeling.backbone.top_block import check_top_block, top_levels
 
 LEVELS = ["res2", "res3", "res4", "res5"]
 
@@ -76,6 +77,31 @@ def test_check_top_block__map_that_is_not_there():
 def test_check_top_block__other_channels_than_those_of_the_map():
     with pytest.raises(BackboneError, match=r"take 'res5' of 96 channels .*with in_channels=96"):
         check_top_block(fpn(LEVELS, LastLevelP6P7(2048, 8)))
+
+
+class ByValue(LastLevelP6P7):
+    """Takes another way by what its map holds, which a map without data does not tell."""
+
+    def forward(self, c5):
+        assert c5.isfinite().all()
+        return super().forward(c5)
+
+
+class ByNonzero(LastLevelP6P7):
+    """Runs an operation that has no shapes without values."""
+
+    def forward(self, c5):
+        c5.nonzero()
+        return super().forward(c5)
+
+
+@pytest.mark.parametrize("kind", [ByValue, ByNonzero])
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_check_top_block__that_needs_values(kind, device):
+    levels = top_levels(kind(5, 7).to(device).half(), "res5", ShapeSpec(channels=5, stride=32))
+    assert [(level.channels, level.stride) for level in levels] == [(7, 64), (7, 128)]
+    with pytest.raises(BackboneError, match=r"take 'res5' of 6 channels .*with in_channels=6"):
+        top_levels(kind(5, 7).to(device), "res5", ShapeSpec(channels=6, stride=32))
 
 
 def test_check_top_block__other_modules_pass():

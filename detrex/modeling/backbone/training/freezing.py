@@ -23,10 +23,12 @@ class KeepsFrozen(nn.Module):
     def freeze_modules(self, names: Iterable[str]) -> None:
         """Freeze submodules for good: their gradients stop, and they stay in evaluation mode.
 
+        What was frozen before stays frozen.
+
         Args:
             names: paths of the submodules.
         """
-        self.frozen_modules = tuple(names)
+        self.frozen_modules = tuple(dict.fromkeys((*self.frozen_modules, *names)))
         for name in self.frozen_modules:
             self.get_submodule(name).eval().requires_grad_(False)
 

@@ -38,6 +38,22 @@ def test_keeps_frozen__over_train_and_eval():
     assert [net.training, net.body[0].training, net.body[1].training] == [True, False, True]
 
 
+def test_freeze_modules__twice_keeps_both():
+    class Net(KeepsFrozen):
+        def __init__(self):
+            super().__init__()
+            self.body = nn.Sequential(nn.Linear(1, 1), nn.Linear(1, 1), nn.Linear(1, 1))
+
+    net = Net()
+    net.freeze_modules(["body.0"])
+    net.freeze_modules(name for name in ("body.1", "body.0"))
+    assert net.frozen_modules == ("body.0", "body.1")
+    net.train()
+    assert [layer.training for layer in net.body] == [False, False, True]
+    assert [layer.weight.requires_grad for layer in net.body] == [False, False, True]
+    assert Net().frozen_modules == ()
+
+
 @pytest.mark.parametrize("freeze_at", [-2, 6, 1.0, "1", True])
 def test_check_freeze_at(freeze_at):
     with pytest.raises(BackboneError, match="freeze_at must be an integer from 0"):
