@@ -60,7 +60,7 @@ def architectures() -> list[tuple[str, str]]:
 
 
 def survey_all(wanted: Sequence[tuple[str, str]], jobs: int) -> Iterator[dict[str, Any]]:
-    """Look at architectures in processes of their own.
+    """Analyse architectures in processes of their own.
 
     Args:
         wanted: names and libraries.

@@ -4,6 +4,8 @@ A depthwise deformable convolution whose kernel is predicted for every cell: it 
 attention over one level, with the cells as queries and the groups as heads. Maps are (N, H, W, C).
 """
 
+from numbers import Integral
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -169,10 +171,11 @@ class DCNv3(nn.Module):
     ) -> None:
         super().__init__()
         dw_kernel_size = kernel_size if dw_kernel_size is None else dw_kernel_size
-        _check_positive(channels=channels, kernel_size=kernel_size, dw_kernel_size=dw_kernel_size)
-        _check_positive(stride=stride, dilation=dilation, group=group)
-        if type(pad) is not int or pad < 0:
-            raise ValueError(f"DCNv3 takes an integer of at least 0 as pad, got {pad!r:.80}.")
+        channels, kernel_size, dw_kernel_size = _integers(
+            1, channels=channels, kernel_size=kernel_size, dw_kernel_size=dw_kernel_size
+        )
+        stride, dilation, group = _integers(1, stride=stride, dilation=dilation, group=group)
+        (pad,) = _integers(0, pad=pad)
         if channels % group:
             raise ValueError(f"group must divide the {channels} channels, got {group!r}.")
         self.kernel_size, self.stride, self.pad, self.dilation = kernel_size, stride, pad, dilation
@@ -219,10 +222,14 @@ class DCNv3(nn.Module):
         return self.output_proj(x)
 
 
-def _check_positive(**sizes: int) -> None:
+def _integers(least: int, **sizes: int) -> list[int]:
+    """Check sizes, which may be NumPy's integers, and give them as Python's."""
     for name, size in sizes.items():
-        if type(size) is not int or size < 1:
-            raise ValueError(f"DCNv3 takes an integer of at least 1 as {name}, got {size!r:.80}.")
+        if not isinstance(size, Integral) or isinstance(size, bool) or size < least:
+            raise ValueError(
+                f"DCNv3 takes an integer of at least {least} as {name}, got {size!r:.80}."
+            )
+    return [int(size) for size in sizes.values()]
 
 
 DCNv3_pytorch = DCNv3

@@ -153,14 +153,14 @@ def resolve_pixel_statistics(
     Raises:
         ConfigError: not one value per channel, or another word than ``"auto"``.
     """
-    offered: PixelStatistics | None = published_statistics(backbone)
+    published: PixelStatistics | None = published_statistics(backbone)
     given = {"pixel_mean": pixel_mean, "pixel_std": pixel_std}
     auto = [name for name, values in given.items() if _is_auto(name, values)]
-    if offered is None and auto:
-        logger.warning(_nothing_offered(auto, backbone))
-        offered = IMAGENET
-    flips = bool(auto) and offered is not None and _orders_differ(offered, input_format)
-    own_mean, own_std = (offered.pixel_mean, offered.pixel_std) if offered else ((), ())
+    if published is None and auto:
+        logger.warning(_none_published(auto, backbone))
+        published = IMAGENET
+    flips = bool(auto) and published is not None and _orders_differ(published, input_format)
+    own_mean, own_std = (published.pixel_mean, published.pixel_std) if published else ((), ())
     used = Normalization(
         _settle(pixel_mean, own_mean, flips), _settle(pixel_std, own_std, flips), flips
     )
@@ -170,8 +170,8 @@ def resolve_pixel_statistics(
         f"the number of channels of {type(backbone).__name__}": len(own_mean) or None,
     }
     check_consistent(stated, "give one value per channel of the image")
-    if offered is not None:
-        _report(used, offered, backbone, input_format)
+    if published is not None:
+        _report(used, published, backbone, input_format)
     return used
 
 
@@ -189,7 +189,7 @@ def _settle(values: Statistic, own: tuple[float, ...], flips: bool) -> tuple[flo
     return by_hand[::-1] if flips else by_hand
 
 
-def _nothing_offered(auto: Sequence[str], backbone: nn.Module) -> str:
+def _none_published(auto: Sequence[str], backbone: nn.Module) -> str:
     taken = " and ".join(f"{name}={list(getattr(IMAGENET, name))}" for name in auto)
     return (
         f"{type(backbone).__name__} does not publish the statistics of its images "
@@ -198,33 +198,33 @@ def _nothing_offered(auto: Sequence[str], backbone: nn.Module) -> str:
     )
 
 
-def _orders_differ(offered: PixelStatistics, input_format: str) -> bool:
+def _orders_differ(published: PixelStatistics, input_format: str) -> bool:
     """Whether the image's order is the reverse of the backbone's; only colours have an order."""
-    orders = {offered.channel_order, input_format}
-    return len(offered.pixel_mean) == 3 and orders == {"RGB", "BGR"}
+    orders = {published.channel_order, input_format}
+    return len(published.pixel_mean) == 3 and orders == {"RGB", "BGR"}
 
 
 def _report(
-    used: Normalization, offered: PixelStatistics, backbone: nn.Module, input_format: str
+    used: Normalization, published: PixelStatistics, backbone: nn.Module, input_format: str
 ) -> None:
     """Log a flip, and warn of values by hand that are not those of the backbone."""
-    who, order = type(backbone).__name__, offered.channel_order
+    who, order = type(backbone).__name__, published.channel_order
     if used.flips:
         logger.info("Images come as %s and are flipped to the %s of %s.", input_format, order, who)
-    unlike = not used.flips and _orders_differ(offered, input_format)
-    if unlike or not _is_near(used, offered):
+    unlike = not used.flips and _orders_differ(published, input_format)
+    if unlike or not _is_near(used, published):
         logger.warning(
             "Images are normalised by hand-written pixel_mean %s and pixel_std %s, in %s; %s "
             'publishes %s and %s, in %s. Write "auto" to take these; leave it if the weights come '
             "from elsewhere.",
             *(list(used.mean), list(used.std), input_format),
-            *(who, list(offered.pixel_mean), list(offered.pixel_std), order),
+            *(who, list(published.pixel_mean), list(published.pixel_std), order),
         )
 
 
-def _is_near(used: Normalization, offered: PixelStatistics) -> bool:
-    means = zip(used.mean, offered.pixel_mean, strict=True)
-    stds = zip(used.std, offered.pixel_std, strict=True)
+def _is_near(used: Normalization, published: PixelStatistics) -> bool:
+    means = zip(used.mean, published.pixel_mean, strict=True)
+    stds = zip(used.std, published.pixel_std, strict=True)
     return all(abs(a - b) <= _MEAN_TOLERANCE for a, b in means) and all(
         abs(a - b) <= _STD_TOLERANCE * b for a, b in stds
     )

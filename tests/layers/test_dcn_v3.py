@@ -1,5 +1,6 @@
 """Deformable convolution v3, against a loop over points."""
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -148,6 +149,10 @@ def test_dcnv3__runs_on_meta():
         ({"group": 0}, "an integer of at least 1 as group, got 0"),
         ({"kernel_size": (3, 3)}, r"at least 1 as kernel_size, got \(3, 3\)"),
         ({"pad": -1}, "an integer of at least 0 as pad, got -1"),
+        ({"pad": False}, "an integer of at least 0 as pad, got False"),
+        ({"stride": True}, "an integer of at least 1 as stride, got True"),
+        ({"dilation": np.float64(1)}, r"an integer of at least 1 as dilation, got .*1\.0"),
+        ({"group": np.int64(0)}, "an integer of at least 1 as group, got .*0"),
         ({"norm_layer": "BN2"}, r"one of LN, BN, got 'BN2'\. Did you mean 'BN'"),
         ({"act_layer": "ReLu"}, r"one of GELU, ReLU, SiLU, got 'ReLu'\. Did you mean 'ReLU'"),
     ],
@@ -155,6 +160,16 @@ def test_dcnv3__runs_on_meta():
 def test_dcnv3__names_what_it_takes(options, message):
     with pytest.raises(ValueError, match=message):
         _layer(**options)
+
+
+def test_dcnv3__takes_numpys_integers():
+    sizes = {"channels": 6, "kernel_size": 3, "dw_kernel_size": 5, "stride": 2, "pad": 2}
+    sizes |= {"dilation": 2, "group": 3}
+    expected = _layer(**sizes, center_feature_scale=True)
+    observed = _layer(**{k: np.int32(v) for k, v in sizes.items()}, center_feature_scale=True)
+    assert {type(getattr(observed, name)) for name in ("kernel_size", "pad", "group")} == {int}
+    x = torch.randn(2, 9, 7, 6, dtype=torch.float64)
+    assert_close(observed(x), expected(x), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("kind", ["LN", "BN"])

@@ -338,9 +338,9 @@ def _init_weights(module: nn.Module) -> None:
 
 def _check_names(given: Mapping[str, Any]) -> None:
     """Check arguments that are names or switches, and that there is no unknown one."""
-    known = [name for name in InternImage.__init__.__annotations__ if name != "return"]
+    known = [n for n in InternImage.__init__.__annotations__ if n not in ("kwargs", "return")]
     for name in given["kwargs"]:
-        hint = did_you_mean(name, known) or f" It takes {', '.join(known[:-1])}."
+        hint = did_you_mean(name, known) or f" It takes {', '.join(known)}."
         raise TypeError(f"InternImage takes no keyword {name[:80]!r}.{hint}")
     for name, choices in _CHOICES.items():
         if given[name] not in choices:

@@ -1,7 +1,7 @@
 """What networks of four stages share: the names, strides and statistics of their feature maps."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -133,13 +133,14 @@ def check_integers(who: str, name: str, values: Sequence[int]) -> list[int]:
     """Check a keyword that is a sequence of integers, or a list of a config, and give them.
 
     Raises:
-        TypeError: something else.
+        TypeError: something else, such as what can be read but once.
     """
+    is_sequence = hasattr(values, "__getitem__") and not isinstance(values, str | bytes | Mapping)
     try:
-        numbers = list(values)
-    except TypeError:
-        numbers = [None]  # type: ignore[list-item]
-    if isinstance(values, str) or not all(_is(number, Integral) for number in numbers):
+        numbers = list(values) if is_sequence else []
+    except TypeError:  # an array of no dimension
+        is_sequence, numbers = False, []
+    if not is_sequence or not all(_is(number, Integral) for number in numbers):
         raise TypeError(f"{who} takes a sequence of integers as {name}, got {values!r:.80}.")
     return [int(number) for number in numbers]
 

@@ -224,7 +224,8 @@ def test_level__is_without_what_is_not_asked_for():
     ("options", "error", "message"),
     [
         ({"layerscale": 1.0}, TypeError, "no keyword 'layerscale'. Did you mean 'layer_scale'"),
-        ({"zzz": 1}, TypeError, "no keyword 'zzz'. It takes core_op, channels, depths"),
+        ({"zzz": 1}, TypeError, "no keyword 'zzz'. It takes core_op, channels, depths.*[a-z]\\.$"),
+        ({"kwarg": 1}, TypeError, "no keyword 'kwarg'. It takes core_op"),
         ({"core_op": "DCNv4"}, BackboneError, "as core_op, got 'DCNv4'. Did you mean 'DCNv3'"),
         ({"norm_layer": "GN"}, BackboneError, "takes 'LN' or 'BN' as norm_layer, got 'GN'"),
         ({"act_layer": None}, BackboneError, "as act_layer, got None"),

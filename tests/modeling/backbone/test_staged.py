@@ -60,7 +60,13 @@ def test_staged_backbone__refuses_indices(wrong):
         Stages([1] * 4, 4, wrong, 3)
 
 
-@pytest.mark.parametrize("wrong", [2, "012", ["p0"], [True], [1.0], None])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *(2, "012", ["p0"], [True], [1.0], None, b"\1\2", {0: 1}, {0, 1}, np.array(1)),
+        *((i for i in (0, 1)), iter([0, 1]), map(int, "01")),
+    ],
+)
 def test_staged_backbone__refuses_other_types(wrong):
     with pytest.raises(TypeError, match="takes a sequence of integers as out_indices, got"):
         Stages([1] * 4, 4, wrong, 3)
