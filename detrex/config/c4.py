@@ -115,8 +115,12 @@ def _own_stage(
     raise _NoStageError(reasons[0])
 
 
-def _sides(asked: int, stride: int, divisibility: int) -> list[int]:
-    """Sides of a region's map, in cells, at which an image of that many cells needs no padding."""
+def _sides(asked: Any, stride: int, divisibility: int) -> list[int]:
+    """Sides of a region's map, in cells, at which an image of that many cells needs no padding.
+
+    The stage takes squares, for a pair of sides those of the longer.
+    """
+    asked = asked if isinstance(asked, int) else max(asked)
     divisibility = max(divisibility, 1)
     step = divisibility // math.gcd(divisibility, stride)
     return [

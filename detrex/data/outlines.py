@@ -11,20 +11,23 @@ from detectron2.data import transforms as T
 from detrex.data.coco.objects import compressed
 
 
-def transform_outline(outline: list | dict, transforms: T.TransformList) -> Any:
+def transform_outline(outline: list | dict | np.ndarray, transforms: T.TransformList) -> Any:
     """Move an object's outline as its image was moved, and cut off what a crop cut off.
 
     fvcore's own crop of polygons needs the package shapely; this one needs nothing.
 
     Args:
-        outline: polygons, each ``[x0, y0, x1, y1, ...]`` in pixels, or COCO's run lengths.
+        outline: polygons, each ``[x0, y0, x1, y1, ...]`` in pixels, COCO's run lengths, or a mask
+            ``(H, W)``, not 0 where the object is.
         transforms: of the image, in order.
 
     Returns:
-        Polygons as arrays, none where nothing is left; from run lengths a bool mask ``(H, W)``.
+        Polygons as arrays, none where nothing is left; otherwise a bool mask ``(H, W)``.
     """
     if isinstance(outline, dict):
-        mask = transforms.apply_segmentation(mask_util.decode(compressed(outline)))
+        outline = mask_util.decode(compressed(outline))
+    if isinstance(outline, np.ndarray) and outline.ndim == 2:
+        mask = transforms.apply_segmentation((outline != 0).astype(np.uint8))
         return np.ascontiguousarray(mask == 1)  # a pad's own label is 255
     polygons = [np.asarray(points, dtype=np.float64).reshape(-1, 2) for points in outline]
     for transform in transforms.transforms:

@@ -121,7 +121,7 @@ def training_size(cfg: Any) -> Size | None:
             _integers(read(call, "max_size")),
         )
         if edges and longest:
-            sizes.append((max(edges), longest[0]))
+            sizes.append((min(max(edges), longest[0]), longest[0]))
     return max(sizes, default=None)
 
 

@@ -13,7 +13,7 @@ from detectron2.modeling.meta_arch.fcos import FCOSHead
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter, JSONWriter, TensorboardXWriter
 from omegaconf import DictConfig
-from torch import nn, optim
+from torch import Tensor, nn, optim
 
 from detrex.checkpoint.detection_checkpoint import DetectionCheckpointer
 from detrex.checkpoint.reading.state_dict import read_checkpoint, tensors_of
@@ -210,8 +210,14 @@ def build_model(cfg: DictConfig, seed: int) -> nn.Module:
 
 
 def _in_float32(_head: nn.Module, _inputs: Any, levels: Any) -> Any:
-    """Hand on a head's outputs, lists of maps, without the lower precision of autocast."""
-    return tuple([map_.float() for map_ in maps] for maps in levels)
+    """Hand on a head's lists of maps without the lower precision of autocast, all else as it is."""
+    if not isinstance(levels, list | tuple):
+        return levels
+    return tuple([map_.float() for map_ in maps] if _are_tensors(maps) else maps for maps in levels)
+
+
+def _are_tensors(maps: Any) -> bool:
+    return isinstance(maps, list | tuple) and all(isinstance(map_, Tensor) for map_ in maps)
 
 
 def build_optimizer(cfg: DictConfig, model: nn.Module) -> optim.Optimizer:

@@ -73,3 +73,12 @@ def test_fit_region_stage__resnets_of_one_last_stage_keep_it():
     stages = L(_ResNet.make_default_stages)(depth=101, norm="FrozenBN")
     swap_backbone(model, L(_ResNet)(stem=L(BasicStem)(), stages=stages, out_features=["res4"]))
     assert model.roi_heads.res5 == expected
+
+
+def test_fit_region_stage__regions_whose_sides_are_a_pair():
+    model = _model()
+    model.roi_heads.pooler.output_size = (7, 14)
+    swap_backbone(model, _timm())
+    heads = instantiate(model.roi_heads)
+    assert isinstance(heads.res5, RoiStage)
+    assert tuple(heads.pooler.output_size) == (14, 14)

@@ -50,6 +50,18 @@ def test_transform_outline__equals_the_transformed_mask(name, run_lengths):
         np.testing.assert_array_equal(seen, expected)
 
 
+@pytest.mark.parametrize("name", TRANSFORMS)
+@pytest.mark.parametrize(("dtype", "label"), [(bool, True), (np.uint8, 255)])
+def test_transform_outline__mask_of_the_image(name, dtype, label):
+    transforms = T.TransformList(TRANSFORMS[name])
+    for outline in outlines():
+        mask = drawn(outline, *SIZE)
+        moved = transform_outline(np.where(mask, label, 0).astype(dtype), transforms)
+        expected = transforms.apply_segmentation(mask.astype(np.uint8)) == 1
+        assert moved.dtype == bool
+        np.testing.assert_array_equal(moved, expected)
+
+
 def test_transform_outline__uncompressed_run_lengths():
     counts = [HEIGHT * 2, HEIGHT, HEIGHT * (WIDTH - 3)]
     mask = transform_outline({"size": list(SIZE), "counts": counts}, T.TransformList([]))

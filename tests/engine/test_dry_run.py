@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from detectron2.config import LazyCall as L
@@ -152,3 +153,11 @@ def test_training_size__is_the_augmentations():
     cfg = get_config("dino/dino_r50_4scale_12ep.py")
     cfg.dataloader.train.mapper.augmentation = [L(T.FixedSizeCrop)(crop_size=(96, 128))]
     assert training_size(cfg) == (96, 128)
+    cfg.dataloader.train.mapper.augmentation_with_crop = None
+    for longest, expected in ((600, (600, 600)), (900, (800, 900))):
+        resize = L(T.ResizeShortestEdge)(short_edge_length=[480, 800], max_size=longest)
+        cfg.dataloader.train.mapper.augmentation = [resize]
+        assert training_size(cfg) == expected
+        taken = T.ResizeShortestEdge([800], longest, "choice")
+        picture = np.zeros((expected[0], expected[1], 3), dtype=np.uint8)
+        assert taken(T.AugInput(picture)).apply_image(picture).shape[:2] == expected
