@@ -34,6 +34,9 @@ _NO_WEIGHTS = {
 # How weights are named anywhere; numbers under such a key are something else, or a mistake.
 _NAMES_WEIGHTS = (str, bool, os.PathLike, enum.Enum)
 _NUMBERS = (int, float, ListConfig)
+WEIGHTS = ("weights", "pretrained", "checkpoint_path")
+"""Keywords by which a backbone's call asks for its weights."""
+
 CHOICES = (
     *("out_strides", "out_features", "out_indices"),
     *("return_nodes", "train_return_nodes", "return_layers"),

@@ -5,11 +5,11 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from detrex.config.backbone_node import WEIGHTS
 from detrex.config.validation import peek, read
 from detrex.detectors import backbone_parts
 
 _FREEZE = ("freeze_at", "frozen_stages", "freeze_patch_embed")
-_WEIGHTS = ("weights", "pretrained", "checkpoint_path")
 
 
 def frozen_without_weights(cfg: Any) -> Iterator[str]:
@@ -27,7 +27,7 @@ def frozen_without_weights(cfg: Any) -> Iterator[str]:
         return
     for path, call in backbone_parts(model).items():
         if not isinstance(call, DictConfig) or any(
-            key in call and read(call, key) for key in _WEIGHTS
+            key in call and read(call, key) for key in WEIGHTS
         ):
             continue
         for key in _FREEZE:

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, ListConfig
 from torch import nn
 
 from detrex.checkpoint.download import is_address
+from detrex.config.backbone_node import WEIGHTS
 from detrex.config.building import build_part
 from detrex.config.lazy_call import is_call, parameters_of, target_name
 from detrex.config.lint import lazy_calls
@@ -24,7 +25,6 @@ from detrex.errors import ConfigError
 logger = logging.getLogger(__name__)
 
 STATISTICS = ("pixel_mean", "pixel_std")
-_WEIGHTS = ("weights", "pretrained", "checkpoint_path")
 _FORMATS = ("input_format", "image_format", "img_format")
 _COLOURS = ("RGB", "BGR")
 
@@ -209,7 +209,7 @@ def _numbers(value: Any) -> list[float]:
 def _has_weights(model: DictConfig, detector: nn.Module | None) -> bool:
     """Whether a backbone gets weights of which it is known what images they expect."""
     calls = [*backbone_parts(model).values()][-1:]
-    asked = [value for call in calls for key in _WEIGHTS if (value := read(call, key))]
+    asked = [value for call in calls for key in WEIGHTS if (value := read(call, key))]
     # What is still to be fetched can tell no more than the network's name.
     is_unknown = detector is None and any(map(_is_still_to_be_fetched, asked))
     return any(value is not ... for value in asked) and not is_unknown
