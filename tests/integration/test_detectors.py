@@ -3,9 +3,6 @@
 import argparse
 import json
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -20,8 +17,8 @@ from tests.reference.detector_runs import (
     write_data,
 )
 from tests.reference.tiny_detectors import DETECTORS
+from tests.reference.torchrun import run_two_ranks
 
-ROOT = Path(__file__).resolve().parents[2]
 RUN = argparse.Namespace(resume=False)
 
 TASKS = {"keypoint_rcnn_fpn": "keypoints", "fcos": "bbox", "retinanet": "bbox"}
@@ -75,16 +72,7 @@ def seen(tmp_path_factory):
     """What each rank saw; one launch for all, since it costs seconds."""
     folder = tmp_path_factory.mktemp("two_ranks")
     write_data(folder)
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    done = subprocess.run(
-        [*torchrun, "-m", "tests.reference.detector_runs", str(folder)],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_two_ranks("tests.reference.detector_runs", folder)
     return [torch.load(folder / f"seen{rank}.pth") for rank in (0, 1)]
 
 

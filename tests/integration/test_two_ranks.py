@@ -1,16 +1,10 @@
 """Two processes whose images differ as much as they can, against one process that sees them all."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
+from tests.reference.torchrun import run_two_ranks
 from tests.reference.two_dinos import CASES, FAILURES, reference_gradients, write_data
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -18,16 +12,7 @@ def seen(tmp_path_factory):
     """What each rank wrote, by name; one launch for all, since it costs seconds."""
     folder = tmp_path_factory.mktemp("two_dinos")
     write_data(folder)
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    done = subprocess.run(
-        [*torchrun, "-m", "tests.reference.two_dinos", str(folder)],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_two_ranks("tests.reference.two_dinos", folder)
     return lambda name: [torch.load(folder / f"{name}{rank}.pth") for rank in (0, 1)]
 
 
