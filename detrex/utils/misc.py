@@ -46,4 +46,4 @@ def inverse_sigmoid(x: Tensor, eps: float = 1e-3) -> Tensor:
 
 def at_least_float32(x: Tensor) -> Tensor:
     """Lift half precision to float32; float32 and float64 stay as they are."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
+    return x if x.dtype == torch.float64 else x.float()
