@@ -102,7 +102,13 @@ class FFN(nn.Module):
         Returns:
             (..., output_dim) tokens.
         """
-        out = self.layers(x)
+        if x.dim() != 2 and getattr(self.activation, "inplace", False):
+            # A linear layer gives a view there, and the gradient of an in-place activation of a
+            # view is copied three times.
+            rows = self.layers(x.reshape(-1, x.shape[-1]))
+            out = rows.view(*x.shape[:-1], rows.shape[-1])
+        else:
+            out = self.layers(x)
         if not self.add_identity:
             return out
         return (x if identity is None else identity) + out

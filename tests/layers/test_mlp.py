@@ -47,6 +47,23 @@ def test_ffn__keys_and_residual():
     torch.testing.assert_close(ffn(x, identity), identity + out)
 
 
+@pytest.mark.parametrize("shape", [(5,), (3, 5), (2, 3, 5), (2, 0, 5), (2, 3, 2, 5)])
+def test_ffn__gradients_pass_no_copies_of_a_view(shape):
+    ffn, x = FFN(5, 7), torch.randn(shape, requires_grad=True)
+    out = ffn(x)
+    hidden = (x @ ffn.layers[0][0].weight.T + ffn.layers[0][0].bias).relu()
+    expected = x + hidden @ ffn.layers[1].weight.T + ffn.layers[1].bias
+    seed = torch.randn_like(out)
+    found = torch.autograd.grad(out, [x, *ffn.parameters()], seed, retain_graph=True)
+    torch.testing.assert_close(out, expected)
+    torch.testing.assert_close(found, torch.autograd.grad(expected, [x, *ffn.parameters()], seed))
+    assert not [name for name in _nodes(out.grad_fn) if "CopySlices" in name]
+
+
+def _nodes(node):
+    return [node.name(), *(n for child, _ in node.next_functions if child for n in _nodes(child))]
+
+
 def test_ffn__without_identity_may_change_width():
     ffn = FFN(5, 7, output_dim=3, activation=nn.GELU(), fc_bias=False, add_identity=False)
     assert ffn(torch.randn(2, 5)).shape == (2, 3)
