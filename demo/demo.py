@@ -10,6 +10,11 @@ the config's data set. Nothing is written over but what was drawn before; a pict
 read is named at the end, with exit status 1.
 """
 
+from detrex.threads import prepare_threads
+
+if __name__ == "__main__":
+    prepare_threads()  # before torch is imported, which reads them once
+
 import argparse
 import glob
 import logging

@@ -8,6 +8,11 @@ loss and AP. The photographs and their pretrained weights are fetched from the p
 that fails, the act says so and is left out.
 """
 
+from detrex.threads import prepare_threads
+
+if __name__ == "__main__":
+    prepare_threads(most=4)  # before torch is imported, here and in the tools; these nets are small
+
 import argparse
 import os
 import subprocess
@@ -24,7 +29,6 @@ from detrex.utils.curves import plot_ap, plot_losses, read_metrics
 from detrex.utils.outputs import refuse_to_replace
 
 ROOT = Path(__file__).resolve().parents[1]
-MAX_THREADS = 4
 MAX_PICTURES = 30
 
 
@@ -202,13 +206,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _tool(name: str, *arguments: object) -> None:
-    """Run one of the repository's tools with as many threads as this process has cores."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    threads = min(MAX_THREADS, cores or 1)
+    """Run one of the repository's tools with the threads of this process."""
     command = [sys.executable, str(ROOT / "tools" / f"{name}.py"), *map(str, arguments)]
     # Deprecations inside the libraries are nothing that who watches the demo can mend.
-    env = {"OMP_NUM_THREADS": str(threads), "PYTHONWARNINGS": "ignore::FutureWarning"}
-    subprocess.run(command, check=True, env={**os.environ, **env})
+    env = {**os.environ, "PYTHONWARNINGS": "ignore::FutureWarning"}
+    subprocess.run(command, check=True, env=env)
 
 
 def _shown(path: Path) -> str:

@@ -15,7 +15,7 @@ PATHS = {
 }
 # Each may import what stands before it, and its own.
 PACKAGES = (
-    *("errors", "files", "detectors", "checkpoint", "config", "utils", "layers", "data"),
+    *("errors", "files", "threads", "detectors", "checkpoint", "config", "utils", "layers", "data"),
     *("modeling", "catalog engine", "cli", "__main__"),
 )
 BACKBONE = "detrex.modeling.backbone"

@@ -7,6 +7,11 @@ FLOPs (a multiplication and its addition count as one) and activations are means
 `dataloader.test`, or of random pictures where `--input-size` is given, which needs no dataset.
 """
 
+from detrex.threads import prepare_threads
+
+if __name__ == "__main__":
+    prepare_threads()  # before torch is imported, which reads them once
+
 import argparse
 import itertools
 import logging

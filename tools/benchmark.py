@@ -6,6 +6,11 @@
 Each step is timed after `--warmup` steps that are not, in every process; the main one prints.
 """
 
+from detrex.threads import prepare_threads
+
+if __name__ == "__main__":
+    prepare_threads()  # before torch is imported, which reads them once
+
 import argparse
 import itertools
 import time

@@ -8,6 +8,11 @@ Arguments of the program are those of configs/hydra/train_args.yaml; what has a 
 changes the detector's config. A SLURM job needs the package submitit, and resumes when requeued.
 """
 
+from detrex.threads import prepare_threads
+
+if __name__ == "__main__":
+    prepare_threads()  # before torch is imported, which reads them once
+
 import re
 import uuid
 import zlib

@@ -6,6 +6,11 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # a checkout that is not installed
 
+from detrex.threads import prepare_threads
+
+if __name__ == "__main__":
+    prepare_threads()  # before torch is imported, which reads them once
+
 from detrex.engine import run
 
 if __name__ == "__main__":

@@ -7,6 +7,11 @@ Pictures are read as training reads them. Nothing is written over but what was d
 picture that cannot be read is named at the end, with exit status 1.
 """
 
+from detrex.threads import prepare_threads
+
+if __name__ == "__main__":
+    prepare_threads()  # before torch is imported, which reads them once
+
 import argparse
 import itertools
 import re

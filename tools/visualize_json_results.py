@@ -8,6 +8,11 @@ Nothing is written over but what was drawn before; a picture that cannot be read
 end, with exit status 1.
 """
 
+from detrex.threads import prepare_threads
+
+if __name__ == "__main__":
+    prepare_threads()  # before torch is imported, which reads them once
+
 import argparse
 import json
 from collections import defaultdict

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from detrex.cli import backbones, check
 from detrex.errors import DetrexError
+from detrex.threads import prepare_threads
 
 _EXAMPLES = """examples:
   detrex backbones --strides 8,16,32 --max-params 40M --sort gflops
@@ -28,6 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Exit status: 0, or 1 for a mistake of the user's, told in one sentence. Bad usage ends the
         process with 2, as argparse does.
     """
+    prepare_threads()  # before a command imports torch
     parser = argparse.ArgumentParser(
         prog="detrex",
         description="Find backbones for detectors, and check configs before they cost time.",

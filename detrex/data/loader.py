@@ -18,6 +18,7 @@ from detectron2.utils.serialize import PicklableWrapper
 
 from detrex.data.bad_pictures import BadPicture
 from detrex.errors import ConfigError, PictureError
+from detrex.threads import use_one_thread
 from detrex.utils.seeding import seeded
 
 Sample = dict[str, Any]
@@ -92,6 +93,7 @@ class TrainLoader:
             batch_sampler=_Resumed(self, self._batch, self._seed),
             num_workers=self.num_workers,
             collate_fn=_joined,
+            worker_init_fn=use_one_thread,
         )
         return iter(loader)
 

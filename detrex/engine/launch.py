@@ -16,6 +16,7 @@ import torch.multiprocessing as mp
 from detectron2.utils import comm
 
 from detrex.errors import ConfigError, DetrexError
+from detrex.threads import threads_shared_by
 from detrex.utils.dist import forget_gloo_group
 
 DEFAULT_TIMEOUT = timedelta(minutes=30)
@@ -77,9 +78,13 @@ def launch(
     rank_offset = machine_rank * num_gpus_per_machine
     group = (rank_offset, world_size, num_gpus_per_machine, dist_url, timeout, device)
     try:
-        mp.start_processes(
-            _worker, (errors, main_func, args, group), num_gpus_per_machine, start_method="spawn"
-        )
+        with threads_shared_by(num_gpus_per_machine):
+            mp.start_processes(
+                _worker,
+                (errors, main_func, args, group),
+                num_gpus_per_machine,
+                start_method="spawn",
+            )
     except (mp.ProcessRaisedException, mp.ProcessExitedException) as error:
         if not errors.empty():
             raise errors.get() from None
@@ -103,8 +108,6 @@ def _worker(
 ) -> None:
     """Body of a started process; hands an error of the package's to the parent as it is."""
     rank_offset, world_size, local_size, url, timeout, device = group
-    if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // local_size))
     try:
         _init_group(
             device, local_rank, local_size, timeout, url, rank_offset + local_rank, world_size
