@@ -58,7 +58,7 @@ def run_on_meta(detector: nn.Module, size: Size, attempt: Attempt) -> MetaForwar
     """
     seen = MetaForward()
     image = torch.empty(image_channels(detector) or 3, *size, device="meta")
-    if hasattr(detector, "extract_levels") and hasattr(detector, "transformer"):
+    if hasattr(detector, "extract_levels") and hasattr(detector, "hidden_states"):
         attempt("model", lambda: _run_dino(detector, image, seen))
     elif not callable(backbone := getattr(detector, "backbone", None)):
         seen.notes.append("nothing was run: the detector has no backbone")
@@ -137,16 +137,12 @@ def _padded(backbone: Any, image: Tensor) -> Tensor:
 
 
 def _run_dino(detector: Any, image: Tensor, seen: MetaForward) -> None:
-    features, masks = detector.extract_levels([image])
+    levels = detector.extract_levels([image])
     seen.neck += [
         f"level {place}  {f.shape[1]} channels  {f.shape[2]} x {f.shape[3]} cells"
-        for place, f in enumerate(features)
+        for place, f in enumerate(levels.features)
     ]
-    positions = [detector.position_embedding(mask) for mask in masks]
-    hidden = detector.transformer(
-        features, masks, positions, query_embed=(None, None), attn_masks=None
-    )
-    seen.results.append(hidden)
+    seen.results.append(detector.hidden_states(levels))
 
 
 def _run_heads(detector: Any, maps: Maps, seen: MetaForward, attempt: Attempt) -> None:

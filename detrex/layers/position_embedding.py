@@ -52,6 +52,14 @@ class PositionEmbeddingSine(nn.Module):
         self.offset = offset
         self.normalize = normalize
 
+    @property
+    def settings(self) -> tuple[Any, ...]:
+        """The arguments that build an embedding like this one, in their order."""
+        return (
+            *(self.num_pos_feats, self.temperature, self.scale),
+            *(self.eps, self.offset, self.normalize),
+        )
+
     def forward(self, mask: Tensor, **kwargs: Any) -> Tensor:
         """Embed the pixels of a padded batch.
 

@@ -108,6 +108,7 @@ class DINOTransformerDecoder(TransformerLayerSequence):
         *,
         reference_points: Tensor,
         valid_ratios: Tensor,
+        all_layers: bool = True,
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor]:
         """Run the layers; each starts from the boxes that the one before has found.
@@ -123,16 +124,19 @@ class DINOTransformerDecoder(TransformerLayerSequence):
             key_padding_mask: (n, s) bool, True = padding.
             reference_points: (n, q, 4) cxcywh in 0..1 of the image.
             valid_ratios: (n, levels, 2) share of a level's width and height that is image.
+            all_layers: give every layer's states and boxes; else, with ``return_intermediate``, the
+                last layer's states and the boxes that it started from.
             **kwargs: ``spatial_shapes``, the (height, width) of each level, for deformable
                 attention.
 
         Returns:
             With ``return_intermediate`` the normalised states (layers, n, q, d) and the boxes
-            (layers, n, q, 4) after each layer; without, the last layer's state (n, q, d) as it is
-            and its boxes (n, q, 4).
+            (layers, n, q, 4) after each layer, or without `all_layers` (1, n, q, d) and (1, n, q,
+            4); without, the last layer's state (n, q, d) as it is and its boxes (n, q, 4).
         """
         ratios_n1l4 = valid_ratios.repeat(1, 1, 2)[:, None]
-        states, references = [], []
+        last_only = self.return_intermediate and not all_layers
+        states, references = [], [reference_points]
         for index, layer in enumerate(self.layers):
             reference_nql4 = reference_points[:, :, None] * ratios_n1l4
             step: Callable[..., Tensor] = layer
@@ -151,17 +155,21 @@ class DINOTransformerDecoder(TransformerLayerSequence):
                 reference_points=reference_nql4,
                 **kwargs,
             )
-            refined = reference_points
-            if self.bbox_embed is not None:
-                refined = (
-                    self.bbox_embed[index](query) + inverse_sigmoid(reference_points)
-                ).sigmoid()
+            if last_only and index == self.num_layers - 1:
+                return self.norm(query)[None], references[-1][None]
+            refined = self._refined(index, query, reference_points)
             reference_points = refined.detach()
-            states.append(self.norm(query) if self.return_intermediate else query)
+            states.append(query)
             references.append(refined if self.look_forward_twice else reference_points)
         if not self.return_intermediate:
             return states[-1], references[-1]
-        return torch.stack(states), torch.stack(references)
+        return torch.stack([self.norm(state) for state in states]), torch.stack(references[1:])
+
+    def _refined(self, index: int, state: Tensor, boxes: Tensor) -> Tensor:
+        """Move (n, q, 4) boxes by the head of a layer, where there is one."""
+        if self.bbox_embed is None:
+            return boxes
+        return (self.bbox_embed[index](state) + inverse_sigmoid(boxes)).sigmoid()
 
     def _query_position(self, boxes: Tensor, dtype: torch.dtype) -> Tensor:
         """Embed (n, q, 4) boxes as (n, q, d) positional queries.

@@ -7,6 +7,7 @@ import torch
 from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 
+from detrex.modeling.backbone.features.coverage import Size
 from detrex.modeling.pixel_statistics import Statistic, resolve_pixel_statistics
 from detrex.utils.misc import at_least_float32
 
@@ -23,6 +24,7 @@ from .inputs import (
     prepare_targets,
 )
 from .postprocess import draw_training, resize_detections, select_detections
+from .sizes import LevelSizes, embed_positions, layout_of
 from .transformer import DINOTransformer, HiddenStates
 
 
@@ -167,25 +169,40 @@ class DINO(nn.Module):
         images = normalize_images(
             batched_inputs, self.pixel_mean, self.pixel_std, self.flips_channels
         )
-        features, masks = self.extract_levels(images)
-        positions = [self.position_embedding(mask) for mask in masks]
+        levels = self.extract_levels(images)
+        if not self.training:
+            logits, boxes = self.locate(levels)
+            return self.detections(logits, boxes, batched_inputs)
         targets = self.prepare_targets(batched_inputs)
-        denoising = self.denoising_queries(targets, features)
-        hidden = self.transformer(
-            features,
-            masks,
-            positions,
-            query_embed=denoising.query_embed if denoising else (None, None),
-            attn_masks=denoising.attn_masks if denoising else None,
-        )
+        denoising = self.denoising_queries(targets, levels.features)
+        hidden = self.hidden_states(levels, denoising)
         logits, boxes = predict(
             hidden.inter_states, hidden.layer_references, self.class_embed, self.bbox_embed
         )
-        if not self.training:
-            return self.detections(logits[-1], boxes[-1], hidden, batched_inputs)
         outputs, dn_metas = self.training_outputs(logits, boxes, hidden, denoising)
         self.visualize_training(batched_inputs, outputs)
         return self.weighted_losses(self.criterion(outputs, targets, dn_metas))
+
+    def forward_tensors(
+        self, images: Tensor, sizes: Sequence[Size] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Detect objects in a batch of tensors, without what only Python can do.
+
+        This is what an evaluation computes between `normalize_images` and the choice of the best
+        detections: a function of tensors, to be compiled or exported as a whole.
+
+        Args:
+            images: (n, c, H, W), normalised, and padded as the backbone's ``padding_constraints``
+                and ``size_divisibility`` ask for.
+            sizes: (height, width) of each image before padding; None where none is padded.
+
+        Returns:
+            Class logits (n, q, c) and boxes (n, q, 4), cxcywh in 0..1 of the image, of the last
+            decoder layer, both in float32 at least. A query that was taken from padding, which
+            happens only where an image has fewer tokens than there are queries, has logits of -inf
+            and a box of zeros.
+        """
+        return self.locate(self.batch_levels(PaddedImages(images, sizes)))
 
     def extract_levels(self, images: Sequence[Tensor]) -> Levels:
         """Send images through backbone and neck: all at once in training, else by their size."""
@@ -193,13 +210,46 @@ class DINO(nn.Module):
         groups = [list(range(len(images)))]
         if not self.training:
             groups = group_by_padded_size(images, rule)
-        parts = []
-        for group in groups:
-            batch = PaddedImages.pad([images[index] for index in group], rule)
-            features = list(self.neck(self.backbone(batch.tensor)))
-            masks = [batch.padding_mask(feature.shape[-2:]) for feature in features]
-            parts.append(Levels(features, masks))
-        return merge_levels(parts, groups)
+        batches = [PaddedImages.pad([images[index] for index in group], rule) for group in groups]
+        return merge_levels([self.batch_levels(batch) for batch in batches], groups)
+
+    def batch_levels(self, batch: PaddedImages) -> Levels:
+        """Send one batch through backbone and neck."""
+        features = list(self.neck(self.backbone(batch.tensor)))
+        count, _, height, width = batch.tensor.shape
+        shapes = [(feature.shape[-2], feature.shape[-1]) for feature in features]
+        return Levels(features, LevelSizes.of_batch(shapes, count, (height, width), batch.sizes))
+
+    def hidden_states(
+        self, levels: Levels, denoising: DenoisingQueries | None = None
+    ) -> HiddenStates:
+        """Run the transformer; in evaluation the last decoder layer's states are all it gives."""
+        keep, device = not self.training, levels.features[0].device
+        return self.transformer(
+            levels.features,
+            None,
+            embed_positions(self.position_embedding, levels.sizes, device, keep),
+            query_embed=denoising.query_embed if denoising else (None, None),
+            attn_masks=denoising.attn_masks if denoising else None,
+            layout=layout_of(levels.sizes, device, keep),
+            all_layers=self.training,
+        )
+
+    def locate(self, levels: Levels) -> tuple[Tensor, Tensor]:
+        """Find objects in the levels of a batch; see :meth:`forward_tensors`."""
+        hidden = self.hidden_states(levels)
+        last = self.transformer.decoder.num_layers - 1
+        logits, boxes = predict(
+            hidden.inter_states[-1:],
+            hidden.layer_references[-1:],
+            [self.class_embed[last]],
+            [self.bbox_embed[last]],
+        )
+        if hidden.query_padding is None:
+            return logits[0], boxes[0]
+        padding_nq1 = hidden.query_padding[..., None]
+        logits = logits.masked_fill(padding_nq1, float("-inf"))
+        return logits[0], boxes.masked_fill(padding_nq1, 0.0)[0]
 
     def prepare_targets(
         self, batched_inputs: Sequence[Mapping[str, Any]]
@@ -260,7 +310,6 @@ class DINO(nn.Module):
         self,
         logits_nqc: Tensor,
         boxes_nq4: Tensor,
-        hidden: HiddenStates,
         batched_inputs: Sequence[Mapping[str, Any]],
     ) -> list[dict[str, Any]]:
         """Choose the best detections of each image and bring them to the wanted size."""
@@ -269,7 +318,6 @@ class DINO(nn.Module):
             boxes_nq4,
             [tuple(inputs["image"].shape[-2:]) for inputs in batched_inputs],
             self.select_box_nums_for_evaluation,
-            hidden.query_padding,
         )
         return resize_detections(found, batched_inputs)
 

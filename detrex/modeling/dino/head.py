@@ -5,6 +5,7 @@ Letters in shapes: l decoder layers, n images, q queries, d channels, c classes.
 
 import copy
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -34,8 +35,8 @@ def box_heads(embed_dim: int, count: int) -> nn.ModuleList:
 def predict(
     states_lnqd: Tensor,
     references_lnq4: Tensor,
-    class_embed: nn.ModuleList,
-    bbox_embed: nn.ModuleList,
+    class_embed: Sequence[nn.Module] | nn.ModuleList,
+    bbox_embed: Sequence[nn.Module] | nn.ModuleList,
 ) -> tuple[Tensor, Tensor]:
     """Classify each layer's states and move the boxes that the layer started from.
 

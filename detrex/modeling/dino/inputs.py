@@ -1,4 +1,4 @@
-"""The way in: from dataset dicts to padded images, feature levels with padding masks, and targets.
+"""The way in: from dataset dicts to padded images, feature levels, and targets.
 
 Letters in shapes: n images, c channels, (H, W) padded image, (h, w) a feature level, m objects.
 """
@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detrex.layers import box_xyxy_to_cxcywh
 from detrex.modeling.backbone.features.coverage import Size
+
+from .sizes import LevelSizes
 
 
 class PaddingConstraints(NamedTuple):
@@ -66,34 +67,23 @@ class PaddedImages:
 
     Attributes:
         tensor: (n, c, H, W) normalised images.
-        sizes: (height, width) of each before padding.
+        sizes: (height, width) of each before padding; None where none is padded.
     """
 
     tensor: Tensor
-    sizes: list[Size]
+    sizes: Sequence[Size] | None
 
     @classmethod
     def pad(cls, images: Sequence[Tensor], rule: PaddingConstraints) -> "PaddedImages":
         """Pad (c, h, w) images to their common size under ``rule``."""
         sizes = [(int(image.shape[-2]), int(image.shape[-1])) for image in images]
         height, width = rule.padded(sizes)
-        padded = [
-            F.pad(image, (0, width - w, 0, height - h))
-            for image, (h, w) in zip(images, sizes, strict=True)
-        ]
-        return cls(torch.stack(padded), sizes)
-
-    def padding_mask(self, level_size: Size) -> Tensor:
-        """Say which cells of an (h, w) level see padding.
-
-        Returns:
-            (n, h, w) bool, True where the pixel at the cell's upper left corner is padding.
-        """
-        height, width = self.tensor.shape[-2:]
-        mask = self.tensor.new_ones((len(self.sizes), 1, height, width), dtype=torch.float32)
-        for row, (h, w) in zip(mask, self.sizes, strict=True):
-            row[:, :h, :w] = 0
-        return F.interpolate(mask, size=level_size, mode="nearest").squeeze(1).bool()
+        if all(size == (height, width) for size in sizes):
+            return cls(images[0][None] if len(images) == 1 else torch.stack(list(images)), None)
+        padded = images[0].new_zeros(len(images), images[0].shape[0], height, width)
+        for place, (image, (h, w)) in enumerate(zip(images, sizes, strict=True)):
+            padded[place, :, :h, :w] = image
+        return cls(padded, sizes)
 
 
 class Levels(NamedTuple):
@@ -101,11 +91,11 @@ class Levels(NamedTuple):
 
     Attributes:
         features: one (n, c, h, w) tensor per level.
-        masks: one (n, h, w) bool tensor per level, True = padding.
+        sizes: how much of them is image.
     """
 
     features: list[Tensor]
-    masks: list[Tensor]
+    sizes: LevelSizes
 
 
 def group_by_padded_size(images: Sequence[Tensor], rule: PaddingConstraints) -> list[list[int]]:
@@ -125,26 +115,22 @@ def merge_levels(parts: Sequence[Levels], groups: Sequence[Sequence[int]]) -> Le
         groups: for each group the places of its images in the batch.
 
     Returns:
-        The levels in the batch's order, each padded to the largest of its kind with zeros, which
-        the masks mark as padding.
+        The levels in the batch's order, each padded to the largest of its kind with zeros.
     """
     if len(parts) == 1:
         return parts[0]
-    order = torch.tensor([index for group in groups for index in group]).argsort().tolist()
-    features, masks = [], []
-    for level in range(len(parts[0].features)):
-        height = max(part.masks[level].shape[-2] for part in parts)
-        width = max(part.masks[level].shape[-1] for part in parts)
-        grown: list[tuple[Tensor, Tensor]] = []
-        for part in parts:
-            h, w = part.masks[level].shape[-2:]
-            border = (0, width - w, 0, height - h)
-            grown.append(
-                (F.pad(part.features[level], border), F.pad(part.masks[level], border, value=True))
-            )
-        features.append(torch.cat([feature for feature, _ in grown])[order])
-        masks.append(torch.cat([mask for _, mask in grown])[order])
-    return Levels(features, masks)
+    places = [index for group in groups for index in group]
+    order = sorted(range(len(places)), key=places.__getitem__)
+    sizes = LevelSizes.merge([part.sizes for part in parts], order)
+    features = []
+    for level, (height, width) in enumerate(sizes.shapes):
+        maps = [feature for part in parts for feature in part.features[level]]
+        merged = maps[0].new_zeros(len(maps), maps[0].shape[0], height, width)
+        for place, index in enumerate(order):
+            h, w = maps[index].shape[-2:]
+            merged[place, :, :h, :w] = maps[index]
+        features.append(merged)
+    return Levels(features, sizes)
 
 
 def normalize_images(
@@ -212,8 +198,12 @@ def prepare_targets(
                 f"that of the dataset."
             )
         height, width = instances.image_size
-        boxes_xyxy_abs = instances.gt_boxes.tensor.to(like)
-        scale = boxes_xyxy_abs.new_tensor([width, height, width, height])
-        boxes_cxcywh_norm = box_xyxy_to_cxcywh(boxes_xyxy_abs / scale)
-        targets.append({"labels": labels.to(like.device), "boxes": boxes_cxcywh_norm})
+        boxes = instances.gt_boxes.tensor.to(like)
+        boxes_xyxy_norm = torch.stack([boxes[:, 0::2] / width, boxes[:, 1::2] / height], -1)
+        targets.append(
+            {
+                "labels": labels.to(like.device),
+                "boxes": box_xyxy_to_cxcywh(boxes_xyxy_norm.flatten(1)),
+            }
+        )
     return targets

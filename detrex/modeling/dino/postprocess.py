@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from detectron2.data.detection_utils import convert_image_to_rgb
 from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import Boxes, Instances
@@ -20,7 +21,6 @@ def select_detections(
     boxes_nq4: Tensor,
     image_sizes: Sequence[tuple[int, int]],
     limit: int,
-    query_padding_nq: Tensor | None = None,
 ) -> list[Instances]:
     """Take the best (query, class) pairs of each image.
 
@@ -29,19 +29,15 @@ def select_detections(
         boxes_nq4: cxcywh in 0..1 of the image.
         image_sizes: (height, width) of each image as the detector sees it.
         limit: the most detections per image; there are fewer where there are fewer pairs.
-        query_padding_nq: bool, True = a query that is to be left out.
 
     Returns:
         Per image ``pred_boxes`` (xyxy, in pixels of ``image_sizes``), ``scores`` (k,) in 0..1,
         highest first, and ``pred_classes`` (k,).
     """
     num_classes = logits_nqc.shape[-1]
-    scores_nqc = logits_nqc.sigmoid()
-    if query_padding_nq is not None:
-        scores_nqc = scores_nqc.masked_fill(query_padding_nq[..., None], -1.0)
-    flat = scores_nqc.flatten(1)
-    scores_nk, index_nk = flat.topk(min(limit, flat.shape[1]), dim=1)
-    query_nk = index_nk // num_classes
+    flat = logits_nqc.flatten(1)
+    logits_nk, index_nk = flat.topk(min(limit, flat.shape[1]), dim=1)
+    scores_nk, query_nk = logits_nk.sigmoid(), index_nk // num_classes
     boxes_nk4 = box_cxcywh_to_xyxy(boxes_nq4.gather(1, query_nk[..., None].expand(-1, -1, 4)))
 
     detections = []
@@ -49,10 +45,11 @@ def select_detections(
         boxes_nk4, scores_nk, index_nk % num_classes, image_sizes, strict=True
     ):
         result = Instances((height, width))
-        result.pred_boxes = Boxes(boxes * boxes.new_tensor([width, height, width, height]))
+        corners = torch.stack([boxes[:, 0::2] * width, boxes[:, 1::2] * height], -1)
+        result.pred_boxes = Boxes(corners.flatten(1))
         result.scores = scores
         result.pred_classes = classes
-        detections.append(result if query_padding_nq is None else result[scores >= 0])
+        detections.append(result)
     return detections
 
 

@@ -1,4 +1,4 @@
-"""Tokens: the levels of a batch in one sequence, and the boxes that lie around each.
+"""Tokens: the levels of a batch in one sequence, where each lies, and the box proposed there.
 
 Letters in shapes: n images, l levels, s tokens of all levels, d channels, (h, w) a level.
 """
@@ -11,79 +11,82 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Tokens:
-    """All levels of a batch, flattened and joined.
+class Layout:
+    """Where the tokens of a batch lie, whatever they hold.
 
     Attributes:
-        content: (n, s, d).
-        position: (n, s, d) position and level embedding.
-        padding: (n, s) bool, True = padding.
         shapes: (h, w) of each level.
-        valid_shapes: (n, l, 2) height and width of each level that is image.
+        padding: (n, s) bool, True = padding; None where nothing is padded.
+        valid_ratios: (n, l, 2) the share of each level's width and height that is image.
+        centers: (n, s, 2) x and y of each token; 0..1 is image, more is padding.
+        references: (n, s, l, 2) the same place in the padded map of each level.
+        proposals: (n, s, 4) one box per token, cxcywh before the sigmoid, with a side of 0.05 of
+            the image, doubled with each level; +inf, so that no loss can pull at it, where a
+            coordinate is not inside 0.01..0.99.
+        inside: (n, s) bool, True where the proposal is finite.
+        fewest_tokens: no image has fewer tokens that are no padding.
     """
 
-    content: Tensor
-    position: Tensor
-    padding: Tensor
-    shapes: list[tuple[int, int]]
-    valid_shapes: Tensor
+    shapes: tuple[tuple[int, int], ...]
+    padding: Tensor | None
+    valid_ratios: Tensor
+    centers: Tensor
+    references: Tensor
+    proposals: Tensor
+    inside: Tensor
+    fewest_tokens: int = 0
 
     @classmethod
-    def flatten(
-        cls,
-        features: Sequence[Tensor],
-        masks: Sequence[Tensor],
-        positions: Sequence[Tensor],
-        level_embeds: Tensor,
-    ) -> "Tokens":
-        """Join (n, d, h, w) features, (n, h, w) masks and (n, d, h, w) position embeddings."""
-        content = torch.cat([feature.flatten(2).transpose(1, 2) for feature in features], 1)
-        position = torch.cat(
-            [
-                position.flatten(2).transpose(1, 2) + level
-                for position, level in zip(positions, level_embeds, strict=True)
-            ],
-            1,
-        )
-        valid = [
-            torch.stack([(~mask[:, :, 0]).sum(1), (~mask[:, 0, :]).sum(1)], -1) for mask in masks
-        ]
+    def of_masks(
+        cls, masks: Sequence[Tensor], padded: bool = True, fewest_tokens: int = 0
+    ) -> "Layout":
+        """Lay out the levels that (n, h, w) bool masks describe, True = padding.
+
+        Args:
+            masks: one per level.
+            padded: whether one of them may be True somewhere.
+            fewest_tokens: see the attributes.
+        """
+        shapes = tuple((mask.shape[1], mask.shape[2]) for mask in masks)
+        centers, ratios, sides = [], [], []
+        for level, (mask, (h, w)) in enumerate(zip(masks, shapes, strict=True)):
+            valid_wh = torch.stack([(~mask[:, 0, :]).sum(1), (~mask[:, :, 0]).sum(1)], -1)
+            y = torch.arange(h, device=mask.device) + 0.5
+            x = torch.arange(w, device=mask.device) + 0.5
+            grid = torch.stack([x.expand(h, w), y[:, None].expand(h, w)], -1).flatten(0, 1)
+            centers.append(grid / valid_wh[:, None])
+            ratios.append(torch.stack([valid_wh[:, 0] / w, valid_wh[:, 1] / h], -1))
+            sides.append(grid.new_full((h * w,), 0.05 * 2**level))
+        centers_ns2, ratios_nl2 = torch.cat(centers, 1), torch.stack(ratios, 1)
+        sides_ns2 = torch.cat(sides)[None, :, None].expand(len(centers_ns2), -1, 2)
+        boxes = torch.cat([centers_ns2, sides_ns2], -1)
+        inside = ((boxes > 0.01) & (boxes < 0.99)).all(-1)
+        padding = torch.cat([mask.flatten(1) for mask in masks], 1) if padded else None
+        if padding is not None:
+            inside = inside & ~padding
         return cls(
-            content=content,
-            position=position.to(content.dtype),
-            padding=torch.cat([mask.flatten(1) for mask in masks], 1),
-            shapes=[(int(mask.shape[1]), int(mask.shape[2])) for mask in masks],
-            valid_shapes=torch.stack(valid, 1),
+            shapes=shapes,
+            padding=padding,
+            valid_ratios=ratios_nl2,
+            centers=centers_ns2,
+            references=centers_ns2[:, :, None] * ratios_nl2[:, None],
+            proposals=torch.logit(boxes).masked_fill(~inside[..., None], float("inf")),
+            inside=inside,
+            fewest_tokens=fewest_tokens,
         )
 
-    @property
-    def valid_ratios(self) -> Tensor:
-        """The share (n, l, 2) of each level's width and height that is image."""
-        shapes = self.valid_shapes.new_tensor(self.shapes)
-        return (self.valid_shapes / shapes).flip(-1)
-
-    def centers(self) -> Tensor:
-        """The centres (n, s, 2), x and y, of all tokens; 0..1 is image, more is padding."""
-        centers = []
-        for (h, w), valid_hw in zip(self.shapes, self.valid_shapes.unbind(1), strict=True):
-            y = torch.arange(h, device=valid_hw.device) + 0.5
-            x = torch.arange(w, device=valid_hw.device) + 0.5
-            grid = torch.stack([x.expand(h, w), y[:, None].expand(h, w)], -1)
-            centers.append(grid.flatten(0, 1) / valid_hw.flip(-1)[:, None])
-        return torch.cat(centers, 1)
+    def for_images(self, count: int) -> "Layout":
+        """Repeat the layout of one image for `count` images that have the same, without a copy."""
+        if len(self.centers) == count:
+            return self
+        tensors = {
+            name: value.expand(count, *value.shape[1:])
+            for name, value in vars(self).items()
+            if isinstance(value, Tensor)
+        }
+        return Layout(**{**vars(self), **tensors})
 
 
-def encoder_proposals(tokens: Tokens) -> tuple[Tensor, Tensor]:
-    """Propose one box per token, with a side of 0.05 of the image, doubled with each level.
-
-    Returns:
-        The cxcywh boxes (n, s, 4) before the sigmoid, and (n, s) bool, True where every coordinate
-        is inside 0.01..0.99. The others are +inf, so that no loss can pull at them.
-    """
-    centers = tokens.centers()
-    side = torch.cat(
-        [centers.new_full((h * w,), 0.05 * 2**lvl) for lvl, (h, w) in enumerate(tokens.shapes)]
-    )
-    boxes = torch.cat([centers, side[None, :, None].expand(len(centers), -1, 2)], -1)
-    inside = ((boxes > 0.01) & (boxes < 0.99)).all(-1) & ~tokens.padding
-    return torch.logit(boxes).masked_fill(~inside[..., None], float("inf")), inside
+def flatten_levels(maps: Sequence[Tensor]) -> Tensor:
+    """Join (n, d, h, w) maps as (n, s, d) tokens."""
+    return torch.cat([level.flatten(2).transpose(1, 2) for level in maps], 1)

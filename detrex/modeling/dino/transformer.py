@@ -17,7 +17,7 @@ from detrex.utils.misc import at_least_float32
 
 from .decoder import DINOTransformerDecoder
 from .encoder import DINOTransformerEncoder
-from .tokens import Tokens, encoder_proposals
+from .tokens import Layout, flatten_levels
 
 
 class HiddenStates(NamedTuple):
@@ -25,8 +25,9 @@ class HiddenStates(NamedTuple):
 
     Attributes:
         inter_states: (layers, n, q, d) normalised states of the decoder.
-        init_reference: (n, q, 4) boxes before the first layer, cxcywh in 0..1.
-        inter_references: (layers, n, q, 4) boxes after each layer.
+        init_reference: (n, q, 4) boxes before the first of these layers, cxcywh in 0..1.
+        inter_references: (layers, n, q, 4) boxes after each layer; those of the last may be left
+            out.
         enc_state: (n, k, d) the selected tokens of the encoder.
         enc_reference: (n, k, 4) the boxes that the encoder proposes at them.
         query_padding: (n, k) bool, True = a query taken from padding; None where there is none.
@@ -42,7 +43,8 @@ class HiddenStates(NamedTuple):
     @property
     def layer_references(self) -> Tensor:
         """The boxes (layers, n, q, 4) that each decoder layer started from."""
-        return torch.cat([self.init_reference[None], self.inter_references[:-1]])
+        later = self.inter_references[: len(self.inter_states) - 1]
+        return torch.cat([self.init_reference[None], later])
 
 
 class DINOTransformer(nn.Module):
@@ -112,10 +114,13 @@ class DINOTransformer(nn.Module):
     def forward(
         self,
         multi_level_feats: Sequence[Tensor],
-        multi_level_masks: Sequence[Tensor],
+        multi_level_masks: Sequence[Tensor] | None,
         multi_level_pos_embeds: Sequence[Tensor],
         query_embed: tuple[Tensor | None, Tensor | None] = (None, None),
         attn_masks: list[Tensor | None] | None = None,
+        *,
+        layout: Layout | None = None,
+        all_layers: bool = True,
         **kwargs: Any,
     ) -> HiddenStates:
         """Encode the levels, select queries, decode them.
@@ -126,11 +131,13 @@ class DINOTransformer(nn.Module):
 
         Args:
             multi_level_feats: (n, d, h, w) per level, finest first.
-            multi_level_masks: (n, h, w) bool per level, True = padding.
+            multi_level_masks: (n, h, w) bool per level, True = padding; None with a `layout`.
             multi_level_pos_embeds: (n, d, h, w) per level.
             query_embed: content (n, p, d) and boxes before the sigmoid (n, p, 4) of queries to put
                 first, or two times None.
             attn_masks: for the decoder's self- and cross-attention.
+            layout: what `multi_level_masks` say, where it is known already.
+            all_layers: give the states of all decoder layers and not of the last only.
             **kwargs: passed to encoder and decoder.
 
         Returns:
@@ -145,21 +152,25 @@ class DINOTransformer(nn.Module):
                 f"num_feature_levels={self.num_feature_levels}; set num_outs of the neck to "
                 f"{self.num_feature_levels}, or num_feature_levels to {len(multi_level_feats)}."
             )
-        tokens = Tokens.flatten(
-            multi_level_feats, multi_level_masks, multi_level_pos_embeds, self.level_embeds
-        )
-        geometry = {"spatial_shapes": tokens.shapes, "valid_ratios": tokens.valid_ratios}
+        if layout is None:
+            layout = Layout.of_masks(multi_level_masks or ())
+        tokens = flatten_levels(multi_level_feats)
+        positions = [
+            position + level[:, None, None]
+            for position, level in zip(multi_level_pos_embeds, self.level_embeds, strict=True)
+        ]
+        geometry = {"spatial_shapes": list(layout.shapes), "valid_ratios": layout.valid_ratios}
         memory = self.encoder(
-            query=tokens.content,
+            query=tokens,
             key=None,
             value=None,
-            query_pos=tokens.position,
-            query_key_padding_mask=tokens.padding,
-            reference_points=tokens.centers()[:, :, None] * tokens.valid_ratios[:, None],
+            query_pos=flatten_levels(positions).to(tokens.dtype),
+            query_key_padding_mask=layout.padding,
+            reference_points=layout.references,
             **geometry,
             **kwargs,
         )
-        content, boxes_unact, query_padding = self.select_queries(memory, tokens)
+        content, boxes_unact, query_padding = self.select_queries(memory, layout)
         references = boxes_unact.detach().sigmoid()
         queries = content.detach()
         if self.learnt_init_query:
@@ -173,23 +184,26 @@ class DINOTransformer(nn.Module):
             value=memory,
             attn_masks=attn_masks,
             query_key_padding_mask=query_padding,
-            key_padding_mask=tokens.padding,
+            key_padding_mask=layout.padding,
             reference_points=references,
             **geometry,
+            **({} if all_layers else {"all_layers": False}),
             **kwargs,
         )
+        if not all_layers:
+            references, inter_references = inter_references[0], inter_references[1:]
         return HiddenStates(
             states, references, inter_references, content, boxes_unact.sigmoid(), query_padding
         )
 
     def select_queries(
-        self, memory: Tensor, tokens: Tokens
+        self, memory: Tensor, layout: Layout
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Take the tokens with the highest class score, and their proposals moved by the box head.
 
         Returns:
             Content (n, k, d), boxes before the sigmoid (n, k, 4) and, in evaluation, (n, k) bool,
-            True where padding had to be taken.
+            True where padding had to be taken; None where that cannot be.
 
         Raises:
             ConfigError: when the decoder was not given heads.
@@ -201,19 +215,20 @@ class DINOTransformer(nn.Module):
                 "set decoder.class_embed and decoder.bbox_embed to a ModuleList with one for each "
                 "layer and one more."
             )
-        proposals, inside = encoder_proposals(tokens)
-        memory = memory.masked_fill(~inside[..., None], 0.0)
+        memory = memory.masked_fill(~layout.inside[..., None], 0.0)
         memory = self.enc_output_norm(self.enc_output(memory))
         scores = class_embed[-1](memory).amax(-1)
-        if not self.training:
-            scores = scores.masked_fill(tokens.padding, float("-inf"))
+        padding = None if self.training else layout.padding
+        if padding is not None:
+            scores = scores.masked_fill(padding, float("-inf"))
         k = min(self.two_stage_num_proposals, scores.shape[1])
         index = scores.topk(k, dim=1).indices
         content = _gather(memory, index)
         boxes_unact = at_least_float32(bbox_embed[-1](content))
-        boxes_unact = boxes_unact + _gather(proposals, index)
-        query_padding = None if self.training else tokens.padding.gather(1, index)
-        return content, boxes_unact, query_padding
+        boxes_unact = boxes_unact + _gather(layout.proposals, index)
+        if padding is not None and layout.fewest_tokens < k:
+            return content, boxes_unact, padding.gather(1, index)
+        return content, boxes_unact, None
 
 
 def _gather(values_nsd: Tensor, index_nk: Tensor) -> Tensor:

@@ -14,6 +14,8 @@ from detrex.modeling.dino import (
     DINOTransformerDecoder,
     DINOTransformerEncoder,
 )
+from detrex.modeling.dino.head import predict
+from detrex.modeling.dino.inputs import PaddedImages
 from detrex.modeling.matcher import HungarianMatcher
 from detrex.modeling.neck import ChannelMapper
 from tests.reference.detections import assert_same_detections
@@ -59,6 +61,39 @@ def test_forward__batched_equals_single(levels, learnt):
     _assert_batched_equals_single(model, random_inputs([(97, 64), (64, 131), (97, 64), (40, 40)]))
 
 
+@pytest.mark.parametrize("sizes", [None, [(64, 96), (40, 93)], [(3, 5), (64, 96)]])
+def test_forward_tensors__equals_the_last_of_all_layers(sizes):
+    """A query taken from padding, here those of the image of 3x5, has no score and no box."""
+    model = tiny_dino(layers=3, queries=30).eval()
+    images = torch.randn(2, 3, 64, 96)
+    with torch.no_grad():
+        logits, boxes = model.forward_tensors(images, sizes)
+        levels = model.batch_levels(PaddedImages(images, sizes))
+        masks = levels.sizes.masks(torch.device("cpu"))
+        positions = [model.position_embedding(mask) for mask in masks]
+        hidden = model.transformer(levels.features, masks, positions)
+        all_logits, all_boxes = predict(
+            hidden.inter_states, hidden.layer_references, model.class_embed, model.bbox_embed
+        )
+    padding = hidden.query_padding
+    assert padding.any() == (sizes is not None and (3, 5) in sizes)
+    kept = ~padding
+    torch.testing.assert_close(logits[kept], all_logits[-1][kept], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(boxes[kept], all_boxes[-1][kept], rtol=1e-5, atol=1e-5)
+    assert (logits[padding] == float("-inf")).all()
+    assert (boxes[padding] == 0).all()
+
+
+def test_forward_tensors__after_inference_mode_gradients_are_there():
+    model = tiny_dino().eval()
+    with torch.inference_mode():
+        expected = model.forward_tensors(torch.ones(1, 3, 64, 96))
+    found = model.forward_tensors(torch.ones(1, 3, 64, 96))
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    found[0].sum().backward()
+    assert model.transformer.level_embeds.grad.isfinite().all()
+
+
 def test_forward__batched_equals_single_when_an_image_has_fewer_tokens_than_queries():
     model = tiny_dino(queries=60)
     _assert_batched_equals_single(model, random_inputs([(33, 32), (128, 96), (5, 90)]))
@@ -98,7 +133,8 @@ def test_forward__training_pads_all_images_together(step, square, padded):
 def test_extract_levels__masks_mark_the_cells_of_padding(step, square, training):
     sizes = [(33, 32), (61, 97)]
     model = tiny_dino(backbone=_PickyBackbone(square, step)).train(training)
-    _, masks = model.extract_levels([torch.randn(3, *size) for size in sizes])
+    levels = model.extract_levels([torch.randn(3, *size) for size in sizes])
+    masks = levels.sizes.masks(torch.device("cpu"))
     groups = [sizes] if training else [[size] for size in sizes]
     padded = [_by_definition(group, step, square) for group in groups for _ in group]
     for level, mask in enumerate(masks):

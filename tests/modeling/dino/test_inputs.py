@@ -12,6 +12,7 @@ from detrex.modeling.dino.inputs import (
     normalize_images,
     prepare_targets,
 )
+from detrex.modeling.dino.sizes import LevelSizes
 
 
 class _Backbone(nn.Module):
@@ -60,11 +61,15 @@ def test_padded_images__zeros_and_mask_by_definition():
     for image, padded, (h, w) in zip(images, batch.tensor, batch.sizes, strict=True):
         torch.testing.assert_close(padded[:, :h, :w], image, rtol=0, atol=0)
         assert (padded != 0).sum() == 3 * h * w
-    mask = batch.padding_mask((5, 11))
-    for i, (h, w) in enumerate(batch.sizes):
-        for y in range(5):
-            for x in range(11):
-                assert bool(mask[i, y, x]) == (y * 40 // 5 >= h or x * 44 // 11 >= w)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_padded_images__nothing_to_pad(count):
+    images = [torch.rand(3, 8, 12) for _ in range(count)]
+    batch = PaddedImages.pad(images, PaddingConstraints(divisibility=4))
+    assert batch.sizes is None
+    torch.testing.assert_close(batch.tensor, torch.stack(images), rtol=0, atol=0)
+    assert (batch.tensor.data_ptr() == images[0].data_ptr()) == (count == 1)
 
 
 def test_group_by_padded_size__rounds_before_it_compares():
@@ -75,14 +80,14 @@ def test_group_by_padded_size__rounds_before_it_compares():
 
 
 def test_merge_levels__restores_the_order_and_masks_what_it_adds():
-    small = Levels([torch.ones(2, 3, 2, 5)], [torch.zeros(2, 2, 5, dtype=torch.bool)])
-    large = Levels([torch.full((1, 3, 4, 3), 2.0)], [torch.zeros(1, 4, 3, dtype=torch.bool)])
+    small = Levels([torch.ones(2, 3, 2, 5)], LevelSizes.of_batch([(2, 5)], 2, (16, 40)))
+    large = Levels([torch.full((1, 3, 4, 3), 2.0)], LevelSizes.of_batch([(4, 3)], 1, (32, 24)))
     merged = merge_levels([small, large], [[0, 2], [1]])
     assert merged.features[0].shape == (3, 3, 4, 5)
     for index, value, (h, w) in [(0, 1.0, (2, 5)), (1, 2.0, (4, 3)), (2, 1.0, (2, 5))]:
         expected_mask = torch.ones(4, 5, dtype=torch.bool)
         expected_mask[:h, :w] = False
-        assert torch.equal(merged.masks[0][index], expected_mask)
+        assert torch.equal(merged.sizes.masks(torch.device("cpu"))[0][index], expected_mask)
         expected = torch.where(expected_mask, 0.0, value).expand(3, -1, -1)
         torch.testing.assert_close(merged.features[0][index], expected, rtol=0, atol=0)
 

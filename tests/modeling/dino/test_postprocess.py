@@ -42,9 +42,12 @@ def test_select_detections__equals_a_ranking_of_all_pairs(limit, padded):
     logits, boxes = _distinct(2, 7, 3), torch.rand(2, 7, 4)
     padding = torch.zeros(2, 7, dtype=torch.bool)
     padding[1, 4:] = padded
-    results = select_detections(logits, boxes, SIZES, limit, padding if padded else None)
+    logits[padding] = float("-inf")
+    results = select_detections(logits, boxes, SIZES, limit)
     for image, result in enumerate(results):
         expected = _naive(logits[image], boxes[image], SIZES[image], limit, padding[image])
+        assert (result.scores[len(expected) :] == 0).all()
+        result = result[: len(expected)]
         assert result.image_size == SIZES[image]
         assert result.pred_classes.tolist() == [c for _, c, _ in expected]
         scores = torch.tensor([score for score, _, _ in expected])

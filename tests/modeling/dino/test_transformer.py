@@ -8,7 +8,7 @@ from detrex.modeling.dino import (
     DINOTransformerEncoder,
 )
 from detrex.modeling.dino.head import box_heads, class_heads
-from detrex.modeling.dino.tokens import Tokens, encoder_proposals
+from detrex.modeling.dino.tokens import Layout, flatten_levels
 from tests.reference.tiny_dino import VALID, random_levels, tiny_transformer
 
 
@@ -72,19 +72,19 @@ def test_forward__more_queries_than_tokens(training):
 def test_select_queries__highest_scores_first():
     transformer = _transformer(levels=3, queries=9).eval()
     torch.nn.init.normal_(transformer.decoder.class_embed[-1].weight)
-    tokens = Tokens.flatten(*random_levels(3), transformer.level_embeds)
-    memory = torch.randn_like(tokens.content)
-    content, _, padding = transformer.select_queries(memory, tokens)
+    features, masks, _ = random_levels(3)
+    layout = Layout.of_masks(masks)
+    memory = torch.randn_like(flatten_levels(features))
+    content, _, padding = transformer.select_queries(memory, layout)
     scores = transformer.decoder.class_embed[-1](content).amax(-1)
     assert (scores.diff(dim=1) <= 0).all()
     assert not padding.any()
-    _, inside = encoder_proposals(tokens)
     all_content = transformer.enc_output_norm(
-        transformer.enc_output(memory.masked_fill(~inside[..., None], 0))
+        transformer.enc_output(memory.masked_fill(~layout.inside[..., None], 0))
     )
     all_scores = transformer.decoder.class_embed[-1](all_content).amax(-1)
     for image in range(2):
-        ranked = sorted(all_scores[image][~tokens.padding[image]].tolist(), reverse=True)[:9]
+        ranked = sorted(all_scores[image][~layout.padding[image]].tolist(), reverse=True)[:9]
         torch.testing.assert_close(scores[image], torch.tensor(ranked), rtol=1e-5, atol=1e-5)
 
 
