@@ -1,5 +1,7 @@
 """Sphinx settings; `make docs` builds."""
 
+from importlib.util import find_spec
+
 from docutils import nodes
 from docutils.parsers.rst import roles
 
@@ -25,6 +27,8 @@ roles.register_generic_role("paper", nodes.emphasis)
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 
+# The Triton programs are listed where Triton is not there, too.
+autodoc_mock_imports = [] if find_spec("triton") else ["triton"]
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 autodoc_default_options = {"members": True, "show-inheritance": True}

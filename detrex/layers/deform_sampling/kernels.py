@@ -19,7 +19,7 @@ from torch import Tensor
 
 from detrex.errors import ConfigError, did_you_mean
 
-from . import grid_sample
+from . import grid_sample, triton_kernel
 from .grid_sample import Sizes
 
 logger = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ AUTO = "auto"
 VARIABLE = "DETREX_DEFORMABLE_ATTENTION_KERNEL"
 """The environment variable that names the kernel where no program does."""
 
-_KERNELS: dict[str, ModuleType] = {"grid_sample": grid_sample}
+_KERNELS: dict[str, ModuleType] = {"grid_sample": grid_sample, "triton": triton_kernel}
 _PREFERRED = {"cpu": "rows", "cuda": "triton"}
 KERNEL_NAMES = (AUTO, *_KERNELS)
 

@@ -1,0 +1,195 @@
+"""Sampling on a CUDA device by Triton programs, one pass over memory each way.
+
+The two passes are operators of their own (``torch.ops.detrex``), with shapes for fake tensors and
+a formula for autograd, so that `torch.compile` and `torch.export` take them as they are. Triton is
+imported when one first runs; it compiles its program then, for each dtype and number of heads,
+channels, levels and points, and not for each picture size.
+
+Shape suffixes: N batch, S tokens of all levels, Q queries, H heads, D channels of a head, L levels,
+P points per head and level.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .grid_sample import Sizes
+
+_MAX_LEVELS = 8
+# Numbers of a block, queries times channels: with four warps each thread then has four of them, one
+# load of 16 bytes in float32, and few enough registers for many blocks to wait for memory at once.
+_BLOCK = 512
+_WARPS = 4
+
+
+def why_not(device: str, dtype: torch.dtype, width: int) -> str:
+    """Tell why this kernel cannot run on such values.
+
+    Args:
+        device: type of the tensors' device.
+        dtype: that of the values.
+        width: channels of a head; any will do.
+
+    Returns:
+        A reason in a few words, empty where it can.
+    """
+    interpreted = device == "cpu" and os.environ.get("TRITON_INTERPRET") == "1"
+    if device != "cuda" and not interpreted:
+        return "it needs a CUDA device"
+    if find_spec("triton") is None:
+        return "Triton is not installed"
+    if dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+        return f"it has no form for {dtype}"
+    if (
+        torch.cuda.is_available()
+        and not interpreted
+        and torch.cuda.get_device_capability() < (7, 0)
+    ):
+        return "Triton needs a card of compute capability 7.0"
+    return ""
+
+
+def attend(
+    value_NSHD: Tensor, locations_NQHLP2: Tensor, weights_NQHLP: Tensor, sizes: Sizes
+) -> Tensor:
+    """Sample each level at the given places and add the samples up by their weights.
+
+    Sums are taken in float32, in float64 where the values are. The gradient of the values is added
+    up in no fixed order, so that it repeats to float rounding only.
+
+    Args:
+        value_NSHD: tokens of all levels, on a CUDA device.
+        locations_NQHLP2: places (x, y) from 0 to 1 in each level, of any float dtype.
+        weights_NQHLP: weights, of any float dtype.
+        sizes: (height, width) of each level.
+
+    Returns:
+        (N, Q, H * D) sums, of the dtype of the values.
+    """
+    flat_sizes = [number for size in sizes for number in size]
+    if len(sizes) <= _MAX_LEVELS:
+        inputs = (value_NSHD, locations_NQHLP2, weights_NQHLP)
+        output: Tensor = _OPERATORS.deformable_attention(*inputs, flat_sizes)
+        return output
+    first = sum(height * width for height, width in sizes[:_MAX_LEVELS])
+    parts = []
+    for tokens, levels in (
+        (slice(0, first), slice(0, _MAX_LEVELS)),
+        (slice(first, None), slice(_MAX_LEVELS, None)),
+    ):
+        locations, weights = locations_NQHLP2[:, :, :, levels], weights_NQHLP[:, :, :, levels]
+        parts.append(attend(value_NSHD[:, tokens], locations, weights, sizes[levels]))
+    return parts[0] + parts[1]
+
+
+def _forward(value: Tensor, locations: Tensor, weights: Tensor, sizes: Sequence[int]) -> Tensor:
+    output = _forward_shapes(value, locations, weights, sizes)
+    _launch("forward_program", (value, locations, weights), (output,), sizes)
+    return output
+
+
+def _forward_shapes(
+    value: Tensor, locations: Tensor, weights: Tensor, sizes: Sequence[int]
+) -> Tensor:
+    N, _, H, D = value.shape
+    return value.new_empty(N, locations.shape[1], H * D)
+
+
+def _backward(
+    grad: Tensor, value: Tensor, locations: Tensor, weights: Tensor, sizes: Sequence[int]
+) -> tuple[Tensor, Tensor, Tensor]:
+    dtype = torch.promote_types(value.dtype, torch.float32)
+    grad_value = torch.zeros(value.shape, dtype=dtype, device=value.device)
+    _, grad_locations, grad_weights = _backward_shapes(grad, value, locations, weights, sizes)
+    outputs = (grad_value, grad_locations, grad_weights)
+    _launch("backward_program", (grad, value, locations, weights), outputs, sizes)
+    return grad_value.to(value.dtype), grad_locations, grad_weights
+
+
+def _backward_shapes(
+    grad: Tensor, value: Tensor, locations: Tensor, weights: Tensor, sizes: Sequence[int]
+) -> tuple[Tensor, Tensor, Tensor]:
+    return (
+        value.new_empty(value.shape),
+        locations.new_empty(locations.shape),
+        weights.new_empty(weights.shape),
+    )
+
+
+def _keep_inputs(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    *tensors, ctx.sizes = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    operator = _OPERATORS.deformable_attention_backward
+    return *operator(grad, *ctx.saved_tensors, ctx.sizes), None
+
+
+def _refuse(ctx: Any, *grads: Tensor) -> None:
+    raise RuntimeError(
+        "The gradient of deformable attention can be taken once; this is the second time."
+    )
+
+
+def _launch(
+    program: str, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...], sizes: Sequence[int]
+) -> None:
+    """Run a program for each block of queries, each head and each picture.
+
+    Numbers that change with the picture are plain arguments, so that nothing is compiled or copied
+    to the device for a new size; a level's height and width travel in the halves of one.
+    """
+    *_, value, _, weights = inputs
+    if not value.numel() or not weights.numel():
+        for output in outputs:
+            output.zero_()
+        return
+    import triton
+
+    from . import triton_programs
+
+    (_, S, H, D), (N, Q, _, L, P) = value.shape, weights.shape
+    block_D = triton.next_power_of_2(D)
+    block_Q = max(_BLOCK // block_D, 1)
+    packed = [height << 32 | width for height, width in zip(sizes[::2], sizes[1::2], strict=True)]
+    packed += [0] * (_MAX_LEVELS - len(packed))
+    dtype = triton.language.float64 if value.dtype is torch.float64 else triton.language.float32
+    with torch.cuda.device_of(value):
+        getattr(triton_programs, program)[(triton.cdiv(Q, block_Q), H, N)](
+            *(tensor.contiguous() for tensor in inputs),
+            *outputs,
+            *(Q, S, *packed),
+            *(H, D, L, P, block_Q, block_D, dtype),
+            num_warps=_WARPS,
+        )
+
+
+def _register(
+    name: str, schema: str, run: Callable[..., Any], shapes: Callable[..., Any], derive: Any
+) -> None:
+    """Make an operator; `torch.library.custom_op` does the same, but takes 0.1 s to import."""
+    _LIBRARY.define(name + schema, tags=(torch.Tag.pt2_compliant_tag,))
+    for key, function in {"CUDA": run, "CPU": run, "Meta": shapes}.items():
+        _LIBRARY.impl(name, function, key)
+    operator = f"detrex::{name}"
+    torch.library.register_autograd(operator, derive, setup_context=_keep_inputs, lib=_LIBRARY)
+
+
+_LIBRARY = torch.library.Library("detrex", "FRAGMENT")
+_OPERATORS = torch.ops.detrex
+_TENSORS = "Tensor value, Tensor locations, Tensor weights"
+_register(
+    "deformable_attention",
+    f"({_TENSORS}, SymInt[] sizes) -> Tensor",
+    *(_forward, _forward_shapes, _differentiate),
+)
+_register(
+    "deformable_attention_backward",
+    f"(Tensor grad, {_TENSORS}, SymInt[] sizes) -> (Tensor, Tensor, Tensor)",
+    *(_backward, _backward_shapes, _refuse),
+)
