@@ -16,7 +16,7 @@ PYTEST := -m pytest -n 2 -q -m "not slow and not gpu"
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test test-numeric test-processors test-lowest test-newest check docs clean
+.PHONY: help install demo bench test test-numeric test-processors test-lowest test-newest check docs clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/; s#\$$\(VENV\)#$(VENV)#' | expand -t 24
@@ -28,6 +28,10 @@ install: $(VENV)/.detrex-test  ## set up $(VENV): torch, torchvision, detectron2
 demo: $(VENV)/.detrex-test  ## train two small detectors and draw what they find (15 minutes)
 	@echo "== demo: two acts of training on this machine; pictures go to output/demo/"
 	@$(PY) -W ignore::FutureWarning demo/run.py
+
+bench: $(VENV)/.detrex-test $(VENV)/.detrex-bench  ## measure against other libraries, and write docs/benchmarks.md (10 minutes)
+	@echo "== bench: keep this machine quiet; results go to benchmarks/results/"
+	@$(PY) -W ignore -m benchmarks
 
 test: $(VENV)/.detrex-test  ## run the tests (10 minutes)
 	@echo "== test: two processes; slow and gpu tests are left out"

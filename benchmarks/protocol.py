@@ -177,18 +177,27 @@ class Results:
 
 def print_table(case: str, comparison: Comparison) -> None:
     """Print a line for each call: median, minimum, the middle half, and the ratio."""
-    unit = comparison.unit
+    scale, unit = readable_unit(comparison)
     print(f"\n{case}  [{unit}; ratio to {comparison.baseline}]")
     print(f"  {'':<34} {'median':>10} {'minimum':>10} {'middle half':>23} {'ratio':>7}")
     for name in comparison.samples:
-        low, high = (readable(value) for value in comparison.middle_half(name))
+        low, high = (readable(scale * value) for value in comparison.middle_half(name))
         print(
-            f"  {name:<34} {readable(comparison.median(name)):>10} "
-            f"{readable(comparison.minimum(name)):>10} {low + ' - ' + high:>23} "
+            f"  {name:<34} {readable(scale * comparison.median(name)):>10} "
+            f"{readable(scale * comparison.minimum(name)):>10} {low + ' - ' + high:>23} "
             f"{comparison.ratio(name):>7.2f}"
         )
     for name, why in comparison.left_out.items():
         print(f"  {name:<34} {why}")
+
+
+def readable_unit(comparison: Comparison) -> tuple[float, str]:
+    """Choose the unit in which the numbers are readable, and the factor into it."""
+    if comparison.unit == "s" and all(max(v) < 1 for v in comparison.samples.values()):
+        return 1e3, "ms"
+    if comparison.unit == "bytes":
+        return 1e-6, "MB"
+    return 1.0, comparison.unit
 
 
 def readable(value: float) -> str:

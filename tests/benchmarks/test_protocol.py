@@ -108,6 +108,6 @@ def test_results__keeps_every_sample(tmp_path, capsys):
         ("plain", "0", ""),
     ]
     printed = capsys.readouterr().out
-    assert "encoder, batch 2  [s; ratio to plain]" in printed
+    assert "encoder, batch 2  [ms; ratio to plain]" in printed
     assert " 0.25\n" in printed
     assert "not installed" in printed

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-TARGETS = ["help", "install", "demo", "test", "check", "docs", "clean"]
+TARGETS = ["help", "install", "demo", "bench", "test", "check", "docs", "clean"]
 TARGETS += ["test-numeric", "test-processors", "test-lowest", "test-newest"]
 
 STUB = """#!/bin/sh
@@ -99,6 +99,12 @@ def test_test_versions__have_an_environment_of_their_own(make, target, resolutio
 def test_test_numeric__runs_under_the_variables_of_the_shell(make):
     _, asked = make("test-numeric", has_detectron2=True)
     assert ".ci/processors.py here" in asked
+
+
+def test_bench__brings_the_peers(make):
+    _, asked = make("bench", has_detectron2=True)
+    assert "install --editable .[bench]" in asked
+    assert "-m benchmarks" in asked
 
 
 def test_clean__keeps_runs_and_environment(make, tmp_path):
