@@ -11,7 +11,8 @@ from detrex.modeling.matcher.assignment import Indices, match_together
 from detrex.modeling.matcher.modified_matcher import ModifedMatcher
 from detrex.utils.misc import at_least_float32
 
-from .criterion import Losses, Targets, count_boxes, matched, pair_up, target_classes
+from .criterion import Losses, count_boxes, pair_up
+from .stack import Stack, Targets
 
 
 class BaseCriterion(nn.Module):
@@ -51,24 +52,23 @@ class BaseCriterion(nn.Module):
         self, pred_logits: Tensor, targets: Targets, indices: Indices, num_boxes: float
     ) -> Tensor:
         """Score the (B, Q, C) logits of one layer."""
-        outputs = {"pred_logits": pred_logits}
-        classes = target_classes(outputs, targets, indices, self.num_classes)
+        stack = Stack([{"pred_logits": pred_logits}], targets, [indices])
+        classes = stack.classes(self.num_classes)
         return self.loss_class(pred_logits.flatten(0, 1), classes.flatten(), avg_factor=num_boxes)
 
     def calculate_bbox_loss(
         self, pred_boxes: Tensor, targets: Targets, indices: Indices, num_boxes: float
     ) -> Tensor:
         """Score the coordinates of the matched ones of the (B, Q, 4) boxes of one layer."""
-        boxes = pred_boxes[pair_up(indices, 0)]
-        truth = matched("boxes", targets, indices).to(boxes)
+        boxes, truth = Stack([{"pred_boxes": pred_boxes}], targets, [indices]).matched_boxes()
         return self.loss_bbox(boxes, truth, avg_factor=num_boxes)
 
     def calculate_giou_loss(
         self, pred_boxes: Tensor, targets: Targets, indices: Indices, num_boxes: float
     ) -> Tensor:
         """Score the overlap of the matched ones of the (B, Q, 4) boxes of one layer."""
-        boxes = box_cxcywh_to_xyxy(pred_boxes[pair_up(indices, 0)])
-        truth = box_cxcywh_to_xyxy(matched("boxes", targets, indices).to(boxes))
+        boxes, truth = Stack([{"pred_boxes": pred_boxes}], targets, [indices]).matched_boxes()
+        boxes, truth = box_cxcywh_to_xyxy(boxes), box_cxcywh_to_xyxy(truth)
         return self.loss_giou(boxes, truth, avg_factor=num_boxes)
 
     def forward(self, outputs: Mapping[str, Any], targets: Targets) -> Losses:

@@ -1,7 +1,6 @@
 """The set criterion of DETR: match each layer's predictions with objects, score the pairs."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -11,13 +10,12 @@ from torch import Tensor, nn
 from detrex.errors import did_you_mean
 from detrex.layers.box_ops import box_cxcywh_to_xyxy, paired_generalized_box_iou
 from detrex.modeling.losses.focal_loss import binary_focal_loss
-from detrex.modeling.matcher.assignment import Indices, match_together
+from detrex.modeling.matcher.assignment import Indices, alike, match_together
 from detrex.utils.dist import exchange
-from detrex.utils.misc import at_least_float32
 
+from .stack import Layer, Stack, Targets
 from .weights import check_weights
 
-Targets = Sequence[Mapping[str, Tensor]]
 Losses = dict[str, Tensor]
 
 _CLASS_LOSSES = ("focal_loss", "ce_loss")
@@ -43,9 +41,12 @@ def sigmoid_focal_loss(
     Returns:
         A scalar: the sum over images and classes of the means over the Q queries, by ``num_boxes``.
     """
+    return _focal_losses(inputs, targets, alpha, gamma).mean(1).sum() / num_boxes
+
+
+def _focal_losses(inputs: Tensor, targets: Tensor, alpha: float, gamma: float) -> Tensor:
     losses = F.binary_cross_entropy_with_logits(inputs, targets, reduction="none")
-    losses = binary_focal_loss(losses, inputs.sigmoid(), targets, alpha, gamma)
-    return losses.mean(1).sum() / num_boxes
+    return binary_focal_loss(losses, inputs.sigmoid(), targets, alpha, gamma)
 
 
 def pair_up(indices: Indices, side: int) -> tuple[Tensor, Tensor]:
@@ -62,30 +63,6 @@ def pair_up(indices: Indices, side: int) -> tuple[Tensor, Tensor]:
     return torch.cat(image), torch.cat([match[side] for match in indices])
 
 
-def matched(key: str, targets: Targets, indices: Indices) -> Tensor:
-    """Gather the ``labels`` or ``boxes`` that the matched predictions answer for, in pair order."""
-    return torch.cat(
-        [
-            target[key][index.to(target[key].device)]
-            for target, (_, index) in zip(targets, indices, strict=True)
-        ]
-    )
-
-
-def target_classes(
-    outputs: Mapping[str, Tensor], targets: Targets, indices: Indices, background: int
-) -> Tensor:
-    """Give each query of a batch the class it should predict.
-
-    Returns:
-        (B, Q) int64: the matched object's label, ``background`` for all others.
-    """
-    logits = outputs["pred_logits"]
-    classes = torch.full(logits.shape[:2], background, dtype=torch.int64, device=logits.device)
-    classes[pair_up(indices, 0)] = matched("labels", targets, indices).to(logits.device)
-    return classes
-
-
 def count_boxes(targets: Targets) -> float:
     """Count the objects of a batch, at least 1 on all processes together, as a mean over them.
 
@@ -95,21 +72,6 @@ def count_boxes(targets: Targets) -> float:
     """
     counts = exchange(sum(len(target["labels"]) for target in targets))
     return max(sum(counts), 1) / len(counts)
-
-
-@dataclass(frozen=True)
-class Layer:
-    """Predictions that are matched and scored: those of a decoder layer, or of the encoder.
-
-    Attributes:
-        outputs: ``pred_logits`` (B, Q, C) and ``pred_boxes`` (B, Q, 4).
-        targets: what they are matched with.
-        suffix: of the names of the losses.
-    """
-
-    outputs: Mapping[str, Any]
-    targets: Targets
-    suffix: str = ""
 
 
 class SetCriterion(nn.Module):
@@ -184,14 +146,7 @@ class SetCriterion(nn.Module):
         num_boxes: float | Tensor,
     ) -> Losses:
         """Compute ``loss_class`` of one layer; arguments as in `get_loss`."""
-        logits = at_least_float32(outputs["pred_logits"])
-        classes = target_classes(outputs, targets, indices, self.num_classes)
-        if self.loss_class_type == "ce_loss":
-            weight = self.empty_weight.to(logits.dtype)
-            return {"loss_class": F.cross_entropy(logits.transpose(1, 2), classes, weight)}
-        one_hot = F.one_hot(classes, logits.shape[2] + 1)[..., :-1].to(logits.dtype)
-        loss = sigmoid_focal_loss(logits, one_hot, num_boxes, self.alpha, self.gamma)
-        return {"loss_class": loss * logits.shape[1]}
+        return _first(self._class_losses(Stack([outputs], targets, [indices]), num_boxes))
 
     def loss_boxes(
         self,
@@ -201,12 +156,32 @@ class SetCriterion(nn.Module):
         num_boxes: float | Tensor,
     ) -> Losses:
         """Compute ``loss_bbox`` (L1) and ``loss_giou`` of one layer; arguments as in `get_loss`."""
-        boxes = at_least_float32(outputs["pred_boxes"][pair_up(indices, 0)])
-        truth = matched("boxes", targets, indices).to(boxes)
+        return _first(self._box_losses(Stack([outputs], targets, [indices]), num_boxes))
+
+    def _class_losses(self, stack: Stack, num_boxes: float | Tensor) -> Losses:
+        """Classification losses of stacked layers, (L,) each."""
+        logits = stack.predictions("pred_logits")
+        classes = stack.classes(self.num_classes)
+        if self.loss_class_type == "ce_loss":
+            weight = self.empty_weight.to(logits.dtype)
+            losses = F.cross_entropy(
+                logits.flatten(0, 2), classes.flatten(), weight, reduction="none"
+            )
+            weights = weight[classes].flatten(1).sum(1)
+            return {"loss_class": losses.view(len(logits), -1).sum(1) / weights}
+        one_hot = logits.new_zeros(*logits.shape[:-1], logits.shape[-1] + 1)
+        one_hot = one_hot.scatter_(-1, classes.unsqueeze(-1), 1.0)[..., :-1]
+        losses = _focal_losses(logits, one_hot, self.alpha, self.gamma)
+        return {"loss_class": losses.flatten(1).sum(1) / num_boxes}
+
+    def _box_losses(self, stack: Stack, num_boxes: float | Tensor) -> Losses:
+        """Box losses of stacked layers, (L,) each."""
+        boxes, truth = stack.matched_boxes()
         giou = paired_generalized_box_iou(box_cxcywh_to_xyxy(boxes), box_cxcywh_to_xyxy(truth))
+        distance = F.l1_loss(boxes, truth, reduction="none").sum(1)
         return {
-            "loss_bbox": F.l1_loss(boxes, truth, reduction="sum") / num_boxes,
-            "loss_giou": (1 - giou).sum() / num_boxes,
+            "loss_bbox": stack.sums(distance) / num_boxes,
+            "loss_giou": stack.sums(1 - giou) / num_boxes,
         }
 
     def _get_src_permutation_idx(self, indices: Indices) -> tuple[Tensor, Tensor]:
@@ -300,7 +275,7 @@ class SetCriterion(nn.Module):
     def match_and_score(
         self, outputs: Mapping[str, Any], targets: Targets, num_boxes: float
     ) -> tuple[Losses, list[Indices]]:
-        """Match all of `layers` together, then score one after the other.
+        """Match all of `layers` together, then score them together.
 
         Args:
             outputs: as in `forward`.
@@ -312,11 +287,51 @@ class SetCriterion(nn.Module):
         """
         layers = self.layers(outputs, targets)
         matches = match_together(self.matcher, [(layer.outputs, layer.targets) for layer in layers])
+        return self.score_layers(layers, matches, num_boxes), matches
+
+    def score_layers(
+        self, layers: Sequence[Layer], matches: Sequence[Indices], num_boxes: float | Tensor
+    ) -> Losses:
+        """Score layers, those that are alike in one pass.
+
+        A subclass that replaces `layer_losses`, `get_loss` or a method that computes losses, or has
+        losses of its own, gets a call of `layer_losses` for each layer.
+
+        Args:
+            layers: what is scored.
+            matches: of each layer, a pair of index tensors per image.
+            num_boxes: number of objects to divide by.
+
+        Returns:
+            The losses by name and suffix, layer by layer.
+        """
+        by_layer: list[Losses] = [{} for _ in layers]
+        if self._is_extended():
+            for i, (layer, indices) in enumerate(zip(layers, matches, strict=True)):
+                scored = (layer.outputs, layer.targets, indices, num_boxes, layer.suffix)
+                by_layer[i] = self.layer_losses(*scored)
+        else:
+            for group in alike(layer.kind for layer in layers):
+                outputs, targets = [layers[i].outputs for i in group], layers[group[0]].targets
+                stack = Stack(outputs, targets, [matches[i] for i in group])
+                for name, values in self._stacked_losses(stack, num_boxes).items():
+                    for i, value in zip(group, values.unbind(), strict=True):
+                        by_layer[i][name + layers[i].suffix] = value
+        return {name: value for losses in by_layer for name, value in losses.items()}
+
+    def _stacked_losses(self, stack: Stack, num_boxes: float | Tensor) -> Losses:
         losses: Losses = {}
-        for layer, indices in zip(layers, matches, strict=True):
-            scored = (layer.outputs, layer.targets, indices, num_boxes, layer.suffix)
-            losses.update(self.layer_losses(*scored))
-        return losses, matches
+        for loss in self.losses:
+            compute = self._class_losses if loss == "class" else self._box_losses
+            losses.update(compute(stack, num_boxes))
+        return losses
+
+    def _is_extended(self) -> bool:
+        """Whether a layer's losses are computed by methods that are not those of this class."""
+        methods = (getattr(getattr(self, name), "__func__", None) for name in _SINGLE_LAYER)
+        return not {"class", "boxes"}.issuperset(self.losses) or any(
+            method is not own for method, own in zip(methods, _SINGLE_LAYER.values(), strict=True)
+        )
 
     def extra_repr(self) -> str:
         """Describe the settings; the matcher is printed as a submodule."""
@@ -325,3 +340,13 @@ class SetCriterion(nn.Module):
             f"loss_class_type={self.loss_class_type!r}, alpha={self.alpha}, gamma={self.gamma}, "
             f"eos_coef={self.eos_coef}, weight_dict={self.weight_dict}"
         )
+
+
+_SINGLE_LAYER = {
+    name: getattr(SetCriterion, name)
+    for name in ("layer_losses", "get_loss", "loss_labels", "loss_boxes")
+}
+
+
+def _first(losses: Losses) -> Losses:
+    return {name: values[0] for name, values in losses.items()}

@@ -7,7 +7,8 @@ import torch
 
 from detrex.modeling.matcher.assignment import Indices
 
-from .criterion import Layer, SetCriterion, Targets
+from .criterion import SetCriterion
+from .stack import Layer, Targets
 
 
 class TwoStageCriterion(SetCriterion):

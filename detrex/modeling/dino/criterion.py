@@ -6,7 +6,8 @@ from typing import Any
 import torch
 
 from detrex.modeling.criterion import TwoStageCriterion
-from detrex.modeling.criterion.criterion import Losses, Targets, count_boxes
+from detrex.modeling.criterion.criterion import Losses, count_boxes
+from detrex.modeling.criterion.stack import Layer, Targets
 from detrex.modeling.criterion.weights import loss_terms
 from detrex.modeling.matcher.assignment import Indices
 
@@ -116,7 +117,8 @@ class DINOCriterion(TwoStageCriterion):
             return {term + suffix: zero for suffix in suffixes for term in terms}
         matches = denoising_matches(targets, dn_metas["dn_num"], dn_metas["single_padding"])
         num_boxes = num_boxes * dn_metas["dn_num"]
-        losses: Losses = {}
-        for layer, suffix in zip([known, *known.get("aux_outputs", ())], suffixes, strict=True):
-            losses.update(self.layer_losses(layer, targets, matches, num_boxes, suffix))
-        return losses
+        layers = [
+            Layer(layer, targets, suffix)
+            for layer, suffix in zip([known, *known.get("aux_outputs", ())], suffixes, strict=True)
+        ]
+        return self.score_layers(layers, [matches] * len(layers), num_boxes)

@@ -1,7 +1,7 @@
 """The cheapest one-to-one assignment, and the checks that make it safe."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,14 +49,16 @@ def solve(problems: Sequence[Problem]) -> list[Indices]:
         NonFiniteLossError: when an input is NaN or infinite, naming it.
         ValueError: when a label is not a class.
     """
-    tensors = [tensor for problem in problems for tensor in (problem.cost, *problem.labels)]
-    flat = torch.cat([tensor.detach().flatten().float() for tensor in tensors]).cpu().numpy()
-    ends = np.cumsum([tensor.numel() for tensor in tensors])
-    parts = iter(np.split(flat, ends[:-1]))
+    named = {
+        id(tensor): tensor for problem in problems for tensor in (problem.cost, *problem.labels)
+    }
+    flat = torch.cat([tensor.detach().flatten().float() for tensor in named.values()]).cpu().numpy()
+    ends = np.cumsum([tensor.numel() for tensor in named.values()])
+    parts = dict(zip(named, np.split(flat, ends[:-1]), strict=True))
     solutions = []
     for problem in problems:
-        cost = next(parts).reshape(problem.cost.shape)
-        labels = [next(parts) for _ in problem.labels]
+        cost = parts[id(problem.cost)].reshape(problem.cost.shape)
+        labels = [parts[id(of_image)] for of_image in problem.labels]
         check_labels(np.concatenate(labels), problem.num_classes)
         solutions.append(_assign(cost, [len(of_image) for of_image in labels], problem.inputs))
     return solutions
@@ -83,6 +85,18 @@ def _depth(thing: Any, method: str) -> float:
     """How far up its method is defined: 0 for the object itself; infinity for nowhere."""
     owners = enumerate([thing, *type(thing).__mro__])
     return next((i for i, owner in owners if method in getattr(owner, "__dict__", ())), math.inf)
+
+
+def alike(keys: Iterable[Hashable]) -> list[list[int]]:
+    """Group the numbers of those layers that can be computed in one tensor.
+
+    Args:
+        keys: of each layer, equal for those that go together.
+    """
+    groups: dict[Hashable, list[int]] = {}
+    for i, key in enumerate(keys):
+        groups.setdefault(key, []).append(i)
+    return list(groups.values())
 
 
 def class_indices(labels: Tensor, num_classes: int) -> Tensor:

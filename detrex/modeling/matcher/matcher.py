@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from .assignment import Indices, Inputs, Problem, class_indices, solve
+from .assignment import Indices, Problem, alike, class_indices, solve
 from .match_cost import CrossEntropyCost, FocalLossCost, GIoUCost, L1Cost
 
+_INPUTS = ("pred_logits", "pred_boxes")
 _CLASS_COSTS = ("focal_loss_cost", "ce_cost")
 
 
@@ -91,28 +92,43 @@ class HungarianMatcher(nn.Module):
             NonFiniteLossError: when predictions or boxes are NaN or infinite.
             ValueError: when a label is not below C.
         """
-        return solve([self._problem(outputs, targets) for outputs, targets in layers])
+        problems: dict[int, Problem] = {}
+        for group in alike(
+            (id(targets), *(outputs[name].shape for name in _INPUTS)) for outputs, targets in layers
+        ):
+            logits, boxes = (
+                torch.stack([layers[i][0][name] for i in group]).float() for name in _INPUTS
+            )
+            of_group = self._problems(logits, boxes, layers[group[0]][1])
+            problems.update(zip(group, of_group, strict=True))
+        return solve([problems[i] for i in range(len(layers))])
 
-    def _problem(
-        self, outputs: Mapping[str, Tensor], targets: Sequence[Mapping[str, Tensor]]
-    ) -> Problem:
-        logits, boxes = outputs["pred_logits"].float(), outputs["pred_boxes"].float()
+    def _problems(
+        self,
+        logits_LBQC: Tensor,
+        boxes_LBQ4: Tensor,
+        targets: Sequence[Mapping[str, Tensor]],
+    ) -> list[Problem]:
+        """Lay out the problems of L layers whose predictions have the same shapes."""
         target_labels = [target["labels"] for target in targets]
         target_boxes = [target["boxes"].float() for target in targets]
-        num_classes = logits.shape[-1]
+        num_classes = logits_LBQC.shape[-1]
         labels_BT = class_indices(pad_sequence(target_labels, batch_first=True), num_classes)
         boxes_BT4 = pad_sequence(target_boxes, batch_first=True)
         if self.cost_class_type == "focal_loss_cost":
             class_cost: nn.Module = FocalLossCost(self.alpha, self.gamma, self.cost_class)
         else:
             class_cost = CrossEntropyCost(self.cost_class)
-        cost_BQT = (
-            class_cost(logits, labels_BT)
-            + L1Cost(self.cost_bbox)(boxes, boxes_BT4)
-            + GIoUCost(self.cost_giou)(boxes, boxes_BT4)
+        cost_LBQT = (
+            class_cost(logits_LBQC, labels_BT)
+            + L1Cost(self.cost_bbox)(boxes_LBQ4, boxes_BT4)
+            + GIoUCost(self.cost_giou)(boxes_LBQ4, boxes_BT4)
         )
-        inputs: Inputs = {"target boxes": target_boxes, "pred_logits": logits, "pred_boxes": boxes}
-        return Problem(cost_BQT, target_labels, num_classes, inputs)
+        problems = []
+        for cost, logits, boxes in zip(cost_LBQT, logits_LBQC, boxes_LBQ4, strict=True):
+            inputs = {"target boxes": target_boxes, "pred_logits": logits, "pred_boxes": boxes}
+            problems.append(Problem(cost, target_labels, num_classes, inputs))
+        return problems
 
     def __repr__(self, _repr_indent: int = 4) -> str:
         """List the settings, each indented by ``_repr_indent`` spaces."""

@@ -46,6 +46,57 @@ def test_forward__equals_loop():
             assert losses[name + suffix].item() == pytest.approx(value / 5, rel=1e-4)
 
 
+class _LayerByLayer(SetCriterion):
+    def layer_losses(self, *scored):
+        return super().layer_losses(*scored)
+
+
+class _Doubled(SetCriterion):
+    def loss_boxes(self, *scored):
+        return {name: 2 * value for name, value in super().loss_boxes(*scored).items()}
+
+
+@pytest.mark.parametrize("kind", ["focal_loss", "ce_loss"])
+@pytest.mark.parametrize("counts", [(3, 0, 2), (0, 0)])
+def test_forward__all_layers_at_once_equal_one_after_the_other(kind, counts):
+    """One layer has other shapes, and the matcher gives each another number of pairs."""
+    seen, gradients = [], []
+    outputs = random_outputs(len(counts), aux=3, num_classes=CLASSES + (kind == "ce_loss"))
+    outputs["aux_outputs"][2] = {
+        name: value[:, 1:] for name, value in outputs.items() if name[:4] == "pred"
+    }
+    targets, matcher = random_targets(counts), HungarianMatcher(2, 5, 2)
+
+    def first_pairs(layer, of_images):
+        keep = len(seen) % 4
+        seen.append(layer)
+        return [(rows[keep:], columns[keep:]) for rows, columns in matcher(layer, of_images)]
+
+    predictions = [outputs["pred_logits"], outputs["pred_boxes"]]
+    predictions += [value for layer in outputs["aux_outputs"][:2] for value in layer.values()]
+    found = []
+    for cls in (SetCriterion, _LayerByLayer):
+        criterion = cls(CLASSES, first_pairs, {}, loss_class_type=kind)
+        found.append(criterion(outputs, targets))
+        assert list(found[-1])[:4] == ["loss_class", "loss_bbox", "loss_giou", "loss_class_0"]
+        total = sum(weight * loss for weight, loss in enumerate(found[-1].values(), 1))
+        gradients.append(torch.autograd.grad(total, predictions, retain_graph=True))
+    torch.testing.assert_close(*found, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-6)
+
+
+def test_forward__losses_of_a_subclass_or_an_object_are_those_of_every_layer():
+    outputs, targets = random_outputs(2, aux=1), random_targets((2, 3))
+    plain = _criterion()(outputs, targets)
+    doubled = _Doubled(CLASSES, HungarianMatcher(2, 5, 2), {})(outputs, targets)
+    own = _criterion()
+    own.loss_labels = lambda *scored: {"loss_class": torch.tensor(7.0)}
+    for suffix in ("", "_0"):
+        torch.testing.assert_close(doubled["loss_bbox" + suffix], 2 * plain["loss_bbox" + suffix])
+        torch.testing.assert_close(doubled["loss_class" + suffix], plain["loss_class" + suffix])
+        assert own(outputs, targets)["loss_class" + suffix] == 7
+
+
 def test_forward__gradients_reach_all_layers():
     outputs = random_outputs(2, aux=1)
     losses = _criterion()(outputs, random_targets((2, 3)))
