@@ -22,8 +22,8 @@ from .grid_sample import Sizes
 _MAX_LEVELS = 8
 # Numbers of a block, queries times channels: with four warps each thread then has four of them, one
 # load of 16 bytes in float32, and few enough registers for many blocks to wait for memory at once.
-_BLOCK = 512
-_WARPS = 4
+BLOCK = 512
+WARPS = 4
 
 
 def why_not(device: str, dtype: torch.dtype, width: int) -> str:
@@ -155,7 +155,7 @@ def _launch(
 
     (_, S, H, D), (N, Q, _, L, P) = value.shape, weights.shape
     block_D = triton.next_power_of_2(D)
-    block_Q = max(_BLOCK // block_D, 1)
+    block_Q = max(BLOCK // block_D, 1)
     packed = [height << 32 | width for height, width in zip(sizes[::2], sizes[1::2], strict=True)]
     packed += [0] * (_MAX_LEVELS - len(packed))
     dtype = triton.language.float64 if value.dtype is torch.float64 else triton.language.float32
@@ -165,7 +165,7 @@ def _launch(
             *outputs,
             *(Q, S, *packed),
             *(H, D, L, P, block_Q, block_D, dtype),
-            num_warps=_WARPS,
+            num_warps=WARPS,
         )
 
 

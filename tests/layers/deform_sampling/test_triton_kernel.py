@@ -75,3 +75,44 @@ def test_attend__gradient_is_taken_once():
         (gradient,) = torch.autograd.grad(output, inputs[2], create_graph=True)
         with pytest.raises(RuntimeError, match="can be taken once"):
             torch.autograd.grad(gradient.sum(), inputs)
+
+
+@pytest.mark.gpu
+def test_attend__compiled_on_a_card_for_any_number_of_queries():
+    attend = torch.compile(triton_kernel.attend, fullgraph=True, dynamic=True)
+    for queries in (7, 9, 12):
+        inputs = [tensor.cuda().requires_grad_() for tensor in _inputs(queries=queries)]
+        expected = triton_kernel.attend(*inputs, SIZES)
+        output = attend(*inputs, SIZES)
+        torch.testing.assert_close(output, expected, rtol=1e-5, atol=1e-5)
+        grad = torch.rand_like(output)
+        wanted = torch.autograd.grad(expected, inputs, grad)
+        for got, want in zip(torch.autograd.grad(output, inputs, grad), wanted, strict=True):
+            torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.gpu
+def test_attend__in_a_captured_graph():
+    inputs = [tensor.cuda() for tensor in _inputs()]
+    triton_kernel.attend(*inputs, SIZES)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        output = triton_kernel.attend(*inputs, SIZES)
+    inputs[0].mul_(2)
+    graph.replay()
+    expected = triton_kernel.attend(*inputs, SIZES)
+    torch.testing.assert_close(output, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.gpu
+def test_attend__compiles_nothing_for_another_picture_size(monkeypatch):
+    knobs = pytest.importorskip("triton.knobs", reason="from Triton 3.4 on")
+    compiled = []
+    monkeypatch.setattr(knobs.runtime, "jit_cache_hook", lambda **what: compiled.append(what))
+    for sizes in ([(5, 4), (1, 3)], [(16, 1), (2, 48)], [(64, 64), (1, 1)]):
+        tokens = sum(height * width for height, width in sizes)
+        _, locations, weights = (tensor.cuda() for tensor in _inputs(queries=tokens))
+        # Two heads, which no other test compiles for.
+        value = torch.rand(2, tokens, 2, 5, device="cuda")
+        triton_kernel.attend(value, locations[:, :, :2], weights[:, :, :2], sizes)
+    assert len(compiled) == 1

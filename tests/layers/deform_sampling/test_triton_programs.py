@@ -125,3 +125,29 @@ def test_programs__interpreted_equal_grid_sample(tmp_path):
 def test_programs__on_a_card_equal_grid_sample(case):
     *tensors, sizes = _inputs(case)
     _check(case, _run(triton_kernel.attend, *(tensor.cuda() for tensor in tensors), sizes))
+
+
+@pytest.mark.gpu
+def test_programs__beyond_two_to_the_31_numbers():
+    """A place next to the last pixel of the second map; a single map has more numbers than that."""
+    if torch.cuda.get_device_properties(0).total_memory < 40e9:
+        pytest.skip("the maps and their gradients take 34 GB")
+    side, channels = 8200, 32
+    value = torch.zeros(2, side * side, 1, channels, dtype=torch.bfloat16, device="cuda")
+    pixels = torch.arange(4.0 * channels, device="cuda").view(2, 2, channels)
+    value.view(2, side, side, channels)[1, -2:, -2:] = pixels.bfloat16()
+    # Between the last two pixels: a quarter on the way to the right, three quarters downwards.
+    place = [(side - 1.25) / side, (side - 0.75) / side]
+    shares = torch.tensor([[0.75, 0.25], [3 * 0.75, 3 * 0.25]], device="cuda") / 4
+    locations = torch.tensor(place, device="cuda").expand(2, 1, 1, 1, 1, 2)
+    weights, grad = locations.new_ones(2, 1, 1, 1, 1), value.new_ones(2, 1, channels)
+    sums, grad_value, *_ = _run(
+        triton_kernel.attend, value, locations, weights, grad, [(side, side)]
+    )
+    expected = (pixels * shares[..., None]).sum((0, 1))
+    torch.testing.assert_close(sums[1, 0].float(), expected, rtol=0.02, atol=0.0)
+    last = grad_value.view(2, side, side, channels)[:, -2:, -2:].float()
+    torch.testing.assert_close(
+        last, shares[:, :, None].expand(2, 2, 2, channels), rtol=0.02, atol=0.0
+    )
+    assert grad_value.count_nonzero() == last.numel()
