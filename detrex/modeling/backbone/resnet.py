@@ -19,6 +19,7 @@ from detrex.errors import BackboneError, did_you_mean
 from detrex.modeling.pixel_statistics import IMAGENET, PixelStatistics
 
 from .deform_bottleneck import DeformBottleneckBlock
+from .training.folded_norm import fold_norms_in_training
 from .training.freezing import KeepsFrozen
 
 __all__ = [
@@ -97,6 +98,7 @@ class ResNet(KeepsFrozen, d2.ResNet):
         # detectron2 drops every stage when only "linear" or "stem" is asked for: it gets no names.
         last = None if stages or num_classes is not None else ["stem"]
         super().__init__(stem, stages, num_classes, out_features=last, freeze_at=freeze_at)
+        fold_norms_in_training(self)
         self._out_features = [name for name in names if name in wanted]
         if num_classes is not None:
             self._out_feature_channels["linear"] = num_classes

@@ -48,17 +48,20 @@ def has_fixed_statistics(module: nn.Module) -> bool:
     )
 
 
-def norm_scale_and_shift(norm: nn.Module) -> tuple[Tensor, Tensor]:
+def norm_scale_and_shift(
+    norm: nn.Module, dtype: torch.dtype = torch.float64
+) -> tuple[Tensor, Tensor]:
     """Give the scale and the shift that a norm with fixed statistics is.
 
     Args:
         norm: see `has_fixed_statistics`.
+        dtype: number format to compute in.
 
     Returns:
-        Two tensors ``(C,)`` in float64 without gradient.
+        Two tensors ``(C,)`` in that format without gradient.
     """
     mean, variance, weight, bias = (
-        None if value is None else value.detach().double()
+        None if value is None else value.detach().to(dtype)
         for value in (getattr(norm, name) for name in STATISTICS)
     )
     assert mean is not None
