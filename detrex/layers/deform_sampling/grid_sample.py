@@ -16,13 +16,12 @@ from detrex.utils.misc import at_least_float32
 Sizes = list[tuple[int, int]]
 
 
-def why_not(device: str, dtype: torch.dtype, width: int) -> str:
+def why_not(device: str, dtype: torch.dtype) -> str:
     """Tell why this kernel cannot run: it always can.
 
     Args:
         device: type of the tensors' device.
         dtype: that of the values.
-        width: channels of a head.
 
     Returns:
         An empty string.

@@ -3,8 +3,8 @@
 A kernel is a module with two functions. ``attend(value_NSHD, locations_NQHLP2, weights_NQHLP,
 sizes)`` gives (N, Q, H * D) sums of the dtype of the values; places and weights come in float32, or
 in float64 where the values are; gradients reach all three. It runs on fake tensors and under
-`torch.compile`. ``why_not(device, dtype, width)`` tells in a few words why it cannot run for values
-on this type of device, of this dtype and this many channels to a head, or gives an empty string.
+`torch.compile`. ``why_not(device, dtype)`` tells in a few words why it cannot run for values on
+this type of device and of this dtype, or gives an empty string.
 """
 
 import logging
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from detrex.errors import ConfigError, did_you_mean
 
-from . import grid_sample, triton_kernel
+from . import grid_sample, rows, triton_kernel
 from .grid_sample import Sizes
 
 logger = logging.getLogger(__name__)
@@ -28,7 +28,11 @@ AUTO = "auto"
 VARIABLE = "DETREX_DEFORMABLE_ATTENTION_KERNEL"
 """The environment variable that names the kernel where no program does."""
 
-_KERNELS: dict[str, ModuleType] = {"grid_sample": grid_sample, "triton": triton_kernel}
+_KERNELS: dict[str, ModuleType] = {
+    "grid_sample": grid_sample,
+    "rows": rows,
+    "triton": triton_kernel,
+}
 _PREFERRED = {"cpu": "rows", "cuda": "triton"}
 KERNEL_NAMES = (AUTO, *_KERNELS)
 
@@ -89,24 +93,24 @@ def attend(
     # A traced graph (FLOP counts, ONNX) must show operations that its reader knows.
     if wanted in (None, AUTO) and (torch.jit.is_tracing() or torch.onnx.is_in_onnx_export()):
         wanted = "grid_sample"
-    name = _choose(wanted, value_NSHD.device.type, value_NSHD.dtype, value_NSHD.shape[-1])
+    name = _choose(wanted, value_NSHD.device.type, value_NSHD.dtype)
     output: Tensor = _KERNELS[name].attend(value_NSHD, locations_NQHLP2, weights_NQHLP, sizes)
     return output
 
 
 @torch.compiler.assume_constant_result
-def _choose(wanted: str | None, device: str, dtype: torch.dtype, width: int) -> str:
+def _choose(wanted: str | None, device: str, dtype: torch.dtype) -> str:
     if wanted is None:
         wanted = _known(os.environ.get(VARIABLE) or AUTO, f"The environment variable {VARIABLE}")
-    return _chosen(wanted, device, dtype, width)
+    return _chosen(wanted, device, dtype)
 
 
 @cache
-def _chosen(wanted: str, device: str, dtype: torch.dtype, width: int) -> str:
+def _chosen(wanted: str, device: str, dtype: torch.dtype) -> str:
     """Name the kernel and log it, once for each kind of input."""
     name = _PREFERRED.get(device, "grid_sample") if wanted == AUTO else wanted
     kernel = _KERNELS.get(name)
-    reason = kernel.why_not(device, dtype, width) if kernel else "it is not there"
+    reason = kernel.why_not(device, dtype) if kernel else "it is not there"
     if not reason:
         logger.info("Deformable attention runs by %s on %s.", name, device)
         return name

@@ -26,13 +26,12 @@ BLOCK = 512
 WARPS = 4
 
 
-def why_not(device: str, dtype: torch.dtype, width: int) -> str:
+def why_not(device: str, dtype: torch.dtype) -> str:
     """Tell why this kernel cannot run on such values.
 
     Args:
         device: type of the tensors' device.
         dtype: that of the values.
-        width: channels of a head; any will do.
 
     Returns:
         A reason in a few words, empty where it can.

@@ -27,7 +27,7 @@ def calls(monkeypatch):
     def kernel(name, reason=lambda device: ""):
         class Kernel:
             @staticmethod
-            def why_not(device, dtype, width):
+            def why_not(device, dtype):
                 return reason(device)
 
             @staticmethod

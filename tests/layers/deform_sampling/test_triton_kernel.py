@@ -26,16 +26,16 @@ def card(monkeypatch):
 
 
 def test_why_not__runs_on_a_card(card):
-    assert triton_kernel.why_not("cuda", torch.bfloat16, 32) == ""
+    assert triton_kernel.why_not("cuda", torch.bfloat16) == ""
 
 
 def test_why_not__tells_what_is_missing(card):
-    assert triton_kernel.why_not("cpu", torch.float32, 32) == "it needs a CUDA device"
-    assert "float8" in triton_kernel.why_not("cuda", torch.float8_e5m2, 32)
+    assert triton_kernel.why_not("cpu", torch.float32) == "it needs a CUDA device"
+    assert "float8" in triton_kernel.why_not("cuda", torch.float8_e5m2)
     card.setattr(torch.cuda, "get_device_capability", lambda: (6, 1))
-    assert "capability 7.0" in triton_kernel.why_not("cuda", torch.float32, 32)
+    assert "capability 7.0" in triton_kernel.why_not("cuda", torch.float32)
     card.setattr(triton_kernel, "find_spec", lambda name: None)
-    assert triton_kernel.why_not("cuda", torch.float32, 32) == "Triton is not installed"
+    assert triton_kernel.why_not("cuda", torch.float32) == "Triton is not installed"
 
 
 def test_attend__on_a_card_that_is_not_there():

@@ -92,7 +92,7 @@ assert f"{triton_kernel.__package__}.triton_programs" not in sys.modules  # they
 cases, results = torch.load(sys.argv[1]), {}
 for case, (value, locations, weights, grad, sizes) in cases.items():
     inputs = [tensor.requires_grad_() for tensor in (value, locations, weights)]
-    assert triton_kernel.why_not("cpu", value.dtype, value.shape[-1]) == ""
+    assert triton_kernel.why_not("cpu", value.dtype) == ""
     output = triton_kernel.attend(*inputs, sizes)
     results[case] = (output.detach(), *torch.autograd.grad(output, inputs, grad))
     if case == "all_bfloat16":

@@ -1,0 +1,301 @@
+"""Sampling by weighted sums of rows: the fastest way on a processor.
+
+Values become the rows of a table; the four pixels around a place are row numbers, and bilinear
+shares times attention weights are theirs. One `embedding_bag` then adds the rows up, where
+`grid_sample` would write every sample to memory first.
+
+Each level has a border of zeros, two pixels wide, so that a place outside needs no mask: it is
+moved to pixels of the border. Lines of a level run on into each other, hence the left border of a
+line is the right border of the one above it.
+
+Shape suffixes: N images, S tokens of all levels, Q queries, H heads, D channels of a head,
+L levels, P points per head and level, K = L * P, M = N * Q * H sums, R rows of a table.
+"""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from .grid_sample import Sizes
+
+BORDER = 2
+QUERIES_AT_ONCE = 4096
+SUMS_AT_ONCE = 512
+MOST_INT32_ROWS = 2**31
+
+
+def why_not(device: str, dtype: torch.dtype) -> str:
+    """Tell why this kernel cannot run: it always can, though on a processor only is it fast.
+
+    Args:
+        device: type of the tensors' device.
+        dtype: that of the values.
+
+    Returns:
+        An empty string.
+    """
+    return ""
+
+
+def attend(
+    value_NSHD: Tensor, locations_NQHLP2: Tensor, weights_NQHLP: Tensor, sizes: Sizes
+) -> Tensor:
+    """Sample each level at the given places and add the samples up by their weights.
+
+    Args:
+        value_NSHD: tokens of all levels; half precision is summed in float32.
+        locations_NQHLP2: places (x, y) from 0 to 1 in each level, in float32, or float64 where the
+            values are.
+        weights_NQHLP: weights, of the locations' dtype.
+        sizes: (height, width) of each level.
+
+    Returns:
+        (N, Q, H * D) sums, of the dtype of the values.
+    """
+    inputs = (value_NSHD, locations_NQHLP2, weights_NQHLP)
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs):
+        output: Tensor = _Rows.apply(*inputs, sizes)
+        return output
+    return _attend(*inputs, sizes)
+
+
+class _Rows(torch.autograd.Function):
+    """`_attend`; row numbers and shares are computed again for the gradients, not kept."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, value: Tensor, locations: Tensor, weights: Tensor, sizes: Sizes
+    ) -> Tensor:
+        ctx.save_for_backward(value, locations, weights)
+        ctx.sizes = sizes
+        return _attend(value, locations, weights, sizes)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_NQC: Tensor) -> tuple[Tensor | None, ...]:
+        value, locations, weights = ctx.saved_tensors
+        wanted = ctx.needs_input_grad[:3]
+        blocks = [
+            _gradients(value[n], locations[n], weights[n], grad_NQC[n], ctx.sizes, wanted)
+            for n, _ in _blocks(len(value), 0)
+        ]
+        whole = zip(*blocks, strict=True)
+        return (*(torch.cat(grads) if grads[0] is not None else None for grads in whole), None)
+
+
+class _Grid(NamedTuple):
+    """What turns places into row numbers: (H, K) tensors, constant along H but for `start`."""
+
+    width: Tensor
+    height: Tensor
+    last_x: Tensor
+    last_y: Tensor
+    stride: Tensor
+    start: Tensor
+
+
+class _Corners(NamedTuple):
+    """The four pixels around each place: (N, Q, H, K) row numbers of the top left one, and shares.
+
+    `x` and `y` are the shares of the right and of the lower pixels.
+    """
+
+    row: Tensor
+    x: Tensor
+    y: Tensor
+    stride: Tensor
+
+    def rows(self) -> Tensor:
+        """Give the (N, Q, H, 4, K) row numbers: upper left and right, lower left and right."""
+        below = self.row + self.stride
+        return torch.stack([self.row, self.row + 1, below, below + 1], dim=-2)
+
+    def shares(self, weights_NQHK: Tensor) -> list[Tensor]:
+        """Distribute weights among the four pixels."""
+        lower = weights_NQHK * self.y
+        upper = weights_NQHK - lower
+        upper_right, lower_right = upper * self.x, lower * self.x
+        return [upper - upper_right, upper_right, lower - lower_right, lower_right]
+
+
+def _blocks(N: int, Q: int) -> Iterator[tuple[slice, slice]]:
+    """Divide the work so that what is computed on the way stays small.
+
+    A compiled graph is one block, whatever the sizes: the compiler keeps little on the way.
+    """
+    if torch.compiler.is_compiling() or N == 0:
+        yield slice(None), slice(None)
+        return
+    for n in range(N):
+        for q in range(0, max(Q, 1), QUERIES_AT_ONCE):
+            yield slice(n, n + 1), slice(q, q + QUERIES_AT_ONCE)
+
+
+def _levels(sizes: Sizes) -> Iterator[tuple[slice, slice, tuple[int, int]]]:
+    """Give each level's tokens, its rows in a head's table, and its size with the border."""
+    token = row = 0
+    for height, width in sizes:
+        bordered = (height + 2 * BORDER, width + BORDER)
+        tokens, rows = height * width, bordered[0] * bordered[1]
+        yield slice(token, token + tokens), slice(row, row + rows), bordered
+        token, row = token + tokens, row + rows
+
+
+def _row_count(sizes: Sizes) -> int:
+    return sum(rows * columns for _, _, (rows, columns) in _levels(sizes)) + BORDER
+
+
+def _table(value_NSHD: Tensor, sizes: Sizes, dtype: torch.dtype) -> Tensor:
+    """Give each head's values rows, between borders of zeros: (N * H * R, D)."""
+    N, _, H, D = value_NSHD.shape
+    table_NHRD = value_NSHD.new_zeros(N, H, _row_count(sizes), D, dtype=dtype)
+    for (tokens, rows, bordered), (height, width) in zip(_levels(sizes), sizes, strict=True):
+        level = table_NHRD[:, :, rows].unflatten(2, bordered)
+        inside = level[:, :, BORDER : BORDER + height, BORDER:]
+        inside.copy_(value_NSHD[:, tokens].unflatten(1, (height, width)).permute(0, 3, 1, 2, 4))
+    return table_NHRD.flatten(0, 2)
+
+
+def _grid(locations_NQHLP2: Tensor, sizes: Sizes) -> _Grid:
+    N, _, H, L, P, _ = locations_NQHLP2.shape
+    rows = _row_count(sizes)
+    dtype = torch.int32 if N * H * rows < MOST_INT32_ROWS else torch.int64
+    starts = [rows.start for _, rows, _ in _levels(sizes)]
+    numbers = [
+        [height, width, height + BORDER, width + BORDER, start]
+        for (height, width), start in zip(sizes, starts, strict=True)
+    ]
+    device = locations_NQHLP2.device
+    table = torch.tensor(numbers, dtype=dtype, device=device).T[:, None, :, None]
+    height, width, last_y, stride, start = table.expand(5, H, L, P).flatten(2)
+    start = start + torch.arange(H, dtype=dtype, device=device)[:, None] * rows
+    shape = locations_NQHLP2.dtype
+    return _Grid(width.to(shape), height.to(shape), stride, last_y, stride, start)
+
+
+def _corners(locations_NQHLP2: Tensor, sizes: Sizes, grid: _Grid) -> _Corners:
+    N, _, H = locations_NQHLP2.shape[:3]
+    x_NQHK, y_NQHK = locations_NQHLP2.flatten(3, 4).unbind(-1)
+    x, column = _along(x_NQHK, grid.width, grid.last_x)
+    y, line = _along(y_NQHK, grid.height, grid.last_y)
+    images = torch.arange(N, dtype=line.dtype, device=line.device) * (H * _row_count(sizes))
+    row = torch.addcmul(images[:, None, None, None] + grid.start, line, grid.stride).add_(column)
+    return _Corners(row, x, y, grid.stride)
+
+
+def _along(places_NQHK: Tensor, length: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
+    """Give the share of the next pixel, and the pixel, along one side of a level with its border.
+
+    Numbers that no integer can hold become some integer, which then is moved into the border; NaN
+    and infinity stay in the share.
+    """
+    place = (places_NQHK * length).add_(BORDER - 0.5)
+    pixel = place.to(last.dtype).clamp_(torch.zeros_like(last), last)
+    return place.frac_(), pixel
+
+
+def _attend(
+    value_NSHD: Tensor, locations_NQHLP2: Tensor, weights_NQHLP: Tensor, sizes: Sizes
+) -> Tensor:
+    N, _, H, D = value_NSHD.shape
+    Q = locations_NQHLP2.shape[1]
+    sums = []
+    for n, q in _blocks(N, Q):
+        if q.start in (None, 0):
+            table_RD = _table(value_NSHD[n], sizes, locations_NQHLP2.dtype)
+            grid = _grid(locations_NQHLP2[n], sizes)
+        corners = _corners(locations_NQHLP2[n, q], sizes, grid)
+        shares = torch.stack(corners.shares(weights_NQHLP[n, q].flatten(3)), dim=-2)
+        rows = corners.rows().flatten(0, 2).flatten(1)
+        sums.append(_weighted_sum(rows, table_RD, shares.view_as(rows)))
+    output_MD = sums[0] if len(sums) == 1 else torch.cat(sums)
+    return output_MD.view(N, Q, H * D).to(value_NSHD.dtype)
+
+
+def _weighted_sum(
+    rows: Tensor, table_RD: Tensor, weights: Tensor, starts: Tensor | None = None
+) -> Tensor:
+    return F.embedding_bag(rows, table_RD, starts, mode="sum", per_sample_weights=weights)
+
+
+def _gradients(
+    value_NSHD: Tensor,
+    locations_NQHLP2: Tensor,
+    weights_NQHLP: Tensor,
+    grad_NQC: Tensor,
+    sizes: Sizes,
+    wanted: tuple[bool, ...],
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    grid = _grid(locations_NQHLP2, sizes)
+    corners = _corners(locations_NQHLP2, sizes, grid)
+    weights_NQHK = weights_NQHLP.flatten(3)
+    grad_MD = grad_NQC.reshape(-1, value_NSHD.shape[-1]).to(weights_NQHLP.dtype)
+    grad_value = grad_locations = grad_weights = None
+    if wanted[0]:
+        shares = corners.shares(weights_NQHK)
+        grad_value = _gradient_of_values(corners.row, shares, grad_MD, value_NSHD, sizes)
+    if wanted[1] or wanted[2]:
+        table_RD = _table(value_NSHD, sizes, locations_NQHLP2.dtype)
+        rows_NQH4K = corners.rows()
+        products = _products(table_RD, rows_NQH4K.flatten(0, 2).flatten(1), grad_MD)
+        products = products.view_as(rows_NQH4K)
+        upper_left, upper_right, lower_left, lower_right = products.unbind(-2)
+        upper = torch.lerp(upper_left, upper_right, corners.x)
+        lower = torch.lerp(lower_left, lower_right, corners.x)
+        grad_weights = torch.lerp(upper, lower, corners.y).view_as(weights_NQHLP)
+        slope_x = torch.lerp(upper_right - upper_left, lower_right - lower_left, corners.y)
+        slopes = [slope_x * weights_NQHK * grid.width, (lower - upper) * weights_NQHK * grid.height]
+        grad_locations = torch.stack(slopes, dim=-1).view_as(locations_NQHLP2)
+    return grad_value, grad_locations, grad_weights
+
+
+def _gradient_of_values(
+    row_NQHK: Tensor, shares: list[Tensor], grad_MD: Tensor, value_NSHD: Tensor, sizes: Sizes
+) -> Tensor:
+    """Add to each row what the sums took from it.
+
+    Sorted by the upper left pixel, the places of a pixel stand together, and one more weighted sum
+    for each corner runs over rows of the output's gradient. Those sums are moved from the upper
+    left pixel to their corner when the levels are cut out.
+    """
+    N, _, H, D = value_NSHD.shape
+    M, K = len(grad_MD), row_NQHK.shape[-1]
+    count = _row_count(sizes)
+    rows, order = row_NQHK.flatten().sort()
+    numbers = torch.arange(N * H * count, dtype=rows.dtype, device=rows.device)
+    starts = torch.searchsorted(rows, numbers, out_int32=rows.dtype == torch.int32)
+    sums = torch.arange(M, dtype=rows.dtype, device=rows.device)[:, None].expand(M, K)
+    sums = sums.reshape(-1).index_select(0, order)
+    corners = [
+        _weighted_sum(sums, grad_MD, share.flatten().index_select(0, order), starts)
+        for share in shares
+    ]
+    levels = []
+    for (_, rows_of_level, bordered), (height, width) in zip(_levels(sizes), sizes, strict=True):
+        parts = [
+            corner.view(N, H, count, D)[:, :, rows_of_level]
+            .unflatten(2, bordered)
+            .narrow(2, BORDER - down, height)
+            .narrow(3, BORDER - right, width)
+            for corner, (down, right) in zip(corners, ((0, 0), (0, 1), (1, 0), (1, 1)), strict=True)
+        ]
+        levels.append(sum(parts[1:], parts[0]).permute(0, 2, 3, 1, 4).flatten(1, 2))
+    return torch.cat(levels, dim=1).to(value_NSHD.dtype)
+
+
+def _products(table_RD: Tensor, rows_ME: Tensor, grad_MD: Tensor) -> Tensor:
+    """Multiply each sum's gradient with the rows that it was made of: (M, E)."""
+    if torch.compiler.is_compiling():
+        return (table_RD[rows_ME] * grad_MD[:, None]).sum(dim=-1)
+    products = grad_MD.new_empty(rows_ME.shape[0], 1, rows_ME.shape[1])
+    with torch.autocast(grad_MD.device.type, enabled=False):
+        for m in range(0, len(grad_MD), SUMS_AT_ONCE):
+            here = slice(m, m + SUMS_AT_ONCE)
+            gathered = table_RD.index_select(0, rows_ME[here].flatten())
+            gathered = gathered.view(-1, rows_ME.shape[1], grad_MD.shape[1])
+            torch.bmm(grad_MD[here, None], gathered.transpose(1, 2), out=products[here])
+    return products.squeeze(1)
