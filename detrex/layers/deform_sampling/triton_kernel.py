@@ -10,6 +10,7 @@ P points per head and level.
 """
 
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from typing import Any
@@ -101,12 +102,26 @@ def _forward_shapes(
 def _backward(
     grad: Tensor, value: Tensor, locations: Tensor, weights: Tensor, sizes: Sequence[int]
 ) -> tuple[Tensor, Tensor, Tensor]:
+    _tell_of_order()
     dtype = torch.promote_types(value.dtype, torch.float32)
     grad_value = torch.zeros(value.shape, dtype=dtype, device=value.device)
     _, grad_locations, grad_weights = _backward_shapes(grad, value, locations, weights, sizes)
     outputs = (grad_value, grad_locations, grad_weights)
     _launch("backward_program", (grad, value, locations, weights), outputs, sizes)
     return grad_value.to(value.dtype), grad_locations, grad_weights
+
+
+def _tell_of_order() -> None:
+    """Refuse or warn where the user has asked for sums in a fixed order, as torch's own do."""
+    if torch.are_deterministic_algorithms_enabled():
+        message = (
+            "The kernel 'triton' of deformable attention adds the gradient of the values up in no "
+            "fixed order, which torch.use_deterministic_algorithms forbids; warn_only=True allows "
+            "it."
+        )
+        if not torch.is_deterministic_algorithms_warn_only_enabled():
+            raise RuntimeError(message)
+        warnings.warn(message, stacklevel=2)
 
 
 def _backward_shapes(

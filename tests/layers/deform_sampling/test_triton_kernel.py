@@ -77,6 +77,20 @@ def test_attend__gradient_is_taken_once():
             torch.autograd.grad(gradient.sum(), inputs)
 
 
+def test_attend__gradient_in_no_fixed_order_is_told_of():
+    inputs = [tensor.requires_grad_() for tensor in _inputs(queries=0)]
+    output = triton_kernel.attend(*inputs, SIZES)
+    try:
+        torch.use_deterministic_algorithms(True)
+        with pytest.raises(RuntimeError, match="no fixed order"):
+            torch.autograd.grad(output.sum(), inputs, retain_graph=True)
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        with pytest.warns(UserWarning, match="no fixed order"):
+            torch.autograd.grad(output.sum(), inputs)
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
 @pytest.mark.gpu
 def test_attend__compiled_on_a_card_for_any_number_of_queries():
     attend = torch.compile(triton_kernel.attend, fullgraph=True, dynamic=True)
