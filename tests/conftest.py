@@ -10,6 +10,12 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
 
 
+def pytest_runtest_setup(item):
+    """Skip what needs a card where there is none."""
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+
+
 @pytest.fixture(autouse=True)
 def _seeded():
     """Seed before each test; restore what a config that fails to load may leave behind."""
