@@ -10,6 +10,7 @@ from detectron2.structures import BitMasks, Boxes, Instances
 from detectron2.utils.events import EventStorage
 from torch import nn
 
+from detrex.checkpoint.matching.key_conversion import torchvision_to_detectron2
 from detrex.config import get_config, get_detectron2_config
 from detrex.modeling.backbone import TimmBackbone
 
@@ -23,20 +24,30 @@ def dino(config: str = "dino/models/dino_r50.py") -> nn.Module:
     return instantiate(get_config(config).model)
 
 
-def mask_rcnn(backbone: str | None = None) -> nn.Module:
-    """Build detectron2's Mask R-CNN with an FPN.
+def mask_rcnn(*, ours: bool = False) -> nn.Module:
+    """Build detectron2's Mask R-CNN with an FPN over a ResNet-50.
 
     Args:
-        backbone: a name of timm's for a network of this package, whose first stage is frozen as
-            detectron2's is; None for detectron2's own ResNet-50.
+        ours: whether the ResNet is one of this package, or detectron2's own, with the same weights
+            either way: what random heads find decides how much there is to do.
     """
     torch.manual_seed(0)
     model = get_detectron2_config("common/models/mask_rcnn_fpn.py").model
-    if backbone:
-        model.backbone.bottom_up = L(TimmBackbone)(
-            model_name=backbone, out_features=LEVELS, freeze_at=2, frozen_norm=True
-        )
-    return instantiate(model)
+    model.backbone.bottom_up.stages.stride_in_1x1 = False
+    theirs = instantiate(model)
+    model.backbone.bottom_up = L(TimmBackbone)(
+        model_name="resnet50", out_features=LEVELS, frozen_norm=True
+    )
+    detector = instantiate(model)
+    if ours:
+        detector.load_state_dict(theirs.state_dict(), strict=False)  # all but the ResNet
+        return detector
+    found = {
+        torchvision_to_detectron2(name.replace("timm_model.", "")): value
+        for name, value in detector.backbone.bottom_up.state_dict().items()
+    }
+    theirs.backbone.bottom_up.load_state_dict(found, strict=False)  # but counts of batches
+    return theirs
 
 
 def batch(size: Size, pictures: int = 1, objects: int = 8) -> list[dict[str, Any]]:

@@ -80,7 +80,7 @@ def kept(size: tuple[int, int]) -> Comparison:
     samples = batch(size)
     models: dict[str, Callable[[], Any]] = {
         "detectron2's Mask R-CNN": mask_rcnn,
-        "Mask R-CNN, ResNet-50 of this package": lambda: mask_rcnn("resnet50"),
+        "Mask R-CNN, ResNet-50 of this package": lambda: mask_rcnn(ours=True),
         "DINO-R50": dino,
     }
     found = {}
