@@ -15,7 +15,8 @@ import time
 from collections.abc import Sequence
 
 from benchmarks import report
-from benchmarks.environment import available_cores, environment, warn_if_busy
+from benchmarks.environment import environment, warn_if_busy
+from detrex.threads import available_cores
 
 SCRIPTS = (
     *("backbones", "deformable_attention", "dino_evaluation", "dino_training_step", "mask_rcnn"),

@@ -9,14 +9,14 @@ from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 
+from detrex.threads import COUNTS, WAITING, available_cores
+
 # Those that change what a convolution or a product of matrices costs.
 FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
 PACKAGES = (
     *("detrex", "torch", "torchvision", "timm", "detectron2", "transformers"),
     *("onnxruntime", "openvino", "pycocotools", "faster-coco-eval"),
 )
-# Variables that say how threads wait and how many there are.
-VARIABLES = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 QUIET = 0.05
 
 
@@ -42,7 +42,7 @@ def environment(threads: int, *, quick: bool = False) -> dict[str, str]:
         "python": platform.python_version(),
     }
     found |= {name: version for name in PACKAGES if (version := installed(name))}
-    found |= {name: os.environ[name] for name in VARIABLES if name in os.environ}
+    found |= {name: os.environ[name] for name in (*COUNTS, *WAITING) if name in os.environ}
     if hasattr(os, "getloadavg"):
         found["load average"] = f"{os.getloadavg()[0]:.2f}"
     if (busy := busy_share()) is not None:
@@ -66,13 +66,6 @@ def processor() -> str:
 def processor_flags() -> list[str]:
     """List the processor's instruction sets by the kernel's names; empty where it tells none."""
     return _cpu_info().get("flags", "").split()
-
-
-def available_cores() -> int:
-    """Count the cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def busy_share(seconds: float = 0.5) -> float | None:

@@ -110,7 +110,7 @@ def onnx_runtime(network: nn.Module, image: Tensor, threads: int) -> Call:
     """Export a backbone at the image's size, and give a call of ONNX Runtime's session."""
     import onnxruntime
 
-    program = torch.onnx.export(_Maps(network), (image,), dynamo=True, verbose=False)
+    program = torch.onnx.export(_Maps(network).eval(), (image,), dynamo=True, verbose=False)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(
@@ -124,7 +124,7 @@ def openvino(network: nn.Module, image: Tensor, threads: int, precision: str = "
     """Convert a backbone at the image's size, and give a call of OpenVINO's request."""
     import openvino as ov
 
-    model = ov.convert_model(_Maps(network), example_input=image, input=[tuple(image.shape)])
+    model = ov.convert_model(_Maps(network).eval(), example_input=image, input=[tuple(image.shape)])
     how = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": precision}
     request = ov.Core().compile_model(model, "CPU", how).create_infer_request()
     array = image.numpy()

@@ -19,8 +19,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.environment import available_cores, environment, warn_if_busy
+from benchmarks.environment import environment, warn_if_busy
 from benchmarks.results_file import Row, write_rows
+from detrex.threads import available_cores
 
 RESULTS = Path(__file__).resolve().parent / "results"
 REPEATS = 7
