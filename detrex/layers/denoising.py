@@ -32,8 +32,12 @@ def apply_label_noise(
     """
     if label_noise_prob <= 0:
         return labels
-    chosen = (torch.rand_like(labels, dtype=torch.float32) < label_noise_prob).nonzero().flatten()
-    return labels.index_put((chosen,), torch.randint_like(chosen, num_classes))
+    chosen = torch.rand_like(labels, dtype=torch.float32) < label_noise_prob
+    # A class is drawn for each chosen label, in their order. How many there are is not read back
+    # from a GPU, whose generator draws the first ones of many as it draws few.
+    count = len(labels) if labels.is_cuda else int(chosen.sum())
+    drawn = torch.randint_like(labels[:count], num_classes)
+    return torch.where(chosen, drawn[(chosen.cumsum(0) - 1).clamp(0)], labels) if count else labels
 
 
 def apply_box_noise(boxes: Tensor, box_noise_scale: float = 0.4) -> Tensor:
@@ -70,7 +74,7 @@ def apply_contrastive_box_noise(
     """
     if box_noise_scale <= 0:
         return boxes
-    half = boxes[..., [2, 3, 2, 3]] / 2
+    half = torch.cat([boxes[..., 2:], boxes[..., 2:]], dim=-1) / 2
     sign = torch.randint_like(half, 2) * 2 - 1
     share = (torch.rand_like(half) + negative[..., None]) * sign
     corners = box_cxcywh_to_xyxy(boxes) + share * half * box_noise_scale
@@ -112,12 +116,11 @@ def spread_over_images(
         (B, copies * slots, C) queries, zero where an image has fewer objects than ``slots``.
     """
     largest = max(counts, default=0) if slots is None else slots
-    image = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)).repeat(copies)
-    slot = torch.cat([torch.arange(count) for count in counts])
-    slot = (torch.arange(copies)[:, None] * largest + slot).flatten()
-    place = (image.to(queries.device), slot.to(queries.device))
-    shape = (len(counts), copies * largest, queries.shape[-1])
-    return queries.new_zeros(shape).index_put(place, queries)
+    taken = torch.arange(largest) < torch.tensor(counts)[:, None, None]
+    place = taken.expand(-1, copies, -1).transpose(0, 1).nonzero()
+    copy, image, slot = place.to(queries.device).unbind(1)
+    shape = (len(counts), copies, largest, queries.shape[-1])
+    return queries.new_zeros(shape).index_put((image, copy, slot), queries).flatten(1, 2)
 
 
 class GenerateDNQueries(nn.Module):

@@ -8,6 +8,7 @@ from detrex.layers.denoising import (
     GenerateCDNQueries,
     apply_contrastive_box_noise,
     denoising_attention_mask,
+    spread_over_images,
 )
 from detrex.utils import inverse_sigmoid
 from tests.reference.predictions import random_boxes, random_targets
@@ -28,6 +29,39 @@ def test_label_noise__leaves_its_input_alone():
     assert ((noised >= 0) & (noised < 5)).all()
     # A fifth of those drawn anew get their own class again.
     assert 0.36 < (noised != labels).float().mean() < 0.44
+
+
+@pytest.mark.parametrize(("number", "probability"), [(192, 0.25), (3, 0.01), (5, 1.0), (0, 0.5)])
+def test_label_noise__draws_one_class_for_each_chosen_label(number, probability):
+    """As one writes it down: the labels, and the generator's state after them, to the last bit."""
+    labels = torch.arange(number) % 7
+    for seed in range(5):
+        torch.manual_seed(seed)
+        places = (torch.rand(number) < probability).nonzero().flatten()
+        expected = labels.clone()
+        expected[places] = torch.randint(7, places.shape)
+        state = torch.get_rng_state()
+        torch.manual_seed(seed)
+        assert torch.equal(apply_label_noise(labels, probability, 7), expected)
+        assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize(("counts", "slots"), [((3, 0, 5), None), ((0, 2), 4), ((0, 0), 3)])
+def test_spread_over_images__equals_a_loop(counts, slots):
+    copies, total = 4, sum(counts)
+    queries = torch.randn(copies * total, 6, requires_grad=True)
+    size = slots or max(counts)
+    expected = torch.zeros(len(counts), copies * size, 6)
+    for copy in range(copies):
+        row = copy * total
+        for image, count in enumerate(counts):
+            expected[image, copy * size : copy * size + count] = queries[row : row + count]
+            row += count
+    spread = spread_over_images(queries, counts, copies, slots)
+    assert torch.equal(spread, expected)
+    seed = torch.randn_like(spread)
+    gradients = [torch.autograd.grad(out, queries, seed) for out in (spread, expected)]
+    assert torch.equal(*(gradient for (gradient,) in gradients))
 
 
 @pytest.mark.parametrize("probability", [0.0, -1.0])
