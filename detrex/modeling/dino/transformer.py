@@ -216,14 +216,18 @@ class DINOTransformer(nn.Module):
                 "layer and one more."
             )
         memory = memory.masked_fill(~layout.inside[..., None], 0.0)
-        memory = self.enc_output_norm(self.enc_output(memory))
-        scores = class_embed[-1](memory).amax(-1)
+        with torch.no_grad():  # scores choose tokens, and no loss reaches them
+            states = self.enc_output_norm(self.enc_output(memory))
+            scores = class_embed[-1](states).amax(-1)
         padding = None if self.training else layout.padding
         if padding is not None:
             scores = scores.masked_fill(padding, float("-inf"))
         k = min(self.two_stage_num_proposals, scores.shape[1])
         index = scores.topk(k, dim=1).indices
-        content = _gather(memory, index)
+        if torch.is_grad_enabled():
+            content = self.enc_output_norm(self.enc_output(_gather(memory, index)))
+        else:
+            content = _gather(states, index)
         boxes_unact = at_least_float32(bbox_embed[-1](content))
         boxes_unact = boxes_unact + _gather(layout.proposals, index)
         if padding is not None and layout.fewest_tokens < k:

@@ -88,6 +88,24 @@ def test_select_queries__highest_scores_first():
         torch.testing.assert_close(scores[image], torch.tensor(ranked), rtol=1e-5, atol=1e-5)
 
 
+def test_select_queries__gradients_are_those_of_all_tokens():
+    transformer = _transformer(levels=3, queries=9).train()
+    features, masks, _ = random_levels(3)
+    layout = Layout.of_masks(masks)
+    memory = torch.randn_like(flatten_levels(features)).requires_grad_()
+    found, _, _ = transformer.select_queries(memory, layout)
+    states = transformer.enc_output_norm(
+        transformer.enc_output(memory.masked_fill(~layout.inside[..., None], 0))
+    )
+    index = transformer.decoder.class_embed[-1](states).amax(-1).topk(9).indices
+    expected = states.gather(1, index[..., None].expand(-1, -1, 32))
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    inputs = [memory, *transformer.enc_output.parameters()]
+    seed = torch.randn_like(found)
+    gradients = [torch.autograd.grad(out, inputs, seed) for out in (found, expected)]
+    torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-5)
+
+
 def test_forward__runs_on_meta():
     transformer = _transformer(levels=2).to("meta").eval()
     inputs = [[tensor.to("meta") for tensor in tensors] for tensors in random_levels(2)]
