@@ -169,10 +169,10 @@ class DINO(nn.Module):
         images = normalize_images(
             batched_inputs, self.pixel_mean, self.pixel_std, self.flips_channels
         )
-        levels = self.extract_levels(images)
         if not self.training:
-            logits, boxes = self.locate(levels)
+            logits, boxes = self.locate_in(images)
             return self.detections(logits, boxes, batched_inputs)
+        levels = self.extract_levels(images)
         targets = self.prepare_targets(batched_inputs)
         denoising = self.denoising_queries(targets, levels.features)
         hidden = self.hidden_states(levels, denoising)
@@ -188,8 +188,9 @@ class DINO(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Detect objects in a batch of tensors, without what only Python can do.
 
-        This is what an evaluation computes between `normalize_images` and the choice of the best
-        detections: a function of tensors, to be compiled or exported as a whole.
+        This is what an evaluation calls between `normalize_images` and the choice of the best
+        detections, unless the images of a batch are padded to different sizes: a function of
+        tensors, to be compiled or exported as a whole.
 
         Args:
             images: (n, c, H, W), normalised, and padded as the backbone's ``padding_constraints``
@@ -203,6 +204,14 @@ class DINO(nn.Module):
             and a box of zeros.
         """
         return self.locate(self.batch_levels(PaddedImages(images, sizes)))
+
+    def locate_in(self, images: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Find objects in normalised (c, h, w) images; see :meth:`forward_tensors`."""
+        rule = PaddingConstraints.of(self.backbone)
+        if len(group_by_padded_size(images, rule)) > 1:
+            return self.locate(self.extract_levels(images))
+        batch = PaddedImages.pad(images, rule)
+        return self.forward_tensors(batch.tensor, batch.sizes)
 
     def extract_levels(self, images: Sequence[Tensor]) -> Levels:
         """Send images through backbone and neck: all at once in training, else by their size."""
