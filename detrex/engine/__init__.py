@@ -12,6 +12,7 @@ trainer       one optimizer step
 evaluation    metrics of a model, and of its EMA
 evaluators    what computes them
 distributed   devices, DDP, agreement between ranks
+fake_card     a run without a GPU that shows what would cross its bus
 """
 
 from detrex.engine.command_line import argument_parser, load_run_config, main, run

@@ -83,7 +83,8 @@ def dcnv3_core_pytorch(
     shape = (*cells, kernel_w, kernel_h)
     x, y = x_Wk[None, :, :, None].expand(shape), y_Hk[:, None, None, :].expand(shape)
     queries = cells[0] * cells[1]
-    shift = shift.reshape(N, queries, group, K, 2) / shift.new_tensor([width, height])
+    shift_x, shift_y = shift.reshape(N, queries, group, K, 2).unbind(-1)
+    shift = torch.stack([shift_x / width, shift_y / height], dim=-1)
     output = multi_scale_deformable_attn_pytorch(
         input.reshape(N, height * width, group, group_channels),
         [(height, width)],

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2.data.detection_utils import convert_image_to_rgb
-from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
+from detrex.errors import NonFiniteLossError
 from detrex.layers import box_cxcywh_to_xyxy
 
 
@@ -45,8 +45,8 @@ def select_detections(
         boxes_nk4, scores_nk, index_nk % num_classes, image_sizes, strict=True
     ):
         result = Instances((height, width))
-        corners = torch.stack([boxes[:, 0::2] * width, boxes[:, 1::2] * height], -1)
-        result.pred_boxes = Boxes(corners.flatten(1))
+        x, y = boxes.unflatten(1, (2, 2)).unbind(-1)
+        result.pred_boxes = Boxes(torch.stack([x * width, y * height], -1).flatten(1))
         result.scores = scores
         result.pred_classes = classes
         detections.append(result)
@@ -58,15 +58,46 @@ def resize_detections(
 ) -> list[dict[str, Instances]]:
     """Bring detections to the ``"height"`` and ``"width"`` that the inputs ask for.
 
+    This is detectron2's ``detector_postprocess`` for boxes, with one read-back from the device for
+    all images.
+
     Returns:
         ``{"instances": Instances}`` per image; boxes are clipped to the image, empty ones left out.
+
+    Raises:
+        NonFiniteLossError: a box is NaN or infinite.
     """
-    results = []
-    for detection, inputs in zip(detections, batched_inputs, strict=True):
-        height = inputs.get("height", detection.image_size[0])
-        width = inputs.get("width", detection.image_size[1])
-        results.append({"instances": detector_postprocess(detection, height, width)})
-    return results
+    resized = [
+        _resized(detection, inputs)
+        for detection, inputs in zip(detections, batched_inputs, strict=True)
+    ]
+    boxes = torch.cat([detection.pred_boxes.tensor for detection in detections])
+    whole = torch.cat([result.pred_boxes.nonempty() for result in resized])
+    whole, finite = torch.stack([whole, boxes.isfinite().all(-1)]).cpu()
+    if not finite.all():
+        raise NonFiniteLossError(
+            f"{int((~finite).sum())} of {len(boxes)} detected boxes are NaN or infinite: look for "
+            "weights or pixels that are, or evaluate in bfloat16 or float32 instead of float16."
+        )
+    kept = whole.split([len(result) for result in resized])
+    return [{"instances": _chosen(*pair)} for pair in zip(resized, kept, strict=True)]
+
+
+def _resized(detection: Instances, inputs: Mapping[str, Any]) -> Instances:
+    old_height, old_width = detection.image_size
+    height, width = inputs.get("height", old_height), inputs.get("width", old_width)
+    result = Instances((height, width), **detection.get_fields())
+    x, y = detection.pred_boxes.tensor.unflatten(1, (2, 2)).unbind(-1)
+    x = (x * (width / old_width)).clamp(0, width)
+    y = (y * (height / old_height)).clamp(0, height)
+    result.pred_boxes = Boxes(torch.stack([x, y], -1).flatten(1))
+    return result
+
+
+def _chosen(detection: Instances, kept: Tensor) -> Instances:
+    if kept.all():
+        return detection
+    return detection[kept.nonzero().flatten().to(detection.scores.device)]
 
 
 def draw_training(

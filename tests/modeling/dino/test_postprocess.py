@@ -3,8 +3,10 @@ import math
 import numpy as np
 import pytest
 import torch
+from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import Boxes, Instances
 
+from detrex.errors import NonFiniteLossError
 from detrex.modeling.dino.postprocess import draw_training, resize_detections, select_detections
 from tests.reference.tiny_dino import random_inputs
 
@@ -64,6 +66,36 @@ def test_resize_detections__to_the_size_asked_for(asked, scale):
     (output,) = resize_detections([result], [asked])
     expected = [[5, 5, 25, 20]] if scale else [[15, 10, 75, 40]]
     assert output["instances"].pred_boxes.tensor.tolist() == expected
+
+
+def test_resize_detections__equals_detectron2s():
+    inputs, detections = [{"height": 31, "width": 77}, {}], []
+    for size in SIZES:
+        result = Instances(size)
+        corners = torch.rand(9, 2) * torch.tensor([size[1], size[0]]) * 1.2 - 3
+        result.pred_boxes = Boxes(torch.cat([corners, corners + torch.rand(9, 2) * 20], 1))
+        result.scores, result.pred_classes = torch.rand(9), torch.arange(9)
+        detections.append(result)
+    outputs = resize_detections(detections, inputs)
+    for output, detection, wanted in zip(outputs, detections, inputs, strict=True):
+        height, width = detection.image_size
+        size = wanted.get("height", height), wanted.get("width", width)
+        expected = detector_postprocess(detection, *size).get_fields()
+        found = output["instances"].get_fields()
+        assert output["instances"].image_size == size
+        assert found.keys() == expected.keys()
+        boxes = found.pop("pred_boxes").tensor, expected.pop("pred_boxes").tensor
+        torch.testing.assert_close(*boxes, rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_resize_detections__a_box_that_is_no_number(value):
+    result = Instances((20, 50))
+    result.pred_boxes = Boxes(torch.tensor([[1.0, 2.0, 5.0, 6.0], [value, 0.0, 3.0, 4.0]]))
+    result.scores = torch.ones(2)
+    with pytest.raises(NonFiniteLossError, match=r"1 of 2 detected boxes are NaN or infinite"):
+        resize_detections([result], [{}])
 
 
 @pytest.mark.parametrize(("input_format", "channels"), [("RGB", 3), ("BGR", 3), ("L", 1)])
