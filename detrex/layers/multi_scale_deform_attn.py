@@ -6,6 +6,7 @@ L levels, P points per head and level. ``A`` stands for N * H, heads as part of 
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -37,6 +38,23 @@ def _as_sizes(spatial_shapes: SpatialShapes) -> Sizes:
             )
         spatial_shapes = spatial_shapes.tolist()
     return [(int(height), int(width)) for height, width in spatial_shapes]
+
+
+def _pixels(spatial_shapes: SpatialShapes, like: Tensor) -> Tensor:
+    """Give the (width, height) of each level as an (L, 2) tensor, kept for the next call."""
+    if isinstance(spatial_shapes, Tensor):
+        return spatial_shapes.flip(-1).to(like)
+    sizes = tuple((width, height) for height, width in spatial_shapes)
+    if torch.compiler.is_compiling() or type(like) is not Tensor:
+        # Symbols, and tensors that are no real ones, belong to this call.
+        return torch.tensor(sizes, dtype=like.dtype, device=like.device)
+    return _kept_pixels(sizes, like.dtype, like.device)
+
+
+@lru_cache(maxsize=256)
+def _kept_pixels(sizes: tuple[tuple[int, int], ...], dtype: torch.dtype, device: Any) -> Tensor:
+    with torch.inference_mode(False):
+        return torch.tensor(sizes, dtype=dtype, device=device)
 
 
 def _check_shapes(value: Tensor, locations: Tensor, weights: Tensor) -> None:
@@ -268,19 +286,22 @@ class MultiScaleDeformableAttention(nn.Module):
         self, query_NQC: Tensor, reference_NQLc: Tensor, spatial_shapes: SpatialShapes
     ) -> Tensor:
         """Predict (N, Q, H, L, P, 2) places, in float32 at least."""
+        points = (self.num_levels, self.num_points, 2)
         offsets_NQHLP2 = at_least_float32(self.sampling_offsets(query_NQC))
-        offsets_NQHLP2 = offsets_NQHLP2.unflatten(
-            -1, (self.num_heads, self.num_levels, self.num_points, 2)
+        offsets_NQHLP2 = offsets_NQHLP2.unflatten(-1, (self.num_heads, *points))
+        if reference_NQLc.shape[-1] not in (2, 4):
+            raise ValueError(
+                "reference_points must end in 2 (x, y) or 4 (cx, cy, w, h) coordinates, got shape "
+                f"{tuple(reference_NQLc.shape)}."
+            )
+        # Repeated for the points in memory, since sums whose runs are two numbers long are slow.
+        center, *box = (
+            pair[:, :, None, :, None].expand(-1, -1, 1, *points).contiguous()
+            for pair in at_least_float32(reference_NQLc).split(2, dim=-1)
         )
-        reference = at_least_float32(reference_NQLc)[:, :, None, :, None]
-        if reference.shape[-1] == 2:
-            if not isinstance(spatial_shapes, Tensor):
-                spatial_shapes = torch.tensor(list(spatial_shapes), device=query_NQC.device)
-            return reference + offsets_NQHLP2 / spatial_shapes.flip(-1)[:, None]
-        if reference.shape[-1] == 4:
-            center, size = reference.split(2, dim=-1)
-            return center + offsets_NQHLP2 / self.num_points * size * 0.5
-        raise ValueError(
-            "reference_points must end in 2 (x, y) or 4 (cx, cy, w, h) coordinates, got shape "
-            f"{tuple(reference_NQLc.shape)}."
-        )
+        if box:
+            share = 0.5 / self.num_points
+            return torch.addcmul(center, offsets_NQHLP2, box[0], value=share)
+        pixels_L2 = _pixels(spatial_shapes, offsets_NQHLP2)
+        pixels_HLP2 = pixels_L2[:, None].expand(self.num_heads, *points).contiguous()
+        return torch.addcdiv(center, offsets_NQHLP2, pixels_HLP2)

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from detrex.layers import MultiScaleDeformableAttention, multi_scale_deformable_attn_pytorch
 from detrex.layers.multi_scale_deform_attn import MultiScaleDeformableAttnFunction
@@ -262,3 +263,15 @@ def test_attn_pytorch__tensors_of_other_shapes_are_refused(shapes):
         MultiScaleDeformableAttnFunction.apply(
             value, torch.tensor([2, 3]), torch.tensor([0]), locations, weights, 64
         )
+
+
+def test_module__sizes_kept_from_inference_or_fake_tensors_serve_training():
+    module = _module(batch_first=True)
+    reference = torch.rand(2, 5, 2, 2)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        _call(module, torch.rand(2, 5, 2, 2))
+    with torch.inference_mode():
+        _call(module, reference)
+    _, _, out = _call(module, reference)
+    out.sum().backward()
+    assert module.sampling_offsets.weight.grad.isfinite().all()

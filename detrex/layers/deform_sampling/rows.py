@@ -26,6 +26,8 @@ BORDER = 2
 QUERIES_AT_ONCE = 4096
 SUMS_AT_ONCE = 512
 MOST_INT32_ROWS = 2**31
+CORNERS = ((0, 0), (0, 1), (1, 0), (1, 1))
+"""Lines and columns from the upper left pixel around a place to each of the four."""
 
 
 def why_not(device: str, dtype: torch.dtype) -> str:
@@ -77,14 +79,14 @@ class _Rows(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_NQC: Tensor) -> tuple[Tensor | None, ...]:
-        value, locations, weights = ctx.saved_tensors
-        wanted = ctx.needs_input_grad[:3]
-        blocks = [
-            _gradients(value[n], locations[n], weights[n], grad_NQC[n], ctx.sizes, wanted)
-            for n, _ in _blocks(len(value), 0)
-        ]
-        whole = zip(*blocks, strict=True)
-        return (*(torch.cat(grads) if grads[0] is not None else None for grads in whole), None)
+        needs_value, *needs_places = ctx.needs_input_grad[:3]
+        tensors = (*ctx.saved_tensors, grad_NQC.to(ctx.saved_tensors[1].dtype))
+        grad_value = grad_locations = grad_weights = None
+        if needs_value:
+            grad_value = _gradient_of_values(*tensors, ctx.sizes)
+        if any(needs_places):
+            grad_locations, grad_weights = _gradients_of_places(*tensors, ctx.sizes)
+        return grad_value, grad_locations, grad_weights, None
 
 
 class _Grid(NamedTuple):
@@ -122,17 +124,17 @@ class _Corners(NamedTuple):
         return [upper - upper_right, upper_right, lower - lower_right, lower_right]
 
 
-def _blocks(N: int, Q: int) -> Iterator[tuple[slice, slice]]:
-    """Divide the work so that what is computed on the way stays small.
+def _blocks(N: int, Q: int) -> Iterator[tuple[slice, list[slice]]]:
+    """Divide images, and queries of an image, so that what is computed on the way stays small.
 
     A compiled graph is one block, whatever the sizes: the compiler keeps little on the way.
     """
     if torch.compiler.is_compiling() or N == 0:
-        yield slice(None), slice(None)
+        yield slice(None), [slice(None)]
         return
     for n in range(N):
-        for q in range(0, max(Q, 1), QUERIES_AT_ONCE):
-            yield slice(n, n + 1), slice(q, q + QUERIES_AT_ONCE)
+        starts = range(0, max(Q, 1), QUERIES_AT_ONCE)
+        yield slice(n, n + 1), [slice(q, q + QUERIES_AT_ONCE) for q in starts]
 
 
 def _levels(sizes: Sizes) -> Iterator[tuple[slice, slice, tuple[int, int]]]:
@@ -204,16 +206,23 @@ def _attend(
     N, _, H, D = value_NSHD.shape
     Q = locations_NQHLP2.shape[1]
     sums = []
-    for n, q in _blocks(N, Q):
-        if q.start in (None, 0):
-            table_RD = _table(value_NSHD[n], sizes, locations_NQHLP2.dtype)
-            grid = _grid(locations_NQHLP2[n], sizes)
-        corners = _corners(locations_NQHLP2[n, q], sizes, grid)
-        shares = torch.stack(corners.shares(weights_NQHLP[n, q].flatten(3)), dim=-2)
-        rows = corners.rows().flatten(0, 2).flatten(1)
-        sums.append(_weighted_sum(rows, table_RD, shares.view_as(rows)))
-    output_MD = sums[0] if len(sums) == 1 else torch.cat(sums)
-    return output_MD.view(N, Q, H * D).to(value_NSHD.dtype)
+    for n, blocks in _blocks(N, Q):
+        table_RD = _table(value_NSHD[n], sizes, locations_NQHLP2.dtype)
+        grid = _grid(locations_NQHLP2[n], sizes)
+        for q in blocks:
+            corners = _corners(locations_NQHLP2[n, q], sizes, grid)
+            rows = corners.rows()
+            shares = torch.stack(corners.shares(weights_NQHLP[n, q].flatten(3)), dim=-2)
+            sums.append(_weighted_sum(_by_sum(rows), table_RD, _by_sum(shares)))
+    return _joined(sums).view(N, Q, H * D).to(value_NSHD.dtype)
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _by_sum(corners_NQH4K: Tensor) -> Tensor:
+    return corners_NQH4K.flatten(0, 2).flatten(1)
 
 
 def _weighted_sum(
@@ -222,39 +231,40 @@ def _weighted_sum(
     return F.embedding_bag(rows, table_RD, starts, mode="sum", per_sample_weights=weights)
 
 
-def _gradients(
+def _gradients_of_places(
     value_NSHD: Tensor,
     locations_NQHLP2: Tensor,
     weights_NQHLP: Tensor,
     grad_NQC: Tensor,
     sizes: Sizes,
-    wanted: tuple[bool, ...],
-) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    grid = _grid(locations_NQHLP2, sizes)
-    corners = _corners(locations_NQHLP2, sizes, grid)
-    weights_NQHK = weights_NQHLP.flatten(3)
-    grad_MD = grad_NQC.reshape(-1, value_NSHD.shape[-1]).to(weights_NQHLP.dtype)
-    grad_value = grad_locations = grad_weights = None
-    if wanted[0]:
-        shares = corners.shares(weights_NQHK)
-        grad_value = _gradient_of_values(corners.row, shares, grad_MD, value_NSHD, sizes)
-    if wanted[1] or wanted[2]:
-        table_RD = _table(value_NSHD, sizes, locations_NQHLP2.dtype)
-        rows_NQH4K = corners.rows()
-        products = _products(table_RD, rows_NQH4K.flatten(0, 2).flatten(1), grad_MD)
-        products = products.view_as(rows_NQH4K)
-        upper_left, upper_right, lower_left, lower_right = products.unbind(-2)
-        upper = torch.lerp(upper_left, upper_right, corners.x)
-        lower = torch.lerp(lower_left, lower_right, corners.x)
-        grad_weights = torch.lerp(upper, lower, corners.y).view_as(weights_NQHLP)
-        slope_x = torch.lerp(upper_right - upper_left, lower_right - lower_left, corners.y)
-        slopes = [slope_x * weights_NQHK * grid.width, (lower - upper) * weights_NQHK * grid.height]
-        grad_locations = torch.stack(slopes, dim=-1).view_as(locations_NQHLP2)
-    return grad_value, grad_locations, grad_weights
+) -> tuple[Tensor, Tensor]:
+    """Give the gradients of locations and weights, from the products of `grad` and the pixels."""
+    N, _, _, D = value_NSHD.shape
+    grads_locations, grads_weights = [], []
+    for n, blocks in _blocks(N, grad_NQC.shape[1]):
+        table_RD = _table(value_NSHD[n], sizes, locations_NQHLP2.dtype)
+        grid = _grid(locations_NQHLP2[n], sizes)
+        for q in blocks:
+            corners = _corners(locations_NQHLP2[n, q], sizes, grid)
+            rows, weights = corners.rows(), weights_NQHLP[n, q].flatten(3)
+            products = _products(table_RD, _by_sum(rows), grad_NQC[n, q].reshape(-1, D))
+            upper_left, upper_right, lower_left, lower_right = products.view_as(rows).unbind(-2)
+            upper = torch.lerp(upper_left, upper_right, corners.x)
+            lower = torch.lerp(lower_left, lower_right, corners.x)
+            grads_weights.append(torch.lerp(upper, lower, corners.y).flatten(0, 1))
+            slope_x = torch.lerp(upper_right - upper_left, lower_right - lower_left, corners.y)
+            slopes = (slope_x * weights * grid.width, (lower - upper) * weights * grid.height)
+            grads_locations.append(torch.stack(slopes, dim=-1).flatten(0, 1))
+    grad_locations = _joined(grads_locations).view(locations_NQHLP2.shape)
+    return grad_locations, _joined(grads_weights).view(weights_NQHLP.shape)
 
 
 def _gradient_of_values(
-    row_NQHK: Tensor, shares: list[Tensor], grad_MD: Tensor, value_NSHD: Tensor, sizes: Sizes
+    value_NSHD: Tensor,
+    locations_NQHLP2: Tensor,
+    weights_NQHLP: Tensor,
+    grad_NQC: Tensor,
+    sizes: Sizes,
 ) -> Tensor:
     """Add to each row what the sums took from it.
 
@@ -262,29 +272,42 @@ def _gradient_of_values(
     for each corner runs over rows of the output's gradient. Those sums are moved from the upper
     left pixel to their corner when the levels are cut out.
     """
-    N, _, H, D = value_NSHD.shape
-    M, K = len(grad_MD), row_NQHK.shape[-1]
-    count = _row_count(sizes)
+    count, grads = _row_count(sizes), []
+    for n, _ in _blocks(len(value_NSHD), 0):
+        corners = _corners(locations_NQHLP2[n], sizes, _grid(locations_NQHLP2[n], sizes))
+        shares = corners.shares(weights_NQHLP[n].flatten(3))
+        N, H, D = len(corners.row), *value_NSHD.shape[2:]
+        sums = _sums_by_pixel(corners.row, shares, grad_NQC[n].reshape(-1, D), count)
+        levels = []
+        for (_, rows, bordered), (height, width) in zip(_levels(sizes), sizes, strict=True):
+            parts = [
+                corner.view(N, H, count, D)[:, :, rows]
+                .unflatten(2, bordered)
+                .narrow(2, BORDER - down, height)
+                .narrow(3, BORDER - right, width)
+                for corner, (down, right) in zip(sums, CORNERS, strict=True)
+            ]
+            level_NHhwD = parts[0] + parts[1] + parts[2] + parts[3]
+            levels.append(level_NHhwD.permute(0, 2, 3, 1, 4).flatten(1, 2))
+        grads.append(torch.cat(levels, dim=1).to(value_NSHD.dtype))
+    return _joined(grads)
+
+
+def _sums_by_pixel(
+    row_NQHK: Tensor, shares: list[Tensor], grad_MD: Tensor, rows_of_a_head: int
+) -> list[Tensor]:
+    """Sum the gradients at all places of an upper left pixel, (N * H * R, D) for each corner."""
+    N, _, H, K = row_NQHK.shape
+    dtype, device = row_NQHK.dtype, row_NQHK.device
     rows, order = row_NQHK.flatten().sort()
-    numbers = torch.arange(N * H * count, dtype=rows.dtype, device=rows.device)
-    starts = torch.searchsorted(rows, numbers, out_int32=rows.dtype == torch.int32)
-    sums = torch.arange(M, dtype=rows.dtype, device=rows.device)[:, None].expand(M, K)
+    numbers = torch.arange(N * H * rows_of_a_head, dtype=dtype, device=device)
+    starts = torch.searchsorted(rows, numbers, out_int32=dtype == torch.int32)
+    sums = torch.arange(len(grad_MD), dtype=dtype, device=device)[:, None].expand(-1, K)
     sums = sums.reshape(-1).index_select(0, order)
-    corners = [
+    return [
         _weighted_sum(sums, grad_MD, share.flatten().index_select(0, order), starts)
         for share in shares
     ]
-    levels = []
-    for (_, rows_of_level, bordered), (height, width) in zip(_levels(sizes), sizes, strict=True):
-        parts = [
-            corner.view(N, H, count, D)[:, :, rows_of_level]
-            .unflatten(2, bordered)
-            .narrow(2, BORDER - down, height)
-            .narrow(3, BORDER - right, width)
-            for corner, (down, right) in zip(corners, ((0, 0), (0, 1), (1, 0), (1, 1)), strict=True)
-        ]
-        levels.append(sum(parts[1:], parts[0]).permute(0, 2, 3, 1, 4).flatten(1, 2))
-    return torch.cat(levels, dim=1).to(value_NSHD.dtype)
 
 
 def _products(table_RD: Tensor, rows_ME: Tensor, grad_MD: Tensor) -> Tensor:
