@@ -1,0 +1,178 @@
+"""Weights in the layout of the processor's kernels, brought there once.
+
+oneDNN reorders a convolution's weight at every call, which is a tenth of a ResNet-50's time, and
+chooses its kernel by the layout that it finds. A weight that keeps its reordered form beside itself
+saves both. For a linear layer torch calls another library, which some processors are slower with:
+a trial tells. Arithmetic and number format do not change.
+"""
+
+import functools
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+_ROUNDS = 7
+_LEAST_GAIN = 1.05
+
+
+class PackedWeight(nn.Parameter):
+    """The weight of a 2d convolution or of a linear layer, with its reordered form.
+
+    The form is made in the first call, a convolution's for the size of that call's map. Wherever it
+    is of no use (a gradient is wanted, another number format, tracing and exporting, a map without
+    images), and for any other function, this is a parameter as any other.
+    """
+
+    packed: tuple[Any, Tensor] | None = None
+
+    @classmethod
+    def __torch_function__(
+        cls, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        """Compute by the reordered form."""
+        with torch._C.DisableTorchFunctionSubclass():
+            if (kernel := _KERNELS.get(func)) is not None:
+                output = kernel(*args, **(kwargs or {}))
+                if output is not None:
+                    return output
+            return func(*args, **(kwargs or {}))
+
+
+def pack_weights(module: nn.Module) -> int:
+    """Let convolutions and linear layers keep their weights in the layout of the kernels.
+
+    This takes as much memory again as their weights do.
+
+    Args:
+        module: on any device; changed in place. Weights that need a gradient or are not on a
+            processor with oneDNN stay as they are, and those of linear layers where their kernel
+            is not faster.
+
+    Returns:
+        How many weights are packed.
+    """
+    packed: dict[int, PackedWeight] = {}
+    for layer in module.modules():
+        if _is_packable(layer) and _can_pack(layer.weight):
+            own = packed.setdefault(id(layer.weight), PackedWeight(layer.weight.data, False))
+            layer.weight = own
+    return len(packed)
+
+
+def _is_packable(layer: nn.Module) -> bool:
+    if isinstance(layer, nn.Conv2d):
+        return True
+    # Attention of torch has a subclass of it, whose weight it reads itself.
+    return type(layer) is nn.Linear and packed_linear_is_faster(
+        layer.weight.dtype, torch.get_num_threads()
+    )
+
+
+@functools.cache
+def packed_linear_is_faster(dtype: torch.dtype, threads: int) -> bool:
+    """Tell by a trial whether linear layers are faster by oneDNN, a packed weight given.
+
+    Args:
+        dtype: number format of the layer.
+        threads: a trial holds for one number of them.
+    """
+    weight = nn.Parameter(torch.ones(512, 256, dtype=dtype), requires_grad=False)
+    if not _can_pack(weight):
+        return False
+    x, packed = torch.ones(1024, 256, dtype=dtype), PackedWeight(weight.data, False)
+    with torch.inference_mode():
+        usual, own = _least_times(lambda: F.linear(x, weight), lambda: F.linear(x, packed))
+    return usual >= _LEAST_GAIN * own
+
+
+def _least_times(*calls: Callable[[], Any]) -> list[float]:
+    """Time calls by turns; the least time of each, the first turn left out."""
+    times: list[list[float]] = [[] for _ in calls]
+    for _ in range(1 + _ROUNDS):
+        for call, row in zip(calls, times, strict=True):
+            started = time.perf_counter()
+            call()
+            row.append(time.perf_counter() - started)
+    return [min(row[1:]) for row in times]
+
+
+def _can_pack(weight: Tensor) -> bool:
+    if not torch.backends.mkldnn.is_available():
+        return False
+    is_known = weight.dtype == torch.float32 or (
+        weight.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    )
+    return (
+        type(weight) is nn.Parameter
+        and not weight.requires_grad
+        and weight.device.type == "cpu"
+        and is_known
+    )
+
+
+def _convolve(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Tensor | None:
+    """Do a convolution by the packed weight, None where the usual way is to be taken."""
+    input = _cast(input)
+    if isinstance(padding, str) or input.dim() != 4 or not _takes(input, weight, bias):
+        return None
+    options = (_pair(padding), _pair(stride), _pair(dilation), groups)
+    if weight.packed is None:
+        plain = weight.detach().as_subclass(Tensor).to_mkldnn()
+        form = torch._C._nn.mkldnn_reorder_conv2d_weight(plain, *options, list(input.shape))
+        weight.packed = (options, form)
+    if weight.packed[0] != options:
+        return None
+    return torch.ops.mkldnn._convolution_pointwise(
+        input, weight.packed[1], bias, *options, "none", [], ""
+    )
+
+
+def _multiply(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor | None:
+    """Do a linear layer by the packed weight, None where the usual way is to be taken."""
+    input = _cast(input)
+    if input.dim() < 2 or not _takes(input, weight, bias):
+        return None
+    if weight.packed is None:
+        plain = weight.detach().as_subclass(Tensor)
+        weight.packed = (None, torch.ops.mkldnn._reorder_linear_weight(plain))
+    return torch.ops.mkldnn._linear_pointwise(input, weight.packed[1], bias, "none", [], "")
+
+
+_KERNELS: dict[Any, Callable[..., Tensor | None]] = {torch.conv2d: _convolve, F.linear: _multiply}
+
+
+def _cast(input: Tensor) -> Tensor:
+    """Bring an input to the number format of autocast, where it is on."""
+    if torch.is_autocast_enabled("cpu") and input.is_floating_point():
+        return input.to(torch.get_autocast_dtype("cpu"))
+    return input
+
+
+def _takes(input: Tensor, weight: Any, bias: Tensor | None) -> bool:
+    return (
+        isinstance(weight, PackedWeight)
+        and type(input) is Tensor
+        and input.device.type == "cpu"
+        and input.numel() > 0
+        and input.dtype == weight.dtype
+        and (bias is None or bias.dtype == weight.dtype)
+        and not (torch.is_grad_enabled() and (input.requires_grad or weight.requires_grad))
+        and not torch.jit.is_tracing()
+        and not torch.compiler.is_compiling()
+    )
+
+
+def _pair(value: Any) -> list[int]:
+    return [value, value] if isinstance(value, int) else list(value)

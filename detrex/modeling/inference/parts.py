@@ -1,0 +1,127 @@
+"""The parts of a detector that are functions of tensors, and how they are called in evaluation."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+# What each part of DINO's kind and of detectron2's kinds maps tensors to tensors with. Everything
+# around them (normalisation, anchors, boxes, softmax, suppression) is left in its number format.
+_METHODS = (
+    *(("backbone", "forward"), ("neck", "forward"), ("transformer", "forward")),
+    *(("proposal_generator.rpn_head", "forward"), ("head", "forward")),
+    *(("roi_heads.res5", "forward"), ("roi_heads.box_head", "forward")),
+    *(("roi_heads.mask_head", "layers"), ("roi_heads.keypoint_head", "layers")),
+    ("sem_seg_head", "layers"),
+)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A method that maps tensors to tensors.
+
+    Attributes:
+        name: name of its module in the whole, ``""`` for the whole itself.
+        module: the module.
+        method: name of the method.
+    """
+
+    name: str
+    module: nn.Module
+    method: str = "forward"
+
+    def replace(self, call: Callable[..., Any]) -> None:
+        """Let the module call something else."""
+        setattr(self.module, self.method, call)
+
+
+def is_detector(module: nn.Module) -> bool:
+    """Tell a detector, which has a backbone, from a backbone, which says what it gives."""
+    return isinstance(getattr(module, "backbone", None), nn.Module) and not hasattr(
+        module, "output_shape"
+    )
+
+
+def tensor_parts(module: nn.Module) -> list[Part]:
+    """Find what maps tensors to tensors.
+
+    Args:
+        module: a backbone, or any other module of tensors: the whole of it is one part. Of a
+            detector of DINO's or of detectron2's kinds, its backbone, neck, transformer and heads;
+            of any other detector, the backbone alone.
+    """
+    if not is_detector(module):
+        return [Part("", module)]
+    return list(_parts(module))
+
+
+def _parts(detector: nn.Module) -> Iterator[Part]:
+    for path, method in _METHODS:
+        part: Any = detector
+        for name in path.split("."):
+            part = getattr(part, name, None)
+        if isinstance(part, nn.ModuleList):  # one for each stage of a cascade
+            yield from (Part(f"{path}.{k}", member, method) for k, member in enumerate(part))
+        elif isinstance(part, nn.Module) and hasattr(part, method):
+            yield Part(path, part, method)
+
+
+class Call:
+    """A method without gradients, in a memory format and a number format.
+
+    Args:
+        method: what is called.
+        channels_last: whether maps ``(N, C, H, W)`` are brought to that memory format first.
+        device_type: where it runs.
+        dtype: number format of its convolutions and matrix products; None for that of the tensors.
+            What it returns in half precision is then given out in `given_out`.
+        given_out: a number format.
+        compile: whether it is compiled, for any size, with its weights as constants.
+    """
+
+    def __init__(
+        self,
+        method: Callable[..., Any],
+        channels_last: bool,
+        device_type: str,
+        dtype: torch.dtype | None = None,
+        given_out: torch.dtype = torch.float32,
+        compile: bool = False,
+    ) -> None:
+        self.method, self.channels_last, self.compile = method, channels_last, compile
+        self.device_type, self.dtype, self.given_out = device_type, dtype, given_out
+        self.run = torch.compile(self._run, dynamic=True) if compile else self._run
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the method with what it takes."""
+        if self.channels_last:
+            args, kwargs = tree_map(_channels_last, (args, kwargs))
+        with torch.no_grad(), _frozen_weights() if self.compile else contextlib.nullcontext():
+            return self.run(*args, **kwargs)
+
+    def _run(self, *args: Any, **kwargs: Any) -> Any:
+        if self.dtype is None:
+            return self.method(*args, **kwargs)
+        with torch.autocast(self.device_type, self.dtype):
+            output = self.method(*args, **kwargs)
+        return tree_map(self._give_out, output)
+
+    def _give_out(self, value: Any) -> Any:
+        is_half = isinstance(value, Tensor) and value.dtype in (torch.bfloat16, torch.float16)
+        return value.to(self.given_out) if is_half else value
+
+
+def _frozen_weights() -> contextlib.AbstractContextManager[Any]:
+    from torch._inductor import config
+
+    return config.patch(freezing=True)
+
+
+def _channels_last(value: Any) -> Any:
+    if isinstance(value, Tensor) and value.dim() == 4 and value.is_floating_point():
+        return value.contiguous(memory_format=torch.channels_last)
+    return value
