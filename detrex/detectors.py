@@ -50,6 +50,15 @@ def published_statistics(backbone: Any) -> Any:
     return next((statistics for statistics in reversed(said) if statistics is not None), None)
 
 
+def image_network(backbone: Any) -> Any:
+    """Follow a backbone down to the network that maps images.
+
+    Args:
+        backbone: a built backbone, which may be a pyramid over another one.
+    """
+    return list(_parts(backbone).values())[-1]
+
+
 def image_channels(detector: Any) -> int | None:
     """Give the channels of a built detector's images, None where no ``pixel_mean`` tells them."""
     mean = getattr(detector, "pixel_mean", None)

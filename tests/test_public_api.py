@@ -34,6 +34,7 @@ MODULES = {
     + """
         BaseCriterion BasicBlock BasicStem BottleneckBlock ChannelMapper ConvNeXt FocalNet
         HungarianMatcher ResNet ResNetBlockBase SetCriterion TimmBackbone make_stage
+        optimize_for_inference
     """,
     "detrex.modeling.backbone": BACKBONES,
     "detrex.modeling.criterion": "BaseCriterion SetCriterion",

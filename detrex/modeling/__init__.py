@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         make_stage,
     )
     from .criterion import BaseCriterion, SetCriterion
+    from .inference.optimize import optimize_for_inference
     from .losses import (
         CrossEntropyLoss,
         DiceLoss,
@@ -70,6 +71,7 @@ _HOME = {
     **dict.fromkeys(_BACKBONES, "backbone"),
     **dict.fromkeys(_LOSSES, "losses"),
     "BaseCriterion": "criterion",
+    "optimize_for_inference": "inference.optimize",
     "SetCriterion": "criterion",
     "HungarianMatcher": "matcher",
     "ChannelMapper": "neck",
@@ -98,6 +100,7 @@ __all__ = [
     "giou_loss",
     "l1_loss",
     "make_stage",
+    "optimize_for_inference",
     "reduce_loss",
     "sigmoid_focal_loss",
     "smooth_l1_loss",

@@ -1,1 +1,1 @@
-"""Modules as they are best run in evaluation: folded norms, memory format, number format."""
+"""Modules as they are best run in evaluation: folded norms, packed weights, number format."""

@@ -49,8 +49,7 @@ class Arithmetic(TorchDispatchMode):
         total = sum(self.counts.values()) or 1
         convolutions = self.counts["dense"] + self.counts["depthwise"]
         return (
-            convolutions >= _LEAST_DENSE * total
-            and self.counts["grouped"] <= _MOST_GROUPED * total
+            convolutions >= _LEAST_DENSE * total and self.counts["grouped"] <= _MOST_GROUPED * total
         )
 
 

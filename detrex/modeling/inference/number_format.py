@@ -40,11 +40,10 @@ def settle_dtype(dtype: torch.dtype | str | None, device: torch.device) -> torch
     Raises:
         ConfigError: `dtype` is something else.
     """
+    wanted: Any = _DTYPES.get(dtype, dtype) if isinstance(dtype, str) else dtype
     if dtype == "auto":
-        chosen, reason = fastest_dtype(device.type, torch.get_num_threads())
-        logger.info("dtype='auto' is %s: %s", str(chosen).removeprefix("torch."), reason)
-        dtype = chosen
-    wanted = _DTYPES.get(dtype, dtype) if isinstance(dtype, str) else dtype
+        wanted, reason = fastest_dtype(device.type, torch.get_num_threads())
+        logger.info("dtype='auto' is %s: %s", str(wanted).removeprefix("torch."), reason)
     if wanted is not None and wanted not in _DTYPES.values():
         raise ConfigError(
             f"the number format of an evaluation is {dtype!r:.60}, expected 'auto', 'float32', "
@@ -68,7 +67,9 @@ def fastest_dtype(device_type: str, threads: int) -> tuple[torch.dtype, str]:
     if device_type == "cuda":
         knows = torch.cuda.is_bf16_supported(including_emulation=False)
     elif device_type == "cpu":
-        knows = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        knows = (
+            torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        )
     else:
         return torch.float32, f"nothing is known of bfloat16 on {device_type}"
     if not knows:
@@ -78,7 +79,7 @@ def fastest_dtype(device_type: str, threads: int) -> tuple[torch.dtype, str]:
     is_faster = min(convolution, linear) >= _LEAST_GAIN
     return torch.bfloat16 if is_faster else torch.float32, (
         f"in a trial on this {device_type} with bfloat16 a convolution was {convolution:.2f} and a "
-        f"linear layer {linear:.2f} times as fast as with float32, and {_LEAST_GAIN} is asked of both"
+        f"linear layer {linear:.2f} times as fast as with float32 ({_LEAST_GAIN} is asked of both)"
     )
 
 

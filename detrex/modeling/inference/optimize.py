@@ -3,14 +3,13 @@
 import copy
 import functools
 import logging
-import shutil
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from detrex.detectors import image_channels
+from detrex.detectors import image_channels, image_network
 from detrex.errors import BackboneError, ConfigError
 from detrex.modeling.backbone.inspection.meta_run import run_on_meta
 
@@ -19,7 +18,7 @@ from .norm_finder import find_foldable_norms
 from .norm_folding import NormAfterConv, fold_norms, has_fixed_statistics
 from .number_format import halve_weights, keep_places_exact, settle_dtype
 from .packed_weights import pack_weights
-from .parts import Call, Part, is_detector, tensor_parts
+from .parts import Call, Part, is_detector, outside_parts, tensor_parts
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +91,7 @@ def optimize_for_inference(
         pack_weights(optimized)
     for part in tensor_parts(optimized):
         part.replace(_call(part, is_last, tensor, half, compile))
-    optimized.train = functools.partial(_train, optimized)  # type: ignore[method-assign]
+    vars(optimized)["train"] = functools.partial(_train, optimized)
     logger.info(
         "%s for evaluation: channels %s, %s%s",
         type(module).__name__,
@@ -153,18 +152,16 @@ def _fold_heads(detector: nn.Module) -> None:
 
 def _channels(module: nn.Module, backbone: nn.Module) -> int:
     """The channels of the images that a module takes."""
-    spec = getattr(backbone, "spec", None)
-    known = image_channels(module) or getattr(spec, "in_channels", None)
-    first = next((m for m in backbone.modules() if isinstance(m, nn.Conv2d)), None)
-    return known or (first.in_channels if first is not None else 3)
+    network = image_network(backbone)
+    known = image_channels(module) or getattr(getattr(network, "spec", None), "in_channels", None)
+    first = next((m.in_channels for m in network.modules() if isinstance(m, nn.Conv2d)), 3)
+    return known or first
 
 
 def _halve(module: nn.Module, dtype: torch.dtype) -> None:
     """Keep weights in half precision where only a part reads them."""
     parts = tensor_parts(module)
-    inside = {id(layer) for part in parts for layer in part.module.modules()}
-    whole = {id(layer) for layer in module.modules()}
-    skipped = keep_places_exact(module) | (whole - inside)
+    skipped = keep_places_exact(module) | outside_parts(module, parts)
     for part in parts:
         halve_weights(part.module, dtype, skipped)
 
@@ -184,15 +181,14 @@ def _call(
 
 
 def _check_compiler() -> None:
-    from torch._inductor import config, cpp_builder
+    from torch._inductor import cpp_builder
 
     try:
         cpp_builder.get_cpp_compiler()
     except Exception as error:  # whatever the search for one raises
         raise ConfigError(
-            f"compile=True needs a C++ compiler on a processor, and none of {config.cpp.cxx} is "
-            "found: install one, such as g++, name it by the environment variable CXX, or leave "
-            "compile out."
+            "compile=True needs a C++ compiler on a processor, and none is found: install one, "
+            "such as g++, name it by the environment variable CXX, or leave compile out."
         ) from error
 
 

@@ -57,19 +57,18 @@ def pack_weights(module: nn.Module) -> int:
     """
     packed: dict[int, PackedWeight] = {}
     for layer in module.modules():
-        if _is_packable(layer) and _can_pack(layer.weight):
-            own = packed.setdefault(id(layer.weight), PackedWeight(layer.weight.data, False))
-            layer.weight = own
+        weight = layer._parameters.get("weight")
+        if weight is not None and _can_pack(weight) and _is_packable(layer, weight.dtype):
+            own = packed.setdefault(id(weight), PackedWeight(weight.data, False))
+            layer._parameters["weight"] = own
     return len(packed)
 
 
-def _is_packable(layer: nn.Module) -> bool:
+def _is_packable(layer: nn.Module, dtype: torch.dtype) -> bool:
     if isinstance(layer, nn.Conv2d):
         return True
     # Attention of torch has a subclass of it, whose weight it reads itself.
-    return type(layer) is nn.Linear and packed_linear_is_faster(
-        layer.weight.dtype, torch.get_num_threads()
-    )
+    return type(layer) is nn.Linear and packed_linear_is_faster(dtype, torch.get_num_threads())
 
 
 @functools.cache
@@ -116,7 +115,7 @@ def _can_pack(weight: Tensor) -> bool:
 
 def _convolve(
     input: Tensor,
-    weight: Tensor,
+    weight: PackedWeight,
     bias: Tensor | None = None,
     stride: Any = 1,
     padding: Any = 0,
@@ -130,7 +129,8 @@ def _convolve(
     options = (_pair(padding), _pair(stride), _pair(dilation), groups)
     if weight.packed is None:
         plain = weight.detach().as_subclass(Tensor).to_mkldnn()
-        form = torch._C._nn.mkldnn_reorder_conv2d_weight(plain, *options, list(input.shape))
+        reorder: Any = torch._C._nn.mkldnn_reorder_conv2d_weight
+        form = reorder(plain, *options, list(input.shape))
         weight.packed = (options, form)
     if weight.packed[0] != options:
         return None
@@ -139,7 +139,7 @@ def _convolve(
     )
 
 
-def _multiply(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor | None:
+def _multiply(input: Tensor, weight: PackedWeight, bias: Tensor | None = None) -> Tensor | None:
     """Do a linear layer by the packed weight, None where the usual way is to be taken."""
     input = _cast(input)
     if input.dim() < 2 or not _takes(input, weight, bias):

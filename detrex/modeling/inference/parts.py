@@ -70,6 +70,24 @@ def _parts(detector: nn.Module) -> Iterator[Part]:
             yield Part(path, part, method)
 
 
+def outside_parts(module: nn.Module, parts: list[Part]) -> set[int]:
+    """Give the ids of the modules that are reached through no part, though one may hold them too.
+
+    Args:
+        module: the whole.
+        parts: its parts.
+    """
+    inner = {id(part.module) for part in parts}
+    found: set[int] = set()
+    waiting = [module]
+    while waiting:
+        reached = waiting.pop()
+        if id(reached) not in inner | found:
+            found.add(id(reached))
+            waiting.extend(reached.children())
+    return found
+
+
 class Call:
     """A method without gradients, in a memory format and a number format.
 
