@@ -135,8 +135,10 @@ def _plain_forwards() -> frozenset[Any]:
     """Forwards that hand a weight on as it is."""
     from timm.layers import Conv2dSame
 
-    kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, Conv2d, Conv2dSame)
-    return frozenset(kind.forward for kind in kinds)
+    from detrex.modeling.backbone.training.folded_norm import ConvWithNorm
+
+    kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d)
+    return frozenset(kind.forward for kind in (*kinds, Conv2d, ConvWithNorm, Conv2dSame))
 
 
 def _gain(kernel: Callable[..., torch.Tensor], sizes: tuple[Any, Any], device_type: str) -> float:
