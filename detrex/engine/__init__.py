@@ -18,8 +18,9 @@ fake_card     a run without a GPU that shows what would cross its bus
 from detrex.engine.command_line import argument_parser, load_run_config, main, run
 from detrex.engine.evaluation import do_test
 from detrex.engine.launch import launch
+from detrex.engine.optimizer import build_optimizer
 from detrex.engine.overrides import apply_overrides
-from detrex.engine.train import build_model, build_optimizer, do_train, evaluate_only
+from detrex.engine.train import build_model, do_train, evaluate_only
 from detrex.engine.trainer import Trainer
 
 __all__ = [

@@ -72,7 +72,7 @@ def wrap_ddp(model: nn.Module, device: torch.device, options: Mapping[str, Any])
         The wrapped model, or the model itself in a single process.
     """
     device_ids = [device.index] if device.type == "cuda" else None
-    keywords = dict(options)
+    keywords = {"gradient_as_bucket_view": True, **options}  # gradients are exchanged in place
     if "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters:
         # The name that torch 2.15 gives to broadcast_buffers, which it deprecates.
         keywords["forward_sync_buffers"] = keywords.pop("broadcast_buffers", True)

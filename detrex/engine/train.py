@@ -1,7 +1,6 @@
 """From a config to a trained model: build the parts, hang the hooks around the steps, run."""
 
 import argparse
-import copy
 import functools
 import logging
 import os
@@ -13,7 +12,7 @@ from detectron2.modeling.meta_arch.fcos import FCOSHead
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter, JSONWriter, TensorboardXWriter
 from omegaconf import DictConfig
-from torch import Tensor, nn, optim
+from torch import Tensor, nn
 
 from detrex.checkpoint.detection_checkpoint import DetectionCheckpointer
 from detrex.checkpoint.reading.state_dict import read_checkpoint, tensors_of
@@ -33,8 +32,8 @@ from detrex.data.preparation import prepared_data
 from detrex.detectors import backbone_parts, published_statistics
 from detrex.engine.distributed import broadcast_from_main, resolve_device, wrap_ddp
 from detrex.engine.evaluation import Evaluation, Metrics, amp_dtype, build_evaluation, build_loader
+from detrex.engine.optimizer import build_optimizer
 from detrex.engine.trainer import Trainer
-from detrex.errors import ConfigError
 from detrex.modeling import ema
 from detrex.modeling.backbone.top_block import check_top_block
 from detrex.modeling.backbone.weights.origins import find_origin
@@ -218,26 +217,6 @@ def _in_float32(_head: nn.Module, _inputs: Any, levels: Any) -> Any:
 
 def _are_tensors(maps: Any) -> bool:
     return isinstance(maps, list | tuple) and all(isinstance(map_, Tensor) for map_ in maps)
-
-
-def build_optimizer(cfg: DictConfig, model: nn.Module) -> optim.Optimizer:
-    """Build the optimizer over a model's parameters; ``cfg`` itself is not changed.
-
-    Args:
-        cfg: ``optimizer``, whose ``params`` is called with ``model=``.
-        model: the model without DDP, so that names in ``lr_factor_func`` are the model's own.
-
-    Raises:
-        ConfigError: ``optimizer.params`` is no call.
-    """
-    if "_target_" not in try_get_key(cfg, "optimizer.params", default={}):
-        raise ConfigError(
-            "optimizer.params must be a call that takes the model, e.g. "
-            "L(detectron2.solver.get_default_optimizer_params)(base_lr='${..lr}')."
-        )
-    node = copy.deepcopy(cfg.optimizer)
-    node.params.model = model
-    return build_part(node, "optimizer")
 
 
 def apply_fast_dev_run(cfg: DictConfig) -> None:

@@ -22,6 +22,7 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from detrex.engine.distributed import unwrap_ddp
+from detrex.engine.optimizer import in_implementation_of
 from detrex.errors import ConfigError, DetrexError, NonFiniteLossError
 from detrex.utils.dist import came_by_exchange, exchange, failing_together
 from detrex.utils.seeding import seed_everything
@@ -163,6 +164,8 @@ class Trainer(SimpleTrainer):
 
     def _check_names(self, losses: Iterable[str]) -> None:
         """Stop all ranks where they do not have the same losses: what they gather must fit."""
+        if comm.get_world_size() == 1:
+            return
         names = sorted(losses)
         digests = exchange(zlib.crc32(" ".join(names).encode()))
         if len(set(digests)) == 1:
@@ -251,6 +254,9 @@ class Trainer(SimpleTrainer):
         Args:
             state_dict: of this class or of the original detrex's trainer.
         """
+        if "optimizer" in state_dict:
+            optimizer = in_implementation_of(self.optimizer, state_dict["optimizer"])
+            state_dict = {**state_dict, "optimizer": optimizer}
         super().load_state_dict(state_dict)
         if self.grad_scaler.is_enabled() and "grad_scaler" in state_dict:
             self.grad_scaler.load_state_dict(state_dict["grad_scaler"])

@@ -10,11 +10,10 @@ from detectron2.config import LazyCall as L
 from detectron2.data import get_detection_dataset_dicts
 from detectron2.data.datasets import register_coco_instances
 from fvcore.common.param_scheduler import MultiStepParamScheduler
-from omegaconf import OmegaConf
 
 from detrex.config import get_detectron2_config, resolve_pixel_statistics
 from detrex.data.datasets import register_coco_json
-from detrex.engine import build_model, build_optimizer, do_train, evaluate_only
+from detrex.engine import build_model, do_train, evaluate_only
 from detrex.errors import CheckpointError, ConfigError, NonFiniteLossError, PictureError
 from detrex.modeling.backbone import TimmBackbone
 from tests.reference.stand_in import make_dataset, read_weights, stand_in_config, still_image
@@ -377,17 +376,3 @@ def test_build_model__warns_of_weights_that_expect_other_images(tmp_path, caplog
     resolve_pixel_statistics(cfg)
     build_model(cfg, 0)
     assert "the weights of TimmBackbone" not in caplog.text
-
-
-def test_build_optimizer__learning_rate_factors_see_plain_names(tmp_path):
-    cfg = stand_in_config(str(tmp_path))
-    cfg.optimizer.params.lr_factor_func = lambda name: 0.1 if "backbone" in name else 1.0
-    optimizer = build_optimizer(cfg, build_model(cfg, 0))
-    assert {round(group["lr"], 6) for group in optimizer.param_groups} == {0.01, 0.001}
-
-
-def test_build_optimizer__params_must_be_a_call(tmp_path):
-    cfg = stand_in_config(str(tmp_path))
-    cfg.optimizer.params = OmegaConf.create({"lr": 1})
-    with pytest.raises(ConfigError, match=r"optimizer\.params must be a call"):
-        build_optimizer(cfg, torch.nn.Linear(1, 1))

@@ -1,0 +1,70 @@
+"""The optimizer of a run, and how its step is computed."""
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+from omegaconf import DictConfig
+from torch import nn, optim
+
+from detrex.config import try_get_key
+from detrex.config.building import build_part
+from detrex.config.lazy_call import is_call, target_of
+from detrex.errors import ConfigError
+
+_IMPLEMENTATION = ("foreach", "fused")
+_FUSED_CLASSES = (optim.Adam, optim.AdamW, optim.SGD)
+_FUSED_DEVICES = ("cpu", "cuda")
+
+
+def build_optimizer(cfg: DictConfig, model: nn.Module) -> optim.Optimizer:
+    """Build the optimizer over a model's parameters; ``cfg`` itself is not changed.
+
+    Adam, AdamW and SGD of torch update all parameters in one pass over memory (``fused=True``) on
+    the CPU and on CUDA, unless the config gives ``fused`` or ``foreach``; the numbers are those of
+    the other implementations up to rounding.
+
+    Args:
+        cfg: ``optimizer``, whose ``params`` is called with ``model=``.
+        model: the model without DDP, so that names in ``lr_factor_func`` are the model's own.
+
+    Raises:
+        ConfigError: ``optimizer.params`` is no call.
+    """
+    if "_target_" not in try_get_key(cfg, "optimizer.params", default={}):
+        raise ConfigError(
+            "optimizer.params must be a call that takes the model, e.g. "
+            "L(detectron2.solver.get_default_optimizer_params)(base_lr='${..lr}')."
+        )
+    node = copy.deepcopy(cfg.optimizer)
+    node.params.model = model
+    if is_call(node) and target_of(node) in _FUSED_CLASSES and _can_fuse(node, model):
+        node.fused = True
+    return build_part(node, "optimizer")
+
+
+def _can_fuse(node: DictConfig, model: nn.Module) -> bool:
+    given = (*_IMPLEMENTATION, "differentiable")
+    return all(node.get(name) is None for name in given) and all(
+        parameter.is_floating_point() and parameter.device.type in _FUSED_DEVICES
+        for parameter in model.parameters()
+    )
+
+
+def in_implementation_of(optimizer: optim.Optimizer, saved: Mapping[str, Any]) -> dict[str, Any]:
+    """Make an optimizer's saved state one of the implementation that this run has.
+
+    torch takes the implementation from the file, along with the learning rate.
+
+    Args:
+        optimizer: that of the run.
+        saved: a state dict of an optimizer, not changed.
+
+    Returns:
+        The state dict to load.
+    """
+    groups = [
+        {**group, **{name: own[name] for name in _IMPLEMENTATION if name in own}}
+        for own, group in zip(optimizer.param_groups, saved["param_groups"], strict=False)
+    ]
+    return {**saved, "param_groups": [*groups, *saved["param_groups"][len(groups) :]]}
