@@ -64,6 +64,7 @@ def faster_peers(comparison: Comparison) -> list[tuple[str, str, float]]:
     found = []
     for bf16 in (False, True):
         names = [name for name in comparison.samples if ("bf16" in name) == bf16]
+        names = [name for name in names if not name.endswith("auto")]  # of either precision
         ours = [name for name in names if name.startswith(OURS)]
         if comparison.unit != "s" or not ours:
             continue

@@ -13,6 +13,8 @@ from benchmarks.results_file import read_rows
 ROOT = Path(__file__).resolve().parents[2]
 TINY = {
     "backbones": ["--size", "64", "96", "--families", "efficientnet_b0"],
+    "dino_evaluation": ["--size", "64", "96"],
+    "dino_training_step": ["--size", "64", "96"],
     "mask_rcnn": ["--size", "64", "96"],
     "memory": ["--size", "64", "96"],
     "sizes": ["--sides", "64", "96", "--batches", "1"],

@@ -53,7 +53,7 @@ def test_series_of__medians_by_size():
 
 def test_faster_peers__at_the_same_precision_alone():
     times = {"timm": 5.0, "OpenVINO": 2.0, "OpenVINO bf16": 1.0, "ONNX Runtime": 2.5}
-    ours = {"detrex": 5.0, "detrex compiled": 2.8, "detrex bf16": 0.9}
+    ours = {"detrex": 5.0, "detrex compiled": 2.8, "detrex auto": 1.0, "detrex bf16": 0.9}
     samples = {name: [value] for name, value in {**times, **ours}.items()}
     assert faster_peers(Comparison(samples, "timm")) == [
         ("OpenVINO", "detrex compiled", pytest.approx(2.0 / 2.8)),
