@@ -41,8 +41,10 @@ from detrex.data.class_names import choose_metadata
 from detrex.data.drawing import draw_instances
 from detrex.data.pictures import augment, read_image
 from detrex.engine.distributed import resolve_device
+from detrex.engine.evaluation import inference_keywords
 from detrex.engine.overrides import apply_overrides
 from detrex.errors import ConfigError, run_tool
+from detrex.modeling import optimize_for_inference
 from detrex.utils.outputs import (
     Failures,
     make_folder,
@@ -112,6 +114,8 @@ def build_predictor(cfg: DictConfig, args: argparse.Namespace) -> tuple[Predicto
         load_init_checkpoint(model, checkpoint, name=path)
     else:
         logger.warning("No train.init_checkpoint is given: the detector's weights are random.")
+    if (keywords := inference_keywords(cfg)) is not None:
+        model = optimize_for_inference(model, **keywords)
     img_format = args.img_format or image_format(cfg)
     return Predictor(model, args.min_size_test, args.max_size_test, img_format), metadata
 

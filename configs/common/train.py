@@ -29,5 +29,7 @@ train = dict(
     ),
     # An empty device keeps the averaged weights where the model is.
     model_ema=dict(enabled=False, decay=0.999, device="", use_ema_weights_for_eval_only=False),
+    # Evaluate a faster copy; a dtype of None is that of amp where it is enabled.
+    inference=dict(enabled=False, dtype=None, channels_last=True, fold_norms=True, compile=False),
     device="cuda" if torch.cuda.is_available() else "cpu",
 )

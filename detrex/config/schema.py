@@ -177,6 +177,20 @@ class ModelEma:
 
 
 @dataclass
+class Inference:
+    """``train.inference``: the copy of the model that is evaluated in its place.
+
+    A null dtype is that of ``train.amp`` where it is enabled, else that of the weights.
+    """
+
+    enabled: bool = key(False)
+    dtype: str = key(nullable=True, choices=("auto", "float32", "bfloat16", "float16"))
+    channels_last: bool = key(True)
+    fold_norms: bool = key(True)
+    compile: bool = key(False)
+
+
+@dataclass
 class Train:
     """``train``: the run itself. Keys beyond these are the user's own."""
 
@@ -196,6 +210,7 @@ class Train:
     checkpointer: Checkpointer = group(Checkpointer, takes=PeriodicCheckpointer)
     wandb: Wandb = group(Wandb)
     model_ema: ModelEma = group(ModelEma)
+    inference: Inference = group(Inference)
 
 
 @dataclass

@@ -20,6 +20,7 @@ from detrex.engine.distributed import sync_buffers, unwrap_ddp
 from detrex.engine.evaluators import build_evaluator
 from detrex.engine.trainer import AMP_DTYPES
 from detrex.errors import ConfigError, did_you_mean
+from detrex.modeling import optimize_for_inference
 
 Metrics = dict[str, Any]
 
@@ -32,7 +33,7 @@ def do_test(cfg: DictConfig, model: nn.Module, eval_only: bool = False) -> Metri
 
     Reads ``dataloader.test``, ``dataloader.on_bad_image`` (where it is ``"skip"``, a picture that
     cannot be read counts as one in which nothing was found), ``dataloader.evaluator``,
-    ``train.amp``, ``train.model_ema.enabled`` and
+    ``train.amp``, ``train.inference``, ``train.model_ema.enabled`` and
     ``train.model_ema.use_ema_weights_for_eval_only``. The model comes back in the mode (training or
     evaluation, module by module) that it had, and all ranks evaluate the weights of the main
     process.
@@ -107,6 +108,7 @@ class Evaluation:
         self.amp = bool(try_get_key(cfg, "train.amp.enabled", default=False))
         self.amp_dtype = amp_dtype(cfg)
         self.ema = bool(try_get_key(cfg, "train.model_ema.enabled", default=False))
+        self.inference = inference_keywords(cfg)
         self.only_ema = bool(
             try_get_key(cfg, "train.model_ema.use_ema_weights_for_eval_only", default=False)
         )
@@ -133,11 +135,16 @@ class Evaluation:
         model = unwrap_ddp(model)
         sync_buffers(model)
         device_type = next(model.parameters()).device.type
-        with (
-            evaluation_mode(model),
-            torch.amp.autocast(device_type, self.amp_dtype, enabled=self.amp),
-        ):
-            metrics = inference_on_dataset(model, progress_bar(self.loader), self.evaluator)
+        with evaluation_mode(model):
+            if self.inference is None:
+                evaluated, amp = model, self.amp
+            else:  # of the present weights; it knows its number format itself
+                evaluated, amp = optimize_for_inference(model, **self.inference), False
+            with torch.amp.autocast(device_type, self.amp_dtype, enabled=amp):
+                metrics = inference_on_dataset(evaluated, progress_bar(self.loader), self.evaluator)
+        if self.inference is not None and self.inference["compile"]:
+            del evaluated
+            torch.compiler.reset()  # compiled code holds weights
         if isinstance(self.loader, ReadableBatches):
             self.loader.report("they count as pictures in which nothing was found.")
         if comm.is_main_process():
@@ -176,6 +183,31 @@ def progress_bar(loader: Iterable) -> Iterable:
     from tqdm import tqdm
 
     return tqdm(loader, desc="evaluation", unit="batch", leave=False, dynamic_ncols=True)
+
+
+def inference_keywords(cfg: DictConfig) -> dict[str, Any] | None:
+    """Read ``train.inference``: the copy that is evaluated in the place of the model.
+
+    Args:
+        cfg: the config.
+
+    Returns:
+        Keywords of :func:`detrex.modeling.optimize_for_inference`, None where it is not enabled.
+        A ``dtype`` of null is that of ``train.amp``, where it is enabled.
+
+    Raises:
+        ConfigError: ``train.amp.dtype`` is unknown.
+    """
+    if not try_get_key(cfg, "train.inference.enabled", default=False):
+        return None
+    keywords = {
+        name: bool(try_get_key(cfg, f"train.inference.{name}", default=default))
+        for name, default in (("channels_last", True), ("fold_norms", True), ("compile", False))
+    }
+    dtype = try_get_key(cfg, "train.inference.dtype", default=None)
+    if dtype is None and try_get_key(cfg, "train.amp.enabled", default=False):
+        dtype = amp_dtype(cfg)
+    return {"dtype": dtype, **keywords}
 
 
 def amp_dtype(cfg: DictConfig) -> torch.dtype:

@@ -72,6 +72,9 @@ def do_train(args: argparse.Namespace, cfg: DictConfig) -> Metrics:
       ``norm_type``; default off.
     * ``train.ddp``: keywords of ``DistributedDataParallel``, and ``fp16_compression``.
     * ``train.model_ema``: see :mod:`detrex.modeling.ema`; default off.
+    * ``train.inference``: evaluate a copy by :func:`detrex.modeling.optimize_for_inference`, made
+      anew of the weights of each evaluation; ``enabled``, default off, and that function's
+      keywords, ``dtype`` by name; null for that of ``train.amp``, where it is enabled.
     * ``train.checkpointer``: ``period``, default 5000, and ``max_to_keep``, default all.
     * ``train.eval_period``: iterations between evaluations; 0 (default) after the last one only.
     * ``train.log_period``: iterations between lines of log and ``metrics.json``; default 20.

@@ -13,6 +13,7 @@ from torch import nn
 from demo import demo
 from detrex.data import drawing
 from detrex.errors import ConfigError
+from detrex.modeling.inference.parts import Call
 from detrex.utils.outputs import save_drawn
 from tests.reference.tiny_detectors import tiny_detector
 
@@ -102,6 +103,17 @@ def test_main__one_picture_into_a_file_with_weights_given(pictures, config, tmp_
     options = ["--confidence-threshold", "0.95", "--opts", f"train.init_checkpoint={weights}"]
     demo.main(["--config-file", config, *files, *options])
     assert np.abs(np.asarray(Image.open(output)).astype(int) - 90).max() <= 3
+
+
+def test_build_predictor__takes_the_copy_for_evaluation(config):
+    cfg = demo.load_config(config)
+    args = demo.argument_parser().parse_args(["--config-file", config, "--input", "a.png"])
+    assert type(demo.build_predictor(cfg, args)[0].model.forward).__name__ == "method"
+    cfg.train.inference = {"enabled": True}
+    predictor, _ = demo.build_predictor(cfg, args)
+    assert isinstance(predictor.model, StandIn)
+    assert isinstance(predictor.model.forward, Call)
+    assert predictor(np.zeros((31, 47, 3), np.uint8)).image_size == (31, 47)
 
 
 def test_main__many_pictures_into_one_file_is_refused(pictures, config, tmp_path):

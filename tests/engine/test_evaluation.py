@@ -9,11 +9,13 @@ from PIL import Image
 from torch import nn
 
 from detrex.config import load_config
+from detrex.config.validation import settle
 from detrex.engine import do_test, evaluation
 from detrex.engine.evaluation import (
     build_evaluation,
     build_loader,
     evaluation_mode,
+    inference_keywords,
     progress_bar,
 )
 from detrex.engine.overrides import apply_overrides
@@ -90,6 +92,69 @@ def test_do_test__runs_under_autocast(cfg, dtype):
     do_test(cfg, Probe())
     assert seen[:5] == [(False, seen[0][1])] * 5
     assert seen[5:] == [(True, getattr(torch, dtype))] * 5
+
+
+def test_do_test__evaluates_a_copy_of_the_present_weights(cfg, monkeypatch):
+    copies = []
+    make_copy = evaluation.optimize_for_inference
+
+    def watched(model, **keywords):
+        copies.append(make_copy(model, **keywords))
+        return copies[-1]
+
+    monkeypatch.setattr(evaluation, "optimize_for_inference", watched)
+    cfg.train.inference.enabled = True
+    cfg.train.model_ema.enabled = True
+    model = StandIn().train()
+    ema.may_build_model_ema(cfg, model)
+    model.ema_state.save_from(model)
+    averaged = mean_score(model)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    run = build_evaluation(cfg, required=True)
+    for bias in (7.0, 3.0):
+        nn.init.constant_(model.head.bias, bias)
+        metrics = run(model.train())
+        assert metrics["bbox"]["AP"] == pytest.approx(mean_score(model), abs=1e-5)
+        assert metrics["ema/bbox"]["AP"] == pytest.approx(averaged, abs=1e-5)
+    assert all(isinstance(copied.backbone[1], nn.Identity) for copied in copies)
+    assert len(copies) == 4
+    assert all(copied.ema_state is None for copied in copies)
+    assert model.state_dict().keys() == before.keys()
+    assert all(
+        torch.equal(value, before[name])
+        for name, value in model.state_dict().items()
+        if name != "head.bias"
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "keywords"),
+    [
+        ({}, {"dtype": None}),
+        ({"dtype": "auto", "channels_last": False}, {"dtype": "auto", "channels_last": False}),
+        ({"fold_norms": False, "compile": True}, {"fold_norms": False, "compile": True}),
+        ({"amp": True}, {"dtype": torch.bfloat16}),
+        ({"amp": True, "dtype": "float32"}, {"dtype": "float32"}),
+    ],
+)
+def test_inference_keywords__read_from_the_config(cfg, settings, keywords):
+    assert inference_keywords(cfg) is None
+    cfg.train.amp = {"enabled": settings.pop("amp", False), "dtype": "bfloat16"}
+    cfg.train.inference.update(enabled=True, **settings)
+    usual = {"dtype": None, "channels_last": True, "fold_norms": True, "compile": False}
+    assert inference_keywords(cfg) == usual | keywords
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.inference.dtype=bf16", r"train\.inference\.dtype.*bf16"),
+        ("train.inference.enable=True", r"enable.*Did you mean.*enabled"),
+    ],
+)
+def test_inference_keywords__mistakes_are_said(cfg, override, message):
+    with pytest.raises(ConfigError, match=message):
+        settle(apply_overrides(cfg, [override]))
 
 
 def test_do_test__without_evaluator(cfg):

@@ -1,6 +1,7 @@
 """The parts of a detector that are functions of tensors, and how they are called in evaluation."""
 
 import contextlib
+import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -112,7 +113,7 @@ class Call:
     ) -> None:
         self.method, self.channels_last, self.compile = method, channels_last, compile
         self.device_type, self.dtype, self.given_out = device_type, dtype, given_out
-        self.run = torch.compile(self._run, dynamic=True) if compile else self._run
+        self.run = torch.compile(_with_own_code(self._run), dynamic=True) if compile else self._run
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the method with what it takes."""
@@ -131,6 +132,13 @@ class Call:
     def _give_out(self, value: Any) -> Any:
         is_half = isinstance(value, Tensor) and value.dtype in (torch.bfloat16, torch.float16)
         return value.to(self.given_out) if is_half else value
+
+
+def _with_own_code(method: Any) -> Any:
+    """Copy a method's code, since the number of times that one code may be compiled is limited."""
+    function = method.__func__
+    own = types.FunctionType(function.__code__.replace(), function.__globals__)
+    return types.MethodType(own, method.__self__)
 
 
 def _frozen_weights() -> contextlib.AbstractContextManager[Any]:
