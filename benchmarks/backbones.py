@@ -60,7 +60,7 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 def family(results: Results, name: str, image: Tensor, of: str) -> None:
-    """Compare one network with timm's; the short version compiles none."""
+    """Compare one network with timm's; the short version compiles none, and takes fewer rounds."""
     ours_take, theirs_take = FAMILIES[name]
     if "img_size" in theirs_take:
         theirs_take = {**theirs_take, "img_size": tuple(image.shape[-2:])}
@@ -70,7 +70,8 @@ def family(results: Results, name: str, image: Tensor, of: str) -> None:
     sources = [int(f.source) for f in TimmBackbone(name, **ours_take).features]
     theirs = timm.create_model(name, features_only=True, out_indices=sources, **theirs_take).eval()
     calls = {"timm": lambda: theirs(image), **ours}
-    results.compare(f"{name}, {of}", calls, baseline="detrex")
+    short = {"repeats": min(5, results.arguments.repeats), "warmup": 1}
+    results.compare(f"{name}, {of}", calls, "detrex", **(short if results.arguments.quick else {}))
     results.keep(f"{name}, errors", errors)
 
 

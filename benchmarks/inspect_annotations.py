@@ -1,20 +1,21 @@
 """Seconds of one core to look at annotations of the size of COCO's train2017, and to read the JSON.
 
-python benchmarks/inspect_annotations.py [--images 118287] [--objects 860001] [--mended]
+    python -m benchmarks.inspect_annotations [--images 118287] [--objects 860001] [--mended]
 
 The file is synthetic (a polygon of 20 points an object), and it and as many empty pictures are
 written into a temporary folder. With `--mended`, it has no ids, areas and crowds, and category ids
 that are texts: every record is mended.
 """
 
-import argparse
 import json
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks.protocol import Results, parse, parser
 from detrex.data.coco.inspection import inspect
 from detrex.data.coco.reading import no_garbage_collection, read_document
 from detrex.data.coco.records import standard_records
@@ -57,32 +58,33 @@ def write(folder: Path, images: int, objects: int, mended: bool) -> Path:
     return file
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     """Write the file, and time the steps from it to the records of training."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--images", type=int, default=118_287)
-    parser.add_argument("--objects", type=int, default=860_001)
-    parser.add_argument("--mended", action="store_true")
-    args = parser.parse_args()
+    options = parser(__doc__)
+    options.add_argument("--images", type=int, default=118_287)
+    options.add_argument("--objects", type=int, default=860_001)
+    options.add_argument("--mended", action="store_true")
+    options.set_defaults(repeats=3)
+    arguments = parse(options, words)
+    share = 20 if arguments.quick else 1
+    images, objects = arguments.images // share, arguments.objects // share
+    results = Results("inspect_annotations", arguments)
     with tempfile.TemporaryDirectory() as folder:
-        file = write(Path(folder), args.images, args.objects, args.mended)
-        print(f"{args.images:,} images, {args.objects:,} objects, {file.stat().st_size:,} bytes")
-        start = time.process_time()
-        document = read_document(file)
-        read = time.process_time() - start
-        del document
-        start = time.process_time()
-        document = inspect(file, file.parent / "images")
-        both = time.process_time() - start
-        start = time.process_time()
-        with no_garbage_collection():
-            standard_records(document, str(file.parent / "images"))
-        records = time.process_time() - start
-        print(f"read the JSON      {read:6.2f} s")
-        print(f"inspect and mend   {both - read:6.2f} s beyond reading")
-        print(f"training's records {records:6.2f} s")
+        file = write(Path(folder), images, objects, arguments.mended)
+        pictures = file.parent / "images"
+        document = inspect(file, pictures)
+
+        def records() -> None:
+            with no_garbage_collection():
+                standard_records(document, str(pictures))
+
+        calls = {
+            "read the JSON": lambda: read_document(file),
+            "read, inspect and mend": lambda: inspect(file, pictures),
+            "records of training": records,
+        }
+        case = f"{images:,} images, {objects:,} objects"
+        results.compare(case, calls, warmup=0, clock=time.process_time)
         for finding in document.findings:
             print(finding.severity, finding.message)
 

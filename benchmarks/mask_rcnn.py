@@ -21,6 +21,8 @@ def main(words: Sequence[str] | None = None) -> None:
     options = parser(__doc__)
     options.add_argument("--size", type=int, nargs=2, default=(480, 640))
     arguments = parse(options, words)
+    if arguments.quick:
+        arguments.repeats = min(5, arguments.repeats)
     results = Results("mask_rcnn", arguments)
     size = tuple(arguments.size)
     samples = batch(size)

@@ -167,7 +167,7 @@ class Results:
         baseline = comparison.baseline
         for name, values in comparison.samples.items():
             self.rows += [
-                Row(case, name, baseline, comparison.unit, str(i), repr(v))
+                Row(case, name, baseline, comparison.unit, str(i), f"{v:.7g}")
                 for i, v in enumerate(values)
             ]
         for name, why in comparison.left_out.items():

@@ -41,6 +41,7 @@ TITLES = {
     "busy_machine": "A busy machine",
     "export_table": "What exports",
     "wrapper_overhead": "Overhead of a wrapper",
+    "inspect_annotations": "Reading annotations",
 }
 HEAD = """# Benchmarks
 

@@ -30,7 +30,8 @@ def main(words: Sequence[str] | None = None) -> None:
     options.set_defaults(repeats=5)
     arguments = parse(options, words)
     if arguments.quick:
-        arguments.sides, arguments.repeats = arguments.sides[:4], min(arguments.repeats, 3)
+        arguments.sides, arguments.batches = arguments.sides[:3], arguments.batches[:3]
+        arguments.repeats = min(arguments.repeats, 3)
     results = Results("sizes", arguments)
     networks = {"detectron2's ResNet-50": detectron2_r50().eval(), "DINO-R50": dino().eval()}
     for name, network in list(networks.items()):
