@@ -7,6 +7,8 @@ import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from detrex.modeling.backbone.inspection import findings
+
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
 
 
@@ -24,6 +26,15 @@ def _seeded():
     yield
     builtins.__import__ = original_import
     assert torch.get_default_dtype() == torch.float32
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _findings(tmp_path_factory):
+    """Keep what is found of networks in a folder of this run, and read nothing that others kept."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(findings, "default_cache_dir", lambda: folder)
+        yield
 
 
 @pytest.fixture(autouse=True, scope="module")

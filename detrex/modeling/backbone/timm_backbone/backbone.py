@@ -1,5 +1,6 @@
 """Any network of timm (github.com/huggingface/pytorch-image-models) as a backbone."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,12 @@ from torch import nn
 from detrex.modeling.backbone.arguments import check_in_channels, one_way_to_weights
 from detrex.modeling.backbone.training.norms import chosen_norm
 from detrex.modeling.backbone.training.plan import TrainingPlan
+from detrex.modeling.backbone.weights.late_init import LateInit
 from detrex.modeling.backbone.wrapper.wrapper_backbone import WrapperBackbone
 
 from .builder import check_name, create_network
 from .outputs import DEFAULT_OUT_INDICES, select_outputs
-from .spec import inspect_network, native_norm
+from .spec import inspect_network, native_norm, network_key
 from .weights import find_weights
 
 
@@ -112,10 +114,14 @@ class TimmBackbone(WrapperBackbone):
         outputs = select_outputs(spec, out_strides, out_features, out_indices, out_channels)
         indices = sorted({int(feature.source) for feature in outputs.maps})
         keywords |= spec.input_size.keywords
-        network = create_network(model_name, keywords, indices)
+        build = functools.partial(create_network, model_name, keywords, indices)
+        late = None if asked is None else LateInit(build)
+        network = build() if late is None else late.network
         built = {"features_only": True, "out_indices": tuple(indices), **keywords}
         source = None if asked is None else find_weights(asked, model_name, network, built)
-        super().__init__(network, spec, outputs, plan, source, freeze_unused=True)
+        key = network_key(model_name, keywords)
+        options = {"freeze_unused": True, "key": key and key / indices}
+        super().__init__(network, spec, outputs, plan, source, late, **options)
         self._positions = {f.name: indices.index(int(f.source)) for f in outputs.maps}
         if out_strides is None and out_features is None:
             self.out_indices = tuple(int(name[1:]) for name in outputs.features.names)

@@ -1,4 +1,4 @@
-"""What a network of timm gives and needs, seen on the ``meta`` device, once a process."""
+"""What a network of timm gives and needs, seen on the ``meta`` device."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,6 +11,7 @@ from detrex.modeling.backbone.features.coverage import Coverage, Size
 from detrex.modeling.backbone.features.feature_info import FeatureInfo, Layout
 from detrex.modeling.backbone.features.network_spec import NetworkSpec
 from detrex.modeling.backbone.inspection.feature_shapes import map_layout, map_size
+from detrex.modeling.backbone.inspection.findings import NetworkKey, recall
 from detrex.modeling.backbone.inspection.input_size_search import (
     Run,
     find_coverage,
@@ -30,9 +31,7 @@ _EXAMPLE_SIDE = 256
 def inspect_network(name: str, keywords: Mapping[str, Any]) -> NetworkSpec:
     """Run a network on the ``meta`` device: no weights, no memory.
 
-    timm's own networks are run once a process for each set of plain keywords. Nothing is kept
-    of networks that a user registered or that a hub describes, nor where a keyword holds a class, a
-    function or another object: any of these may be another one next time.
+    timm's own networks are run once for each set of plain keywords; see `network_key`.
 
     Args:
         name: as in `check_name`.
@@ -44,46 +43,30 @@ def inspect_network(name: str, keywords: Mapping[str, Any]) -> NetworkSpec:
     Raises:
         TypeError, BackboneError: see `create_network` and `search_input_size`.
     """
-    key = _key(name, keywords)
-    if key is not None and key in _SEEN:
-        return _SEEN[key]
-    try:
-        spec = _Inspector(name, keywords, "meta").spec()
-    except BackboneError:  # the few whose forward reads values, which meta tensors lack
-        if torch.get_default_device().type == "meta":
-            raise
-        spec = _Inspector(name, keywords, "cpu").spec()
-    if key is not None:
-        _SEEN[key] = spec
-    return spec
+
+    def inspect() -> NetworkSpec:
+        try:
+            return _Inspector(name, keywords, "meta").spec()
+        except BackboneError:  # the few whose forward reads values, which meta tensors lack
+            if torch.get_default_device().type == "meta":
+                raise
+            return _Inspector(name, keywords, "cpu").spec()
+
+    key = network_key(name, keywords)
+    return recall(key and key / "spec", inspect)
 
 
-_SEEN: dict[Any, NetworkSpec] = {}
+def network_key(name: str, keywords: Mapping[str, Any]) -> NetworkKey | None:
+    """Say under what to keep what is found of a network; see `NetworkKey.of`.
 
-
-def _key(name: str, keywords: Mapping[str, Any]) -> Any:
-    """What a spec is kept by, or None where they could be stale next time."""
+    Args:
+        name: as in `check_name`.
+        keywords: what it is built with.
+    """
     timm = import_timm()
-    if not timm.is_model(name):
-        return None
-    entrypoint = timm.model_entrypoint(name)
-    if not entrypoint.__module__.startswith("timm."):
-        return None
-    try:
-        return entrypoint, name, _frozen_value(dict(keywords))
-    except TypeError:
-        return None
-
-
-def _frozen_value(value: Any) -> Any:
-    """A hashable value that is equal for equal plain values of one type only."""
-    if value is None or type(value) in (bool, int, float, str):
-        return type(value), value
-    if isinstance(value, Mapping):
-        return dict, tuple((name, _frozen_value(value[name])) for name in sorted(value))
-    if isinstance(value, Sequence):
-        return type(value), tuple(map(_frozen_value, value))
-    raise TypeError(f"{type(value).__name__} is no plain value")
+    return (
+        NetworkKey.of(timm.model_entrypoint(name), name, keywords) if timm.is_model(name) else None
+    )
 
 
 def native_norm(name: str, keywords: Mapping[str, Any]) -> str:

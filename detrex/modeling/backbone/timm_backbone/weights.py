@@ -17,6 +17,7 @@ from detrex.checkpoint.loading import Translation
 from detrex.checkpoint.reading.entries import split_entry
 from detrex.checkpoint.reading.state_dict import local_path
 from detrex.errors import BackboneError
+from detrex.modeling.backbone.weights.late_init import SkipRandomFills
 from detrex.modeling.backbone.weights.origins import wrapper_for
 from detrex.modeling.backbone.weights.source import WeightsSource, find_source
 from detrex.modeling.backbone.wrapper.library_builder import plain
@@ -261,7 +262,7 @@ def load_by_timm(
         overlay |= {"state_dict": tensors, "custom_load": False}
     if channels is not None:
         overlay["input_size"] = (channels, *_input_size(model_name)[1:])
-    with _Written() as written:
+    with _Written() as written, SkipRandomFills():
         network = timm.create_model(
             model_name, pretrained=True, pretrained_cfg_overlay=overlay, **keywords
         )

@@ -12,17 +12,20 @@ import torch
 from torch import nn
 
 from detrex.modeling.backbone.arguments import check_in_channels, one_way_to_weights
+from detrex.modeling.backbone.features.feature_info import FeatureInfo
 from detrex.modeling.backbone.features.output_levels import (
     OutputSpec,
     plan_levels,
     requested_strides,
     sources_of,
 )
+from detrex.modeling.backbone.inspection.findings import recall
 from detrex.modeling.backbone.training.norms import chosen_norm, norm_kind
 from detrex.modeling.backbone.training.plan import TrainingPlan
+from detrex.modeling.backbone.weights.late_init import LateInit
 from detrex.modeling.backbone.wrapper.wrapper_backbone import WrapperBackbone
 
-from .builder import build_classifier, check_classifier
+from .builder import build_classifier, check_classifier, network_key
 from .input_channels import set_input_channels
 from .nodes import DEFAULT_RETURN_NODES, Nodes, cut_at, node_names, nodes_by_mode, refuse_nodes
 from .spec import describe_maps, inspect_network, with_coverage
@@ -110,10 +113,19 @@ class TorchvisionBackbone(WrapperBackbone):
         norm = chosen_norm(norm_layer, frozen_norm, "torchvision", lambda: norm_kind(build()))
         plan = TrainingPlan(norm, freeze_at, grad_checkpointing)
         who = f"torchvision's {model_name!r}"
+        key = network_key(model_name, {**kwargs, **norm.keywords, "in_channels": in_channels})
+
+        def built() -> nn.Module:
+            network = build(**norm.keywords)
+            set_input_channels(network, in_channels)
+            return network
+
         with norm.naming():
-            classifier = build(**norm.keywords)
-            set_input_channels(classifier, in_channels)
-            spec = inspect_network(classifier, who, in_channels)
+            late = None if source is None else LateInit(built)
+            classifier = built() if late is None else late.network
+            spec = recall(
+                key and key / "spec", lambda: inspect_network(classifier, who, in_channels)
+            )
         strides = requested_strides(
             out_strides, out_features, [node.stride for node in spec.features], who
         )
@@ -126,10 +138,14 @@ class TorchvisionBackbone(WrapperBackbone):
             maps = sources_of(levels, spec.input_size)
             nodes = ({str(node.source): node.name for node in maps},) * 2
         network = cut_at(model_name, classifier, nodes, tracer_kwargs, suppress_diff_warnings)
-        if levels is None:
-            maps = describe_maps(network, spec, nodes)
-        outputs = OutputSpec.of(spec, with_coverage(network, maps, spec), levels, out_channels)
-        super().__init__(network, spec, outputs, plan, source, classifier=classifier)
+        key = None if tracer_kwargs else key and key / nodes
+
+        def seen() -> tuple[FeatureInfo, ...]:
+            found = describe_maps(network, spec, nodes) if levels is None else maps
+            return tuple(with_coverage(network, found, spec))
+
+        outputs = OutputSpec.of(spec, recall(key and key / "maps", seen), levels, out_channels)
+        super().__init__(network, spec, outputs, plan, source, late, classifier=classifier, key=key)
 
     def extract(self, images: torch.Tensor) -> Mapping[str, torch.Tensor]:
         """Run the cut network on images that it takes; see `WrapperBackbone.extract`."""

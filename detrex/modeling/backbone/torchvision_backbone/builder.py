@@ -1,11 +1,13 @@
 """torchvision's classifiers by name."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torchvision
 from torch import nn
 
 from detrex.errors import BackboneError, did_you_mean
+from detrex.modeling.backbone.inspection.findings import NetworkKey
 from detrex.modeling.backbone.wrapper.library_builder import build_with
 
 # Keywords that reach no builder of torchvision's: those of TorchvisionBackbone.
@@ -52,6 +54,16 @@ def build_classifier(model_name: str, **kwargs: Any) -> nn.Module:
     check_classifier(model_name)
     builder = torchvision.models.get_model_builder(model_name)
     return build_with(f"torchvision's {model_name!r}", builder, kwargs, builder, _OTHER_KEYWORDS)
+
+
+def network_key(model_name: str, keywords: Mapping[str, Any]) -> NetworkKey | None:
+    """Say under what to keep what is found of a classifier; see `NetworkKey.of`.
+
+    Args:
+        model_name: name of the classifier.
+        keywords: what it is built with.
+    """
+    return NetworkKey.of(torchvision.models.get_model_builder(model_name), model_name, keywords)
 
 
 def classifier_names() -> list[str]:

@@ -6,6 +6,7 @@ from torch import nn
 
 from detrex.modeling.backbone.arguments import check_switches
 from detrex.modeling.backbone.features.network_spec import NetworkSpec
+from detrex.modeling.backbone.inspection.findings import NetworkKey, recall
 from detrex.modeling.backbone.inspection.meta_run import run_on_meta, unused_parameters
 from detrex.modeling.backbone.inspection.stages import Stage, find_stages
 
@@ -42,6 +43,7 @@ class TrainingPlan:
         spec: NetworkSpec,
         classifier: nn.Module | None = None,
         freeze_unused: bool = False,
+        key: NetworkKey | None = None,
     ) -> tuple[tuple[Stage, ...], tuple[str, ...]]:
         """Convert norms, freeze stages and turn checkpointing on, in this order, in place.
 
@@ -50,6 +52,7 @@ class TrainingPlan:
             spec: what it gives and needs.
             classifier: what `network` was cut out of, which tells its stages; None for itself.
             freeze_unused: freeze parameters that no output depends on, too.
+            key: of `network` and of `classifier`, under which to keep what is seen of their runs.
 
         Returns:
             What each ``freeze_at`` from 1 to 5 freezes, and the names of the modules that are
@@ -59,13 +62,22 @@ class TrainingPlan:
             BackboneError: norms that cannot be frozen, or no blocks to checkpoint.
         """
         self.norm.convert(network, spec.name, spec.example_size, spec.in_channels)
-        run = run_on_meta(classifier or network, [spec.example_size], spec.in_channels)
-        stages = find_stages(run)
+        detail = ("stages", self.norm.frozen, self.norm.synced, freeze_unused)
+        stages, unused = recall(
+            key and key / detail, lambda: _seen_of(classifier or network, spec, freeze_unused)
+        )
         frozen = stages[self.freeze_at - 1].freeze(network) if self.freeze_at > 0 else ()
-        if freeze_unused:
-            parameters = dict(network.named_parameters())
-            for name in unused_parameters(run.twin, run.outputs):
-                parameters[name].requires_grad_(False)
+        for name in unused:
+            network.get_parameter(name).requires_grad_(False)
         if self.grad_checkpointing:
             checkpoint_network(network, spec.name)
-        return tuple(stages), frozen
+        return stages, frozen
+
+
+def _seen_of(
+    network: nn.Module, spec: NetworkSpec, with_unused: bool
+) -> tuple[tuple[Stage, ...], tuple[str, ...]]:
+    """Find the stages of a network, and the parameters that no output depends on, by one run."""
+    run = run_on_meta(network, [spec.example_size], spec.in_channels)
+    unused = unused_parameters(run.twin, run.outputs) if with_unused else ()
+    return tuple(find_stages(run)), tuple(unused)

@@ -18,6 +18,7 @@ from detrex.modeling.backbone.features.network_spec import NetworkSpec
 from detrex.modeling.backbone.features.output_levels import OutputSpec
 from detrex.modeling.backbone.training.freezing import KeepsFrozen, parameter_table
 from detrex.modeling.backbone.training.plan import TrainingPlan
+from detrex.modeling.backbone.weights.late_init import LateInit
 from detrex.modeling.backbone.weights.origins import wrapper_for
 from detrex.modeling.backbone.weights.pretrained import load_pretrained
 from detrex.modeling.backbone.weights.source import WeightsSource
@@ -34,6 +35,7 @@ class WrapperBackbone(KeepsFrozen, Backbone):
         outputs: what is taken of that, and which levels come of it.
         plan: how it is to be trained.
         source: where its weights are, or those of the whole backbone; None for none.
+        late: fills what `source` lacks; None for a network whose random values are there.
         **options: passed to `TrainingPlan.apply`.
 
     Attributes:
@@ -61,6 +63,7 @@ class WrapperBackbone(KeepsFrozen, Backbone):
         outputs: OutputSpec,
         plan: TrainingPlan,
         source: WeightsSource | None,
+        late: LateInit | None = None,
         **options: Any,
     ) -> None:
         super().__init__()
@@ -77,6 +80,9 @@ class WrapperBackbone(KeepsFrozen, Backbone):
         if source is not None:
             loaded = load_pretrained(self, source, spec.in_channels)
             self.preprocess = loaded.statistics or self.preprocess
+            if late is not None:
+                named = self.state_dict(keep_vars=True)
+                late.fill_rest(network, (named[name] for name in loaded.report.matched))
         self.stages, frozen = plan.apply(network, spec, **options)
         self.frozen_modules = tuple(f"{self.network_name}.{name}" for name in frozen)
         self.parameter_table = parameter_table(network, self.stages, self.pyramid)
