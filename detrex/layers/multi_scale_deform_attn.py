@@ -37,7 +37,12 @@ def _as_sizes(spatial_shapes: SpatialShapes) -> Sizes:
                 "(height, width) instead."
             )
         spatial_shapes = spatial_shapes.tolist()
-    return [(int(height), int(width)) for height, width in spatial_shapes]
+    return [(_as_number(height), _as_number(width)) for height, width in spatial_shapes]
+
+
+def _as_number(side: Any) -> Any:
+    """Leave symbols of a graph with dynamic sizes as they are."""
+    return side if isinstance(side, int | torch.SymInt) else int(side)
 
 
 def _pixels(spatial_shapes: SpatialShapes, like: Tensor) -> Tensor:

@@ -12,15 +12,15 @@ Shape suffixes: N images, S tokens of all levels, Q queries, H heads, D channels
 L levels, P points per head and level, K = L * P, M = N * Q * H sums, R rows of a table.
 """
 
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from .grid_sample import Sizes
+from .operators import make_operators
 
 BORDER = 2
 QUERIES_AT_ONCE = 4096
@@ -59,34 +59,30 @@ def attend(
         (N, Q, H * D) sums, of the dtype of the values.
     """
     inputs = (value_NSHD, locations_NQHLP2, weights_NQHLP)
-    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs):
-        output: Tensor = _Rows.apply(*inputs, sizes)
-        return output
-    return _attend(*inputs, sizes)
+    if torch.compiler.is_exporting():
+        # Whoever reads the graph knows PyTorch's operators alone.
+        return _sum_up(*inputs, sizes)
+    return _OPERATOR(*inputs, [side for size in sizes for side in size])
 
 
-class _Rows(torch.autograd.Function):
-    """`_attend`; row numbers and shares are computed again for the gradients, not kept."""
+def _pairs(sides: Sequence[int]) -> Sizes:
+    return list(zip(sides[::2], sides[1::2], strict=True))
 
-    @staticmethod
-    def forward(
-        ctx: Any, value: Tensor, locations: Tensor, weights: Tensor, sizes: Sizes
-    ) -> Tensor:
-        ctx.save_for_backward(value, locations, weights)
-        ctx.sizes = sizes
-        return _attend(value, locations, weights, sizes)
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_NQC: Tensor) -> tuple[Tensor | None, ...]:
-        needs_value, *needs_places = ctx.needs_input_grad[:3]
-        tensors = (*ctx.saved_tensors, grad_NQC.to(ctx.saved_tensors[1].dtype))
-        grad_value = grad_locations = grad_weights = None
-        if needs_value:
-            grad_value = _gradient_of_values(*tensors, ctx.sizes)
-        if any(needs_places):
-            grad_locations, grad_weights = _gradients_of_places(*tensors, ctx.sizes)
-        return grad_value, grad_locations, grad_weights, None
+def _forward(value: Tensor, locations: Tensor, weights: Tensor, sides: Sequence[int]) -> Tensor:
+    return _sum_up(value, locations, weights, _pairs(sides))
+
+
+def _backward(
+    grad: Tensor, value: Tensor, locations: Tensor, weights: Tensor, sides: Sequence[int]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Compute row numbers and shares again: kept, they would be the most of what training keeps."""
+    inputs = (value, locations, weights, grad.to(locations.dtype), _pairs(sides))
+    with torch.autocast(grad.device.type, enabled=False):
+        return _gradient_of_values(*inputs), *_gradients_of_places(*inputs)
+
+
+_OPERATOR = make_operators("deformable_attention_by_rows", _forward, _backward)
 
 
 class _Grid(NamedTuple):
@@ -127,9 +123,9 @@ class _Corners(NamedTuple):
 def _blocks(N: int, Q: int) -> Iterator[tuple[slice, list[slice]]]:
     """Divide images, and queries of an image, so that what is computed on the way stays small.
 
-    A compiled graph is one block, whatever the sizes: the compiler keeps little on the way.
+    An exported graph is one block, whatever the sizes.
     """
-    if torch.compiler.is_compiling() or N == 0:
+    if torch.compiler.is_exporting() or N == 0:
         yield slice(None), [slice(None)]
         return
     for n in range(N):
@@ -200,7 +196,7 @@ def _along(places_NQHK: Tensor, length: Tensor, last: Tensor) -> tuple[Tensor, T
     return place.frac_(), pixel
 
 
-def _attend(
+def _sum_up(
     value_NSHD: Tensor, locations_NQHLP2: Tensor, weights_NQHLP: Tensor, sizes: Sizes
 ) -> Tensor:
     N, _, H, D = value_NSHD.shape
@@ -312,13 +308,10 @@ def _sums_by_pixel(
 
 def _products(table_RD: Tensor, rows_ME: Tensor, grad_MD: Tensor) -> Tensor:
     """Multiply each sum's gradient with the rows that it was made of: (M, E)."""
-    if torch.compiler.is_compiling():
-        return (table_RD[rows_ME] * grad_MD[:, None]).sum(dim=-1)
     products = grad_MD.new_empty(rows_ME.shape[0], 1, rows_ME.shape[1])
-    with torch.autocast(grad_MD.device.type, enabled=False):
-        for m in range(0, len(grad_MD), SUMS_AT_ONCE):
-            here = slice(m, m + SUMS_AT_ONCE)
-            gathered = table_RD.index_select(0, rows_ME[here].flatten())
-            gathered = gathered.view(-1, rows_ME.shape[1], grad_MD.shape[1])
-            torch.bmm(grad_MD[here, None], gathered.transpose(1, 2), out=products[here])
+    for m in range(0, len(grad_MD), SUMS_AT_ONCE):
+        here = slice(m, m + SUMS_AT_ONCE)
+        gathered = table_RD.index_select(0, rows_ME[here].flatten())
+        gathered = gathered.view(-1, rows_ME.shape[1], grad_MD.shape[1])
+        torch.bmm(grad_MD[here, None], gathered.transpose(1, 2), out=products[here])
     return products.squeeze(1)

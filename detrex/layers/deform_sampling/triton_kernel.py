@@ -11,14 +11,14 @@ P points per head and level.
 
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.util import find_spec
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from .grid_sample import Sizes
+from .operators import make_operators
 
 _MAX_LEVELS = 8
 # Numbers of a block, queries times channels: with four warps each thread then has four of them, one
@@ -73,7 +73,7 @@ def attend(
     flat_sizes = [number for size in sizes for number in size]
     if len(sizes) <= _MAX_LEVELS:
         inputs = (value_NSHD, locations_NQHLP2, weights_NQHLP)
-        output: Tensor = _OPERATORS.deformable_attention(*inputs, flat_sizes)
+        output: Tensor = _OPERATOR(*inputs, flat_sizes)
         return output
     first = sum(height * width for height, width in sizes[:_MAX_LEVELS])
     parts = []
@@ -87,16 +87,10 @@ def attend(
 
 
 def _forward(value: Tensor, locations: Tensor, weights: Tensor, sizes: Sequence[int]) -> Tensor:
-    output = _forward_shapes(value, locations, weights, sizes)
+    N, _, H, D = value.shape
+    output = value.new_empty(N, locations.shape[1], H * D)
     _launch("forward_program", (value, locations, weights), (output,), sizes)
     return output
-
-
-def _forward_shapes(
-    value: Tensor, locations: Tensor, weights: Tensor, sizes: Sequence[int]
-) -> Tensor:
-    N, _, H, D = value.shape
-    return value.new_empty(N, locations.shape[1], H * D)
 
 
 def _backward(
@@ -105,7 +99,8 @@ def _backward(
     _tell_of_order()
     dtype = torch.promote_types(value.dtype, torch.float32)
     grad_value = torch.zeros(value.shape, dtype=dtype, device=value.device)
-    _, grad_locations, grad_weights = _backward_shapes(grad, value, locations, weights, sizes)
+    grad_locations = torch.empty(locations.shape, dtype=locations.dtype, device=value.device)
+    grad_weights = torch.empty(weights.shape, dtype=weights.dtype, device=value.device)
     outputs = (grad_value, grad_locations, grad_weights)
     _launch("backward_program", (grad, value, locations, weights), outputs, sizes)
     return grad_value.to(value.dtype), grad_locations, grad_weights
@@ -122,32 +117,6 @@ def _tell_of_order() -> None:
         if not torch.is_deterministic_algorithms_warn_only_enabled():
             raise RuntimeError(message)
         warnings.warn(message, stacklevel=2)
-
-
-def _backward_shapes(
-    grad: Tensor, value: Tensor, locations: Tensor, weights: Tensor, sizes: Sequence[int]
-) -> tuple[Tensor, Tensor, Tensor]:
-    return (
-        value.new_empty(value.shape),
-        locations.new_empty(locations.shape),
-        weights.new_empty(weights.shape),
-    )
-
-
-def _keep_inputs(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    *tensors, ctx.sizes = inputs
-    ctx.save_for_backward(*tensors)
-
-
-def _differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    operator = _OPERATORS.deformable_attention_backward
-    return *operator(grad, *ctx.saved_tensors, ctx.sizes), None
-
-
-def _refuse(ctx: Any, *grads: Tensor) -> None:
-    raise RuntimeError(
-        "The gradient of deformable attention can be taken once; this is the second time."
-    )
 
 
 def _launch(
@@ -183,27 +152,4 @@ def _launch(
         )
 
 
-def _register(
-    name: str, schema: str, run: Callable[..., Any], shapes: Callable[..., Any], derive: Any
-) -> None:
-    """Make an operator; `torch.library.custom_op` does the same, but takes 0.1 s to import."""
-    _LIBRARY.define(name + schema, tags=(torch.Tag.pt2_compliant_tag,))
-    for key, function in {"CUDA": run, "CPU": run, "Meta": shapes}.items():
-        _LIBRARY.impl(name, function, key)
-    operator = f"detrex::{name}"
-    torch.library.register_autograd(operator, derive, setup_context=_keep_inputs, lib=_LIBRARY)
-
-
-_LIBRARY = torch.library.Library("detrex", "FRAGMENT")
-_OPERATORS = torch.ops.detrex
-_TENSORS = "Tensor value, Tensor locations, Tensor weights"
-_register(
-    "deformable_attention",
-    f"({_TENSORS}, SymInt[] sizes) -> Tensor",
-    *(_forward, _forward_shapes, _differentiate),
-)
-_register(
-    "deformable_attention_backward",
-    f"(Tensor grad, {_TENSORS}, SymInt[] sizes) -> (Tensor, Tensor, Tensor)",
-    *(_backward, _backward_shapes, _refuse),
-)
+_OPERATOR = make_operators("deformable_attention", _forward, _backward)
