@@ -26,6 +26,8 @@ BORDER = 2
 QUERIES_AT_ONCE = 4096
 SUMS_AT_ONCE = 512
 MOST_INT32_ROWS = 2**31
+# PyTorch before 2.7 cannot tell the two apart; a compiled graph then shows the operations too.
+_is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
 CORNERS = ((0, 0), (0, 1), (1, 0), (1, 1))
 """Lines and columns from the upper left pixel around a place to each of the four."""
 
@@ -59,7 +61,7 @@ def attend(
         (N, Q, H * D) sums, of the dtype of the values.
     """
     inputs = (value_NSHD, locations_NQHLP2, weights_NQHLP)
-    if torch.compiler.is_exporting():
+    if _is_exporting():
         # Whoever reads the graph knows PyTorch's operators alone.
         return _sum_up(*inputs, sizes)
     return _OPERATOR(*inputs, [side for size in sizes for side in size])
@@ -125,7 +127,7 @@ def _blocks(N: int, Q: int) -> Iterator[tuple[slice, list[slice]]]:
 
     An exported graph is one block, whatever the sizes.
     """
-    if torch.compiler.is_exporting() or N == 0:
+    if _is_exporting() or N == 0:
         yield slice(None), [slice(None)]
         return
     for n in range(N):
