@@ -17,7 +17,7 @@ from detrex.config.building import build_part
 from detrex.data.bad_pictures import MarkBadPictures, ReadableBatches, checked_policy
 from detrex.data.preparation import prepared_data
 from detrex.engine.distributed import sync_buffers, unwrap_ddp
-from detrex.engine.evaluators import build_evaluator
+from detrex.engine.evaluators import build_evaluator, coco_metrics
 from detrex.engine.trainer import AMP_DTYPES
 from detrex.errors import ConfigError, did_you_mean
 from detrex.modeling import optimize_for_inference
@@ -135,7 +135,7 @@ class Evaluation:
         model = unwrap_ddp(model)
         sync_buffers(model)
         device_type = next(model.parameters()).device.type
-        with evaluation_mode(model):
+        with evaluation_mode(model), coco_metrics(self.evaluator):
             if self.inference is None:
                 evaluated, amp = model, self.amp
             else:  # of the present weights; it knows its number format itself

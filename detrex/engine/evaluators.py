@@ -1,14 +1,20 @@
 """The evaluator of a config: one, or several that score each prediction in turn."""
 
+import logging
 from collections.abc import Iterator, MutableSequence
+from contextlib import contextmanager
+from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Any
+from unittest import mock
 
 import numpy as np
 from detectron2.evaluation import (
+    COCOEvaluator,
     COCOPanopticEvaluator,
     DatasetEvaluator,
     DatasetEvaluators,
+    coco_evaluation,
 )
 from detectron2.evaluation.sem_seg_evaluation import load_image_into_numpy_array
 from omegaconf import DictConfig
@@ -17,6 +23,8 @@ from detrex.config.building import build_part
 from detrex.data.pictures import read_labels
 from detrex.data.tasks import evaluators_of, is_call_of
 from detrex.errors import ConfigError
+
+logger = logging.getLogger(__name__)
 
 _NO_PANOPTICAPI = (
     "dataloader.evaluator: COCOPanopticEvaluator needs the package panopticapi, which is not "
@@ -41,7 +49,8 @@ def build_evaluator(cfg: DictConfig) -> DatasetEvaluator:
     mistakes = missing_packages(cfg)
     if mistakes:
         raise ConfigError(mistakes[0])
-    built = build_part(cfg.dataloader.evaluator, "dataloader.evaluator")
+    with _fast_implementation():  # without one a COCOEvaluator forgets that it was asked for
+        built = build_part(cfg.dataloader.evaluator, "dataloader.evaluator")
     evaluator = DatasetEvaluators(list(built)) if isinstance(built, MutableSequence) else built
     for part in _parts(evaluator):
         _require_evaluator(part)
@@ -54,6 +63,43 @@ def missing_packages(cfg: DictConfig) -> list[str]:
     """List what a config's evaluators need and is not installed, one sentence each."""
     panoptic = any(is_call_of(node, COCOPanopticEvaluator) for node in evaluators_of(cfg))
     return [_NO_PANOPTICAPI] if panoptic and find_spec("panopticapi") is None else []
+
+
+@contextmanager
+def coco_metrics(evaluator: Any) -> Iterator[None]:
+    """Let faster-coco-eval compute COCO's metrics, and log what computes them.
+
+    Args:
+        evaluator: what `build_evaluator` gives; a COCOEvaluator of it with ``use_fast_impl=False``,
+            or built where faster-coco-eval is not installed, keeps pycocotools.
+    """
+    found = [part for part in _parts(evaluator) if isinstance(part, COCOEvaluator)]
+    with _fast_implementation() as name:
+        for part in found:
+            used = name if part._use_fast_impl else "pycocotools"
+            logger.info("COCO's metrics are computed by %s (use_fast_impl).", used)
+        yield
+
+
+@contextmanager
+def _fast_implementation() -> Iterator[str]:
+    """Put faster-coco-eval, where it is installed, in the place of detectron2's compiled one."""
+    if find_spec("faster_coco_eval") is None:
+        yield "detectron2"
+        return
+    with mock.patch.object(coco_evaluation, "COCOeval_opt", _faster_coco_eval):
+        yield f"faster-coco-eval {version('faster-coco-eval')}"
+
+
+def _faster_coco_eval(truth: Any, detections: Any, task: str) -> Any:
+    """Stand in for ``pycocotools.cocoeval.COCOeval``, of whose ``COCO`` both arguments are."""
+    from faster_coco_eval import COCO, COCOeval_faster
+
+    data = [COCO(part.dataset) for part in (truth, detections)]
+    evaluation = COCOeval_faster(*data, task, print_function=logger.info)
+    # Its own are those with keypoints alone, and detectron2 asks for the AP of each category.
+    evaluation.params.catIds = sorted(truth.getCatIds())
+    return evaluation
 
 
 def _parts(evaluator: Any) -> Iterator[Any]:

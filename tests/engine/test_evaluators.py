@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pycocotools.mask as mask_util
 import pytest
 from detectron2.config import LazyCall as L
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -13,12 +14,13 @@ from detectron2.evaluation import (
     COCOPanopticEvaluator,
     DatasetEvaluators,
     SemSegEvaluator,
+    coco_evaluation,
 )
 from omegaconf import OmegaConf
 
 from detrex.config import get_config
 from detrex.engine import do_train
-from detrex.engine.evaluators import build_evaluator, missing_packages
+from detrex.engine.evaluators import build_evaluator, coco_metrics, missing_packages
 from detrex.engine.preflight import find_mistakes
 from detrex.errors import ConfigError
 from tests.reference import panopticapi_stand_in
@@ -119,3 +121,117 @@ def test_find_mistakes__evaluator_of_another_data_set(shapes, form):
     (mistake,) = [m for m in find_mistakes(cfg) if "dataset_name" in m]
     assert mistake.startswith("dataloader.evaluator")
     assert f'write "{reference}"' in mistake
+
+
+SIDE, KEYPOINTS = 200, 6
+
+
+def _thing(rng, image, category, keypoints=True):
+    """A random triangle with its box and keypoints, as COCO's files write one."""
+    corners = rng.uniform(0, SIDE * 0.6, 2) + rng.uniform(0, SIDE * 0.4, (3, 2))
+    (x0, y0), (x1, y1) = corners.min(0), corners.max(0)
+    outline = [corners.flatten().tolist()]
+    points = np.concatenate(
+        [rng.uniform((x0, y0), (x1, y1), (KEYPOINTS, 2)), rng.integers(0, 3, (KEYPOINTS, 1))], 1
+    )
+    points[0, 2] = 2
+    return {
+        "image_id": image,
+        "category_id": category,
+        "bbox": [x0, y0, x1 - x0, y1 - y0],
+        "segmentation": outline,
+        "keypoints": points.flatten().tolist(),
+        "num_keypoints": int((points[:, 2] > 0).sum()),
+    }
+
+
+@pytest.fixture(scope="module")
+def random_data(tmp_path_factory):
+    """Annotations with crowds, an image without any, and a category that is nowhere."""
+    rng = np.random.default_rng(0)
+    annotations = []
+    for image in range(1, 9):
+        for _ in range(int(rng.integers(1, 9))):
+            thing = _thing(rng, image, int(rng.choice([3, 7])))
+            x, y, w, h = thing["bbox"]
+            annotations.append({**thing, "area": w * h / 2, "iscrowd": int(rng.random() < 0.1)})
+            annotations[-1]["id"] = len(annotations)
+            if annotations[-1]["iscrowd"]:
+                mask = np.zeros((SIDE, SIDE), np.uint8, order="F")
+                mask[int(y) : int(y + h) + 1, int(x) : int(x + w) + 1] = 1
+                rle = mask_util.encode(mask)
+                annotations[-1]["segmentation"] = {**rle, "counts": rle["counts"].decode()}
+    names = {3: "circle", 5: "nowhere", 7: "square"}
+    file = tmp_path_factory.mktemp("coco") / "random.json"
+    images = [{"id": i, "height": SIDE, "width": SIDE, "file_name": ""} for i in range(1, 11)]
+    categories = [{"id": i, "name": name} for i, name in names.items()]
+    file.write_text(
+        json.dumps({"images": images, "annotations": annotations, "categories": categories})
+    )
+    MetadataCatalog.get("random_coco").set(
+        json_file=str(file),
+        thing_classes=list(names.values()),
+        thing_dataset_id_to_contiguous_id={i: place for place, i in enumerate(names)},
+    )
+    yield annotations
+    MetadataCatalog.remove("random_coco")
+
+
+def _found(annotations):
+    """Each object twice, moved by a little or more, some of another class, and inventions."""
+    rng = np.random.default_rng(1)
+    classes, predictions = {3: 0, 5: 1, 7: 2}, {image: [] for image in range(1, 10)}
+    for truth in [*annotations, *annotations]:
+        shift = rng.normal(0, rng.choice([1, 12]), 2)
+        thing = _thing(rng, truth["image_id"], classes[truth["category_id"]])
+        thing["bbox"] = [*(np.array(truth["bbox"][:2]) + shift), *truth["bbox"][2:]]
+        points = np.array(truth["keypoints"]).reshape(-1, 3) + np.array([*shift, 0])
+        thing["keypoints"] = points.flatten().tolist()
+        if not truth["iscrowd"]:
+            outline = np.array(truth["segmentation"]).reshape(-1, 2) + shift
+            thing["segmentation"] = [outline.flatten().tolist()]
+        predictions[truth["image_id"]].append(thing)
+    for image, things in predictions.items():
+        things += [_thing(rng, image, int(rng.integers(3))) for _ in range(5)]
+        for thing in things:
+            (rle,) = mask_util.frPyObjects(thing["segmentation"], SIDE, SIDE)
+            thing["segmentation"] = {**rle, "counts": rle["counts"].decode()}
+            thing["score"] = float(rng.random())
+    return [{"image_id": image, "instances": things} for image, things in predictions.items()]
+
+
+@pytest.mark.parametrize("limit", [None, 100, 7])
+def test_coco_metrics__equal_pycocotools(random_data, limit, caplog):
+    pytest.importorskip("faster_coco_eval")
+    results = []
+    for fast in (False, True):
+        call = L(COCOEvaluator)(
+            dataset_name="random_coco",
+            tasks=("bbox", "segm", "keypoints"),
+            use_fast_impl=fast,
+            max_dets_per_image=limit,
+            kpt_oks_sigmas=[0.05] * KEYPOINTS,
+            allow_cached_coco=False,
+        )
+        evaluator = build_evaluator(OmegaConf.create({"dataloader": {"evaluator": [call]}}))
+        evaluator.reset()
+        evaluator._evaluators[0]._predictions = _found(random_data)
+        with caplog.at_level("INFO"), coco_metrics(evaluator):
+            results.append(evaluator.evaluate())
+    told = [r.getMessage() for r in caplog.records if r.getMessage().startswith("COCO's metrics")]
+    assert [message.split()[5] for message in told] == ["pycocotools", "faster-coco-eval"]
+    assert results[0].keys() == {"bbox", "segm", "keypoints"}
+    for task, expected in results[0].items():
+        found = results[1][task]
+        assert found.keys() == expected.keys()
+        assert 0 < expected["AP"] < 90
+        np.testing.assert_allclose(list(found.values()), list(expected.values()), 0, 1e-9)
+
+
+def test_coco_metrics__without_the_package(random_data, monkeypatch, caplog):
+    monkeypatch.setattr("detrex.engine.evaluators.find_spec", lambda name: None)
+    own = coco_evaluation.COCOeval_opt
+    evaluator = COCOEvaluator("random_coco", ("bbox",), use_fast_impl=True)
+    with caplog.at_level("INFO"), coco_metrics(evaluator):
+        assert coco_evaluation.COCOeval_opt is own
+    assert "faster-coco-eval" not in caplog.text

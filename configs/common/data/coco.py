@@ -48,5 +48,5 @@ dataloader.test = L(build_detection_test_loader)(
 
 dataloader.evaluator = L(COCOEvaluator)(
     dataset_name="${..test.dataset.names}",
-    use_fast_impl=False,
+    use_fast_impl=True,  # by faster-coco-eval where it is installed; False for pycocotools
 )

@@ -61,6 +61,6 @@ dataloader = dict(
     ),
     evaluator=L(COCOEvaluator)(
         dataset_name="${..test.dataset.names}",
-        use_fast_impl=False,
+        use_fast_impl=True,  # by faster-coco-eval where it is installed; False for pycocotools
     ),
 )
