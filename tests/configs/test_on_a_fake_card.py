@@ -1,5 +1,7 @@
 """Both passes of every detector, and of wrapped backbones, as on a GPU: what crosses its bus."""
 
+from collections import Counter
+
 import pytest
 import torch
 from detectron2.config import LazyCall as L
@@ -17,6 +19,8 @@ MATCHER = "detrex/modeling/matcher/assignment.py"
 INPUTS = "detrex/modeling/dino/inputs.py"
 DENOISING = "detrex/layers/denoising.py"
 CRITERION = "detrex/modeling/criterion/stack.py"
+
+ATTENTION = "detrex/layers/multi_scale_deform_attn.py"
 
 QUICK = (
     *("dino_r50_4scale", "mask_rcnn_convnext"),
@@ -64,10 +68,16 @@ def _check_dino(model):
     evaluation, training = _both_passes(model, dinos.batch())
     assert _files(evaluation.read_backs) == [POSTPROCESS]
     assert _files(training.read_backs) == [MATCHER]
-    assert _files(evaluation.uploads) == [INPUTS] * 2  # the two images
+    assert _sent(evaluation) == {INPUTS: 2}  # the two images
     # Images, labels and boxes of each; places of denoising queries and of matches, once.
-    assert sorted(set(_files(training.uploads))) == [DENOISING, CRITERION, INPUTS]
-    assert len(training.uploads) == 3 * 2 + 2 + 2
+    assert _sent(training) == {INPUTS: 3 * 2, DENOISING: 2, CRITERION: 2}
+
+
+def _sent(card):
+    """Count what this package sent by file; levels' sizes left out, which a real card keeps."""
+    return Counter(
+        file for file in _files(card.uploads) if file.startswith("detrex/") and file != ATTENTION
+    )
 
 
 @pytest.mark.parametrize("name", _by_speed(others.SMALL))
