@@ -6,6 +6,10 @@ same parameters with the same gradients. The weights so made are not kept for th
 which makes them again. Modules, their names and their tensors stay as they are.
 """
 
+import contextlib
+import functools
+import logging
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -13,11 +17,16 @@ import torch.nn.functional as F
 from detectron2.layers import Conv2d
 from torch import Tensor, nn
 
+from detrex.modeling.backbone.inspection.meta_run import meta_twin
+from detrex.modeling.inference.norm_finder import find_foldable_norms
 from detrex.modeling.inference.norm_folding import (
     STATISTICS,
     has_fixed_statistics,
+    layers_after_norm,
     norm_scale_and_shift,
 )
+
+logger = logging.getLogger(__name__)
 
 
 class ConvWithNorm(Conv2d):
@@ -44,6 +53,83 @@ def fold_norms_in_training(network: nn.Module) -> None:
     for module in network.modules():
         if type(module) is Conv2d and module.norm is not None:
             module.__class__ = ConvWithNorm
+
+
+class NormFolding:
+    """Folds the frozen norms of any network, for the length of each call in training.
+
+    Which norm takes all that which convolution gives is found by a run of a copy on the ``meta``
+    device at the first call, and again where a module was exchanged or changed its mode.
+    """
+
+    def __init__(self) -> None:
+        self._state: tuple[Any, ...] = ()
+        self._pairs: list[tuple[str, str]] = []
+
+    @contextlib.contextmanager
+    def during(self, network: nn.Module, images: Tensor) -> Iterator[None]:
+        """Fold norms inside a ``with`` block, in which the network is called.
+
+        Args:
+            network: in training mode, or nothing is folded. A network that computes activations
+                again in the backward pass, which comes after the block, is left alone.
+            images: what it is called with.
+        """
+        if not network.training or images.is_meta or not torch.is_grad_enabled():
+            yield
+            return
+        changed = []
+        try:
+            for conv, norm in self._modules(network, images):
+                conv.forward = functools.partial(conv_with_norm, conv, norm)  # type: ignore[method-assign]
+                norm.forward = layers_after_norm(norm).__call__
+                changed += [conv, norm]
+            yield
+        finally:
+            for module in changed:
+                del module.forward
+
+    def _modules(self, network: nn.Module, images: Tensor) -> list[tuple[nn.Conv2d, nn.Module]]:
+        state = tuple(
+            (id(m), m.training, getattr(m, "grad_checkpointing", False), "forward" in vars(m))
+            for m in network.modules()
+        )
+        if state != self._state:
+            self._state, self._pairs = state, _pairs_of(network, images)
+        modules = [map(network.get_submodule, pair) for pair in self._pairs]
+        return [
+            (conv, norm)
+            for conv, norm in modules
+            if isinstance(conv, nn.Conv2d)
+            and not (conv._forward_hooks or conv._forward_pre_hooks)
+            and folds(conv, norm)
+        ]
+
+
+def _pairs_of(network: nn.Module, images: Tensor) -> list[tuple[str, str]]:
+    """Names of convolutions and of the norms that can be folded into them."""
+    if any("forward" in vars(m) for m in network.modules()) or not any(
+        has_fixed_statistics(m) for m in network.modules()
+    ):
+        return []
+    image = torch.empty_like(images, device="meta")
+    try:
+        with torch.random.fork_rng(devices=[]):
+            twin = meta_twin(network)
+            # A network that computes activations again keeps something else in their place.
+            with torch.autograd.graph.disable_saved_tensors_hooks("computes activations again"):
+                twin(image)
+            pairs = find_foldable_norms(twin, lambda twin: twin(image))
+    except Exception as error:  # any forward may fail without values
+        logger.debug("no norms of %s are folded: %s", type(network).__name__, error)
+        return []
+    named = [(network.get_submodule(pair.conv), pair.conv, pair.norm) for pair in pairs]
+    return [(conv, norm) for module, conv, norm in named if _is_plain(module)]
+
+
+def _is_plain(conv: nn.Module) -> bool:
+    own = (type(conv).forward, getattr(type(conv), "_conv_forward", None))
+    return own == (nn.Conv2d.forward, nn.Conv2d._conv_forward)
 
 
 def folds(conv: nn.Module, norm: nn.Module) -> bool:

@@ -16,6 +16,7 @@ from detrex.modeling.backbone.features.coverage import Size
 from detrex.modeling.backbone.features.feature_pyramid import FeaturePyramid
 from detrex.modeling.backbone.features.network_spec import NetworkSpec
 from detrex.modeling.backbone.features.output_levels import OutputSpec
+from detrex.modeling.backbone.training.folded_norm import NormFolding
 from detrex.modeling.backbone.training.freezing import KeepsFrozen, parameter_table
 from detrex.modeling.backbone.training.plan import TrainingPlan
 from detrex.modeling.backbone.weights.late_init import LateInit
@@ -69,6 +70,7 @@ class WrapperBackbone(KeepsFrozen, Backbone):
         super().__init__()
         self.spec, self.features, self.input_size = spec, outputs.features, outputs.input_size
         self._maps = outputs.maps
+        self._folding = NormFolding()
         self._out_features = self.features.names
         self._out_feature_channels = self.features.channels
         self._out_feature_strides = self.features.strides
@@ -143,14 +145,20 @@ class WrapperBackbone(KeepsFrozen, Backbone):
             convolutions without padding are asked for by index or node.)
         """
         if self.input_size.is_free:
-            return self._maps.to_maps(self.extract(x), x.shape[-2:])
+            return self._maps.to_maps(self._extract(x), x.shape[-2:])
         fitted = self.input_size.fit(x)
-        maps = self._maps.to_maps(self.extract(fitted.images), fitted.images.shape[-2:])
+        maps = self._maps.to_maps(self._extract(fitted.images), fitted.images.shape[-2:])
         strides = fitted.strides(maps, self._maps)
         maps = fitted.merge(maps, self._maps)
         if self.pyramid is not None:
             maps = self.pyramid(maps, strides)
         return fitted.crop(maps, self.features)
+
+    def _extract(self, images: torch.Tensor) -> Mapping[str, torch.Tensor]:
+        if torch.compiler.is_compiling() or torch.jit.is_tracing():
+            return self.extract(images)
+        with self._folding.during(self.network, images):
+            return self.extract(images)
 
     def extract(self, images: torch.Tensor) -> Mapping[str, torch.Tensor]:
         """Run the network.

@@ -8,7 +8,8 @@ import torch
 from detectron2.layers import Conv2d, FrozenBatchNorm2d
 from torch import nn
 
-from detrex.modeling.backbone import BasicStem, ResNet
+from detrex.modeling.backbone import BasicStem, ResNet, TimmBackbone, TorchvisionBackbone
+from detrex.modeling.backbone.training import folded_norm
 from detrex.modeling.backbone.training.folded_norm import (
     ConvWithNorm,
     conv_with_norm,
@@ -43,9 +44,8 @@ def _twin(conv):
 def _run(module, x, **how):
     x = x.detach().requires_grad_()
     out = module(x, **how)
-    out = (
-        out if isinstance(out, torch.Tensor) else torch.cat([v.flatten(2) for v in out.values()], 2)
-    )
+    if isinstance(out, dict):
+        out = torch.cat([level.flatten() for level in out.values()])
     parameters = [p for p in module.parameters() if p.requires_grad]
     torch.manual_seed(1)
     return out, torch.autograd.grad(out, [x, *parameters], torch.randn_like(out))
@@ -147,3 +147,77 @@ def test_resnet__folds_in_training_and_is_the_same_network(depth):
         assert all(torch.equal(a, b) for a, b in zip(_run(twin, x)[1], found[1], strict=True))
     with torch.no_grad():
         assert torch.equal(network.eval()(x)["res2"], plain.eval()(x)["res2"])
+
+
+def _timm(**options):
+    torch.manual_seed(0)
+    return TimmBackbone("test_resnet", norm_layer="FrozenBN", freeze_at=1, **options)
+
+
+def _torchvision(**options):
+    torch.manual_seed(0)
+    return TorchvisionBackbone(
+        "mobilenet_v3_small", return_nodes={"features.3": "res3"}, norm_layer="FrozenBN", **options
+    )
+
+
+def _folded(out):
+    """Number of convolutions in the graph of a tensor that folded a norm."""
+    seen, nodes = set(), [out.grad_fn]
+    while nodes:
+        node = nodes.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            nodes += [child for child, _ in node.next_functions]
+    return sum(node.name() == "_FoldedBackward" for node in seen)
+
+
+@pytest.mark.parametrize("build", [_timm, _torchvision])
+def test_during__wrapped_network_is_the_same_with_less_in_its_graph(build, monkeypatch):
+    network = _random_statistics(build().train())
+    names, x = list(network.state_dict()), torch.randn(2, 3, 67, 50)
+    found = _run(network, x)
+    assert _folded(found[0]) >= 6
+    assert list(network.state_dict()) == names
+    assert not any("forward" in vars(module) for module in network.modules())
+    twin = pickle.loads(pickle.dumps(copy.deepcopy(network)))
+    assert all(torch.equal(a, b) for a, b in zip(_run(twin, x)[1], found[1], strict=True))
+    monkeypatch.setattr(folded_norm, "_pairs_of", lambda *_: [])
+    plain = _run(copy.deepcopy(network), x)
+    assert _folded(plain[0]) == 0
+    largest = max(float(gradient.abs().max()) for gradient in plain[1])
+    torch.testing.assert_close(found, plain, rtol=1e-4, atol=1e-5 * largest)
+
+
+@pytest.mark.parametrize("build", [_timm, _torchvision])
+def test_during__network_that_computes_activations_again(build):
+    network, plain = build(grad_checkpointing=True).train(), build().train()
+    for backbone in (network, plain):
+        _random_statistics(backbone)
+    plain.load_state_dict(network.state_dict())
+    x = torch.randn(2, 3, 64, 64)
+    found = _run(network, x)
+    assert _folded(found[0]) == 0
+    torch.testing.assert_close(found, _run(plain, x), rtol=1e-4, atol=1e-3)
+
+
+def test_during__module_that_is_exchanged_or_listened_to_later():
+    network, x = _random_statistics(_timm().train()), torch.randn(2, 3, 64, 64)
+    before = _folded(_run(network, x)[0])
+    block = network.timm_model.layer2[0]
+    handle = block.conv1.register_forward_hook(lambda *_: None)
+    assert _folded(_run(network, x)[0]) == before - 1
+    handle.remove()
+    block.bn1 = nn.BatchNorm2d(block.bn1.num_features)
+    assert _folded(_run(network, x)[0]) == before - 1
+    assert block.bn1.num_batches_tracked == 1
+    network.eval()
+    assert _folded(_run(network, x)[0]) == 0
+
+
+def test_during__errors_leave_nothing_behind():
+    network = _timm().train()
+    network.timm_model.layer2[0].register_forward_hook(lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        network(torch.randn(1, 3, 64, 64))
+    assert not any("forward" in vars(module) for module in network.modules())
