@@ -20,7 +20,7 @@ from detrex.threads import available_cores
 
 SCRIPTS = (
     *("backbones", "deformable_attention", "dino_evaluation", "dino_training_step", "mask_rcnn"),
-    *("memory", "sizes", "two_processes", "start_up", "busy_machine", "export_table"),
+    *("memory", "sizes", "two_processes", "start_up", "busy_machine"),
 )
 SHORT, FULL = 300, 3600  # seconds that a script may take
 

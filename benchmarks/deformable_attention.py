@@ -49,7 +49,11 @@ def main(words: Sequence[str] | None = None) -> None:
     arguments = parse(options, words)
     results = Results("deformable_attention", arguments)
     found = load_kernels()
-    kernels = {"grid_sample": found["grid_sample"], "stacked": Stacked, "rows": found["rows"]}
+    kernels = {
+        "grid_sample": found["grid_sample"],
+        "stacked": Stacked,
+        "detrex rows": found["rows"],
+    }
     for case in CASES:
         inputs = make_inputs(case, torch.float32, "cpu")
         for passes, function in {"forward": forward, "both passes": both_passes}.items():

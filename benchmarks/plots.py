@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
 from benchmarks.protocol import Comparison, readable, readable_unit
-from benchmarks.summary import NO_UNIT, OURS, PEERS, Cases, Series, exponent, series_of, sized
+from benchmarks.summary import NO_UNIT, OURS, Cases, Series, exponent, series_of, sized
 
 _OURS, _OTHERS, _LINES = "#1f6fb4", "#9a9a9a", "osD^vP"
 _WIDTH, _BAR = 8.0, 0.27  # inches
@@ -47,11 +47,12 @@ def _bars(cases: Cases) -> Figure:
     for case, comparison in cases.items():
         headings.append((place, f"{case}  (1 is {comparison.baseline})"))
         scale, unit = readable_unit(comparison)
+        with_ours = any(name.startswith(OURS) for name in comparison.samples)
         for name, ratio in _ratios(comparison).items():
             place += 1.0
             median = f"{readable(scale * comparison.median(name))} {unit}"
-            other = name.startswith(PEERS) or name == comparison.baseline != OURS
-            bars.append((place, name, ratio, median, _OTHERS if other else _OURS))
+            own = name.startswith(OURS) or not (with_ours or name == comparison.baseline)
+            bars.append((place, name, ratio, median, _OURS if own else _OTHERS))
         place += 1.7
     figure = Figure(figsize=(_WIDTH, 1.1 + _BAR * place), layout="constrained")
     axes = figure.add_subplot()
@@ -59,9 +60,9 @@ def _bars(cases: Cases) -> Figure:
     axes.barh(places, ratios, height=0.75, color=colors)
     axes.axvline(1.0, color="black", linewidth=0.8, zorder=0)
     for y, _, ratio, median, _ in bars:
-        _write(axes, f"{ratio:.2f}  ({median})", ratio, y, backgroundcolor="white")
+        _write(axes, f"{ratio:.2f}  ({median})", ratio, y)
     for y, text in headings:
-        _write(axes, text, 0, y, fontweight="bold", backgroundcolor="white")
+        _write(axes, text, 0, y, fontweight="bold")
     axes.set_yticks(places, names, fontsize=9)
     axes.set_ylim(place - 0.9, -0.8)
     axes.set_xlim(0, 1.4 * max(1.0, *ratios))
@@ -71,9 +72,9 @@ def _bars(cases: Cases) -> Figure:
 
 
 def _write(axes: Axes, text: str, x: float, y: float, **how: Any) -> None:
-    axes.annotate(
-        text, (x, y), (4, 0), textcoords="offset points", va="center", fontsize=9, zorder=3, **how
-    )
+    box = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+    place = {"textcoords": "offset points", "va": "center"}
+    axes.annotate(text, (x, y), (5, 0), fontsize=9, zorder=3, bbox=box, **place, **how)
 
 
 def _lines(series: Mapping[str, Series], cases: Cases) -> Figure:

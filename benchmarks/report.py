@@ -13,7 +13,7 @@ from pathlib import Path
 
 from benchmarks.plots import plot
 from benchmarks.protocol import RESULTS, Comparison, readable, readable_unit
-from benchmarks.results_file import read_rows
+from benchmarks.results_file import holds_rows, read_rows, read_table
 from benchmarks.summary import (
     NO_UNIT,
     Cases,
@@ -70,8 +70,9 @@ def main(words: Sequence[str] | None = None) -> None:
     options.add_argument("--page", default=PAGE, type=Path, help="the file to write")
     arguments = options.parse_args(words)
     for name in existing(arguments.results):
-        rows, _ = read_rows(arguments.results / f"{name}.csv")
-        plot(TITLES.get(name, name), cases_of(rows), arguments.results / f"{name}.png")
+        file = arguments.results / f"{name}.csv"
+        if holds_rows(file):
+            plot(TITLES.get(name, name), cases_of(read_rows(file)[0]), file.with_suffix(".png"))
     arguments.page.write_text(page(arguments.results), encoding="utf-8")
     print(f"wrote {arguments.page.name}")
 
@@ -84,13 +85,19 @@ def existing(folder: Path) -> list[str]:
 
 def page(folder: Path) -> str:
     """Compute the text of the page from a folder of CSV files."""
-    read = {name: read_rows(folder / f"{name}.csv") for name in existing(folder)}
-    cases = {name: cases_of(rows) for name, (rows, _) in read.items()}
-    if not read:
+    files = {name: folder / f"{name}.csv" for name in existing(folder)}
+    if not files:
         return f"{HEAD}\nThere are no results yet.\n"
+    read = {name: read_rows(file) for name, file in files.items() if holds_rows(file)}
+    cases = {name: cases_of(rows) for name, (rows, _) in read.items()}
     parts = [HEAD, "\n".join(_faster(cases))]
-    for name, (_, described) in read.items():
-        parts.append("\n".join(_section(name, cases[name], described, folder)))
+    for name, file in files.items():
+        lines = _heading(name)
+        if name in read:
+            lines += _section(name, cases[name], read[name][1], folder)
+        else:
+            lines += [*_plain_table(read_table(file)), ""]
+        parts.append("\n".join(lines))
     return "\n".join(parts)
 
 
@@ -111,9 +118,9 @@ def _faster(sections: Mapping[str, Cases]) -> list[str]:
     return [
         "## Where others are faster",
         "",
-        "Beside the fastest that this package has for the case, at the same precision:"
+        "By more than 2 %, beside the fastest that this package has at the same precision:"
         if peers
-        else "Nowhere below is a peer faster than the fastest that this package has.",
+        else "Nowhere below is a peer faster by 2 % than the fastest that this package has.",
         "",
         *peers,
         *(
@@ -125,11 +132,19 @@ def _faster(sections: Mapping[str, Cases]) -> list[str]:
     ]
 
 
+def _heading(name: str) -> list[str]:
+    words = docstring(name)
+    return [f"## {TITLES.get(name, name)}", "", *([words, ""] if words else [])]
+
+
+def _plain_table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Show a table with columns of its own as it is."""
+    lines = [f"| {' | '.join(cell.replace('|', '&#124;') for cell in row)} |" for row in rows]
+    return [*lines[:1], "|" + ":--|" * len(rows[0]), *lines[1:]]
+
+
 def _section(name: str, cases: Cases, described: Mapping[str, str], folder: Path) -> list[str]:
-    lines = [f"## {TITLES.get(name, name)}", ""]
-    if words := docstring(name):
-        lines += [words, ""]
-    lines += [_conditions(described), ""]
+    lines = [_conditions(described), ""]
     if (folder / f"{name}.png").is_file():
         lines += [f"![{TITLES.get(name, name)}](../benchmarks/results/{name}.png)", ""]
     for what, series in series_of(cases).items():

@@ -40,8 +40,29 @@ def write_rows(file: Path, rows: Iterable[Row], described: Mapping[str, str]) ->
 
 
 def read_rows(file: Path) -> tuple[list[Row], dict[str, str]]:
-    """Read what `write_rows` wrote: the rows and the description."""
+    """Read what `write_rows` wrote: the rows and the description.
+
+    Raises:
+        ValueError: if the file has other columns.
+    """
+    lines, described = _parts(file)
+    if not holds_rows(file):
+        raise ValueError(f"{file.name} has other columns than those of Row.")
+    return [Row(**row) for row in csv.DictReader(lines)], described
+
+
+def holds_rows(file: Path) -> bool:
+    """Whether a CSV file has the columns that `read_rows` takes."""
+    return _parts(file)[0][:1] == [",".join(field.name for field in fields(Row))]
+
+
+def read_table(file: Path) -> list[list[str]]:
+    """Read a CSV file with columns of its own, its heading first."""
+    return list(csv.reader(_parts(file)[0]))
+
+
+def _parts(file: Path) -> tuple[list[str], dict[str, str]]:
+    """Give the lines below the comments, and the comments' pairs."""
     lines = file.read_text(encoding="utf-8").splitlines()
     head = [line for line in lines if line.startswith("# ")]
-    described = dict(line[2:].split(": ", 1) for line in head)
-    return [Row(**row) for row in csv.DictReader(lines[len(head) :])], described
+    return lines[len(head) :], dict(line[2:].split(": ", 1) for line in head)

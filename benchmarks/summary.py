@@ -12,6 +12,8 @@ Series = dict[str, tuple[list[float], list[float]]]
 PEERS = ("detectron2", "timm", "torchvision", "transformers", "ONNX Runtime", "OpenVINO")
 OURS = "detrex"
 NO_UNIT = "1"
+ALIKE = 0.02
+"""Share by which two equal calls may differ: less is told as no difference."""
 
 _SIZED = re.compile(r"^(?P<what>.+): (?P<size>\d+)$")
 
@@ -71,7 +73,7 @@ def faster_peers(comparison: Comparison) -> list[tuple[str, str, float]]:
         best = min(ours, key=comparison.median)
         for peer in names:
             share = comparison.median(peer) / comparison.median(best)
-            if peer.startswith(PEERS) and share < 1:
+            if peer.startswith(PEERS) and share < 1 - ALIKE:
                 found.append((peer, best, share))
     return sorted(found, key=lambda row: row[2])
 
@@ -80,11 +82,10 @@ def slower_options(comparison: Comparison) -> list[tuple[str, float]]:
     """List what this package offers by name that takes more time than its plain network.
 
     Returns:
-        The name, and its time over the plain network's where that is more than 1.02: less is
-        within what two equal calls differ by.
+        The name, and its time over the plain network's.
     """
     if comparison.unit != "s" or OURS not in comparison.samples:
         return []
     plain = comparison.median(OURS)
     shares = {name: comparison.median(name) / plain for name in comparison.samples}
-    return [(n, share) for n, share in shares.items() if n.startswith(OURS) and share > 1.02]
+    return [(n, share) for n, share in shares.items() if n.startswith(OURS) and share > 1 + ALIKE]

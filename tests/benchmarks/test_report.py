@@ -30,6 +30,7 @@ def folder(tmp_path):
     ]
     write_rows(tmp_path / "sizes.csv", sizes, MACHINE)
     write_rows(tmp_path / "of_mine.csv", [Row("c", "a", "a", "bytes", "0", "4e6")], {})
+    (tmp_path / "export_table.csv").write_text("family,onnx,reason\nresnet,1.2e-06,\nvit,no,a|b\n")
     return tmp_path
 
 
@@ -44,6 +45,8 @@ def test_main__page_and_plots_of_what_there_is(folder, capsys):
         "| detrex bf16 | 0.0021 |",
         "| exponent | 2.00 | 2.00 |",
         "| a | 4.000 | 1.00 |",
+        "| resnet | 1.2e-06 |  |",
+        "| vit | no | a&#124;b |",
         "- Backbones in evaluation, ResNet-50, 64 x 64: timm takes 0.80 of the time of detrex.",
         "python -m benchmarks.backbones [--quick]",
     ):
@@ -51,6 +54,7 @@ def test_main__page_and_plots_of_what_there_is(folder, capsys):
     assert re.findall(r"^## (.*)", page, re.MULTILINE)[2:] == [
         report.TITLES["backbones"],
         report.TITLES["sizes"],
+        report.TITLES["export_table"],
         "of_mine",
     ]
     assert re.findall(r"\(\.\./benchmarks/results/(\w+)\.png\)", page) == ["backbones", "sizes"]

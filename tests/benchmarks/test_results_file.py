@@ -1,4 +1,6 @@
-from benchmarks.results_file import Row, read_rows, write_rows
+import pytest
+
+from benchmarks.results_file import Row, holds_rows, read_rows, read_table, write_rows
 
 
 def test_write_rows__are_read_back(tmp_path):
@@ -16,3 +18,12 @@ def test_write_rows__are_read_back(tmp_path):
 def test_read_rows__of_no_samples(tmp_path):
     write_rows(tmp_path / "a.csv", [], {})
     assert read_rows(tmp_path / "a.csv") == ([], {})
+
+
+def test_read_table__takes_other_columns(tmp_path):
+    file = tmp_path / "table.csv"
+    file.write_text('# date: today\nfamily,onnx\n"a, b",yes\n')
+    assert not holds_rows(file)
+    assert read_table(file) == [["family", "onnx"], ["a, b", "yes"]]
+    with pytest.raises(ValueError, match=r"table\.csv has other columns"):
+        read_rows(file)
