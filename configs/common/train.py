@@ -31,5 +31,7 @@ train = dict(
     model_ema=dict(enabled=False, decay=0.999, device="", use_ema_weights_for_eval_only=False),
     # Evaluate a faster copy; a dtype of None is that of amp where it is enabled.
     inference=dict(enabled=False, dtype=None, channels_last=True, fold_norms=True, compile=False),
+    # rows, triton, ...; None leaves it to DETREX_DEFORMABLE_ATTENTION_KERNEL, or "auto".
+    deformable_attention_kernel=None,
     device="cuda" if torch.cuda.is_available() else "cpu",
 )

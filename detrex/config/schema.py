@@ -203,6 +203,10 @@ class Train:
     eval_period: int = key(0, at_least=0)
     log_period: int = key(20, at_least=1)
     cudnn_benchmark: bool = key(False)
+    deformable_attention_kernel: str = key(
+        nullable=True,
+        choices=("auto", "grid_sample", "rows", "triton", "detrex._C", "mmcv", "kernels"),
+    )
     amp: Amp = group(Amp)
     clip_grad: ClipGrad = group(ClipGrad)
     ddp: Ddp = group(Ddp, takes=DistributedDataParallel)

@@ -34,6 +34,7 @@ from detrex.engine.distributed import broadcast_from_main, resolve_device, wrap_
 from detrex.engine.evaluation import Evaluation, Metrics, amp_dtype, build_evaluation, build_loader
 from detrex.engine.optimizer import build_optimizer
 from detrex.engine.trainer import Trainer
+from detrex.layers.deform_sampling import set_deformable_attention_kernel
 from detrex.modeling import ema
 from detrex.modeling.backbone.top_block import check_top_block
 from detrex.modeling.backbone.weights.origins import find_origin
@@ -64,6 +65,9 @@ def do_train(args: argparse.Namespace, cfg: DictConfig) -> Metrics:
     * ``train.init_checkpoint``: a detector's checkpoint or a bare backbone's file; default none.
     * ``train.max_iter``: optimizer steps of the whole run; a resumed run may lower it.
     * ``train.device``: ``cpu``, ``cuda``, ``cuda:<n>`` or ``mps``.
+    * ``train.deformable_attention_kernel``: see
+      :func:`detrex.layers.deform_sampling.set_deformable_attention_kernel`; null (default) leaves
+      it as it is.
     * ``train.seed``: negative (default) draws one; the checkpoint keeps it, and resumes with it.
     * ``train.amp.enabled``, ``train.amp.dtype``: mixed precision in training and evaluation, in
       ``float16`` (default, with loss scaling) or ``bfloat16``; default off.
@@ -186,7 +190,8 @@ def build_model(cfg: DictConfig, seed: int) -> nn.Module:
     """Build the detector on its device, with the EMA's state on it where that is on.
 
     Args:
-        cfg: ``model``, ``train.device`` and ``train.model_ema`` are read.
+        cfg: ``model``, ``train.device``, ``train.deformable_attention_kernel`` and
+            ``train.model_ema`` are read.
         seed: for the initial weights; equal on all ranks.
 
     Returns:
@@ -197,6 +202,8 @@ def build_model(cfg: DictConfig, seed: int) -> nn.Module:
             publishes.
     """
     device = resolve_device(cfg.train.device)
+    if kernel := try_get_key(cfg, "train.deformable_attention_kernel", default=None):
+        set_deformable_attention_kernel(kernel)
     seed_everything(seed)
     model = build_part(cfg.model, "model").to(device)
     for module in model.modules():

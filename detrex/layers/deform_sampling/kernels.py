@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ from detrex.errors import ConfigError, did_you_mean
 
 from . import grid_sample, rows, triton_kernel
 from .grid_sample import Sizes
+from .installed import INSTALLED
 
 logger = logging.getLogger(__name__)
 
@@ -28,10 +29,11 @@ AUTO = "auto"
 VARIABLE = "DETREX_DEFORMABLE_ATTENTION_KERNEL"
 """The environment variable that names the kernel where no program does."""
 
-_KERNELS: dict[str, ModuleType] = {
+_KERNELS: dict[str, Any] = {
     "grid_sample": grid_sample,
     "rows": rows,
     "triton": triton_kernel,
+    **INSTALLED,
 }
 _PREFERRED = {"cpu": "rows", "cuda": "triton"}
 KERNEL_NAMES = (AUTO, *_KERNELS)
@@ -43,7 +45,10 @@ def set_deformable_attention_kernel(name: str) -> None:
     """Choose the kernel of deformable attention for the whole process.
 
     Args:
-        name: one of ``KERNEL_NAMES``. ``auto``, the default, takes the fastest that can run.
+        name: one of ``KERNEL_NAMES``. ``auto``, the default, takes the fastest that can run;
+            ``grid_sample``, ``rows`` and ``triton`` are this package's; ``detrex._C``, ``mmcv`` and
+            ``kernels`` are the original's extension, mmcv's and the one that the package kernels
+            downloads, where the environment has them.
 
     Raises:
         ConfigError: no kernel has this name.

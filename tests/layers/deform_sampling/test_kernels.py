@@ -1,8 +1,14 @@
 """The choice of the kernel of deformable attention."""
 
+import dataclasses
+
 import pytest
 import torch
+from detectron2.config import LazyCall
+from omegaconf import OmegaConf
 
+from detrex.config.schema import Train
+from detrex.engine.train import build_model
 from detrex.errors import ConfigError
 from detrex.layers import multi_scale_deformable_attn_pytorch
 from detrex.layers.deform_sampling import (
@@ -93,3 +99,21 @@ def test_set__unknown_names_are_refused(calls, monkeypatch):
     monkeypatch.setenv(kernels.VARIABLE, "row")
     with pytest.raises(ConfigError, match=rf"variable {kernels.VARIABLE} must be .* got 'row'"):
         _attend()
+
+
+def test_names__are_the_choices_of_the_config():
+    fields = {one.name: one for one in dataclasses.fields(Train)}
+    choices = fields["deformable_attention_kernel"].metadata["rule"].choices
+    assert choices == kernels.KERNEL_NAMES
+
+
+def test_set__by_the_config(calls):
+    model = LazyCall(torch.nn.Linear)(in_features=1, out_features=1)
+    cfg = {"model": model, "train": {"device": "cpu", "deformable_attention_kernel": None}}
+    cfg = OmegaConf.create(cfg)
+    build_model(cfg, 0)
+    _attend()
+    cfg.train.deformable_attention_kernel = "grid_sample"
+    build_model(cfg, 0)
+    _attend()
+    assert calls == ["rows", "grid_sample"]
