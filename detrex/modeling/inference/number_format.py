@@ -2,7 +2,6 @@
 
 import functools
 import logging
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +13,8 @@ from torch.nn import functional as F
 from detrex.errors import ConfigError, did_you_mean
 from detrex.layers import MultiScaleDeformableAttention
 
+from .trial import least_times
+
 logger = logging.getLogger(__name__)
 
 _DTYPES = {
@@ -23,7 +24,6 @@ _DTYPES = {
 }
 # A trial is short and its times scatter; and other layers pay for the change of format.
 _LEAST_GAIN = 1.2
-_ROUNDS = 7
 
 
 def settle_dtype(dtype: torch.dtype | str | None, device: torch.device) -> torch.dtype | None:
@@ -143,21 +143,8 @@ def _plain_forwards() -> frozenset[Any]:
 
 def _gain(kernel: Callable[..., torch.Tensor], sizes: tuple[Any, Any], device_type: str) -> float:
     """How many times as fast a kernel is in bfloat16, by the fastest of some turns of each."""
-    tensors = [torch.ones(size, device=device_type) for size in sizes]
-    formats = (torch.float32, torch.bfloat16)
-    times: dict[torch.dtype, list[float]] = {dtype: [] for dtype in formats}
+    full = [torch.ones(size, device=device_type) for size in sizes]
+    half = [tensor.bfloat16() for tensor in full]
     with torch.inference_mode():
-        for _ in range(_ROUNDS):
-            for dtype in formats:
-                operands = [tensor.to(dtype) for tensor in tensors]
-                _wait(device_type)
-                started = time.perf_counter()
-                kernel(*operands)
-                _wait(device_type)
-                times[dtype].append(time.perf_counter() - started)
-    return min(times[torch.float32]) / min(times[torch.bfloat16])
-
-
-def _wait(device_type: str) -> None:
-    if device_type == "cuda":
-        torch.cuda.synchronize()
+        slow, fast = least_times(device_type, lambda: kernel(*full), lambda: kernel(*half))
+    return slow / fast

@@ -7,7 +7,6 @@ a trial tells. Arithmetic and number format do not change.
 """
 
 import functools
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-_ROUNDS = 7
+from .trial import least_times
+
 _LEAST_GAIN = 1.05
 
 
@@ -84,19 +84,8 @@ def packed_linear_is_faster(dtype: torch.dtype, threads: int) -> bool:
         return False
     x, packed = torch.ones(1024, 256, dtype=dtype), PackedWeight(weight.data, False)
     with torch.inference_mode():
-        usual, own = _least_times(lambda: F.linear(x, weight), lambda: F.linear(x, packed))
+        usual, own = least_times("cpu", lambda: F.linear(x, weight), lambda: F.linear(x, packed))
     return usual >= _LEAST_GAIN * own
-
-
-def _least_times(*calls: Callable[[], Any]) -> list[float]:
-    """Time calls by turns; the least time of each, the first turn left out."""
-    times: list[list[float]] = [[] for _ in calls]
-    for _ in range(1 + _ROUNDS):
-        for call, row in zip(calls, times, strict=True):
-            started = time.perf_counter()
-            call()
-            row.append(time.perf_counter() - started)
-    return [min(row[1:]) for row in times]
 
 
 def _can_pack(weight: Tensor) -> bool:
