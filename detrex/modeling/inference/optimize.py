@@ -64,8 +64,9 @@ def optimize_for_inference(
             and boxes predicted as under autocast, and what a part gives out is float32.
         channels_last: whether that memory format may be used.
         fold_norms: whether norms may become a part of convolutions.
-        compile: whether `torch.compile` is used, with frozen weights and dynamic sizes. On a
-            processor that needs a C++ compiler; the first call takes a minute or more.
+        compile: whether `torch.compile` is used, with frozen weights: once for the sizes of the
+            first call, and once for all others. Each takes a minute or more, and on a processor a
+            C++ compiler.
 
     Returns:
         The copy. Its ``train(True)`` raises a `BackboneError`.

@@ -1,6 +1,5 @@
 """The parts of a detector that are functions of tensors, and how they are called in evaluation."""
 
-import contextlib
 import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -8,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 # What each part of DINO's kind and of detectron2's kinds maps tensors to tensors with. Everything
 # around them (normalisation, anchors, boxes, softmax, suppression) is left in its number format.
@@ -99,7 +98,9 @@ class Call:
         dtype: number format of its convolutions and matrix products; None for that of the tensors.
             What it returns in half precision is then given out in `given_out`.
         given_out: a number format.
-        compile: whether it is compiled, for any size, with its weights as constants.
+        compile: whether it is compiled with its weights as constants: in the first call for the
+            sizes of that call, whose kernels are the fastest, and in the first call with others for
+            all sizes.
     """
 
     def __init__(
@@ -113,14 +114,28 @@ class Call:
     ) -> None:
         self.method, self.channels_last, self.compile = method, channels_last, compile
         self.device_type, self.dtype, self.given_out = device_type, dtype, given_out
-        self.run = torch.compile(_with_own_code(self._run), dynamic=True) if compile else self._run
+        self.first_sizes: list[torch.Size] | None = None
+        self.compiled: dict[bool, Callable[..., Any]] = {}
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the method with what it takes."""
         if self.channels_last:
             args, kwargs = tree_map(_channels_last, (args, kwargs))
-        with torch.no_grad(), _frozen_weights() if self.compile else contextlib.nullcontext():
-            return self.run(*args, **kwargs)
+        with torch.no_grad():
+            return (self._run_compiled if self.compile else self._run)(*args, **kwargs)
+
+    def _run_compiled(self, *args: Any, **kwargs: Any) -> Any:
+        from torch._inductor import config
+
+        leaves = tree_leaves((args, kwargs))
+        sizes = [leaf.shape for leaf in leaves if isinstance(leaf, Tensor)]
+        self.first_sizes = self.first_sizes or sizes
+        dynamic = sizes != self.first_sizes
+        if dynamic not in self.compiled:
+            run = _with_own_code(self._run)
+            self.compiled[dynamic] = torch.compile(run, dynamic=dynamic)
+        with config.patch(freezing=True):
+            return self.compiled[dynamic](*args, **kwargs)
 
     def _run(self, *args: Any, **kwargs: Any) -> Any:
         if self.dtype is None:
@@ -139,12 +154,6 @@ def _with_own_code(method: Any) -> Any:
     function = method.__func__
     own = types.FunctionType(function.__code__.replace(), function.__globals__)
     return types.MethodType(own, method.__self__)
-
-
-def _frozen_weights() -> contextlib.AbstractContextManager[Any]:
-    from torch._inductor import config
-
-    return config.patch(freezing=True)
 
 
 def _channels_last(value: Any) -> Any:

@@ -210,7 +210,7 @@ def test_optimize_for_inference__without_a_compiler(monkeypatch):
         optimize_for_inference(nn.Linear(2, 2), compile=True)
 
 
-def test_optimize_for_inference__compiles_for_any_size(monkeypatch):
+def test_optimize_for_inference__compiles_for_one_size_and_for_any(monkeypatch):
     graphs = []
 
     def backend(graph, _):
@@ -223,10 +223,10 @@ def test_optimize_for_inference__compiles_for_any_size(monkeypatch):
         nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
     ).eval()
     optimized = optimize_for_inference(network, compile=True)
-    for size in ((9, 11), (12, 8), (21, 15)):
+    for size in ((9, 11), (12, 8), (21, 15), (9, 11), (31, 19)):
         x = torch.randn(2, 3, *size)
         assert_close(optimized(x), network(x), rtol=1e-5, atol=1e-5)
-    assert graphs == [True]
+    assert graphs == [True, True]
 
 
 @pytest.mark.slow
