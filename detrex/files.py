@@ -25,6 +25,12 @@ def sha256_of(file: Path) -> str:
     return digest.hexdigest()
 
 
+def stamp(file: Path) -> tuple[str, int, int]:
+    """Give what changes when a file does: its name without folders, size and time of writing."""
+    status = file.stat()
+    return file.name, status.st_size, status.st_mtime_ns
+
+
 def write_atomically(file: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Write a file of which a crash at any moment leaves the old or the new, never a part.
 

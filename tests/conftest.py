@@ -7,6 +7,7 @@ import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from detrex.catalog import descriptions
 from detrex.modeling.backbone.inspection import findings
 
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
@@ -33,7 +34,8 @@ def _findings(tmp_path_factory):
     """Keep what is found of networks in a folder of this run, and read nothing that others kept."""
     folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(findings, "default_cache_dir", lambda: folder)
+        for module in (findings, descriptions):
+            patch.setattr(module, "default_cache_dir", lambda: folder)
         yield
 
 

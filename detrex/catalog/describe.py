@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from detrex.catalog.descriptions import find_description, keep_description
 from detrex.catalog.table import Entry, read_catalog
 from detrex.errors import BackboneError, did_you_mean
 
@@ -41,7 +42,7 @@ def find_entry(name: str, library: str | None = None) -> Entry:
 
 
 def describe(entry: Entry, size: tuple[int, int]) -> dict[str, Any]:
-    """Describe an architecture from a network on the meta device.
+    """Describe an architecture, from a network on the meta device where nobody has done it before.
 
     Args:
         entry: which one.
@@ -50,6 +51,14 @@ def describe(entry: Entry, size: tuple[int, int]) -> dict[str, Any]:
     Returns:
         Plain values by name, for JSON.
     """
+    facts = find_description(entry, size)
+    if facts is None:
+        facts = _described(entry, size)
+        keep_description(entry, size, facts)
+    return facts
+
+
+def _described(entry: Entry, size: tuple[int, int]) -> dict[str, Any]:
     from detrex.catalog.analysis import (
         OUT_STRIDES,
         build_on_meta,

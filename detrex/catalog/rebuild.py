@@ -8,6 +8,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from detrex.catalog.describe import describe
+from detrex.catalog.descriptions import FILE_NAME as DESCRIPTIONS
+from detrex.catalog.descriptions import SIZE, write_descriptions
 from detrex.catalog.table import Entry, packaged_file, read_catalog, rebuilt_file, write_catalog
 from detrex.errors import ConfigError
 
@@ -39,12 +42,15 @@ def rebuild(output: Path | None, jobs: int, only: str, tell: Callable[[str], obj
         files = [file for file in (output, packaged_file()) if file.is_file()]
         kept = read_catalog(files[0]).entries if files else ()
         known = {(entry.library, entry.name): entry for entry in kept}
-    for done, row in enumerate(survey_all(wanted, jobs), start=1):
-        entry = entry_of(row)
+    described = []
+    for done, (entry, facts) in enumerate(survey_all(wanted, jobs), start=1):
         known[entry.library, entry.name] = entry
+        if facts is not None:
+            described.append((entry, facts))
         state = entry.reason or "ok"
         tell(f"{done:>5}/{len(wanted)} {entry.name:<44} {state}")
     write_catalog((known[key] for key in sorted(known)), output)
+    write_descriptions(described, output.with_name(DESCRIPTIONS))
     good = sum(not entry.reason for entry in known.values())
     return f"{output}: {good} of {len(known)} architectures give res3, res4 and res5"
 
@@ -59,7 +65,9 @@ def architectures() -> list[tuple[str, str]]:
     return ours + [(name, "torchvision") for name in theirs]
 
 
-def survey_all(wanted: Sequence[tuple[str, str]], jobs: int) -> Iterator[dict[str, Any]]:
+def survey_all(
+    wanted: Sequence[tuple[str, str]], jobs: int
+) -> Iterator[tuple[Entry, dict[str, Any] | None]]:
     """Analyse architectures in processes of their own.
 
     Args:
@@ -67,7 +75,7 @@ def survey_all(wanted: Sequence[tuple[str, str]], jobs: int) -> Iterator[dict[st
         jobs: number of processes.
 
     Yields:
-        A row of `detrex.catalog.analysis` for each, in their order.
+        A row of the catalog for each, in their order, and its description where it has one.
     """
     spawn = multiprocessing.get_context("spawn")
     with spawn.Pool(jobs, initializer=_quiet, maxtasksperchild=_TASKS_OF_A_WORKER) as pool:
@@ -136,10 +144,11 @@ def _sizes(multiple: int, tile: Sequence[int] | None) -> str:
     return f"x{multiple}" if multiple > 1 else "any"
 
 
-def _survey(wanted: tuple[str, str]) -> dict[str, Any]:
+def _survey(wanted: tuple[str, str]) -> tuple[Entry, dict[str, Any] | None]:
     from detrex.catalog.analysis import survey
 
-    return survey(*wanted)
+    entry = entry_of(survey(*wanted))
+    return entry, describe(entry, SIZE) if entry.strides else None
 
 
 def _quiet() -> None:

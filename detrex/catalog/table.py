@@ -154,7 +154,7 @@ class Catalog:
 
     def outdated(self) -> dict[str, str]:
         """Versions of the installed libraries that the table was not made with."""
-        installed = {name: _installed(name) for name in self.versions}
+        installed = {name: installed_version(name) for name in self.versions}
         return {n: v for n, v in installed.items() if v is not None and v != self.versions[n]}
 
 
@@ -191,7 +191,7 @@ def write_catalog(entries: Iterable[Entry], file: Path) -> None:
         file: where to.
     """
     text = io.StringIO()
-    text.write("# " + ", ".join(f"{name} {_installed(name)}" for name in LIBRARIES) + "\n")
+    text.write("# " + ", ".join(f"{name} {installed_version(name)}" for name in LIBRARIES) + "\n")
     writer = csv.DictWriter(text, [column.name for column in fields(Entry)], lineterminator="\n")
     writer.writeheader()
     writer.writerows(entry.to_row() for entry in entries)
@@ -220,7 +220,8 @@ def _is_like(name: str, pattern: str) -> bool:
     return pattern in name
 
 
-def _installed(library: str) -> str | None:
+def installed_version(library: str) -> str | None:
+    """Version of a library without its local part, None where it is not installed."""
     try:
         return metadata.version(library).partition("+")[0]
     except metadata.PackageNotFoundError:

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from detrex.files import default_cache_dir, write_atomically
+from detrex.files import default_cache_dir, stamp, write_atomically
 from detrex.modeling.backbone.features.coverage import Coverage
 from detrex.modeling.backbone.features.feature_info import FeatureInfo
 from detrex.modeling.backbone.features.input_size import InputSize
@@ -72,7 +72,7 @@ class NetworkKey:
             return None
         file = Path(str(sys.modules[builder.__module__].__file__))
         version = sys.modules[library].__version__
-        return cls(builder, repr((name, plain, library, version, _stamp(file))))
+        return cls(builder, repr((name, plain, library, version, stamp(file))))
 
     def __truediv__(self, detail: object) -> "NetworkKey":
         """Give the key of something that depends on a further detail, told by its ``repr``."""
@@ -111,14 +111,8 @@ def _folder() -> Path:
 def _code() -> str:
     """Version of torch, and a digest of what changes with the code of the backbones."""
     files = sorted(Path(__file__).resolve().parents[1].rglob("*.py"))
-    stamps = repr([_stamp(file) for file in files])
+    stamps = repr([*map(stamp, files)])
     return f"torch {torch.__version__}, {hashlib.sha256(stamps.encode()).hexdigest()[:16]}"
-
-
-def _stamp(file: Path) -> tuple[str, int, int]:
-    """What changes with a file, without its path, which several installations may share."""
-    status = file.stat()
-    return file.name, status.st_size, status.st_mtime_ns
 
 
 def _read(file: Path, text: str) -> Any:
