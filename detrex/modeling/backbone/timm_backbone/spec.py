@@ -82,12 +82,16 @@ class _Inspector:
         self.name, self.keywords, self.device = name, keywords, device
         self.channels = int(keywords.get("in_chans", 3))
         with torch.device(device):
-            feature_info: Any = _built_as_timm_chooses(name, keywords).feature_info
+            built = _built_as_timm_chooses(name, keywords)
+        feature_info: Any = built.feature_info
         rows = feature_info.info
         # TResNet lists a feature that no module gives.
         self.indices = [i for i, row in enumerate(rows) if row.get("module") != ""]
         self.strides = [int(rows[i]["reduction"]) for i in self.indices]
         self._built: dict[tuple[str, ...], nn.Module] = {}
+        if list(getattr(feature_info, "out_indices", ())) == self.indices:
+            self._built[()] = built.eval()
+        self._shapes: dict[tuple[Size, tuple[str, ...]], list[Sequence[int]]] = {}
         self._layouts: dict[tuple[str, ...], list[Layout]] = {}
 
     def network(self, further: tuple[str, ...] = ()) -> nn.Module:
@@ -101,9 +105,12 @@ class _Inspector:
 
     def shapes(self, size: Size, further: tuple[str, ...] = ()) -> list[Sequence[int]]:
         """Shapes of all features for an image size."""
-        image = torch.zeros(1, self.channels, *size, device=self.device)
-        with torch.no_grad():
-            return [feature.shape for feature in self.network(further)(image)]
+        if (size, further) not in self._shapes:
+            image = torch.zeros(1, self.channels, *size, device=self.device)
+            with torch.no_grad():
+                features = self.network(further)(image)
+            self._shapes[size, further] = [feature.shape for feature in features]
+        return self._shapes[size, further]
 
     def run(self, *further: str) -> Run:
         """Give the sizes of all maps for an image size."""
