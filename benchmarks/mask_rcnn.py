@@ -22,7 +22,7 @@ def main(words: Sequence[str] | None = None) -> None:
     options.add_argument("--size", type=int, nargs=2, default=(480, 640))
     arguments = parse(options, words)
     if arguments.quick:
-        arguments.repeats = min(5, arguments.repeats)
+        arguments.repeats = min(3, arguments.repeats)
     results = Results("mask_rcnn", arguments)
     size = tuple(arguments.size)
     samples = batch(size)

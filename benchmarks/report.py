@@ -34,6 +34,7 @@ TITLES = {
     "dino_training_step": "DINO's training step",
     "mask_rcnn": "Mask R-CNN",
     "deformable_attention": "Deformable attention",
+    "deformable_attention_cuda": "Deformable attention on a card",
     "memory": "Memory",
     "sizes": "Cost against the size of the picture and of the batch",
     "two_processes": "Two processes",

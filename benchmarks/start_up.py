@@ -46,6 +46,7 @@ def main(words: Sequence[str] | None = None) -> None:
     options.set_defaults(threads=1)
     arguments = parse(options, words)
     few = 2 if arguments.quick else None
+    arguments.repeats = min(3, arguments.repeats) if arguments.quick else arguments.repeats
     results = Results("start_up", arguments)
     imports(results)
     commands(results)
