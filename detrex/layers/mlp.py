@@ -2,8 +2,12 @@
 
 import itertools
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+PART = 512
+"""Tokens per thread whose hidden layer stays in a processor's cache."""
 
 
 class MLP(nn.Module):
@@ -102,7 +106,11 @@ class FFN(nn.Module):
         Returns:
             (..., output_dim) tokens.
         """
-        if x.dim() != 2 and getattr(self.activation, "inplace", False):
+        if self._in_parts(x):
+            parts = x.reshape(-1, x.shape[-1]).split(PART * torch.get_num_threads())
+            rows = torch.cat([self.layers(part) for part in parts])
+            out = rows.view(*x.shape[:-1], rows.shape[-1])
+        elif x.dim() != 2 and getattr(self.activation, "inplace", False):
             # A linear layer gives a view there, and the gradient of an in-place activation of a
             # view is copied three times.
             rows = self.layers(x.reshape(-1, x.shape[-1]))
@@ -112,3 +120,12 @@ class FFN(nn.Module):
         if not self.add_identity:
             return out
         return (x if identity is None else identity) + out
+
+    def _in_parts(self, x: Tensor) -> bool:
+        """Whether the hidden layer is better never there as a whole, as in a CPU's evaluation."""
+        if torch.compiler.is_compiling() or torch.jit.is_tracing():
+            return False
+        if self.training or torch.is_grad_enabled() or x.device.type != "cpu":
+            return False
+        by_token = type(self.activation) in (nn.ReLU, nn.GELU, nn.SiLU)
+        return by_token and x.shape[:-1].numel() > PART * torch.get_num_threads()

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from detrex.layers import FFN, MLP
+from detrex.layers.mlp import PART
 
 
 def test_mlp__relu_between_layers():
@@ -58,6 +59,18 @@ def test_ffn__gradients_pass_no_copies_of_a_view(shape):
     torch.testing.assert_close(out, expected)
     torch.testing.assert_close(found, torch.autograd.grad(expected, [x, *ffn.parameters()], seed))
     assert not [name for name in _nodes(out.grad_fn) if "CopySlices" in name]
+
+
+@pytest.mark.parametrize("activation", [nn.ReLU(inplace=True), nn.GELU(), nn.Softmax(dim=0)])
+def test_ffn__in_parts_equals_all_tokens_at_once(activation):
+    ffn = FFN(5, 7, activation=activation, ffn_drop=0.5).eval()
+    x = torch.randn(2, PART, 5)
+    expected = ffn(x)
+    seen = []
+    ffn.layers[0][0].register_forward_hook(lambda _, args, out: seen.append(len(args[0])))
+    with torch.no_grad():
+        torch.testing.assert_close(ffn(x, x + 1), expected + 1, rtol=1e-5, atol=1e-6)
+    assert (len(seen) > 1) == (not isinstance(activation, nn.Softmax))
 
 
 def _nodes(node):
