@@ -40,7 +40,7 @@ TITLES = {
     "two_processes": "Two processes",
     "start_up": "Start-up",
     "busy_machine": "A busy machine",
-    "export_table": "What exports",
+    "export": "What exports",
     "wrapper_overhead": "Overhead of a wrapper",
     "inspect_annotations": "Reading annotations",
 }
@@ -157,11 +157,11 @@ def _section(name: str, cases: Cases, described: Mapping[str, str], folder: Path
 
 
 def docstring(name: str) -> str:
-    """Give the docstring of a script as Markdown, its command as a block of code."""
-    file = SCRIPTS / f"{name}.py"
-    if not file.is_file():
+    """Give the docstring of the script of a CSV file as Markdown, its command as code."""
+    files = [file for end in ("", "_table") if (file := SCRIPTS / f"{name}{end}.py").is_file()]
+    if not files:
         return ""
-    paragraphs = (ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or "").split(
+    paragraphs = (ast.get_docstring(ast.parse(files[0].read_text(encoding="utf-8"))) or "").split(
         "\n\n"
     )
     return "\n\n".join(

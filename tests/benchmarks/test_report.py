@@ -30,7 +30,7 @@ def folder(tmp_path):
     ]
     write_rows(tmp_path / "sizes.csv", sizes, MACHINE)
     write_rows(tmp_path / "of_mine.csv", [Row("c", "a", "a", "bytes", "0", "4e6")], {})
-    (tmp_path / "export_table.csv").write_text("family,onnx,reason\nresnet,1.2e-06,\nvit,no,a|b\n")
+    (tmp_path / "export.csv").write_text("family,onnx,reason\nresnet,1.2e-06,\nvit,no,a|b\n")
     return tmp_path
 
 
@@ -54,7 +54,7 @@ def test_main__page_and_plots_of_what_there_is(folder, capsys):
     assert re.findall(r"^## (.*)", page, re.MULTILINE)[2:] == [
         report.TITLES["backbones"],
         report.TITLES["sizes"],
-        report.TITLES["export_table"],
+        report.TITLES["export"],
         "of_mine",
     ]
     assert re.findall(r"\(\.\./benchmarks/results/(\w+)\.png\)", page) == ["backbones", "sizes"]
