@@ -86,10 +86,9 @@ def optimize_for_inference(
     is_last = channels_last and arithmetic.prefers_channels_last
     if half is not None:
         _halve(optimized, half)
-    if is_last:
+    packed = 0 if compile else pack_weights(optimized)
+    if is_last and not packed:  # packed weights take maps of either memory format
         _weights_channels_last(optimized)
-    if not compile:
-        pack_weights(optimized)
     for part in tensor_parts(optimized):
         part.replace(_call(part, is_last, tensor, half, compile))
     vars(optimized)["train"] = functools.partial(_train, optimized)

@@ -20,14 +20,34 @@ _LEAST_GAIN = 1.05
 
 
 class PackedWeight(nn.Parameter):
-    """The weight of a 2d convolution or of a linear layer, with its reordered form.
+    """The weight of a 2d convolution or of a linear layer, with its reordered forms.
 
-    The form is made in the first call, a convolution's for the size of that call's map. Wherever it
-    is of no use (a gradient is wanted, another number format, tracing and exporting, a map without
-    images), and for any other function, this is a parameter as any other.
+    Kernels for small and for large maps want different forms, so one is made in the first call of
+    each size, and kept unless there is an equal one. Wherever a form is of no use (a gradient is
+    wanted, another number format, tracing and exporting, a map without images), and for any other
+    function, this is a parameter as any other.
+
+    Attributes:
+        forms: reordered forms by what they are for.
     """
 
-    packed: tuple[Any, Tensor] | None = None
+    forms: dict[Any, Tensor] | None = None
+
+    def form(self, wanted_for: Any, reorder: Callable[[Tensor], Tensor]) -> Tensor:
+        """Give the reordered form for a call.
+
+        Args:
+            wanted_for: whatever of the call the form depends on.
+            reorder: makes it of the plain weight.
+        """
+        if self.forms is None:
+            self.forms = {}
+        if (known := self.forms.get(wanted_for)) is None:
+            made = reorder(self.detach().as_subclass(Tensor))
+            layout = torch.ops.mkldnn._get_mkldnn_serialized_md(made).numpy().tobytes()
+            known = self.forms.setdefault(layout, made)
+            self.forms[wanted_for] = known
+        return known
 
     @classmethod
     def __torch_function__(
@@ -45,7 +65,8 @@ class PackedWeight(nn.Parameter):
 def pack_weights(module: nn.Module) -> int:
     """Let convolutions and linear layers keep their weights in the layout of the kernels.
 
-    This takes as much memory again as their weights do.
+    This takes as much memory again as their weights do, and once more where both small and large
+    maps are given.
 
     Args:
         module: on any device; changed in place. Weights that need a gradient or are not on a
@@ -116,16 +137,12 @@ def _convolve(
     if isinstance(padding, str) or input.dim() != 4 or not _takes(input, weight, bias):
         return None
     options = (_pair(padding), _pair(stride), _pair(dilation), groups)
-    if weight.packed is None:
-        plain = weight.detach().as_subclass(Tensor).to_mkldnn()
-        reorder: Any = torch._C._nn.mkldnn_reorder_conv2d_weight
-        form = reorder(plain, *options, list(input.shape))
-        weight.packed = (options, form)
-    if weight.packed[0] != options:
-        return None
-    return torch.ops.mkldnn._convolution_pointwise(
-        input, weight.packed[1], bias, *options, "none", [], ""
+    reorder: Any = torch._C._nn.mkldnn_reorder_conv2d_weight
+    form = weight.form(
+        (*options, *input.shape),
+        lambda plain: reorder(plain.to_mkldnn(), *options, list(input.shape)),
     )
+    return torch.ops.mkldnn._convolution_pointwise(input, form, bias, *options, "none", [], "")
 
 
 def _multiply(input: Tensor, weight: PackedWeight, bias: Tensor | None = None) -> Tensor | None:
@@ -133,10 +150,10 @@ def _multiply(input: Tensor, weight: PackedWeight, bias: Tensor | None = None) -
     input = _cast(input)
     if input.dim() < 2 or not _takes(input, weight, bias):
         return None
-    if weight.packed is None:
-        plain = weight.detach().as_subclass(Tensor)
-        weight.packed = (None, torch.ops.mkldnn._reorder_linear_weight(plain))
-    return torch.ops.mkldnn._linear_pointwise(input, weight.packed[1], bias, "none", [], "")
+    rows = input.numel() // input.shape[-1]
+    reorder = torch.ops.mkldnn._reorder_linear_weight
+    form = weight.form(rows.bit_length(), lambda plain: reorder(plain, rows))
+    return torch.ops.mkldnn._linear_pointwise(input, form, bias, "none", [], "")
 
 
 _KERNELS: dict[Any, Callable[..., Tensor | None]] = {torch.conv2d: _convolve, F.linear: _multiply}
@@ -163,5 +180,5 @@ def _takes(input: Tensor, weight: Any, bias: Tensor | None) -> bool:
     )
 
 
-def _pair(value: Any) -> list[int]:
-    return [value, value] if isinstance(value, int) else list(value)
+def _pair(value: Any) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else tuple(value)

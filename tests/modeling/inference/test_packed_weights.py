@@ -58,10 +58,20 @@ def test_pack_weights__uses_the_reordered_form():
     pack_weights(network)
     x = _draw(2, 6, 7, 5)
     expected = network(x)
-    assert all(layer.weight.packed is not None for layer in network)
+    assert all(layer.weight.forms for layer in network)
     for layer in network:
         layer.weight.data.zero_()
     assert_close(network(x), expected, rtol=0, atol=0)
+
+
+def test_pack_weights__keeps_one_form_for_many_sizes():
+    layer = nn.Conv2d(64, 96, 1).requires_grad_(False)
+    plain = copy.deepcopy(layer)
+    pack_weights(layer)
+    for size in [(1, 1), *((20 + k, 25) for k in range(6)), (50, 84)]:
+        x = _draw(1, 64, *size)
+        assert_close(layer(x), plain(x), rtol=1e-5, atol=1e-5)
+    assert len({id(form) for form in layer.weight.forms.values()}) <= 3
 
 
 def test_pack_weights__of_one_weight_with_two_uses():
@@ -104,7 +114,7 @@ def test_pack_weights__copies_and_saves_as_a_parameter():
     layer(_draw(2, 6, 7, 5))
     clone = copy.deepcopy(layer)
     assert isinstance(clone.weight, PackedWeight)
-    assert clone.weight.packed is None
+    assert clone.weight.forms is None
     stored = io.BytesIO()
     torch.save(layer.state_dict(), stored)
     stored.seek(0)
