@@ -47,6 +47,7 @@ class TrainLoader:
             they need less padding.
         rank: this process among ``world_size``.
         world_size: number of processes that share the dataset.
+        pin_memory: put tensors into memory that CUDA copies from while the processor goes on.
     """
 
     def __init__(
@@ -59,11 +60,13 @@ class TrainLoader:
         aspect_ratio_grouping: bool = True,
         rank: int = 0,
         world_size: int = 1,
+        pin_memory: bool = False,
     ) -> None:
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.rank = rank
         self.world_size = world_size
+        self.pin_memory = pin_memory
         self.num_samples = len(dataset)
         self._groups = _aspect_groups(dataset) if aspect_ratio_grouping else None
         self._samples = DatasetFromList([dict(sample) for sample in dataset], copy=False)
@@ -93,6 +96,7 @@ class TrainLoader:
             batch_sampler=_Resumed(self, self._batch, self._seed),
             num_workers=self.num_workers,
             collate_fn=_joined,
+            pin_memory=self.pin_memory,
             worker_init_fn=use_one_thread,
         )
         return iter(loader)
@@ -213,6 +217,7 @@ def build_train_loader(
         aspect_ratio_grouping=aspect_ratio_grouping,
         rank=comm.get_rank(),
         world_size=world_size,
+        pin_memory=num_workers > 0 and torch.cuda.is_available(),
     )
 
 

@@ -118,7 +118,7 @@ def spread_over_images(
     largest = max(counts, default=0) if slots is None else slots
     taken = torch.arange(largest) < torch.tensor(counts)[:, None, None]
     place = taken.expand(-1, copies, -1).transpose(0, 1).nonzero()
-    copy, image, slot = place.to(queries.device).unbind(1)
+    copy, image, slot = place.to(queries.device, non_blocking=queries.is_cuda).unbind(1)
     shape = (len(counts), copies, largest, queries.shape[-1])
     return queries.new_zeros(shape).index_put((image, copy, slot), queries).flatten(1, 2)
 

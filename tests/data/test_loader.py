@@ -158,3 +158,20 @@ def test_build_train_loader__empty_dataset():
 def test_build_train_loader__grouping_needs_sizes():
     with pytest.raises(ConfigError, match=r"no 'width'.*aspect_ratio_grouping=False"):
         build_train_loader([{"image_id": 1}], noisy_mapper, total_batch_size=1)
+
+
+@pytest.mark.parametrize(
+    ("workers", "card", "pinned"), [(2, True, True), (0, True, False), (2, False, False)]
+)
+def test_build_train_loader__pins_what_workers_give_to_a_card(monkeypatch, workers, card, pinned):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: card)
+    loader = build_train_loader(
+        make_dataset(), noisy_mapper, total_batch_size=2, num_workers=workers
+    )
+    assert loader.pin_memory is pinned
+    given = {}
+    monkeypatch.setattr(
+        torch.utils.data, "DataLoader", lambda *_, **options: given.update(options) or [1]
+    )
+    assert next(iter(loader)) == 1
+    assert given["pin_memory"] is pinned

@@ -69,7 +69,7 @@ class Stack:
         numbers = table.repeat_interleave(lengths, dim=0).to(queries.device)
         device = next(iter(self.outputs[0].values())).device
         pairs = torch.stack([numbers[:, 0], numbers[:, 1], queries, numbers[:, 2] + objects])
-        layer, image, query, object_ = pairs.to(device)
+        layer, image, query, object_ = pairs.to(device, non_blocking=device.type == "cuda")
         return layer, image, query, object_
 
     def predictions(self, name: str) -> Tensor:

@@ -161,7 +161,9 @@ def normalize_images(
                 f"channel(s), or set pixel_mean and pixel_std to one value per channel."
             )
         image = image.flip(0) if flip else image
-        images.append((image.to(mean) - mean) / std)
+        # Moved as it is read, four times smaller than as numbers, while the processor goes on.
+        image = image.to(mean.device, non_blocking=mean.is_cuda).to(mean.dtype)
+        images.append((image - mean) / std)
     return images
 
 
@@ -198,11 +200,11 @@ def prepare_targets(
                 f"that of the dataset."
             )
         height, width = instances.image_size
-        boxes = instances.gt_boxes.tensor.to(like)
+        boxes = instances.gt_boxes.tensor.to(like, non_blocking=like.is_cuda)
         boxes_xyxy_norm = torch.stack([boxes[:, 0::2] / width, boxes[:, 1::2] / height], -1)
         targets.append(
             {
-                "labels": labels.to(like.device),
+                "labels": labels.to(like.device, non_blocking=like.is_cuda),
                 "boxes": box_xyxy_to_cxcywh(boxes_xyxy_norm.flatten(1)),
             }
         )
