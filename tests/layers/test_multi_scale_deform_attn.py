@@ -275,3 +275,18 @@ def test_module__sizes_kept_from_inference_or_fake_tensors_serve_training():
     _, _, out = _call(module, reference)
     out.sum().backward()
     assert module.sampling_offsets.weight.grad.isfinite().all()
+
+
+def test_module__compiles_as_one_graph():
+    module, reference = _module(batch_first=True), torch.rand(2, 5, 2, 2)
+    query, value, expected = _call(module, reference)
+    torch.compiler.reset()
+    compiled = torch.compile(module, backend="aot_eager", fullgraph=True)
+    out = compiled(query, value=value, reference_points=reference, spatial_shapes=SHAPES)
+    torch.testing.assert_close(out, expected)
+    seed = torch.randn_like(out)
+    parameters = list(module.parameters())
+    both = [torch.autograd.grad(output, parameters, seed) for output in (out, expected)]
+    for ours, theirs in zip(*both, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+    torch.compiler.reset()

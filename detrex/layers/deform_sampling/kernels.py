@@ -103,11 +103,14 @@ def attend(
     return output
 
 
-@torch.compiler.assume_constant_result
 def _choose(wanted: str | None, device: str, dtype: torch.dtype) -> str:
     if wanted is None:
         wanted = _known(os.environ.get(VARIABLE) or AUTO, f"The environment variable {VARIABLE}")
     return _chosen(wanted, device, dtype)
+
+
+# What torch.compiler.assume_constant_result sets; that would import the compiler here.
+vars(_choose)["_dynamo_marked_constant"] = True
 
 
 @cache
