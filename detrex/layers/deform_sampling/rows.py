@@ -193,9 +193,13 @@ def _along(places_NQHK: Tensor, length: Tensor, last: Tensor) -> tuple[Tensor, T
     Numbers that no integer can hold become some integer, which then is moved into the border; NaN
     and infinity stay in the share.
     """
-    place = (places_NQHK * length).add_(BORDER - 0.5)
-    pixel = place.to(last.dtype).clamp_(torch.zeros_like(last), last)
-    return place.frac_(), pixel
+    # Rounded as in `grid_sample`: untrained places are at the very centres of pixels, where the
+    # gradient jumps, and should fall on the same side by both kernels.
+    doubled = (places_NQHK * 2).sub_(1).add_(1)
+    place = torch.addcmul(torch.full_like(length, -0.5), doubled, length / 2)
+    floor = place.floor()
+    pixel = floor.to(last.dtype).add_(BORDER).clamp_(torch.zeros_like(last), last)
+    return place.sub_(floor), pixel
 
 
 def _sum_up(
