@@ -22,7 +22,7 @@ from torch._subclasses.fake_tensor import (
 )
 from torch.autograd.function import BackwardCFunction
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 CARD = "cuda"
 aten = torch.ops.aten
@@ -98,6 +98,9 @@ class FakeCard(TorchDispatchMode):
         kwargs = kwargs or {}
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         onto = torch.device(kwargs.get("device") or "cpu").type
+        if onto == "meta":  # takes shapes, no numbers
+            args, kwargs = tree_map_only(Tensor, _without_numbers, (args, kwargs))
+            tensors = []
         if onto != CARD and not any(tensor.device.type == CARD for tensor in tensors):
             with unset_fake_temporarily():
                 return func(*args, **kwargs)
@@ -141,6 +144,11 @@ def _place() -> str:
             return f"backward of {frame.f_locals['node'].name()}"
         frame = frame.f_back
     return "?"
+
+
+def _without_numbers(tensor: Tensor) -> Tensor:
+    with unset_fake_temporarily():
+        return torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
 
 
 def _scalar(tensor: Tensor) -> Any:

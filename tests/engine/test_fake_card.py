@@ -80,6 +80,7 @@ def test_fake_card__what_needs_no_transfer():
         torch.arange(5, device=x.device) + torch.zeros(5, device=x.device)
         x[0, 1] = 4
         x.repeat_interleave(2, dim=0).expand(4, 3).argsort(1)
+        assert (torch.empty_like(x, device="meta") + x.to("meta")).shape == (2, 3)
     assert card.read_backs == []
     assert card.uploads == []
 
