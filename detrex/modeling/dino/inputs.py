@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from detrex.layers import box_xyxy_to_cxcywh
-from detrex.modeling.backbone.features.coverage import Size
+from detrex.modeling.backbone.features.coverage import Size, round_up
 
 from .sizes import LevelSizes
 
@@ -58,7 +58,7 @@ class PaddingConstraints(NamedTuple):
                 )
             height = width = self.square
         step = max(self.divisibility, 1)
-        return -(-height // step) * step, -(-width // step) * step
+        return round_up(height, step), round_up(width, step)
 
 
 @dataclass(frozen=True)

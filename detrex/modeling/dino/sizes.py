@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from detrex.layers import PositionEmbeddingSine
-from detrex.modeling.backbone.features.coverage import Size
+from detrex.modeling.backbone.features.coverage import Size, ceil_div
 from detrex.utils.remembered import remembered
 
 from .tokens import Layout
@@ -52,7 +52,9 @@ class LevelSizes:
         if images is None:
             return cls(whole, (whole,) * count, padded=False)
         valid = tuple(
-            tuple((-(-h * rows // batch[0]), -(-w * cols // batch[1])) for rows, cols in whole)
+            tuple(
+                (ceil_div(h * rows, batch[0]), ceil_div(w * cols, batch[1])) for rows, cols in whole
+            )
             for h, w in images
         )
         return cls(whole, valid, any(sizes != whole for sizes in valid))

@@ -222,7 +222,7 @@ class DINOTransformer(nn.Module):
         padding = None if self.training else layout.padding
         if padding is not None:
             scores = scores.masked_fill(padding, float("-inf"))
-        k = min(self.two_stage_num_proposals, scores.shape[1])
+        k = torch.sym_min(self.two_stage_num_proposals, scores.shape[1])
         index = scores.topk(k, dim=1).indices
         if torch.is_grad_enabled():
             content = self.enc_output_norm(self.enc_output(_gather(memory, index)))

@@ -63,7 +63,8 @@ class Coverage:
             side: height or width in pixels.
             step: multiple that the network wants besides.
         """
-        return round_up(max(side, self.least), math.lcm(self.multiple, step))
+        step = math.lcm(self.multiple, step)
+        return round_up(side if self.least <= 1 else max(side, self.least), step)
 
     def first_cell(self, cells: int, side: int, stride: int) -> int:
         """Give the index of the cell that stands for the image's first pixels.
@@ -79,4 +80,9 @@ class Coverage:
 
 def round_up(length: int, step: int) -> int:
     """Give the least multiple of `step` that is not below `length`."""
-    return -(-length // step) * step
+    return ceil_div(length, step) * step
+
+
+def ceil_div(length: int, step: int) -> int:
+    """Divide and round up, without negative numbers, which ONNX divides towards zero."""
+    return (length + step - 1) // step

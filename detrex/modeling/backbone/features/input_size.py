@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 
-from .coverage import Coverage, Size, round_up
+from .coverage import Coverage, Size, ceil_div, round_up
 from .feature_info import FeatureInfo
 
 
@@ -76,9 +76,12 @@ class InputSize:
         Args:
             image_size: height and width in pixels.
         """
-        whole = [max([side, *(round_up(side, cell) for cell in self.cells)]) for side in image_size]
+        # Cells that divide another one ask for nothing more, and each would be a term of the maximum
+        # where sizes are symbols.
+        cells = [c for c in self.cells if not any(d % c == 0 for d in self.cells if d != c)]
         height, width = (
-            self.coverage.padded(side, step) for side, step in zip(whole, self.steps, strict=True)
+            self.coverage.padded(max(round_up(side, cell) for cell in cells or [1]), step)
+            for side, step in zip(image_size, self.steps, strict=True)
         )
         return height, width
 
@@ -205,7 +208,7 @@ class FittedImages(NamedTuple):
 
 
 def _cropped(level_map: torch.Tensor, stride: int, size: Size) -> torch.Tensor:
-    height, width = (-(-side // stride) for side in size)
+    height, width = (ceil_div(side, stride) for side in size)
     return level_map[..., :height, :width].contiguous()
 
 

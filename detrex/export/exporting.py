@@ -1,0 +1,187 @@
+"""From a model to a file that was run and gave the same, or to no file."""
+
+import copy
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import detrex
+from detrex.errors import ConfigError
+from detrex.export.comparison import difference, tolerance
+from detrex.export.formats import Run, require
+from detrex.export.program import EXAMPLE, first_line, trace
+from detrex.export.tensor_modules import TensorBackbone, TensorDetector, tensor_module
+from detrex.modeling.backbone.features.coverage import Size
+
+SIZES: tuple[Size, ...] = ((96, 128), (259, 347), (416, 384))
+"""Heights and widths at which a file is compared with the model."""
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What was written.
+
+    Attributes:
+        files: the file, and those that it needs beside it.
+        description: what the file says of itself: input, outputs, statistics, classes.
+        differences: the largest difference from the model at each size; see
+            `detrex.export.comparison.difference`.
+    """
+
+    files: tuple[Path, ...]
+    description: dict[str, Any]
+    differences: dict[Size, float]
+
+
+class Exportable:
+    """A model as a graph, with what it gives for a few images.
+
+    Args:
+        model: a detector with ``forward_tensors``, such as DINO, or a backbone. It is not changed.
+        part: ``"detector"``, or ``"backbone"`` for the backbone of a detector.
+        sizes: heights and widths at which files are compared with the model.
+        uint8: whether the image is uint8 and not float32.
+
+    Raises:
+        ConfigError: the model cannot be exported.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        part: str = "detector",
+        sizes: Sequence[Size] = SIZES,
+        uint8: bool = False,
+    ) -> None:
+        module = tensor_module(copy.deepcopy(model).cpu().eval().requires_grad_(False), part)
+        self.images = [_image(module, size, uint8) for size in sizes]
+        with torch.no_grad():
+            self.expected = [module(image) for image in self.images]
+        self.description: dict[str, Any] = {
+            **{"detrex": detrex.__version__, "dtype": "uint8" if uint8 else "float32"},
+            **module.describe(),
+            "outputs": list(self.expected[0]),
+        }
+        self.program = trace(_optimized(module), _image(module, EXAMPLE, uint8))
+
+    def write(
+        self, file: str | os.PathLike[str], format: str, class_names: Sequence[str] = ()
+    ) -> ExportReport:
+        """Write a file that is compared with the model, or none; see `export_model`."""
+        kind = require(format)
+        target = _target(file, kind.suffix)
+        description = {**self.description, "class_names": list(class_names)}
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".detrex-export-") as folder:
+            trial = Path(folder) / target.name
+            try:
+                kind.write(self.program, trial, description)
+                differences = _compare(kind.load(trial), self.images, self.expected)
+            except ConfigError as error:
+                raise ConfigError(f"{target} is not written: {error}.") from error
+            except Exception as error:  # converters and runtimes can fail in any way
+                raise ConfigError(
+                    f"{target} is not written: {format} fails with {type(error).__name__}: "
+                    f"{first_line(error)}"
+                ) from error
+            files = _move(Path(folder), target)
+        return ExportReport(files, description, differences)
+
+
+def export_model(
+    model: nn.Module,
+    file: str | os.PathLike[str],
+    format: str = "onnx",
+    *,
+    part: str = "detector",
+    sizes: Sequence[Size] = SIZES,
+    uint8: bool = False,
+    class_names: Sequence[str] = (),
+) -> ExportReport:
+    """Write a model to a file that takes images of any height and width.
+
+    The file is run at several sizes and compared with the model; one that differs is not kept.
+
+    Args:
+        model: a detector with ``forward_tensors``, such as DINO, or a backbone. It is not changed.
+        file: where to; it must not be there. Weights above 2 GB go to a file beside it.
+        format: ``"onnx"``, ``"torch-export"`` or ``"openvino"``.
+        part: ``"detector"``, or ``"backbone"`` for the backbone of a detector.
+        sizes: heights and widths to compare at.
+        uint8: whether a detector's image is uint8 and not float32.
+        class_names: written into the file.
+
+    Returns:
+        What was written, and how far it is from the model.
+
+    Raises:
+        ConfigError: an unknown format or one whose packages are missing, a file that is there
+            already, a model that cannot be exported, or one whose file gives something else.
+    """
+    _target(file, require(format).suffix)  # before anything that takes time
+    return Exportable(model, part, sizes, uint8).write(file, format, class_names)
+
+
+def _target(file: str | os.PathLike[str], suffix: str) -> Path:
+    path = Path(file)
+    if path.suffix != suffix:
+        raise ConfigError(f"the file must end in {suffix}, got {str(path)!r}.")
+    if path.exists():
+        raise ConfigError(
+            f"{path} exists and is not written over: name another output, or remove the file."
+        )
+    if not path.parent.is_dir():
+        raise ConfigError(f"there is no folder {path.parent} to write {path.name} to: make it.")
+    return path
+
+
+def _image(module: TensorBackbone | TensorDetector, size: Size, uint8: bool) -> Tensor:
+    """Draw an image of a size, or as much of it as the square holds that the backbone takes."""
+    square = module.rule.square
+    height, width = (min(side, square) if square else side for side in size)
+    generator = torch.Generator().manual_seed(height * 10007 + width)
+    if isinstance(module, TensorBackbone):
+        return torch.randn(1, module.channels, height, width, generator=generator)
+    image = torch.randint(256, (1, module.channels, height, width), generator=generator)
+    return image.to(torch.uint8 if uint8 else torch.float32)
+
+
+def _optimized(module: Any) -> Any:
+    return module
+
+
+def _compare(
+    run: Run, images: Sequence[Tensor], expected: Sequence[dict[str, Tensor]]
+) -> dict[Size, float]:
+    differences = {}
+    for image, outputs in zip(images, expected, strict=True):
+        size = (int(image.shape[-2]), int(image.shape[-1]))
+        with torch.no_grad():
+            got = run(image)
+        apart = differences[size] = difference(outputs, got, max(size))
+        if not apart <= tolerance(outputs):
+            raise ConfigError(
+                f"at {size[0]} x {size[1]} it differs from the model by {apart:.2g}, where "
+                f"{tolerance(outputs):.2g} is allowed for rounding"
+            )
+    return differences
+
+
+def _move(folder: Path, target: Path) -> tuple[Path, ...]:
+    """Move a file and those beside it to where they belong, that which names the others last."""
+    names = sorted((path.name for path in folder.iterdir()), key=lambda name: name == target.name)
+    files = [target.with_name(name) for name in names]
+    there = [str(file) for file in files if file.exists()]
+    if there:
+        raise ConfigError(
+            f"{there[0]} exists and is not written over: name another output, or remove the file."
+        )
+    for file in files:
+        (folder / file.name).replace(file)
+    return tuple(reversed(files))
+
