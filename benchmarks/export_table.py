@@ -64,7 +64,9 @@ def export_one(library: str, name: str) -> dict[str, str]:
                     row["reason"] += f"{kind}: {error} "
     except DetrexError as error:
         row["reason"] = str(error)
-    row["reason"] = row["reason"].replace(folder + "/", "") if "folder" in locals() else row["reason"]
+    row["reason"] = (
+        row["reason"].replace(folder + "/", "") if "folder" in locals() else row["reason"]
+    )
     return row
 
 

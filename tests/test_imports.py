@@ -16,7 +16,7 @@ PATHS = {
 # Each may import what stands before it, and its own.
 PACKAGES = (
     *("errors", "files", "threads", "detectors", "checkpoint", "config", "utils", "layers", "data"),
-    *("modeling", "catalog engine", "cli", "__main__"),
+    *("modeling", "catalog engine export", "cli", "__main__"),
 )
 BACKBONE = "detrex.modeling.backbone"
 ROOMS = (

@@ -8,6 +8,7 @@
     backbones_show.py  one architecture, or torchvision's nodes
     check.py           the mistakes of a config, and a dry run of its model
     data_card.py       the data sets of a config
+    export.py          a detector or backbone as a file that other programs run
 """
 
 from detrex.cli.main import main

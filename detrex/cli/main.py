@@ -6,7 +6,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from detrex.cli import backbones, check
+from detrex.cli import backbones, check, export
 from detrex.errors import DetrexError
 from detrex.threads import prepare_threads
 
@@ -16,6 +16,7 @@ _EXAMPLES = """examples:
   detrex backbones show convnext_tiny
   detrex backbones nodes resnet50
   detrex check configs/dino/dino_r50_4scale_12ep.py train.max_iter=1000
+  detrex export configs/dino/dino_r50_4scale_12ep.py --weights model.pth --output dino.onnx
 """
 
 
@@ -32,13 +33,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     prepare_threads()  # before a command imports torch
     parser = argparse.ArgumentParser(
         prog="detrex",
-        description="Find backbones for detectors, and check configs before they cost time.",
+        description="Find backbones for detectors, check configs before they cost time, and bring "
+        "detectors to other programs.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     backbones.add_parser(commands)
     check.add_parser(commands)
+    export.add_parser(commands)
     parsed, further = parser.parse_known_args(arguments)
     if further and hasattr(parsed, "overrides") and not any(w.startswith("-") for w in further):
         parsed.overrides += further  # key=value after an option

@@ -10,7 +10,7 @@
     comparison.py      how far two runs are apart
 """
 
-from detrex.export.exporting import ExportReport, export_model
+from detrex.export.exporting import SIZES, ExportReport, export_model
 from detrex.export.formats import FORMATS
 
-__all__ = ["FORMATS", "ExportReport", "export_model"]
+__all__ = ["FORMATS", "SIZES", "ExportReport", "export_model"]

@@ -17,6 +17,7 @@ from detrex.export.comparison import difference, tolerance
 from detrex.export.formats import Run, require
 from detrex.export.program import EXAMPLE, first_line, trace
 from detrex.export.tensor_modules import TensorBackbone, TensorDetector, tensor_module
+from detrex.modeling import optimize_for_inference
 from detrex.modeling.backbone.features.coverage import Size
 
 SIZES: tuple[Size, ...] = ((96, 128), (259, 347), (416, 384))
@@ -40,7 +41,7 @@ class ExportReport:
 
 
 class Exportable:
-    """A model as a graph, with what it gives for a few images.
+    """A model as a graph of its folded weights, with what the model itself gives for a few images.
 
     Args:
         model: a detector with ``forward_tensors``, such as DINO, or a backbone. It is not changed.
@@ -59,7 +60,8 @@ class Exportable:
         sizes: Sequence[Size] = SIZES,
         uint8: bool = False,
     ) -> None:
-        module = tensor_module(copy.deepcopy(model).cpu().eval().requires_grad_(False), part)
+        model = copy.deepcopy(model).cpu().eval().requires_grad_(False)
+        module = tensor_module(model, part)
         self.images = [_image(module, size, uint8) for size in sizes]
         with torch.no_grad():
             self.expected = [module(image) for image in self.images]
@@ -68,7 +70,8 @@ class Exportable:
             **module.describe(),
             "outputs": list(self.expected[0]),
         }
-        self.program = trace(_optimized(module), _image(module, EXAMPLE, uint8))
+        folded = optimize_for_inference(model, channels_last=False)
+        self.program = trace(tensor_module(folded, part), _image(module, EXAMPLE, uint8))
 
     def write(
         self, file: str | os.PathLike[str], format: str, class_names: Sequence[str] = ()
@@ -151,10 +154,6 @@ def _image(module: TensorBackbone | TensorDetector, size: Size, uint8: bool) -> 
     return image.to(torch.uint8 if uint8 else torch.float32)
 
 
-def _optimized(module: Any) -> Any:
-    return module
-
-
 def _compare(
     run: Run, images: Sequence[Tensor], expected: Sequence[dict[str, Tensor]]
 ) -> dict[Size, float]:
@@ -184,4 +183,3 @@ def _move(folder: Path, target: Path) -> tuple[Path, ...]:
     for file in files:
         (folder / file.name).replace(file)
     return tuple(reversed(files))
-

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from detrex.errors import ConfigError
+from detrex.errors import ConfigError, did_you_mean
 from detrex.export.program import INPUT
 
 Run = Callable[[Tensor], dict[str, Tensor]]
@@ -71,7 +71,10 @@ def _name_sizes(model: Any) -> None:
         image.shape = onnx_ir.Shape([*list(image.shape)[:2], "height", "width"])
     for output in model.graph.outputs:  # sizes in terms of the symbols of the graph's making
         output.shape = onnx_ir.Shape(
-            [n if isinstance(n, int) else f"{output.name}_{axis}" for axis, n in enumerate(output.shape)]
+            [
+                n if isinstance(n, int) else f"{output.name}_{axis}"
+                for axis, n in enumerate(output.shape)
+            ]
         )
 
 
@@ -136,8 +139,6 @@ def require(name: str) -> Format:
     Raises:
         ConfigError: there is no such format, or what it needs is not installed.
     """
-    from detrex.errors import did_you_mean
-
     if name not in FORMATS:
         raise ConfigError(
             f"the format must be one of {', '.join(FORMATS)}, got {name!r}."

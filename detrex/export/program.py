@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -63,14 +64,13 @@ def _for_every_size(program: Any) -> Any:
         if node.op == "placeholder" and node.name == INPUT
     )
     image.fake_mode.shape_env.guards.clear()
+    getattr(program, "_guards_code", []).clear()  # the same as text, which is saved
     return program
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Let torch keep its remarks on its own plans to itself."""
-    import warnings
-
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

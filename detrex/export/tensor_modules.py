@@ -1,6 +1,5 @@
 """A backbone, or a whole detector, as a function of one tensor that gives named tensors."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -8,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detrex.detectors import image_channels, published_statistics
-from detrex.errors import ConfigError
+from detrex.errors import ConfigError, did_you_mean
 from detrex.layers import box_cxcywh_to_xyxy
 from detrex.modeling.backbone.wrapper.wrapper_backbone import WrapperBackbone
 from detrex.modeling.dino.inputs import PaddingConstraints
@@ -123,6 +122,11 @@ def tensor_module(model: nn.Module, part: str = "detector") -> TensorBackbone | 
     Raises:
         ConfigError: it has no such part, or is a detector whose way out is no function of tensors.
     """
+    if part not in PARTS:
+        raise ConfigError(
+            f"the part to export must be {' or '.join(PARTS)}, got {part!r}."
+            f"{did_you_mean(part, PARTS)}"
+        )
     backbone = getattr(model, "backbone", None)
     if part == "backbone" or (hasattr(model, "output_shape") and backbone is None):
         return TensorBackbone(backbone if isinstance(backbone, nn.Module) else model)
@@ -145,8 +149,3 @@ def _pad(image: Tensor, rule: PaddingConstraints) -> Tensor:
     else:
         to_height, to_width = rule.padded([(height, width)])
     return F.pad(image, (0, to_width - width, 0, to_height - height))
-
-
-def plain(values: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Give named outputs as a dict of tensors that nothing else writes into."""
-    return {name: torch.as_tensor(value).detach().clone() for name, value in values.items()}

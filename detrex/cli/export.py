@@ -1,0 +1,85 @@
+"""``detrex export``: a detector or a backbone as a file that other programs run."""
+
+import argparse
+from typing import Any
+
+_EXAMPLES = """examples:
+  detrex export configs/dino/dino_r50_4scale_12ep.py --weights model_final.pth --output dino.onnx
+  detrex export my_config.py --format openvino --output dino.xml --uint8
+  detrex export my_config.py --part backbone --format torch-export --output backbone.pt2
+  detrex export my_config.py --output dino.onnx --size 480x640 800x1333
+"""
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command to the command line.
+
+    Args:
+        commands: argparse's subparsers.
+    """
+    parser = commands.add_parser(
+        "export",
+        help="write a config's detector or backbone as ONNX, torch.export or OpenVINO",
+        description="Write a config's detector, or its backbone, to a file that takes images of "
+        "any height and width. The file is run at several sizes and compared with the model; one "
+        "that differs is not kept.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("config", help="a LazyConfig file")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="as for training")
+    parser.add_argument("--output", required=True, metavar="FILE", help="what to write")
+    parser.add_argument("--format", default="onnx", help="onnx (default), torch-export, openvino")
+    parser.add_argument("--part", default="detector", help="detector (default) or backbone")
+    parser.add_argument(
+        "--weights", metavar="FILE", help="a checkpoint; by default train.init_checkpoint"
+    )
+    parser.add_argument(
+        "--size",
+        nargs="+",
+        default=[],
+        metavar="HEIGHTxWIDTH",
+        help="images to compare the file and the model on",
+    )
+    parser.add_argument("--uint8", action="store_true", help="the image is uint8 and not float32")
+    parser.set_defaults(run=run, parser=parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Export a config's model and say how far the file is from it.
+
+    Args:
+        arguments: as parsed.
+
+    Returns:
+        Exit status 0.
+
+    Raises:
+        DetrexError: the config, the weights or the model cannot be used, or the file would differ
+            from the model.
+    """
+    from detrex.cli.arguments import parse_size
+    from detrex.engine.exporting import build_for_export
+    from detrex.export import SIZES, export_model
+
+    try:
+        sizes = [parse_size(size) for size in arguments.size] or SIZES
+    except ValueError:
+        arguments.parser.error(f"--size expects e.g. 480x640, got {' '.join(arguments.size)}")
+    model, names = build_for_export(arguments.config, arguments.overrides, arguments.weights)
+    report = export_model(
+        model,
+        arguments.output,
+        arguments.format,
+        part=arguments.part,
+        sizes=sizes,
+        uint8=arguments.uint8,
+        class_names=names,
+    )
+    for file in report.files:
+        print(f"{file}  {file.stat().st_size / 2**20:.1f} MiB")
+    print(f"input image ({report.description['dtype']}): {report.description['input']}")
+    print(f"outputs {', '.join(report.description['outputs'])}")
+    for (height, width), apart in report.differences.items():
+        print(f"{height} x {width}: differs from the model by at most {apart:.1e}")
+    return 0
