@@ -1,6 +1,7 @@
 """How far the outputs of two runs on one image are apart."""
 
 from collections.abc import Mapping
+from math import inf
 
 import torch
 from torch import Tensor
@@ -50,13 +51,13 @@ def tolerance(outputs: Mapping[str, Tensor]) -> float:
 
 def _of_maps(expected: Tensor, got: Tensor) -> float:
     scale = expected.abs().max().clamp(min=1e-12)
-    return float(((expected - got).abs().max() / scale).nan_to_num(float("inf")))
+    return float(((expected - got).abs().max() / scale).nan_to_num(inf, posinf=inf))
 
 
 def _of_detections(expected: Mapping[str, Tensor], got: Mapping[str, Tensor], side: int) -> float:
     apart = (expected["boxes"][:, None] - got["boxes"][None]).abs().amax(-1) / side
     scores = (expected["scores"][:, None] - got["scores"][None]).abs()
     same = expected["classes"][:, None] == got["classes"][None]
-    cost = torch.maximum(apart, scores).masked_fill(~same, float("inf"))
-    nearest = cost.amin(1).nan_to_num(float("inf")).sort().values
+    cost = torch.maximum(apart, scores).masked_fill(~same, inf)
+    nearest = cost.amin(1).nan_to_num(inf, posinf=inf).sort().values
     return float(nearest[max(int(len(nearest) * PAIRED_SHARE) - 1, 0)])

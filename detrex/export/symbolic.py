@@ -54,8 +54,9 @@ class _WholeWindows(TorchFunctionMode):
     ) -> Any:
         kwargs = dict(kwargs or {})
         if func is F.pad and len(args) + len(kwargs) > 1:
-            image, pad, *rest = (*args, *(kwargs.pop(k) for k in ("input", "pad") if k in kwargs))
-            return func(image, _filled(image, list(pad)), *rest, **kwargs)
+            given = [*args, *(kwargs.pop(name) for name in ("input", "pad") if name in kwargs)]
+            given[1] = _filled(given[0], list(given[1]))
+            return func(*given, **kwargs)
         return func(*args, **kwargs)
 
 

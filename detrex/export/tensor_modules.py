@@ -24,7 +24,7 @@ class TensorBackbone(nn.Module):
 
     def __init__(self, backbone: nn.Module) -> None:
         super().__init__()
-        self.backbone = backbone
+        self.backbone: Any = backbone
         is_fitting = isinstance(backbone, WrapperBackbone)
         self.rule = PaddingConstraints() if is_fitting else PaddingConstraints.of(backbone)
 
@@ -65,7 +65,7 @@ class TensorDetector(nn.Module):
 
     def __init__(self, detector: Any) -> None:
         super().__init__()
-        self.detector = detector
+        self.detector: Any = detector
         self.rule = PaddingConstraints.of(detector.backbone)
         self.limit = detector.select_box_nums_for_evaluation
 

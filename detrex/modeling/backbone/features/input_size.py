@@ -76,8 +76,8 @@ class InputSize:
         Args:
             image_size: height and width in pixels.
         """
-        # Cells that divide another one ask for nothing more, and each would be a term of the maximum
-        # where sizes are symbols.
+        # Cells that divide another one ask for nothing more, and each would be one more term of the
+        # maximum where sizes are symbols.
         cells = [c for c in self.cells if not any(d % c == 0 for d in self.cells if d != c)]
         height, width = (
             self.coverage.padded(max(round_up(side, cell) for cell in cells or [1]), step)
