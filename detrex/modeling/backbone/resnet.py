@@ -1,7 +1,8 @@
 """ResNet (arXiv:1512.03385), with ResNeXt (1611.05431), DC5 and deformable (1703.06211) stages.
 
 Stem, blocks and network are detectron2's own. What differs here: stages by depth alone, for all
-five depths; a deformable block without compiled operators; a ``linear`` output with a shape.
+five depths; a deformable block without compiled operators; a ``linear`` output with a shape; frozen
+norms as a part of the convolutions in training.
 """
 
 import dataclasses
