@@ -55,7 +55,18 @@ def _violations(files, pattern):
 
 def _texts():
     """Tracked text files; pictures and other binaries left out."""
-    binary = {".png", ".jpg", ".jpeg", ".npz", ".pth", ".pkl", ".safetensors", ".gif", ".ico"}
+    binary = {
+        ".png",
+        ".jpg",
+        ".jpeg",
+        ".npz",
+        ".pth",
+        ".pkl",
+        ".safetensors",
+        ".gif",
+        ".ico",
+        ".gz",
+    }
     return [path for path in FILES if path.suffix not in binary]
 
 
