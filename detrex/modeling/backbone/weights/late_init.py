@@ -98,6 +98,8 @@ class SkipRandomFills(TorchFunctionMode):
         read = {
             tensor.untyped_storage().data_ptr() for tensor in arguments if self.is_blank(tensor)
         }
+        if not read:
+            return
         kept = []
         for tensor in self._arbitrary:
             if not tensor.is_meta and tensor.untyped_storage().data_ptr() in read:
