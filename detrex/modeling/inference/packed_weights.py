@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from .trial import least_times
 
 _LEAST_GAIN = 1.05
+_LEAST_WORK = 2**25  # multiplications of a linear layer; below, the way there costs what it saves
 
 
 class PackedWeight(nn.Parameter):
@@ -148,9 +149,9 @@ def _convolve(
 def _multiply(input: Tensor, weight: PackedWeight, bias: Tensor | None = None) -> Tensor | None:
     """Do a linear layer by the packed weight, None where the usual way is to be taken."""
     input = _cast(input)
-    if input.dim() < 2 or not _takes(input, weight, bias):
+    rows = input.shape[:-1].numel()
+    if rows * weight.numel() < _LEAST_WORK or input.dim() < 2 or not _takes(input, weight, bias):
         return None
-    rows = input.numel() // input.shape[-1]
     reorder = torch.ops.mkldnn._reorder_linear_weight
     form = weight.form(rows.bit_length(), lambda plain: reorder(plain, rows))
     return torch.ops.mkldnn._linear_pointwise(input, form, bias, "none", [], "")

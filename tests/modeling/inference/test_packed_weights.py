@@ -17,6 +17,7 @@ pytestmark = pytest.mark.skipif(
 @pytest.fixture
 def packs_linear(monkeypatch):
     monkeypatch.setattr(packed_weights, "packed_linear_is_faster", lambda *_: True)
+    monkeypatch.setattr(packed_weights, "_LEAST_WORK", 0)
 
 
 def _draw(*shape):
@@ -62,6 +63,16 @@ def test_pack_weights__uses_the_reordered_form():
     for layer in network:
         layer.weight.data.zero_()
     assert_close(network(x), expected, rtol=0, atol=0)
+
+
+def test_pack_weights__leaves_small_linear_layers(monkeypatch):
+    monkeypatch.setattr(packed_weights, "packed_linear_is_faster", lambda *_: True)
+    layer = nn.Linear(64, 128).requires_grad_(False)
+    assert pack_weights(layer) == 1
+    layer(_draw(3, 64))
+    assert layer.weight.forms is None
+    layer(_draw(4096, 64))
+    assert layer.weight.forms
 
 
 def test_pack_weights__keeps_one_form_for_many_sizes():
