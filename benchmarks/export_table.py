@@ -1,6 +1,6 @@
 """Try to export one small network of each family of the catalogue, and write what exports.
 
-    python benchmarks/export_table.py --output benchmarks/results/export.csv --families 60
+    python benchmarks/export_table.py --families 60
 
 A family is a file of timm's or torchvision's models; of each the architecture with the fewest
 multiply-adds is taken, with random weights, strides 8, 16 and 32, and any height and width. Each is
@@ -17,6 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
+DEFAULT_OUTPUT = Path(__file__).parents[1] / "docs" / "tutorials" / "export_families.csv"
 COLUMNS = ("family", "library", "architecture", "torch_export", "onnx", "seconds", "reason")
 FORMATS = {"torch-export": ("torch_export", "a.pt2"), "onnx": ("onnx", "a.onnx")}
 
@@ -89,7 +90,7 @@ def run_apart(library: str, name: str, limit: float) -> dict[str, str]:
 def main() -> None:
     """Write the rows that are missing, and print the counts."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/export.csv"))
+    parser.add_argument("--output", type=Path, default=DEFAULT_OUTPUT)
     parser.add_argument("--families", type=int, default=60)
     parser.add_argument("--limit", type=float, default=600.0, help="seconds for one network")
     parser.add_argument("--one", nargs=2, metavar=("LIBRARY", "NAME"), help=argparse.SUPPRESS)

@@ -46,7 +46,7 @@ SLOW = pytest.mark.slow
 @pytest.mark.parametrize(
     ("build", "formats"),
     [
-        pytest.param(_dinov3, ("onnx",), id="rotary positions"),
+        pytest.param(_dinov3, ("torch-export", "onnx"), id="rotary positions", marks=SLOW),
         pytest.param(_swin, ("torch-export",), id="windows"),
         pytest.param(_whole_swin, ("torch-export", "onnx", "openvino"), id="stages", marks=SLOW),
         pytest.param(_vit, ("torch-export", "onnx"), id="resampled positions", marks=SLOW),
@@ -60,13 +60,22 @@ def test_write__backbone_at_sizes_that_the_graph_was_not_made_with(build, format
         assert max(report.differences.values()) < 1e-4
 
 
+class _Padding(TinyBackbone):
+    padding_constraints = {"size_divisibility": 32}
+
+
 @pytest.mark.parametrize(
-    ("levels", "formats"),
-    [(1, ("onnx",)), pytest.param(4, ("onnx", "torch-export", "openvino"), marks=SLOW)],
+    ("backbone", "levels", "formats"),
+    [
+        (_Padding, 1, ("onnx",)),
+        pytest.param(_Padding, 2, ("torch-export", "openvino"), marks=SLOW),
+        pytest.param(TinyBackbone, 4, ("onnx", "torch-export", "openvino"), marks=SLOW),
+    ],
 )
-def test_write__detector_gives_what_the_detector_gives(levels, formats, tmp_path):
+def test_write__detector_gives_what_the_detector_gives(backbone, levels, formats, tmp_path):
     """Against the detector's own way from dataset dicts; the first size has too few tokens."""
-    model = tiny_dino(layers=1, levels=levels, queries=30, input_format="BGR").eval()
+    keywords = {"levels": levels, "queries": 30, "input_format": "BGR"}
+    model = tiny_dino(layers=1, backbone=backbone(), **keywords).eval()
     exportable = Exportable(model, sizes=((33, 40), (130, 190), (224, 97)))
     _both(exportable, tmp_path, formats)
     for image, found in zip(exportable.images, exportable.expected, strict=True):

@@ -230,7 +230,9 @@ class DINOTransformer(nn.Module):
             content = _gather(states, index)
         boxes_unact = at_least_float32(bbox_embed[-1](content))
         boxes_unact = boxes_unact + _gather(layout.proposals, index)
-        if padding is not None and layout.fewest_tokens < k:
+        # A graph must hold for images of other sizes than that which it is made with.
+        is_traced = torch.compiler.is_compiling()
+        if padding is not None and (is_traced or layout.fewest_tokens < k):
             return content, boxes_unact, padding.gather(1, index)
         return content, boxes_unact, None
 
