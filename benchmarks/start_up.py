@@ -143,7 +143,10 @@ def first_builds(results: Results, name: str) -> None:
 def in_turns(results: Results, case: str, codes: dict[str, str], empty: Sequence[str] = ()) -> None:
     """Run programs, each of which prints seconds; those of `empty` with a new cache folder."""
     samples: dict[str, list[float]] = {name: [] for name in codes}
-    for turn in range(results.arguments.repeats + 1):
+    repeats = (
+        min(3, results.arguments.repeats) if results.arguments.quick else results.arguments.repeats
+    )
+    for turn in range(repeats + 1):
         for name in list(codes) if turn % 2 else reversed(codes):
             with contextlib.ExitStack() as stack:
                 environment = dict(os.environ)
