@@ -21,11 +21,13 @@ class Arithmetic(TorchDispatchMode):
     Attributes:
         counts: multiplications by ``"dense"``, ``"depthwise"`` and ``"grouped"`` convolutions and
             by ``"linear"`` layers and matrix products.
+        allows_channels_last: False where the network is known to fail in that format, or unknown.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.counts: Counter[str] = Counter()
+        self.allows_channels_last = True
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
@@ -51,6 +53,21 @@ class Arithmetic(TorchDispatchMode):
         return (
             convolutions >= _LEAST_DENSE * total and self.counts["grouped"] <= _MOST_GROUPED * total
         )
+
+
+class ChannelsLast(TorchDispatchMode):
+    """Gives convolutions' maps channels-last, which those on the meta device are not of themselves.
+
+    A forward that takes a view of a map across its channels fails so.
+    """
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func is torch.ops.aten.convolution.default and result.dim() == 4:
+            return result.contiguous(memory_format=torch.channels_last)
+        return result
 
 
 _PRODUCTS = frozenset(

@@ -8,12 +8,13 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from detrex.detectors import image_channels, image_network
 from detrex.errors import BackboneError, ConfigError
 from detrex.modeling.backbone.inspection.meta_run import run_on_meta
 
-from .memory_format import Arithmetic
+from .memory_format import Arithmetic, ChannelsLast
 from .norm_finder import find_foldable_norms
 from .norm_folding import NormAfterConv, fold_norms, has_fixed_statistics
 from .number_format import halve_weights, keep_places_exact, settle_dtype
@@ -57,12 +58,13 @@ def optimize_for_inference(
 
     Args:
         module: a backbone of this package or of detectron2, with or without a pyramid over it, a
-            detector, or any other module that maps images to tensors.
+            detector, or any other module that maps images to tensors; of one in
+            ``DistributedDataParallel`` what is in it.
         dtype: number format of convolutions and matrix products: None for that of the weights,
             bfloat16 or float16 (a type of torch or a name), or ``"auto"`` for bfloat16 where a
             short trial on this device shows it faster, else float32. Norms are computed and places
             and boxes predicted as under autocast, and what a part gives out is float32.
-        channels_last: whether that memory format may be used.
+        channels_last: whether that memory format may be used, also by packed convolutions.
         fold_norms: whether norms may become a part of convolutions.
         compile: whether `torch.compile` is used, with frozen weights: once for the sizes of the
             first call, and once for all others. Each takes a minute or more, and on a processor a
@@ -73,20 +75,22 @@ def optimize_for_inference(
 
     Raises:
         ConfigError: `dtype` is unknown, or there is no C++ compiler to compile by.
-        TypeError: `module` is no module.
+        TypeError: `module` is no module, or it, or a part of it, is TorchScript.
     """
-    if not isinstance(module, nn.Module):
-        raise TypeError(f"optimize_for_inference takes a module, got {type(module).__name__}.")
+    _check(module)
+    if isinstance(module, nn.DataParallel | DistributedDataParallel):
+        module = module.module
     tensor = next(module.parameters(), torch.empty(0))
     half = settle_dtype(dtype, tensor.device)
     if compile and tensor.device.type == "cpu":
         _check_compiler()
     optimized = _evaluation_copy(module)
     arithmetic = _inspect(optimized, fold_norms)
-    is_last = channels_last and arithmetic.prefers_channels_last
+    may_be_last = channels_last and arithmetic.allows_channels_last
+    is_last = may_be_last and arithmetic.prefers_channels_last
     if half is not None:
         _halve(optimized, half)
-    packed = 0 if compile else pack_weights(optimized)
+    packed = 0 if compile else pack_weights(optimized, convolutions=may_be_last)
     if is_last and not packed:  # packed weights take maps of either memory format
         _weights_channels_last(optimized)
     for part in tensor_parts(optimized):
@@ -102,12 +106,26 @@ def optimize_for_inference(
     return optimized
 
 
+def _check(module: Any) -> None:
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"optimize_for_inference takes a module, got {type(module).__name__}.")
+    for part in tensor_parts(module):
+        if isinstance(part.module, torch.jit.ScriptModule):
+            raise TypeError(
+                f"optimize_for_inference takes a module of Python, and {part.name or 'this one'} "
+                "is TorchScript: give the module that it was scripted or traced from."
+            )
+
+
 def _evaluation_copy(module: Module) -> Module:
     """Copy modules and buffers; parameters share the memory of the original's."""
     memo: dict[int, Any] = {
         id(parameter): nn.Parameter(parameter.detach(), requires_grad=False)
         for parameter in module.parameters()
     }
+    for tensor in (value for part in module.modules() for value in vars(part).values()):
+        if isinstance(tensor, Tensor) and not tensor.is_leaf:  # kept of a training step
+            memo[id(tensor)] = tensor.detach()
     if (average := getattr(module, "ema_state", None)) is not None:
         memo[id(average)] = None
     return copy.deepcopy(module, memo).eval()
@@ -122,18 +140,36 @@ def _inspect(module: nn.Module, folds: bool) -> Arithmetic:
 
     def run(twin: nn.Module, image: Tensor) -> None:
         pairs[:] = find_foldable_norms(twin, lambda network: network(image)) if folds else []
+        if _fails(twin, pairs, image):  # it reads more of a norm than what the norm gives
+            pairs.clear()
         arithmetic.counts.clear()
         with torch.no_grad(), arithmetic:
             twin(image)
+        with ChannelsLast():  # a network that takes other views of its maps fails
+            arithmetic.allows_channels_last = not _fails(twin, [], image)
 
     try:
         run_on_meta(backbone, _SIZES, _channels(module, backbone), run)
     except BackboneError as error:
-        logger.warning("nothing is folded and the memory format stays: %s", error)
+        arithmetic.allows_channels_last = False
+        logger.warning("nothing is folded and the memory format stays: %.300s", error)
     fold_norms(backbone, pairs)
     if folds and name and any(has_fixed_statistics(norm) for norm in module.modules()):
         _fold_heads(module)
     return arithmetic
+
+
+def _fails(twin: nn.Module, pairs: list[NormAfterConv], image: Tensor) -> bool:
+    """Whether a network that runs does so no more with its norms folded, or as it is called."""
+    folded = copy.deepcopy(twin) if pairs else twin
+    fold_norms(folded, pairs)
+    try:
+        with torch.no_grad():
+            folded(image)
+    except Exception as error:  # whatever its forward raises
+        logger.info("%s stays as it is in part: %.200s", type(twin).__name__, error)
+        return True
+    return False
 
 
 def _fold_heads(detector: nn.Module) -> None:
@@ -168,7 +204,7 @@ def _halve(module: nn.Module, dtype: torch.dtype) -> None:
 
 def _weights_channels_last(module: nn.Module) -> None:
     for conv in module.modules():
-        if isinstance(conv, nn.Conv2d):
+        if isinstance(conv, nn.Conv2d) and "weight" in conv._parameters:
             weight = conv.weight.detach().contiguous(memory_format=torch.channels_last)
             conv.weight = nn.Parameter(weight, requires_grad=False)
 

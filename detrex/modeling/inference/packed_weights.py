@@ -24,15 +24,18 @@ class PackedWeight(nn.Parameter):
     """The weight of a 2d convolution or of a linear layer, with its reordered forms.
 
     Kernels for small and for large maps want different forms, so one is made in the first call of
-    each size, and kept unless there is an equal one. Wherever a form is of no use (a gradient is
-    wanted, another number format, tracing and exporting, a map without images), and for any other
-    function, this is a parameter as any other.
+    each size, and kept unless there is an equal one; all are made again where the weight has been
+    changed since: loaded, moved, or written into. Files and copies lack them. Wherever a form is of
+    no use (a gradient is wanted, another number format, tracing and exporting, a map without
+    images), and for any other function, this is a parameter as any other.
 
     Attributes:
         forms: reordered forms by what they are for.
+        state: of the weight that they were made of.
     """
 
     forms: dict[Any, Tensor] | None = None
+    state: Any = None
 
     def form(self, wanted_for: Any, reorder: Callable[[Tensor], Tensor]) -> Tensor:
         """Give the reordered form for a call.
@@ -41,13 +44,17 @@ class PackedWeight(nn.Parameter):
             wanted_for: whatever of the call the form depends on.
             reorder: makes it of the plain weight.
         """
-        if self.forms is None:
-            self.forms = {}
-        if (known := self.forms.get(wanted_for)) is None:
-            made = reorder(self.detach().as_subclass(Tensor))
+        plain = self.detach().as_subclass(Tensor)
+        version = 0 if plain.is_inference() else plain._version
+        state, forms = (plain.data_ptr(), plain.dtype, version), self.forms
+        if forms is None or state != self.state:
+            forms, self.state = {}, state
+            self.forms = forms
+        if (known := forms.get(wanted_for)) is None:
+            made = reorder(plain)
             layout = torch.ops.mkldnn._get_mkldnn_serialized_md(made).numpy().tobytes()
-            known = self.forms.setdefault(layout, made)
-            self.forms[wanted_for] = known
+            known = forms.setdefault(layout, made)
+            forms[wanted_for] = known
         return known
 
     @classmethod
@@ -62,8 +69,12 @@ class PackedWeight(nn.Parameter):
                     return output
             return func(*args, **(kwargs or {}))
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Leave the reordered form out of a file."""
+        return type(self), (self.detach().as_subclass(Tensor), False)
 
-def pack_weights(module: nn.Module) -> int:
+
+def pack_weights(module: nn.Module, *, convolutions: bool = True) -> int:
     """Let convolutions and linear layers keep their weights in the layout of the kernels.
 
     This takes as much memory again as their weights do, and once more where both small and large
@@ -73,15 +84,20 @@ def pack_weights(module: nn.Module) -> int:
         module: on any device; changed in place. Weights that need a gradient or are not on a
             processor with oneDNN stay as they are, and those of linear layers where their kernel
             is not faster.
+        convolutions: whether those of convolutions are packed, whose outputs are then
+            channels-last.
 
     Returns:
         How many weights are packed.
     """
     packed: dict[int, PackedWeight] = {}
     for layer in module.modules():
+        # Attention of torch has a subclass of the linear layer, whose weight it reads itself.
+        if not (convolutions and isinstance(layer, nn.Conv2d)) and type(layer) is not nn.Linear:
+            continue
         weight = layer._parameters.get("weight")
         if weight is not None and _can_pack(weight) and _is_packable(layer, weight.dtype):
-            own = packed.setdefault(id(weight), PackedWeight(weight.data, False))
+            own = packed.setdefault(id(weight), PackedWeight(weight.detach(), False))
             layer._parameters["weight"] = own
     return len(packed)
 
@@ -89,8 +105,7 @@ def pack_weights(module: nn.Module) -> int:
 def _is_packable(layer: nn.Module, dtype: torch.dtype) -> bool:
     if isinstance(layer, nn.Conv2d):
         return True
-    # Attention of torch has a subclass of it, whose weight it reads itself.
-    return type(layer) is nn.Linear and packed_linear_is_faster(dtype, torch.get_num_threads())
+    return packed_linear_is_faster(dtype, torch.get_num_threads())
 
 
 @functools.cache
@@ -104,23 +119,27 @@ def packed_linear_is_faster(dtype: torch.dtype, threads: int) -> bool:
     weight = nn.Parameter(torch.ones(512, 256, dtype=dtype), requires_grad=False)
     if not _can_pack(weight):
         return False
-    x, packed = torch.ones(1024, 256, dtype=dtype), PackedWeight(weight.data, False)
+    x, packed = torch.ones(1024, 256, dtype=dtype), PackedWeight(weight.detach(), False)
     with torch.inference_mode():
         usual, own = least_times("cpu", lambda: F.linear(x, weight), lambda: F.linear(x, packed))
     return usual >= _LEAST_GAIN * own
 
 
 def _can_pack(weight: Tensor) -> bool:
-    if not torch.backends.mkldnn.is_available():
-        return False
-    is_known = weight.dtype == torch.float32 or (
-        weight.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    )
     return (
         type(weight) is nn.Parameter
         and not weight.requires_grad
         and weight.device.type == "cpu"
-        and is_known
+        and _has_kernels(weight.dtype)
+    )
+
+
+@functools.cache
+def _has_kernels(dtype: torch.dtype) -> bool:
+    if not torch.backends.mkldnn.is_available():
+        return False
+    return dtype == torch.float32 or (
+        dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     )
 
 
@@ -174,6 +193,7 @@ def _takes(input: Tensor, weight: Any, bias: Tensor | None) -> bool:
         and input.device.type == "cpu"
         and input.numel() > 0
         and input.dtype == weight.dtype
+        and _has_kernels(input.dtype)
         and (bias is None or bias.dtype == weight.dtype)
         and not (torch.is_grad_enabled() and (input.requires_grad or weight.requires_grad))
         and not torch.jit.is_tracing()

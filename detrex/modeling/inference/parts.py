@@ -1,5 +1,6 @@
 """The parts of a detector that are functions of tensors, and how they are called in evaluation."""
 
+import inspect
 import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -64,10 +65,12 @@ def _parts(detector: nn.Module) -> Iterator[Part]:
         part: Any = detector
         for name in path.split("."):
             part = getattr(part, name, None)
+        members = {path: part}
         if isinstance(part, nn.ModuleList):  # one for each stage of a cascade
-            yield from (Part(f"{path}.{k}", member, method) for k, member in enumerate(part))
-        elif isinstance(part, nn.Module) and hasattr(part, method):
-            yield Part(path, part, method)
+            members = {f"{path}.{k}": member for k, member in enumerate(part)}
+        for name, member in members.items():
+            if isinstance(member, nn.Module) and hasattr(type(member), method):
+                yield Part(name, member, method)
 
 
 def outside_parts(module: nn.Module, parts: list[Part]) -> set[int]:
@@ -112,10 +115,11 @@ class Call:
         given_out: torch.dtype = torch.float32,
         compile: bool = False,
     ) -> None:
-        self.method, self.channels_last, self.compile = method, channels_last, compile
+        self.method: Any = method
+        self.channels_last, self.compile = channels_last, compile
         self.device_type, self.dtype, self.given_out = device_type, dtype, given_out
         self.first_sizes: list[torch.Size] | None = None
-        self.compiled: dict[bool, Callable[..., Any]] = {}
+        self._prepare()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the method with what it takes."""
@@ -136,6 +140,21 @@ class Call:
             self.compiled[dynamic] = torch.compile(run, dynamic=dynamic)
         with config.patch(freezing=True):
             return self.compiled[dynamic](*args, **kwargs)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what is compiled: a copy has other weights, and a file takes none."""
+        derived = ("compiled", "__signature__", "__code__")
+        return {name: value for name, value in vars(self).items() if name not in derived}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Compile anew."""
+        vars(self).update(state)
+        self._prepare()
+
+    def _prepare(self) -> None:
+        # torch.export asks a forward for both.
+        self.__signature__, self.__code__ = inspect.signature(self.method), self.method.__code__
+        self.compiled: dict[bool, Callable[..., Any]] = {}
 
     def _run(self, *args: Any, **kwargs: Any) -> Any:
         if self.dtype is None:

@@ -194,6 +194,83 @@ def test_optimize_for_inference__half_precision_of_a_detector():
     assert found["instances"].pred_boxes.tensor.dtype == torch.float32
 
 
+def _views():
+    class Views(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3)
+
+        def forward(self, x):
+            return self.conv(x).view(len(x), -1)
+
+    return Views()
+
+
+def _reads_norm():
+    class Reads(nn.Sequential):
+        def forward(self, x):
+            return super().forward(x).to(self[1].weight.dtype)
+
+    return Reads(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+
+
+def _weight_norm():
+    network = nn.Sequential(nn.utils.spectral_norm(nn.Conv2d(3, 4, 3)), nn.BatchNorm2d(4))
+    network(torch.randn(2, 3, 9, 8)).sum().backward()  # it keeps a tensor of this step
+    return network
+
+
+def _parametrized():
+    conv = nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 4, 3))
+    return nn.Sequential(conv, nn.BatchNorm2d(4))
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("build", [_views, _reads_norm, _weight_norm, _parametrized])
+def test_optimize_for_inference__keeps_forwards_of_other_kinds(build):
+    torch.manual_seed(0)
+    network = draw_statistics(build()).eval()
+    x = torch.randn(2, 3, 17, 14)
+    with torch.no_grad():
+        expected = network(x)
+    assert_close(optimize_for_inference(network)(x), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_optimize_for_inference__channels_first_where_it_is_asked_for():
+    maps = optimize_for_inference(nn.Conv2d(3, 4, 3), channels_last=False)(torch.ones(2, 3, 9, 8))
+    assert maps.is_contiguous()
+
+
+def test_optimize_for_inference__exports():
+    network = draw_statistics(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))).eval()
+    x = torch.randn(2, 3, 9, 8)
+    optimized = optimize_for_inference(network)
+    height = torch.export.Dim("height", min=5, max=64)
+    program = torch.export.export(optimized, (x,), dynamic_shapes={"input": {2: height}})
+    other = torch.randn(2, 3, 12, 8)
+    assert_close(program.module()(other), network(other), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+def test_optimize_for_inference__refuses_what_is_torchscript():
+    network = torch.jit.script(nn.Sequential(nn.Conv2d(3, 4, 3)))
+    with pytest.raises(TypeError, match="this one is TorchScript: give the module"):
+        optimize_for_inference(network)
+
+
+def test_optimize_for_inference__copies_of_what_is_compiled_call_themselves(monkeypatch):
+    compiling = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda f, **kw: compiling(f, backend="eager", **kw))
+    first = optimize_for_inference(nn.Sequential(nn.Conv2d(3, 4, 1)), compile=True)
+    x = torch.ones(1, 3, 5, 7)
+    first(x)
+    second = copy.deepcopy(first)
+    with torch.no_grad():
+        second[0].weight.zero_()
+        second[0].bias.zero_()
+    assert float(second(x).abs().max()) == 0
+
+
 def test_optimize_for_inference__refuses_what_is_no_module():
     with pytest.raises(TypeError, match="takes a module, got dict"):
         optimize_for_inference({})

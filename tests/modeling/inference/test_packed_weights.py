@@ -1,5 +1,6 @@
 import copy
 import io
+import pickle
 
 import pytest
 import torch
@@ -139,3 +140,36 @@ def test_pack_weights__can_be_exported():
     expected = layer(x)
     exported = torch.export.export(layer, (x,)).module()
     assert_close(exported(x), expected, rtol=1e-5, atol=1e-5)
+
+
+CHANGES = {
+    "loaded": lambda packed, other: packed.load_state_dict(other.state_dict()),
+    "set": lambda packed, other: setattr(packed[0].weight, "data", other[0].weight.data.clone()),
+    "of another number format": lambda packed, _: packed.double(),
+}
+
+
+@pytest.mark.usefixtures("packs_linear")
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+@pytest.mark.parametrize("name", ["1x1", "linear"])
+def test_packed_weight__of_weights_that_were_changed(name, change):
+    layer, shape = LAYERS[name]
+    network = nn.Sequential(copy.deepcopy(layer)).requires_grad_(False)
+    packed, other = copy.deepcopy(network), copy.deepcopy(network)
+    other[0].weight.mul_(-2)
+    pack_weights(packed)
+    packed(_draw(*shape))
+    change(packed, other)
+    x = _draw(*shape).to(packed[0].weight.dtype)
+    network.to(x).load_state_dict(packed.state_dict())
+    assert_close(packed(x), network(x), rtol=1e-5, atol=1e-5)
+
+
+def test_packed_weight__is_saved_without_its_form():
+    layer = copy.deepcopy(LAYERS["1x1"][0]).requires_grad_(False)
+    pack_weights(layer)
+    x = _draw(2, 6, 7, 5)
+    expected = layer(x)
+    loaded = pickle.loads(pickle.dumps(layer))
+    assert isinstance(loaded.weight, PackedWeight)
+    assert_close(loaded(x), expected, rtol=0, atol=0)

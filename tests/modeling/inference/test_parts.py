@@ -35,6 +35,13 @@ def test_tensor_parts__of_dino_and_of_its_backbone():
     assert [part.name for part in tensor_parts(TinyBackbone())] == [""]
 
 
+def test_tensor_parts__not_layers_that_are_modules():
+    detector = instantiate(tiny_detector("mask_rcnn_fpn"))
+    detector.roi_heads.mask_head = nn.Module()
+    detector.roi_heads.mask_head.layers = nn.ModuleList([nn.Conv2d(3, 4, 3)])
+    assert [part.name for part in tensor_parts(detector)] == ["backbone", RPN, BOX]
+
+
 def test_outside_parts__has_what_is_reached_by_two_ways():
     detector = tiny_dino()
     outside = outside_parts(detector, tensor_parts(detector))

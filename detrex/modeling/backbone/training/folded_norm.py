@@ -32,15 +32,15 @@ logger = logging.getLogger(__name__)
 class ConvWithNorm(Conv2d):
     """detectron2's convolution with norm and activation inside, a frozen norm folded in training.
 
-    In evaluation, under ``torch.compile``, with other norms and where somebody listens to the norm,
-    it is detectron2's.
+    In evaluation, under ``torch.compile`` and ``torch.func``, with other norms and where somebody
+    listens to the norm, it is detectron2's.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve, normalise and activate ``(N, C, H, W)``."""
         if self.norm is None or not folds(self, self.norm):
             return super().forward(x)
-        x = conv_with_norm(self, self.norm, x)
+        x = layers_after_norm(self.norm)(conv_with_norm(self, self.norm, x))
         return x if self.activation is None else self.activation(x)
 
 
@@ -145,6 +145,7 @@ def folds(conv: nn.Module, norm: nn.Module) -> bool:
         and not isinstance(conv.padding, str)
         and not torch.compiler.is_compiling()
         and not torch.jit.is_tracing()
+        and not torch._C._are_functorch_transforms_active()
         and has_fixed_statistics(norm)
         and not any(value.requires_grad for value in _tensors_of(norm))
         and not (norm._forward_hooks or norm._forward_pre_hooks)

@@ -16,6 +16,7 @@ from detrex.modeling.backbone.training.folded_norm import (
     fold_norms_in_training,
     folds,
 )
+from detrex.modeling.backbone.training.frozen_norm import FrozenBatchNormAct
 
 
 def _random_statistics(network):
@@ -221,3 +222,19 @@ def test_during__errors_leave_nothing_behind():
     with pytest.raises(ZeroDivisionError):
         network(torch.randn(1, 3, 64, 64))
     assert not any("forward" in vars(module) for module in network.modules())
+
+
+def test_conv_with_norm__activation_of_the_norm():
+    conv = _conv()
+    conv.norm = _random_statistics(FrozenBatchNormAct(6, act=nn.Tanh()))
+    conv.activation, x = None, torch.randn(2, 4, 7, 6)
+    expected = conv.train()(x)
+    torch.testing.assert_close(_twin(conv)(x), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_conv_with_norm__under_transforms_of_functions():
+    conv = _conv().train()
+    conv.activation, x = None, torch.randn(3, 4, 7, 6)
+    expected = conv(x)
+    found = torch.vmap(lambda image: _twin(conv)(image[None])[0])(x)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
