@@ -21,8 +21,8 @@ def build_optimizer(cfg: DictConfig, model: nn.Module) -> optim.Optimizer:
     """Build the optimizer over a model's parameters; ``cfg`` itself is not changed.
 
     Adam, AdamW and SGD of torch update all parameters in one pass over memory (``fused=True``) on
-    the CPU and on CUDA, unless the config gives ``fused`` or ``foreach``; the numbers are those of
-    the other implementations up to rounding.
+    the CPU and on CUDA, unless the config gives ``fused`` or ``foreach``, a gradient is sparse or a
+    parameter not contiguous; the numbers are those of the other implementations up to rounding.
 
     Args:
         cfg: ``optimizer``, whose ``params`` is called with ``model=``.
@@ -45,9 +45,17 @@ def build_optimizer(cfg: DictConfig, model: nn.Module) -> optim.Optimizer:
 
 def _can_fuse(node: DictConfig, model: nn.Module) -> bool:
     given = (*_IMPLEMENTATION, "differentiable")
-    return all(node.get(name) is None for name in given) and all(
-        parameter.is_floating_point() and parameter.device.type in _FUSED_DEVICES
-        for parameter in model.parameters()
+    sparse = any(getattr(module, "sparse", False) for module in model.modules())
+    # On a CPU, fused steps take the numbers of a parameter and of its state in memory's order.
+    return (
+        not sparse
+        and all(node.get(name) is None for name in given)
+        and all(
+            parameter.is_floating_point()
+            and parameter.is_contiguous()
+            and parameter.device.type in _FUSED_DEVICES
+            for parameter in model.parameters()
+        )
     )
 
 

@@ -71,6 +71,18 @@ def test_build_optimizer__implementation_that_is_given_or_must_be(target, option
     assert not any(group.get("fused") for group in optimizer.param_groups)
 
 
+MODELS = {
+    "sparse gradients": lambda: nn.Embedding(4, 3, sparse=True),
+    "another memory format": lambda: nn.Conv2d(4, 5, 3).to(memory_format=torch.channels_last),
+}
+
+
+@pytest.mark.parametrize("build", MODELS.values(), ids=MODELS)
+def test_build_optimizer__parameters_that_a_fused_step_does_not_suit(build):
+    optimizer = build_optimizer(_config(torch.optim.SGD), build())
+    assert not optimizer.defaults.get("fused")
+
+
 @pytest.mark.parametrize("saved_with", [{"foreach": False}, {"fused": True}])
 @pytest.mark.parametrize("resumed_with", [{}, {"foreach": False}])
 def test_load_state_dict__keeps_the_implementation_of_the_run(saved_with, resumed_with):
