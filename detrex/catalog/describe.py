@@ -53,12 +53,13 @@ def describe(entry: Entry, size: tuple[int, int]) -> dict[str, Any]:
     """
     facts = find_description(entry, size)
     if facts is None:
-        facts = _described(entry, size)
+        facts = describe_anew(entry, size)
         keep_description(entry, size, facts)
     return facts
 
 
-def _described(entry: Entry, size: tuple[int, int]) -> dict[str, Any]:
+def describe_anew(entry: Entry, size: tuple[int, int]) -> dict[str, Any]:
+    """Describe an architecture as `describe` does, whatever was found of it before."""
     from detrex.catalog.analysis import (
         OUT_STRIDES,
         build_on_meta,

@@ -37,14 +37,14 @@ def find_description(entry: Entry, size: tuple[int, int]) -> Facts | None:
     Returns:
         As from `detrex.catalog.describe.describe`; None where there is none, or an outdated one.
     """
-    texts = [_text_of(_file_of(entry, size))]
+    texts = [_kept_text(entry, size)]
     if size == SIZE:
         texts.append(packaged_descriptions().get((entry.library, entry.name), ""))
     for text in texts:
         try:
             facts: Facts = json.loads(text)
             frozen = {int(at): count for at, count in facts["frozen_params"].items()}
-        except (ValueError, LookupError, TypeError, AttributeError):
+        except (RecursionError, ValueError, LookupError, TypeError, AttributeError):
             continue  # there is none, or it is damaged
         return facts | {"frozen_params": frozen}
     return None
@@ -52,12 +52,12 @@ def find_description(entry: Entry, size: tuple[int, int]) -> Facts | None:
 
 def keep_description(entry: Entry, size: tuple[int, int], facts: Facts) -> None:
     """Keep a description in detrex's cache, where that can be written."""
-    file = _file_of(entry, size)
     try:
+        file = _file_of(entry, size)
         file.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(file, lambda stream: stream.write(json.dumps(facts).encode()))
-    except OSError as error:
-        logger.debug("%s is not written (%s)", file, error)
+    except (OSError, RuntimeError) as error:
+        logger.debug("the description of %s is not written (%s)", entry.name, error)
 
 
 def packaged_descriptions(file: Path | None = None) -> dict[tuple[str, str], str]:
@@ -99,6 +99,7 @@ def write_descriptions(described: Iterable[tuple[Entry, Facts]], file: Path) -> 
 
 
 def _file_of(entry: Entry, size: tuple[int, int]) -> Path:
+    """Say where a description is kept; RuntimeError where the user has no home."""
     package = Path(__file__).resolve().parents[1]
     code = [*(package / "modeling" / "backbone").rglob("*.py"), *(package / "catalog").glob("*.py")]
     versions = [(name, installed_version(name)) for name in _LIBRARIES]
@@ -107,8 +108,8 @@ def _file_of(entry: Entry, size: tuple[int, int]) -> Path:
     return default_cache_dir() / "descriptions" / f"{digest}.json"
 
 
-def _text_of(file: Path) -> str:
+def _kept_text(entry: Entry, size: tuple[int, int]) -> str:
     try:
-        return file.read_text(encoding="utf-8")
-    except OSError:
+        return _file_of(entry, size).read_text(encoding="utf-8")
+    except (OSError, RuntimeError, UnicodeDecodeError):
         return ""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from detrex.catalog.describe import describe
+from detrex.catalog.describe import describe_anew
 from detrex.catalog.descriptions import FILE_NAME as DESCRIPTIONS
 from detrex.catalog.descriptions import SIZE, write_descriptions
 from detrex.catalog.table import Entry, packaged_file, read_catalog, rebuilt_file, write_catalog
@@ -148,7 +148,7 @@ def _survey(wanted: tuple[str, str]) -> tuple[Entry, dict[str, Any] | None]:
     from detrex.catalog.analysis import survey
 
     entry = entry_of(survey(*wanted))
-    return entry, describe(entry, SIZE) if entry.strides else None
+    return entry, describe_anew(entry, SIZE) if entry.strides else None
 
 
 def _quiet() -> None:

@@ -41,7 +41,9 @@ def add_parser(commands: Any) -> None:
         metavar="HEIGHTxWIDTH",
         help="images to compare the file and the model on",
     )
-    parser.add_argument("--uint8", action="store_true", help="the image is uint8 and not float32")
+    parser.add_argument(
+        "--uint8", action="store_true", help="a detector's image is uint8 and not float32"
+    )
     parser.set_defaults(run=run, parser=parser)
 
 

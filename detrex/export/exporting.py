@@ -47,7 +47,7 @@ class Exportable:
         model: a detector with ``forward_tensors``, such as DINO, or a backbone. It is not changed.
         part: ``"detector"``, or ``"backbone"`` for the backbone of a detector.
         sizes: heights and widths at which files are compared with the model.
-        uint8: whether the image is uint8 and not float32.
+        uint8: whether a detector's image is uint8 and not float32.
 
     Raises:
         ConfigError: the model cannot be exported.
@@ -62,6 +62,11 @@ class Exportable:
     ) -> None:
         model = copy.deepcopy(model).cpu().eval().requires_grad_(False)
         module = tensor_module(model, part)
+        if uint8 and isinstance(module, TensorBackbone):
+            raise ConfigError(
+                "a backbone takes normalised float32 images: leave uint8 out, or export a "
+                "detector, which normalises its image."
+            )
         self.images = [_image(module, size, uint8) for size in sizes]
         with torch.no_grad():
             self.expected = [module(image) for image in self.images]
@@ -140,6 +145,8 @@ def _target(file: str | os.PathLike[str], suffix: str) -> Path:
         )
     if not path.parent.is_dir():
         raise ConfigError(f"there is no folder {path.parent} to write {path.name} to: make it.")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise ConfigError(f"the folder {path.parent} cannot be written to: name another output.")
     return path
 
 

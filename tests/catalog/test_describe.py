@@ -1,7 +1,8 @@
 import timm
 import torch
 
-from detrex.catalog.describe import describe
+from detrex.catalog import describe as describing
+from detrex.catalog.describe import describe, describe_anew
 from detrex.catalog.table import Entry
 from detrex.modeling.backbone import TimmBackbone
 
@@ -23,3 +24,10 @@ def test_describe__tiles():
     assert facts["tiles"] == 6
     assert facts["padding_constraints"]["size_divisibility"] == 224
     assert torch.get_default_device().type == "cpu"
+
+
+def test_describe_anew__whatever_was_found_before(monkeypatch):
+    monkeypatch.setattr(describing, "find_description", lambda entry, size: {"name": "old"})
+    entry = Entry("test_vit", "timm", "flat", (16,))
+    assert describe(entry, (64, 96)) == {"name": "old"}
+    assert describe_anew(entry, (64, 96))["name"] == "test_vit"

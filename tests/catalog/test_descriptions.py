@@ -37,7 +37,7 @@ def test_find_description__of_this_machine(folder):
     assert find_description(ENTRY, (64, 64)) is None
     assert find_description(Entry("a_net", "torchvision", "flat", (16,)), (64, 96)) is None
     (file,) = (folder / "cache" / "descriptions").iterdir()
-    for damaged in ("{", "[]", '{"frozen_params": 3}'):
+    for damaged in ("{", "[]", '{"frozen_params": 3}', "[" * 100_000):
         file.write_text(damaged)
         assert find_description(ENTRY, (64, 96)) is None
 
@@ -69,6 +69,15 @@ def test_packaged_descriptions__none_in_a_damaged_file(folder, content):
 
 def test_keep_description__needs_no_folder_that_can_be_written(folder):
     (folder / "cache").write_text("in the way")
+    keep_description(ENTRY, SIZE, FACTS)
+    assert find_description(ENTRY, SIZE) is None
+
+
+def test_keep_description__needs_no_home(monkeypatch):
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(descriptions, "default_cache_dir", homeless)
     keep_description(ENTRY, SIZE, FACTS)
     assert find_description(ENTRY, SIZE) is None
 

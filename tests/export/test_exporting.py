@@ -1,4 +1,5 @@
 import json
+import os
 
 import onnx
 import pytest
@@ -135,6 +136,7 @@ class _Branching(TinyBackbone):
         (_Deciding(), "a.pt2", {"format": "torch-export"}, "torch.export cannot follow"),
         (_Branching(), "a.pt2", {"format": "torch-export"}, "differs from the model by"),
         (nn.Identity(), "a.onnx", {}, "cannot be exported as a whole"),
+        (TinyBackbone(), "a.pt2", {"format": "torch-export", "uint8": True}, "leave uint8 out"),
     ],
 )
 def test_export__one_sentence_and_no_file(model, file, keywords, said, tmp_path):
@@ -145,6 +147,12 @@ def test_export__one_sentence_and_no_file(model, file, keywords, said, tmp_path)
     assert "\n" not in str(caught.value)
     assert [path.name for path in tmp_path.iterdir()] == ["there.onnx"]
     assert (tmp_path / "there.onnx").read_text() == "mine"
+
+
+def test_export__needs_a_folder_that_can_be_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(ConfigError, match="cannot be written to: name another output"):
+        export_model(TinyBackbone(), tmp_path / "a.pt2", "torch-export")
 
 
 def test_module__uint8_images():

@@ -94,17 +94,18 @@ def recall(key: NetworkKey | None, find: Callable[[], T]) -> T:
     kept = key.builder, key.text
     if kept not in _KEPT:
         text = f"{key.text} {_code()}"
-        file = _folder() / f"{hashlib.sha256(text.encode()).hexdigest()[:40]}.json"
-        found = _read(file, text)
+        found = _read(text)
         if found is None:
             found = find()
-            _write(file, text, found)
+            _write(text, found)
         _KEPT[kept] = found
     return _KEPT[kept]
 
 
-def _folder() -> Path:
-    return default_cache_dir() / "networks"
+def _file_of(text: str) -> Path:
+    """Say where a finding is kept; RuntimeError where the user has no home."""
+    name = hashlib.sha256(text.encode()).hexdigest()[:40]
+    return default_cache_dir() / "networks" / f"{name}.json"
 
 
 @functools.cache
@@ -115,24 +116,26 @@ def _code() -> str:
     return f"torch {torch.__version__}, {hashlib.sha256(stamps.encode()).hexdigest()[:16]}"
 
 
-def _read(file: Path, text: str) -> Any:
+def _read(text: str) -> Any:
     try:
+        file = _file_of(text)
         content = json.loads(file.read_text(encoding="utf-8"))
         return _decoded(content["found"]) if content["of"] == text else None
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        logger.debug("%s is read as nothing (%s: %s)", file, type(error).__name__, error)
+    except (OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
+        logger.debug("a finding is read as nothing (%s: %s)", type(error).__name__, error)
         return None
 
 
-def _write(file: Path, text: str, found: Any) -> None:
+def _write(text: str, found: Any) -> None:
     content = json.dumps({"of": text, "found": _encoded(found)}).encode()
     try:
+        file = _file_of(text)
         file.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(file, lambda stream: stream.write(content))
-    except OSError as error:
-        logger.debug("%s is not written (%s)", file, error)
+    except (OSError, RuntimeError) as error:
+        logger.debug("a finding is not written (%s)", error)
 
 
 def _encoded(value: Any) -> Any:

@@ -59,6 +59,8 @@ def test_recall__keeps_nothing_without_a_key(folder):
         lambda text: "[]",
         lambda text: text.replace("Stage", "Sage"),
         lambda text: text.replace("modules", "nodules"),
+        lambda text: text.replace('{"modules"', '[{"modules"', 1).replace("}}", "}]}", 1),
+        lambda text: "[" * 100_000,
         lambda text: json.dumps({**json.loads(text), "of": "another network"}),
     ],
 )
@@ -76,6 +78,14 @@ def test_recall__needs_no_folder_that_can_be_written(folder):
     folder.write_text("in the way")
     assert recall(KEY, lambda: FOUND) is FOUND
     assert recall(KEY, never) is FOUND
+
+
+def test_recall__needs_no_home(monkeypatch):
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(findings, "default_cache_dir", homeless)
+    assert recall(KEY, lambda: FOUND) is FOUND
 
 
 def test_recall__looks_again_with_other_code(monkeypatch):
