@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import detrex
-from detrex.errors import ConfigError
+from detrex.errors import ConfigError, DetrexError
 from detrex.export.comparison import difference, tolerance
 from detrex.export.formats import Run, require
 from detrex.export.program import EXAMPLE, first_line, trace
@@ -50,7 +50,7 @@ class Exportable:
         uint8: whether a detector's image is uint8 and not float32.
 
     Raises:
-        ConfigError: the model cannot be exported.
+        ConfigError: the model cannot be exported, or does not run on images of these sizes.
     """
 
     def __init__(
@@ -67,9 +67,13 @@ class Exportable:
                 "a backbone takes normalised float32 images: leave uint8 out, or export a "
                 "detector, which normalises its image."
             )
+        if not sizes or min(map(min, sizes)) < 1:
+            raise ConfigError(
+                "sizes must be one or more pairs of height and width, at least 1 each, got "
+                f"{list(sizes)}."
+            )
         self.images = [_image(module, size, uint8) for size in sizes]
-        with torch.no_grad():
-            self.expected = [module(image) for image in self.images]
+        self.expected = [_outputs(module, image) for image in self.images]
         self.description: dict[str, Any] = {
             **{"detrex": detrex.__version__, "dtype": "uint8" if uint8 else "float32"},
             **module.describe(),
@@ -159,6 +163,21 @@ def _image(module: TensorBackbone | TensorDetector, size: Size, uint8: bool) -> 
         return torch.randn(1, module.channels, height, width, generator=generator)
     image = torch.randint(256, (1, module.channels, height, width), generator=generator)
     return image.to(torch.uint8 if uint8 else torch.float32)
+
+
+def _outputs(module: nn.Module, image: Tensor) -> dict[str, Tensor]:
+    try:
+        with torch.no_grad():
+            outputs: dict[str, Tensor] = module(image)
+    except DetrexError:
+        raise
+    except Exception as error:  # a forward can fail in any way
+        height, width = image.shape[-2:]
+        raise ConfigError(
+            f"the model cannot run on an image of {height} x {width}: {type(error).__name__}: "
+            f"{first_line(error)}"
+        ) from error
+    return outputs
 
 
 def _compare(

@@ -125,6 +125,11 @@ class _Branching(TinyBackbone):
         return super().forward(x * (2 if x.shape[-1] > 300 else 1))
 
 
+class _Failing(TinyBackbone):
+    def forward(self, x):
+        raise RuntimeError("kernel size\nlarger than the map")
+
+
 @pytest.mark.parametrize(
     ("model", "file", "keywords", "said"),
     [
@@ -137,6 +142,9 @@ class _Branching(TinyBackbone):
         (_Branching(), "a.pt2", {"format": "torch-export"}, "differs from the model by"),
         (nn.Identity(), "a.onnx", {}, "cannot be exported as a whole"),
         (TinyBackbone(), "a.pt2", {"format": "torch-export", "uint8": True}, "leave uint8 out"),
+        (TinyBackbone(), "a.onnx", {"sizes": []}, "one or more pairs"),
+        (TinyBackbone(), "a.onnx", {"sizes": [(64, 64), (0, 5)]}, "at least 1 each, got"),
+        (_Failing(), "a.onnx", {"sizes": [(64, 96)]}, "cannot run on an image of 64 x 96: Runt"),
     ],
 )
 def test_export__one_sentence_and_no_file(model, file, keywords, said, tmp_path):
