@@ -151,11 +151,15 @@ def _inspect(module: nn.Module, folds: bool) -> Arithmetic:
     try:
         run_on_meta(backbone, _SIZES, _channels(module, backbone), run)
     except BackboneError as error:
+        pairs.clear()
         arithmetic.allows_channels_last = False
         logger.warning("nothing is folded and the memory format stays: %.300s", error)
     fold_norms(backbone, pairs)
     if folds and name and any(has_fixed_statistics(norm) for norm in module.modules()):
         _fold_heads(module)
+    if name and arithmetic.allows_channels_last:
+        with ChannelsLast():
+            arithmetic.allows_channels_last = not _takes_other_views(module)
     return arithmetic
 
 
@@ -174,16 +178,30 @@ def _fails(twin: nn.Module, pairs: list[NormAfterConv], image: Tensor) -> bool:
 
 def _fold_heads(detector: nn.Module) -> None:
     """Fold what norms there are outside the backbone, seen by a run on a small picture."""
-    device = next(detector.parameters()).device
-    image = torch.rand(image_channels(detector) or 3, *_PICTURE, device=device) * 255
-    picture = {"image": image, "height": _PICTURE[0], "width": _PICTURE[1]}
     try:
-        fold_norms(detector, find_foldable_norms(detector, lambda whole: whole([picture])))
+        fold_norms(detector, find_foldable_norms(detector, _call_on_small_picture))
     except Exception as error:  # any detector may take other inputs in its own way
         logger.warning(
             "norms of the heads are not folded, since %s failed on a small picture with %s: %.200s",
             *(type(detector).__name__, type(error).__name__, error),
         )
+
+
+def _takes_other_views(detector: nn.Module) -> bool:
+    """Whether a head takes a view of its maps that their memory format does not allow."""
+    try:
+        with torch.no_grad():
+            _call_on_small_picture(detector)
+    except Exception as error:  # other failures say nothing of views
+        return "view size is not compatible" in str(error)
+    return False
+
+
+def _call_on_small_picture(detector: nn.Module) -> Any:
+    generator = torch.Generator().manual_seed(0)  # the run's own draws stay as they are
+    image = 255 * torch.rand(image_channels(detector) or 3, *_PICTURE, generator=generator)
+    image = image.to(next(detector.parameters()).device)
+    return detector([{"image": image, "height": _PICTURE[0], "width": _PICTURE[1]}])
 
 
 def _channels(module: nn.Module, backbone: nn.Module) -> int:

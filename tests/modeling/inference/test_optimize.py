@@ -4,7 +4,7 @@ import logging
 import pytest
 import torch
 from detectron2.config import instantiate
-from detectron2.layers import FrozenBatchNorm2d
+from detectron2.layers import FrozenBatchNorm2d, ShapeSpec
 from detectron2.modeling.backbone import FPN, SwinTransformer, ViT
 from torch import nn
 from torch.testing import assert_close
@@ -103,6 +103,33 @@ def test_optimize_for_inference__keeps_a_detectors_detections(name):
     for actual, wanted in zip(optimized(_eval_inputs(name)), expected, strict=True):
         assert len(wanted["instances"])
         assert_same_detections(actual["instances"], wanted["instances"])
+
+
+def test_optimize_for_inference__keeps_heads_that_take_views():
+    class BoxHead(nn.Module):
+        output_shape = ShapeSpec(channels=3 * 49)
+
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(64, 3, 1)
+
+        def forward(self, regions):
+            return self.conv(regions).view(len(regions), 3 * 49)
+
+    torch.manual_seed(0)
+    detector = instantiate(tiny_detector("mask_rcnn_fpn")).eval()
+    outputs = detector.roi_heads.box_predictor
+    detector.roi_heads.box_head = BoxHead()
+    for name in ("cls_score", "bbox_pred"):
+        setattr(outputs, name, nn.Linear(3 * 49, getattr(outputs, name).out_features))
+    draws = torch.get_rng_state()
+    optimized = optimize_for_inference(detector)
+    assert torch.equal(torch.get_rng_state(), draws)
+    assert len(optimized(_eval_inputs("mask_rcnn_fpn"))) == 2
+    regions = torch.randn(5, 64, 7, 7)
+    with torch.no_grad():
+        expected = detector.roi_heads.box_head(regions)
+    assert_close(optimized.roi_heads.box_head(regions), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_optimize_for_inference__shares_what_it_does_not_change():
