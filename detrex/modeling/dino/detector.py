@@ -234,14 +234,18 @@ class DINO(nn.Module):
     ) -> HiddenStates:
         """Run the transformer; in evaluation the last decoder layer's states are all it gives."""
         keep, device = not self.training, levels.features[0].device
+        masks, known = None, {}
+        if type(self.transformer).forward is DINOTransformer.forward:
+            known = {"layout": layout_of(levels.sizes, device, keep), "all_layers": self.training}
+        else:  # a user's own, which takes masks and gives all layers
+            masks = levels.sizes.masks(device)
         return self.transformer(
             levels.features,
-            None,
+            masks,
             embed_positions(self.position_embedding, levels.sizes, device, keep),
             query_embed=denoising.query_embed if denoising else (None, None),
             attn_masks=denoising.attn_masks if denoising else None,
-            layout=layout_of(levels.sizes, device, keep),
-            all_layers=self.training,
+            **known,
         )
 
     def locate(self, levels: Levels) -> tuple[Tensor, Tensor]:

@@ -137,7 +137,8 @@ class DINOTransformer(nn.Module):
                 first, or two times None.
             attn_masks: for the decoder's self- and cross-attention.
             layout: what `multi_level_masks` say, where it is known already.
-            all_layers: give the states of all decoder layers and not of the last only.
+            all_layers: give the states of all decoder layers; else of the last only, where the
+                decoder's ``forward`` is that of `DINOTransformerDecoder`.
             **kwargs: passed to encoder and decoder.
 
         Returns:
@@ -178,6 +179,8 @@ class DINOTransformer(nn.Module):
         if query_embed[0] is not None and query_embed[1] is not None:
             queries = torch.cat([query_embed[0].to(queries), queries], 1)
             references = torch.cat([query_embed[1].to(references).sigmoid(), references], 1)
+        # A user's own decoder gives all layers.
+        last_only = not all_layers and type(self.decoder).forward is DINOTransformerDecoder.forward
         states, inter_references = self.decoder(
             query=queries,
             key=memory,
@@ -187,10 +190,10 @@ class DINOTransformer(nn.Module):
             key_padding_mask=layout.padding,
             reference_points=references,
             **geometry,
-            **({} if all_layers else {"all_layers": False}),
+            **({"all_layers": False} if last_only else {}),
             **kwargs,
         )
-        if not all_layers:
+        if last_only:
             references, inter_references = inter_references[0], inter_references[1:]
         return HiddenStates(
             states, references, inter_references, content, boxes_unact.sigmoid(), query_padding

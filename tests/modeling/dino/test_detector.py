@@ -84,6 +84,38 @@ def test_forward_tensors__equals_the_last_of_all_layers(sizes):
     assert (boxes[padding] == 0).all()
 
 
+class _OwnTransformer(DINOTransformer):
+    """Of a user: it reads the masks."""
+
+    def forward(self, feats, masks, positions, query_embed=(None, None), attn_masks=None):
+        assert [mask.shape[-2:] for mask in masks] == [feat.shape[-2:] for feat in feats]
+        return super().forward(feats, masks, positions, query_embed, attn_masks)
+
+
+class _OwnDecoder(DINOTransformerDecoder):
+    """Of a user: it gives all layers, and passes on what it does not know."""
+
+    def forward(self, query, key, value, *, reference_points, valid_ratios, **kwargs):
+        kwargs.pop("all_layers", None)
+        given = {"reference_points": reference_points, "valid_ratios": valid_ratios}
+        return super().forward(query, key, value, **given, **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("part", "own"),
+    [("transformer", _OwnTransformer), ("transformer.decoder", _OwnDecoder)],
+)
+def test_forward__takes_parts_with_a_forward_of_their_own(part, own):
+    model = tiny_dino(layers=3).eval()
+    inputs = random_inputs([(97, 64), (64, 131)])
+    with torch.no_grad():
+        expected = model(inputs)
+        model.get_submodule(part).__class__ = own
+        found = model(inputs)
+    for output, other in zip(found, expected, strict=True):
+        assert_same_detections(output["instances"], other["instances"])
+
+
 def test_forward_tensors__after_inference_mode_gradients_are_there():
     model = tiny_dino().eval()
     with torch.inference_mode():
