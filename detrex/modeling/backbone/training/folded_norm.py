@@ -100,9 +100,7 @@ class NormFolding:
         return [
             (conv, norm)
             for conv, norm in modules
-            if isinstance(conv, nn.Conv2d)
-            and not (conv._forward_hooks or conv._forward_pre_hooks)
-            and folds(conv, norm)
+            if isinstance(conv, nn.Conv2d) and not _is_heard(conv) and folds(conv, norm)
         ]
 
 
@@ -148,9 +146,13 @@ def folds(conv: nn.Module, norm: nn.Module) -> bool:
         and not torch._C._are_functorch_transforms_active()
         and has_fixed_statistics(norm)
         and not any(value.requires_grad for value in _tensors_of(norm))
-        and not (norm._forward_hooks or norm._forward_pre_hooks)
-        and not (norm._backward_hooks or norm._backward_pre_hooks)
+        and not _is_heard(norm)
     )
+
+
+def _is_heard(module: nn.Module) -> bool:
+    forward = module._forward_hooks or module._forward_pre_hooks
+    return bool(forward or module._backward_hooks or module._backward_pre_hooks)
 
 
 def _tensors_of(norm: nn.Module) -> list[Tensor]:

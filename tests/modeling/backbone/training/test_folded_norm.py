@@ -206,9 +206,10 @@ def test_during__module_that_is_exchanged_or_listened_to_later():
     network, x = _random_statistics(_timm().train()), torch.randn(2, 3, 64, 64)
     before = _folded(_run(network, x)[0])
     block = network.timm_model.layer2[0]
-    handle = block.conv1.register_forward_hook(lambda *_: None)
-    assert _folded(_run(network, x)[0]) == before - 1
-    handle.remove()
+    for listen in (block.conv1.register_forward_hook, block.conv1.register_full_backward_hook):
+        handle = listen(lambda *_: None)
+        assert _folded(_run(network, x)[0]) == before - 1
+        handle.remove()
     block.bn1 = nn.BatchNorm2d(block.bn1.num_features)
     assert _folded(_run(network, x)[0]) == before - 1
     assert block.bn1.num_batches_tracked == 1
