@@ -63,11 +63,13 @@ def run(arguments: argparse.Namespace) -> int:
     from detrex.cli.arguments import parse_size
     from detrex.engine.exporting import build_for_export
     from detrex.export import SIZES, export_model
+    from detrex.export.exporting import target_of
 
     try:
         sizes = [parse_size(size) for size in arguments.size] or SIZES
     except ValueError:
         arguments.parser.error(f"--size expects e.g. 480x640, got {' '.join(arguments.size)}")
+    target_of(arguments.output, arguments.format)
     model, names = build_for_export(arguments.config, arguments.overrides, arguments.weights)
     report = export_model(
         model,

@@ -86,8 +86,7 @@ class Exportable:
         self, file: str | os.PathLike[str], format: str, class_names: Sequence[str] = ()
     ) -> ExportReport:
         """Write a file that is compared with the model, or none; see `export_model`."""
-        kind = require(format)
-        target = _target(file, kind.suffix)
+        kind, target = require(format), target_of(file, format)
         description = {**self.description, "class_names": list(class_names)}
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".detrex-export-") as folder:
             trial = Path(folder) / target.name
@@ -135,12 +134,21 @@ def export_model(
         ConfigError: an unknown format or one whose packages are missing, a file that is there
             already, a model that cannot be exported, or one whose file gives something else.
     """
-    _target(file, require(format).suffix)  # before anything that takes time
+    target_of(file, format)  # before anything that takes time
     return Exportable(model, part, sizes, uint8).write(file, format, class_names)
 
 
-def _target(file: str | os.PathLike[str], suffix: str) -> Path:
-    path = Path(file)
+def target_of(file: str | os.PathLike[str], format: str) -> Path:
+    """Say where a file of a format can be written.
+
+    Args:
+        file: what was asked for.
+        format: as for `export_model`.
+
+    Raises:
+        ConfigError: the format cannot be written, or not there.
+    """
+    path, suffix = Path(file), require(format).suffix
     if path.suffix != suffix:
         raise ConfigError(f"the file must end in {suffix}, got {str(path)!r}.")
     if path.exists():

@@ -38,6 +38,7 @@ def test_export__says_what_was_written_and_how_far_it_is(tmp_path, capsys):
     [
         (["no.py", "--output", "a.onnx"], "no.py"),
         (["config.py", "--output", "a.onnx", "--format", "tflite"], "must be one of onnx"),
+        (["no.py", "--output", "a.onnx", "--format", "tflite"], "must be one of onnx"),
         (["config.py", "--output", "a.pt"], "must end in .onnx"),
         (["config.py", "model.levles=2", "--output", "a.onnx"], "levles"),
         (["config.py", "--output", "a.onnx", "--weights", "no.pth"], "no.pth"),
