@@ -144,10 +144,18 @@ class LateInit:
         try:
             with self._skipped:
                 self.network = build()
+            self._refuse_loose_tensors()
         except Exception as error:  # a constructor may compute with its random values
             logger.debug("built with random values (%s: %s)", type(error).__name__, error)
             self._skipped.forget()
             self.network = build()
+
+    def _refuse_loose_tensors(self) -> None:
+        """Raise where a module holds random values besides its parameters and buffers."""
+        for name, module in self.network.named_modules():
+            for attribute, value in vars(module).items():
+                if isinstance(value, Tensor) and self._skipped.is_blank(value):
+                    raise ValueError(f"{name}.{attribute} is random and no buffer")
 
     def fill_rest(self, network: nn.Module, filled: Iterable[Tensor]) -> list[str]:
         """Give the parameters and buffers that got no weights the values that `build` gives them.

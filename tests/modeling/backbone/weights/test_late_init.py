@@ -158,3 +158,16 @@ def test_skip_random_fills__on_meta_and_in_other_code():
         assert nn.Linear(3, 3).weight.is_meta
     assert not skipped.is_blank(torch.empty(3))
     assert not nn.Linear(3, 3).weight.isnan().any()
+
+
+class _Loose(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.table = torch.empty(64).normal_()
+
+
+def test_late_init__random_values_that_are_no_buffer():
+    torch.manual_seed(0)
+    expected = _Loose().table
+    torch.manual_seed(0)
+    assert torch.equal(LateInit(_Loose).network.table, expected)
