@@ -1,7 +1,7 @@
 """The evaluator of a config: one, or several that score each prediction in turn."""
 
 import logging
-from collections.abc import Iterator, MutableSequence
+from collections.abc import Iterator, Mapping, MutableSequence, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -18,6 +18,7 @@ from detectron2.evaluation import (
 )
 from detectron2.evaluation.sem_seg_evaluation import load_image_into_numpy_array
 from omegaconf import DictConfig
+from pycocotools.cocoeval import COCOeval
 
 from detrex.config.building import build_part
 from detrex.data.pictures import read_labels
@@ -93,6 +94,11 @@ def _fast_implementation() -> Iterator[str]:
 
 def _faster_coco_eval(truth: Any, detections: Any, task: str) -> Any:
     """Stand in for ``pycocotools.cocoeval.COCOeval``, of whose ``COCO`` both arguments are."""
+    if not _has_whole_ids(truth.dataset):
+        logger.info(
+            "faster-coco-eval takes whole numbers as ids alone: pycocotools computes %s.", task
+        )
+        return COCOeval(truth, detections, task)
     from faster_coco_eval import COCO, COCOeval_faster
 
     data = [COCO(part.dataset) for part in (truth, detections)]
@@ -100,6 +106,12 @@ def _faster_coco_eval(truth: Any, detections: Any, task: str) -> Any:
     # Its own are those with keypoints alone, and detectron2 asks for the AP of each category.
     evaluation.params.catIds = sorted(truth.getCatIds())
     return evaluation
+
+
+def _has_whole_ids(dataset: Mapping[str, Sequence[Mapping[str, Any]]]) -> bool:
+    """Tell whether images, annotations and categories are numbered; COCO allows names too."""
+    tables = [dataset.get(name, ()) for name in ("images", "annotations", "categories")]
+    return all(type(record["id"]) is int for table in tables for record in table)
 
 
 def _parts(evaluator: Any) -> Iterator[Any]:
