@@ -24,7 +24,7 @@ from .operators import make_operators
 
 BORDER = 2
 QUERIES_AT_ONCE = 4096
-SUMS_AT_ONCE = 512
+NUMBERS_AT_ONCE = 2**18  # of gathered rows
 MOST_INT32_ROWS = 2**31
 # PyTorch before 2.7 cannot tell the two apart; a compiled graph then shows the operations too.
 _is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
@@ -123,16 +123,19 @@ class _Corners(NamedTuple):
 
 
 def _blocks(N: int, Q: int) -> Iterator[tuple[slice, list[slice]]]:
-    """Divide images, and queries of an image, so that what is computed on the way stays small.
+    """Divide images, or queries of an image, so that what is computed on the way stays in the cache.
+
+    Small images go together: each block costs the calls of all its operations.
 
     An exported graph is one block, whatever the sizes.
     """
     if _is_exporting() or N == 0:
         yield slice(None), [slice(None)]
         return
-    for n in range(N):
+    images = max(QUERIES_AT_ONCE // max(Q, 1), 1)
+    for n in range(0, N, images):
         starts = range(0, max(Q, 1), QUERIES_AT_ONCE)
-        yield slice(n, n + 1), [slice(q, q + QUERIES_AT_ONCE) for q in starts]
+        yield slice(n, n + images), [slice(q, q + QUERIES_AT_ONCE) for q in starts]
 
 
 def _levels(sizes: Sizes) -> Iterator[tuple[slice, slice, tuple[int, int]]]:
@@ -275,7 +278,7 @@ def _gradient_of_values(
     left pixel to their corner when the levels are cut out.
     """
     count, grads = _row_count(sizes), []
-    for n, _ in _blocks(len(value_NSHD), 0):
+    for n, _ in _blocks(*grad_NQC.shape[:2]):
         corners = _corners(locations_NQHLP2[n], sizes, _grid(locations_NQHLP2[n], sizes))
         shares = corners.shares(weights_NQHLP[n].flatten(3))
         N, H, D = len(corners.row), *value_NSHD.shape[2:]
@@ -314,10 +317,12 @@ def _sums_by_pixel(
 
 def _products(table_RD: Tensor, rows_ME: Tensor, grad_MD: Tensor) -> Tensor:
     """Multiply each sum's gradient with the rows that it was made of: (M, E)."""
-    products = grad_MD.new_empty(rows_ME.shape[0], 1, rows_ME.shape[1])
-    for m in range(0, len(grad_MD), SUMS_AT_ONCE):
-        here = slice(m, m + SUMS_AT_ONCE)
+    (M, E), D = rows_ME.shape, grad_MD.shape[1]
+    products = grad_MD.new_empty(M, 1, E)
+    sums = max(NUMBERS_AT_ONCE // max(E * D, 1), 1)
+    for m in range(0, M, sums):
+        here = slice(m, m + sums)
         gathered = table_RD.index_select(0, rows_ME[here].flatten())
-        gathered = gathered.view(-1, rows_ME.shape[1], grad_MD.shape[1])
+        gathered = gathered.view(-1, E, D)
         torch.bmm(grad_MD[here, None], gathered.transpose(1, 2), out=products[here])
     return products.squeeze(1)

@@ -47,7 +47,7 @@ def test_attend__gradients_equal_numeric_ones():
 def test_attend__equals_grid_sample(dtype, tolerance, queries, monkeypatch):
     """Divided into blocks that do not come out even, too."""
     monkeypatch.setattr(rows, "QUERIES_AT_ONCE", 7)
-    monkeypatch.setattr(rows, "SUMS_AT_ONCE", 5)
+    monkeypatch.setattr(rows, "NUMBERS_AT_ONCE", 2000)
     inputs = _inputs(dtype, queries)
     expected = _with_gradients(grid_sample, inputs)
     _assert_close(_with_gradients(rows, inputs), expected, tolerance)
