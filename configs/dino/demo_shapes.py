@@ -60,7 +60,7 @@ optimizer.lr = 1e-3
 optimizer.weight_decay = 1e-4
 
 train.output_dir = "output/demo/shapes/run"
-train.max_iter = 800
+train.max_iter = 1000
 train.eval_period = 200
 train.log_period = 20
 train.checkpointer.period = 10000
