@@ -1,6 +1,9 @@
 """``detrex export``: a detector or a backbone as a file that other programs run."""
 
 import argparse
+import contextlib
+import logging
+from collections.abc import Iterator
 from typing import Any
 
 _EXAMPLES = """examples:
@@ -71,15 +74,16 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.parser.error(f"--size expects e.g. 480x640, got {' '.join(arguments.size)}")
     target_of(arguments.output, arguments.format)
     model, names = build_for_export(arguments.config, arguments.overrides, arguments.weights)
-    report = export_model(
-        model,
-        arguments.output,
-        arguments.format,
-        part=arguments.part,
-        sizes=sizes,
-        uint8=arguments.uint8,
-        class_names=names,
-    )
+    with _progress():
+        report = export_model(
+            model,
+            arguments.output,
+            arguments.format,
+            part=arguments.part,
+            sizes=sizes,
+            uint8=arguments.uint8,
+            class_names=names,
+        )
     for file in report.files:
         print(f"{file}  {file.stat().st_size / 2**20:.1f} MiB")
     print(f"input image ({report.description['dtype']}): {report.description['input']}")
@@ -87,3 +91,18 @@ def run(arguments: argparse.Namespace) -> int:
     for (height, width), apart in report.differences.items():
         print(f"{height} x {width}: differs from the model by at most {apart:.1e}")
     return 0
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[None]:
+    """Tell on the error stream what is being done, with the time of day."""
+    log, handler = logging.getLogger("detrex.export"), logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    before = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(before)

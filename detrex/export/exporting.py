@@ -1,6 +1,7 @@
 """From a model to a file that was run and gave the same, or to no file."""
 
 import copy
+import logging
 import os
 import tempfile
 from collections.abc import Sequence
@@ -12,13 +13,15 @@ import torch
 from torch import Tensor, nn
 
 import detrex
-from detrex.errors import ConfigError, DetrexError
-from detrex.export.comparison import difference, tolerance
+from detrex.errors import ConfigError
 from detrex.export.formats import Run, require
-from detrex.export.program import EXAMPLE, first_line, trace
+from detrex.export.program import EXAMPLE, first_line, quiet, trace
+from detrex.export.reference import Reference
 from detrex.export.tensor_modules import TensorBackbone, TensorDetector, tensor_module
 from detrex.modeling import optimize_for_inference
 from detrex.modeling.backbone.features.coverage import Size
+
+logger = logging.getLogger(__name__)
 
 SIZES: tuple[Size, ...] = ((96, 128), (259, 347), (416, 384))
 """Heights and widths at which a file is compared with the model."""
@@ -31,8 +34,8 @@ class ExportReport:
     Attributes:
         files: the file, and those that it needs beside it.
         description: what the file says of itself: input, outputs, statistics, classes.
-        differences: the largest difference from the model at each size; see
-            `detrex.export.comparison.difference`.
+        differences: the largest difference from the model at each size, as
+            `detrex.export.comparison` measures it.
     """
 
     files: tuple[Path, ...]
@@ -72,13 +75,14 @@ class Exportable:
                 "sizes must be one or more pairs of height and width, at least 1 each, got "
                 f"{list(sizes)}."
             )
-        self.images = [_image(module, size, uint8) for size in sizes]
-        self.expected = [_outputs(module, image) for image in self.images]
+        logger.info("running the model at %s", ", ".join(f"{h} x {w}" for h, w in sizes))
+        self.references = [Reference(module, _image(module, size, uint8)) for size in sizes]
         self.description: dict[str, Any] = {
             **{"detrex": detrex.__version__, "dtype": "uint8" if uint8 else "float32"},
             **module.describe(),
-            "outputs": list(self.expected[0]),
+            "outputs": list(self.references[0].outputs),
         }
+        logger.info("making the graph, which takes minutes for a large detector")
         folded = optimize_for_inference(model, channels_last=False)
         self.program = trace(tensor_module(folded, part), _image(module, EXAMPLE, uint8))
 
@@ -91,8 +95,11 @@ class Exportable:
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".detrex-export-") as folder:
             trial = Path(folder) / target.name
             try:
-                kind.write(self.program, trial, description)
-                differences = _compare(kind.load(trial), self.images, self.expected)
+                logger.info("writing %s", target.name)
+                with quiet():
+                    kind.write(self.program, trial, description)
+                    run = kind.load(trial)
+                differences = _compare(run, self.references)
             except ConfigError as error:
                 raise ConfigError(f"{target} is not written: {error}.") from error
             except Exception as error:  # converters and runtimes can fail in any way
@@ -173,34 +180,18 @@ def _image(module: TensorBackbone | TensorDetector, size: Size, uint8: bool) -> 
     return image.to(torch.uint8 if uint8 else torch.float32)
 
 
-def _outputs(module: nn.Module, image: Tensor) -> dict[str, Tensor]:
-    try:
-        with torch.no_grad():
-            outputs: dict[str, Tensor] = module(image)
-    except DetrexError:
-        raise
-    except Exception as error:  # a forward can fail in any way
-        height, width = image.shape[-2:]
-        raise ConfigError(
-            f"the model cannot run on an image of {height} x {width}: {type(error).__name__}: "
-            f"{first_line(error)}"
-        ) from error
-    return outputs
-
-
-def _compare(
-    run: Run, images: Sequence[Tensor], expected: Sequence[dict[str, Tensor]]
-) -> dict[Size, float]:
+def _compare(run: Run, references: Sequence[Reference]) -> dict[Size, float]:
     differences = {}
-    for image, outputs in zip(images, expected, strict=True):
-        size = (int(image.shape[-2]), int(image.shape[-1]))
+    for reference in references:
         with torch.no_grad():
-            got = run(image)
-        apart = differences[size] = difference(outputs, got, max(size))
-        if not apart <= tolerance(outputs):
+            apart = reference.difference(*run(reference.image))
+        height, width = reference.size
+        logger.info("at %d x %d it differs from the model by at most %.1e", height, width, apart)
+        differences[reference.size] = apart
+        if not apart <= reference.tolerance:
             raise ConfigError(
-                f"at {size[0]} x {size[1]} it differs from the model by {apart:.2g}, where "
-                f"{tolerance(outputs):.2g} is allowed for rounding"
+                f"at {height} x {width} it differs from the model by {apart:.2g}, where "
+                f"{reference.tolerance:.2g} is allowed for rounding"
             )
     return differences
 

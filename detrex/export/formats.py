@@ -1,24 +1,28 @@
 """How each kind of file is written, and run to see that it gives the same.
 
 A format is an object with ``write(program, file, description)``, which may put further files beside
-the first, and ``load(file)``, which gives a function of an image.
+the first, and ``load(file)``, which gives a function of an image. That one gives the outputs by
+their names, and the choice of the graph's first top-k, None where it has none.
 """
 
 import contextlib
+import functools
 import importlib.util
 import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest import mock
 
 import torch
 from torch import Tensor
 
 from detrex.errors import ConfigError, did_you_mean
 from detrex.export.program import INPUT
+from detrex.export.reference import TokenChoice
 
-Run = Callable[[Tensor], dict[str, Tensor]]
+Run = Callable[[Tensor], tuple[dict[str, Tensor], Tensor | None]]
 
 METADATA = "detrex"
 """The key under which a file says of itself, in JSON, what it takes and gives."""
@@ -42,15 +46,37 @@ class Format(NamedTuple):
     load: Callable[[Path], Run]
 
 
+@contextlib.contextmanager
+def _sizes_printed_once() -> Iterator[None]:
+    """Keep the text of each size: a detector's are sums over levels, printed thousands of times."""
+    import sympy.printing.repr
+    import sympy.printing.str
+
+    with contextlib.ExitStack() as stack:
+        for module, name in ((sympy.printing.str, "sstr"), (sympy.printing.repr, "srepr")):
+            kept = functools.lru_cache(maxsize=None, typed=True)(getattr(module, name))
+            stack.enter_context(mock.patch.object(module, name, kept))
+        yield
+
+
+@_sizes_printed_once()
 def _write_program(program: Any, file: Path, description: Mapping[str, Any]) -> None:
     torch.export.save(program, file, extra_files={METADATA: json.dumps(description)})
 
 
 def _load_program(file: Path) -> Run:
     module = torch.export.load(file).module()
-    return lambda image: dict(module(image))
+
+    def run(image: Tensor) -> tuple[dict[str, Tensor], Tensor | None]:
+        choice = TokenChoice()
+        with choice:
+            outputs = dict(module(image))
+        return outputs, choice.tokens
+
+    return run
 
 
+@_sizes_printed_once()
 def _write_onnx(program: Any, file: Path, description: Mapping[str, Any]) -> None:
     names = list(description["outputs"])
     with contextlib.redirect_stdout(io.StringIO()):  # the converter tells its steps
@@ -79,16 +105,25 @@ def _name_sizes(model: Any) -> None:
 
 
 def _load_onnx(file: Path) -> Run:
+    import onnx
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-    names = [output.name for output in session.get_outputs()]
+    model = onnx.load(file, load_external_data=False)
+    choices = [node.output[1] for node in model.graph.node if node.op_type == "TopK"]
+    for name in choices[:1]:
+        model.graph.output.add(name=name).type.tensor_type.elem_type = onnx.TensorProto.INT64
+    watched = file.with_name("watched.onnx")  # beside what it names
+    onnx.save(model, watched)
+    session = onnxruntime.InferenceSession(watched, options, providers=["CPUExecutionProvider"])
+    watched.unlink()
+    names = [output.name for output in model.graph.output]
 
-    def run(image: Tensor) -> dict[str, Tensor]:
-        outputs = session.run(names, {INPUT: image.numpy()})
-        return {n: torch.from_numpy(o) for n, o in zip(names, outputs, strict=True)}
+    def run(image: Tensor) -> tuple[dict[str, Tensor], Tensor | None]:
+        outputs = [torch.from_numpy(array) for array in session.run(names, {INPUT: image.numpy()})]
+        tokens = outputs.pop().flatten() if choices else None
+        return dict(zip(names, outputs, strict=False)), tokens
 
     return run
 
@@ -110,12 +145,19 @@ def _load_openvino(file: Path) -> Run:
     import openvino
 
     exact = {"INFERENCE_PRECISION_HINT": "f32"}
-    compiled = openvino.Core().compile_model(file, "CPU", exact)
-    names = [output.get_any_name() for output in compiled.outputs]
+    core = openvino.Core()
+    model = core.read_model(file)
+    names = [output.get_any_name() for output in model.outputs]
+    choices = [op.output(1) for op in model.get_ordered_ops() if op.get_type_name() == "TopK"]
+    if choices:
+        model.add_outputs(choices[:1])
+    compiled = core.compile_model(model, "CPU", exact)
 
-    def run(image: Tensor) -> dict[str, Tensor]:
-        outputs = compiled({INPUT: image.numpy()})
-        return {n: torch.from_numpy(outputs[i].copy()) for i, n in enumerate(names)}
+    def run(image: Tensor) -> tuple[dict[str, Tensor], Tensor | None]:
+        arrays = compiled({INPUT: image.numpy()})
+        outputs = [torch.from_numpy(arrays[index].copy()) for index in range(len(arrays))]
+        tokens = outputs.pop().flatten().long() if choices else None
+        return dict(zip(names, outputs, strict=True)), tokens
 
     return run
 

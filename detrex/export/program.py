@@ -2,6 +2,8 @@
 
 import contextlib
 import logging
+import math
+import operator
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -37,7 +39,7 @@ def trace(module: nn.Module, image: Tensor) -> Any:
 
     sizes = {INPUT: {2: Dim.AUTO, 3: Dim.AUTO}}
     # What another program runs must be operations that it knows.
-    with _quiet(), symbolic_sizes(module), deformable_attention_kernel("grid_sample"):
+    with quiet(), symbolic_sizes(module), deformable_attention_kernel("grid_sample"):
         try:
             with torch.no_grad():
                 program = export(module, (image,), dynamic_shapes=sizes, strict=False)
@@ -46,6 +48,7 @@ def trace(module: nn.Module, image: Tensor) -> Any:
                 f"torch.export cannot follow {type(module).__name__}: {type(error).__name__}: "
                 f"{first_line(error)}"
             ) from error
+    _divide_whole_numbers(program.graph)
     return _for_every_size(program)
 
 
@@ -68,9 +71,28 @@ def _for_every_size(program: Any) -> Any:
     return program
 
 
+def _divide_whole_numbers(graph: torch.fx.Graph) -> None:
+    """Write ``math.ceil(a / b)`` of a size as ``(a + b - 1) // b``: no ``ceil`` can be saved."""
+    for node in list(graph.nodes):
+        ratio = node.args[0] if node.target is math.ceil else None
+        if not isinstance(ratio, torch.fx.Node) or ratio.target is not operator.truediv:
+            continue
+        side, step = ratio.args
+        if not isinstance(side, torch.fx.Node) or not isinstance(step, int):
+            continue
+        with graph.inserting_before(node):
+            total = graph.call_function(operator.add, (side, step - 1))
+            ceiling = graph.call_function(operator.floordiv, (total, step))
+        total.meta = {**node.meta, "val": side.meta["val"] + step - 1}
+        ceiling.meta = {**node.meta, "val": total.meta["val"] // step}
+        node.replace_all_uses_with(ceiling)
+        graph.erase_node(node)
+    graph.eliminate_dead_code()
+
+
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Let torch keep its remarks on its own plans to itself."""
+def quiet() -> Iterator[None]:
+    """Let torch and its converters keep their remarks on their own plans to themselves."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

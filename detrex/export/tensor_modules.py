@@ -79,19 +79,26 @@ class TensorDetector(nn.Module):
             ``boxes`` (k, 4), xyxy in pixels and inside the image, ``scores`` (k,), highest first,
             and ``classes`` (k,), of the best ``select_box_nums_for_evaluation`` detections.
         """
+        return self.best(*self.queries(image))
+
+    def queries(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Give every query's class logits (q, c) and box (q, 4), as `forward` takes and gives."""
         height, width = image.shape[-2:]
         image = image.flip(1) if self.detector.flips_channels else image
         mean, std = self.detector.pixel_mean, self.detector.pixel_std
         padded = _pad((image.to(mean.dtype) - mean) / std, self.rule)
         sizes = None if self.rule == PaddingConstraints() else [(height, width)]
         logits, boxes = self.detector.forward_tensors(padded, sizes)
-        flat = logits[0].flatten()
-        best, index = flat.topk(torch.sym_min(self.limit, flat.shape[0]))
-        found = box_cxcywh_to_xyxy(boxes[0])[index // logits.shape[-1]]
-        x = (found[:, 0::2] * width).clamp(min=0).clamp(max=width)
-        y = (found[:, 1::2] * height).clamp(min=0).clamp(max=height)
-        corners = torch.stack([x, y], -1).flatten(1)
-        return {"boxes": corners, "scores": best.sigmoid(), "classes": index % logits.shape[-1]}
+        corners = box_cxcywh_to_xyxy(boxes[0])
+        x = (corners[:, 0::2] * width).clamp(min=0).clamp(max=width)
+        y = (corners[:, 1::2] * height).clamp(min=0).clamp(max=height)
+        return logits[0], torch.stack([x, y], -1).flatten(1)
+
+    def best(self, logits: Tensor, boxes: Tensor) -> dict[str, Tensor]:
+        """Choose the best detections among the pairs of a query and a class."""
+        best, index = logits.flatten().topk(torch.sym_min(self.limit, logits.numel()))
+        query, kind = index // logits.shape[-1], index % logits.shape[-1]
+        return {"boxes": boxes[query], "scores": best.sigmoid(), "classes": kind}
 
     def describe(self) -> dict[str, Any]:
         """Say what the input must be and what the outputs are, in plain values."""

@@ -24,7 +24,11 @@ def test_export__says_what_was_written_and_how_far_it_is(tmp_path, capsys):
     words = ["export", "config.py", "--part", "backbone", "--output", "a.pt2"]
     sizes = ["--size", "64x96", "97x131", "224x224"]
     assert main([*words, "--format", "torch-export", *sizes]) == 0
-    told = capsys.readouterr().out.splitlines()
+    printed = capsys.readouterr()
+    steps = [line.partition(" ")[2] for line in printed.err.splitlines()]
+    assert steps[0] == "running the model at 64 x 96, 97 x 131, 224 x 224"
+    assert "writing a.pt2" in steps
+    told = printed.out.splitlines()
     assert told[0].startswith("a.pt2")
     assert told[2] == "outputs p3, p4, p5"
     assert [line.partition(":")[0] for line in told[3:]] == ["64 x 96", "97 x 131", "224 x 224"]

@@ -78,9 +78,10 @@ def test_write__detector_gives_what_the_detector_gives(backbone, levels, formats
     keywords = {"levels": levels, "queries": 30, "input_format": "BGR"}
     model = tiny_dino(layers=1, backbone=backbone(), **keywords).eval()
     exportable = Exportable(model, sizes=((33, 40), (130, 190), (224, 97)))
-    _both(exportable, tmp_path, formats)
-    for image, found in zip(exportable.images, exportable.expected, strict=True):
-        height, width = image.shape[-2:]
+    for report in _both(exportable, tmp_path, formats):
+        assert max(report.differences.values()) < 1e-4
+    for reference in exportable.references:
+        image, found, (height, width) = reference.image, reference.outputs, reference.size
         (expected,) = model([{"image": image[0], "height": height, "width": width}])
         instances, kept = expected["instances"], _non_empty(found["boxes"])
         torch.testing.assert_close(found["scores"][kept], instances.scores, rtol=0, atol=1e-5)
@@ -93,9 +94,19 @@ def _non_empty(boxes):
     return (boxes[:, 2:] > boxes[:, :2]).all(1)
 
 
-def test_export__a_file_says_what_it_takes_and_gives(tmp_path):
-    file = tmp_path / "a.onnx"
-    report = export_model(TinyBackbone(), file, class_names=["circle"])
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """A model in training, its state before, and the file and report of its export."""
+    model = TinyBackbone().train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    file = tmp_path_factory.mktemp("written") / "a.onnx"
+    return model, before, file, export_model(model, file, class_names=["circle"])
+
+
+def test_export__a_file_says_what_it_takes_and_gives(written):
+    _, _, file, report = written
+    assert report.files == (file,)
+    assert list(file.parent.iterdir()) == [file]
     (entry,) = onnx.load(file).metadata_props
     said = json.loads(entry.value)
     assert entry.key == METADATA
@@ -106,10 +117,8 @@ def test_export__a_file_says_what_it_takes_and_gives(tmp_path):
     assert [d.dim_param or d.dim_value for d in dims] == [1, 3, "height", "width"]
 
 
-def test_export__leaves_a_model_as_it_was(tmp_path):
-    model = TinyBackbone().train()
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    export_model(model, tmp_path / "a.pt2", "torch-export")
+def test_export__leaves_a_model_as_it_was(written):
+    model, before, _, _ = written
     assert model.training
     assert all(parameter.requires_grad for parameter in model.parameters())
     torch.testing.assert_close(dict(model.state_dict()), before, rtol=0, atol=0)
@@ -157,7 +166,7 @@ def test_export__one_sentence_and_no_file(model, file, keywords, said, tmp_path)
     assert (tmp_path / "there.onnx").read_text() == "mine"
 
 
-def test_export__needs_a_folder_that_can_be_written(tmp_path, monkeypatch):
+def test_export__needs_a_folder_that_can_bewritten(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     with pytest.raises(ConfigError, match="cannot be written to: name another output"):
         export_model(TinyBackbone(), tmp_path / "a.pt2", "torch-export")
