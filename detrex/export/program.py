@@ -87,7 +87,8 @@ def _divide_whole_numbers(graph: torch.fx.Graph) -> None:
         ceiling.meta = {**node.meta, "val": total.meta["val"] // step}
         node.replace_all_uses_with(ceiling)
         graph.erase_node(node)
-    graph.eliminate_dead_code()
+        if not ratio.users:
+            graph.erase_node(ratio)
 
 
 @contextlib.contextmanager
