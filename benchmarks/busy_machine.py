@@ -57,12 +57,17 @@ def main(words: Sequence[str] | None = None) -> None:
             results.keep(case, Comparison(samples, DEFAULT))
 
 
+# By then the threads of the program that had the last turn have stopped to spin.
+_TURN = 0.1
+
+
 def measure(programs: dict[str, subprocess.Popen[str]], repeats: int) -> dict[str, list[float]]:
     """Let the programs take turns; give the seconds of each counted batch."""
     samples: dict[str, list[float]] = {name: [] for name in programs}
     for turn in range(repeats + 1):
         for name in list(programs) if turn % 2 else reversed(programs):
             running = programs[name]
+            time.sleep(_TURN)
             print("go", file=running.stdin, flush=True)
             seconds = float(running.stdout.readline())
             if turn:  # the first warms up
