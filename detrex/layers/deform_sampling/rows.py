@@ -123,7 +123,7 @@ class _Corners(NamedTuple):
 
 
 def _blocks(N: int, Q: int) -> Iterator[tuple[slice, list[slice]]]:
-    """Divide images, or queries of an image, so that what is computed on the way stays in the cache.
+    """Divide images, or queries of one, so that what is computed on the way fits the cache.
 
     Small images go together: each block costs the calls of all its operations.
 
