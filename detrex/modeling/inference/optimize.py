@@ -74,20 +74,21 @@ def optimize_for_inference(
         The copy. Its ``train(True)`` raises a `BackboneError`.
 
     Raises:
-        ConfigError: `dtype` is unknown, or given for weights that are not in float32, or there is no
-            C++ compiler to compile by.
+        ConfigError: `dtype` is unknown, or given for weights that are not in float32, or there is
+            no C++ compiler to compile by.
         TypeError: `module` is no module, or it, or a part of it, is TorchScript.
     """
     _check(module)
     if isinstance(module, nn.DataParallel | DistributedDataParallel):
         module = module.module
     tensor = next(module.parameters(), torch.empty(0))
-    if dtype is not None and tensor.dtype != torch.float32:
-        raise ConfigError(
-            f"dtype={str(dtype).removeprefix('torch.')} is for weights in float32, and these are in "
-            f"{str(tensor.dtype).removeprefix('torch.')}: leave dtype out, or take model.float()."
-        )
     half = settle_dtype(dtype, tensor.device)
+    if dtype is not None and tensor.dtype not in (torch.float32, half):
+        wanted, own = (str(kind).removeprefix("torch.") for kind in (dtype, tensor.dtype))
+        raise ConfigError(
+            f"dtype={wanted} is for weights in float32, and these are in {own}: leave dtype out, "
+            "or take model.float()."
+        )
     if compile and tensor.device.type == "cpu":
         _check_compiler()
     optimized = _evaluation_copy(module)

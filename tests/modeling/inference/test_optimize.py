@@ -303,6 +303,12 @@ def test_optimize_for_inference__refuses_what_is_no_module():
         optimize_for_inference({})
 
 
+@pytest.mark.parametrize("dtype", ["float32", torch.bfloat16])
+def test_optimize_for_inference__dtype_of_weights_in_double(dtype):
+    with pytest.raises(ConfigError, match=r"these are in float64: leave dtype out, or take model"):
+        optimize_for_inference(nn.Linear(2, 2).double(), dtype=dtype)
+
+
 def test_optimize_for_inference__without_a_compiler(monkeypatch):
     from torch._inductor import cpp_builder, exc
 

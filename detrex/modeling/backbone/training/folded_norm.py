@@ -59,8 +59,8 @@ class NormFolding:
     """Folds the frozen norms of any network, for the length of each call in training.
 
     Which norm takes all that which convolution gives is found by a run of a copy on the ``meta``
-    device at the first call, and again where a module was exchanged or changed its mode. Threads may
-    not train one network at the same time: the modules' forwards are exchanged during a call.
+    device at the first call, and again where a module was exchanged or changed its mode. Threads
+    may not train one network at the same time: the modules' forwards are exchanged during a call.
     """
 
     def __init__(self) -> None:
