@@ -40,6 +40,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--size",
         nargs="+",
+        action="extend",
         default=[],
         metavar="HEIGHTxWIDTH",
         help="images to compare the file and the model on",
