@@ -86,7 +86,7 @@ def test_detectron2s_detectors__read_back_in_their_own_code(name):
     for card in _both_passes(others.small(name).model, others.batch()):
         asked = _files([*card.read_backs, *card.uploads])
         assert {file.split("/")[0] for file in asked if not file.startswith("backward of")} <= {
-            *("detectron2", "torchvision"),
+            *("detectron2", "fvcore", "torchvision"),
         }
 
 
