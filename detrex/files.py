@@ -1,11 +1,14 @@
 """Files of this machine: where detrex keeps its own, their hashes, and writing them whole."""
 
 import hashlib
+import logging
 import os
 import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO
+
+logger = logging.getLogger(__name__)
 
 UNFINISHED = ".unfinished"
 """How a file ends that is being written, or was when its process died."""
@@ -29,6 +32,38 @@ def stamp(file: Path) -> tuple[str, int, int]:
     """Give what changes when a file does: its name without folders, size and time of writing."""
     status = file.stat()
     return file.name, status.st_size, status.st_mtime_ns
+
+
+def read_kept(kind: str, key: str) -> str:
+    """Read what `keep` wrote.
+
+    Args:
+        kind: of what is kept, the name of a folder in detrex's cache.
+        key: everything that it depends on.
+
+    Returns:
+        The text, empty where there is none or it cannot be read.
+    """
+    try:
+        return _kept_file(kind, key).read_text(encoding="utf-8")
+    except (OSError, RuntimeError, UnicodeDecodeError):
+        return ""
+
+
+def keep(kind: str, key: str, text: str) -> None:
+    """Keep a text in detrex's cache, where that can be written; see `read_kept`."""
+    try:
+        file = _kept_file(kind, key)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(file, lambda stream: stream.write(text.encode()))
+    except (OSError, RuntimeError) as error:
+        logger.debug("nothing is kept in %s (%s)", kind, error)
+
+
+def _kept_file(kind: str, key: str) -> Path:
+    """Say where a text is kept; RuntimeError where the user has no home."""
+    name = hashlib.sha256(key.encode()).hexdigest()[:40]
+    return default_cache_dir() / kind / f"{name}.json"
 
 
 def write_atomically(file: Path, write: Callable[[IO[bytes]], object]) -> None:

@@ -7,8 +7,7 @@ import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from detrex.catalog import descriptions
-from detrex.modeling.backbone.inspection import findings
+from detrex import files
 
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
 
@@ -34,8 +33,7 @@ def _findings(tmp_path_factory):
     """Keep what is found of networks in a folder of this run, and read nothing that others kept."""
     folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
-        for module in (findings, descriptions):
-            patch.setattr(module, "default_cache_dir", lambda: folder)
+        patch.setattr(files, "default_cache_dir", lambda: folder)
         yield
 
 

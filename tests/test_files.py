@@ -2,7 +2,8 @@ import hashlib
 
 import pytest
 
-from detrex.files import default_cache_dir, sha256_of, write_atomically
+from detrex import files
+from detrex.files import default_cache_dir, keep, read_kept, sha256_of, write_atomically
 
 
 def test_default_cache_dir__variable(monkeypatch, tmp_path):
@@ -20,6 +21,17 @@ def test_sha256_of__more_than_one_chunk(tmp_path):
     data = bytes(range(256)) * 5000
     (tmp_path / "file").write_bytes(data)
     assert sha256_of(tmp_path / "file") == hashlib.sha256(data).hexdigest()
+
+
+def test_keep__by_kind_and_key(monkeypatch, tmp_path):
+    monkeypatch.setattr(files, "default_cache_dir", lambda: tmp_path)
+    keep("nets", "a", "été")
+    keep("nets", "b", "two")
+    assert [read_kept("nets", key) for key in ("a", "b", "c")] == ["été", "two", ""]
+    assert read_kept("others", "a") == ""
+    for file in (tmp_path / "nets").iterdir():
+        file.write_bytes(b"\xff")
+    assert read_kept("nets", "a") == ""
 
 
 def test_write_atomically__keeps_the_old_where_writing_fails(tmp_path):

@@ -5,18 +5,14 @@ that this machine has made are in detrex's cache, by everything that they depend
 """
 
 import gzip
-import hashlib
 import json
-import logging
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from detrex import __version__
 from detrex.catalog.table import Entry, installed_version, packaged_file
-from detrex.files import default_cache_dir, stamp, write_atomically
-
-logger = logging.getLogger(__name__)
+from detrex.files import keep, read_kept, stamp, write_atomically
 
 Facts = dict[str, Any]
 
@@ -24,6 +20,7 @@ SIZE = (800, 1333)
 """Height and width of the image that packaged descriptions are for."""
 
 FILE_NAME = "descriptions.jsonl.gz"
+_FOLDER = "descriptions"
 _LIBRARIES = ("timm", "torchvision", "torch", "detectron2")
 
 
@@ -37,7 +34,7 @@ def find_description(entry: Entry, size: tuple[int, int]) -> Facts | None:
     Returns:
         As from `detrex.catalog.describe.describe`; None where there is none, or an outdated one.
     """
-    texts = [_kept_text(entry, size)]
+    texts = [read_kept(_FOLDER, _key(entry, size))]
     if size == SIZE:
         texts.append(packaged_descriptions().get((entry.library, entry.name), ""))
     for text in texts:
@@ -52,12 +49,7 @@ def find_description(entry: Entry, size: tuple[int, int]) -> Facts | None:
 
 def keep_description(entry: Entry, size: tuple[int, int], facts: Facts) -> None:
     """Keep a description in detrex's cache, where that can be written."""
-    try:
-        file = _file_of(entry, size)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(file, lambda stream: stream.write(json.dumps(facts).encode()))
-    except (OSError, RuntimeError) as error:
-        logger.debug("the description of %s is not written (%s)", entry.name, error)
+    keep(_FOLDER, _key(entry, size), json.dumps(facts))
 
 
 def packaged_descriptions(file: Path | None = None) -> dict[tuple[str, str], str]:
@@ -98,18 +90,9 @@ def write_descriptions(described: Iterable[tuple[Entry, Facts]], file: Path) -> 
     write_atomically(file, lambda stream: stream.write(content))
 
 
-def _file_of(entry: Entry, size: tuple[int, int]) -> Path:
-    """Say where a description is kept; RuntimeError where the user has no home."""
+def _key(entry: Entry, size: tuple[int, int]) -> str:
+    """Give everything that a description depends on."""
     package = Path(__file__).resolve().parents[1]
     code = [*(package / "modeling" / "backbone").rglob("*.py"), *(package / "catalog").glob("*.py")]
     versions = [(name, installed_version(name)) for name in _LIBRARIES]
-    key = repr((__version__, versions, sorted(map(stamp, code)), entry, size))
-    digest = hashlib.sha256(key.encode()).hexdigest()[:40]
-    return default_cache_dir() / "descriptions" / f"{digest}.json"
-
-
-def _kept_text(entry: Entry, size: tuple[int, int]) -> str:
-    try:
-        return _file_of(entry, size).read_text(encoding="utf-8")
-    except (OSError, RuntimeError, UnicodeDecodeError):
-        return ""
+    return repr((__version__, versions, sorted(map(stamp, code)), entry, size))

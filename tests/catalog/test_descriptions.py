@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from detrex import files
 from detrex.catalog import describe as describing
 from detrex.catalog import descriptions
 from detrex.catalog.descriptions import (
@@ -25,7 +26,7 @@ FACTS = {"name": "a_net", "frozen_params": {1: 10, 2: 20}}
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
     """An empty cache folder, and a package without descriptions."""
-    monkeypatch.setattr(descriptions, "default_cache_dir", lambda: tmp_path / "cache")
+    monkeypatch.setattr(files, "default_cache_dir", lambda: tmp_path / "cache")
     monkeypatch.setattr(descriptions, "packaged_file", lambda: tmp_path / "backbones.csv")
     return tmp_path
 
@@ -77,7 +78,7 @@ def test_keep_description__needs_no_home(monkeypatch):
     def homeless():
         raise RuntimeError("Could not determine home directory.")
 
-    monkeypatch.setattr(descriptions, "default_cache_dir", homeless)
+    monkeypatch.setattr(files, "default_cache_dir", homeless)
     keep_description(ENTRY, SIZE, FACTS)
     assert find_description(ENTRY, SIZE) is None
 

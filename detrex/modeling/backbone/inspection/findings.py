@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from detrex.files import default_cache_dir, stamp, write_atomically
+from detrex.files import keep, read_kept, stamp
 from detrex.modeling.backbone.features.coverage import Coverage
 from detrex.modeling.backbone.features.feature_info import FeatureInfo
 from detrex.modeling.backbone.features.input_size import InputSize
@@ -33,6 +33,7 @@ _CLASSES: dict[str, type] = {
     kind.__name__: kind
     for kind in (Coverage, FeatureInfo, InputSize, NetworkSpec, PixelStatistics, Stage)
 }
+_FOLDER = "networks"
 _KEPT: dict[tuple[Any, str], Any] = {}
 
 
@@ -102,12 +103,6 @@ def recall(key: NetworkKey | None, find: Callable[[], T]) -> T:
     return _KEPT[kept]
 
 
-def _file_of(text: str) -> Path:
-    """Say where a finding is kept; RuntimeError where the user has no home."""
-    name = hashlib.sha256(text.encode()).hexdigest()[:40]
-    return default_cache_dir() / "networks" / f"{name}.json"
-
-
 @functools.cache
 def _code() -> str:
     """Version of torch, and a digest of what changes with the code of the backbones."""
@@ -117,25 +112,19 @@ def _code() -> str:
 
 
 def _read(text: str) -> Any:
-    try:
-        file = _file_of(text)
-        content = json.loads(file.read_text(encoding="utf-8"))
-        return _decoded(content["found"]) if content["of"] == text else None
-    except FileNotFoundError:
+    kept = read_kept(_FOLDER, text)
+    if not kept:
         return None
-    except (OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
+    try:
+        content = json.loads(kept)
+        return _decoded(content["found"]) if content["of"] == text else None
+    except (RecursionError, ValueError, LookupError, TypeError, AttributeError) as error:
         logger.debug("a finding is read as nothing (%s: %s)", type(error).__name__, error)
         return None
 
 
 def _write(text: str, found: Any) -> None:
-    content = json.dumps({"of": text, "found": _encoded(found)}).encode()
-    try:
-        file = _file_of(text)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(file, lambda stream: stream.write(content))
-    except (OSError, RuntimeError) as error:
-        logger.debug("a finding is not written (%s)", error)
+    keep(_FOLDER, text, json.dumps({"of": text, "found": _encoded(found)}))
 
 
 def _encoded(value: Any) -> Any:

@@ -6,6 +6,7 @@ from collections import OrderedDict
 import pytest
 import timm
 
+from detrex import files
 from detrex.modeling.backbone import TimmBackbone, TorchvisionBackbone
 from detrex.modeling.backbone.features.coverage import Coverage
 from detrex.modeling.backbone.features.input_size import InputSize
@@ -24,7 +25,7 @@ FOUND = (
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
     """An empty folder, and nothing kept in the process."""
-    monkeypatch.setattr(findings, "default_cache_dir", lambda: tmp_path)
+    monkeypatch.setattr(files, "default_cache_dir", lambda: tmp_path)
     monkeypatch.setattr(findings, "_KEPT", {})
     return tmp_path / "networks"
 
@@ -84,7 +85,7 @@ def test_recall__needs_no_home(monkeypatch):
     def homeless():
         raise RuntimeError("Could not determine home directory.")
 
-    monkeypatch.setattr(findings, "default_cache_dir", homeless)
+    monkeypatch.setattr(files, "default_cache_dir", homeless)
     assert recall(KEY, lambda: FOUND) is FOUND
 
 
