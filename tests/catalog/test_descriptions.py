@@ -61,7 +61,9 @@ def test_find_description__of_the_package(folder, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"text", gzip.compress(b"a\tb")[:-9], gzip.compress(b"a")]
+    "content",
+    [b"", b"text", gzip.compress(b"a\tb", mtime=0)[:-9], gzip.compress(b"a", mtime=0)],
+    ids=["empty", "no archive", "cut short", "one column"],
 )
 def test_packaged_descriptions__none_in_a_damaged_file(folder, content):
     (folder / descriptions.FILE_NAME).write_bytes(content)
