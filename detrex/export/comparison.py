@@ -55,7 +55,7 @@ def difference_of_detections(
         return 0.0
     if classes.min() < 0 or classes.max() >= logits.shape[1]:
         return inf
-    certain, found = torch.logit(logits.sigmoid(), _MOST_CERTAIN), _logit(got["scores"])
+    certain, found = _logit(logits.sigmoid()), _logit(got["scores"])
     scale = (certain.max() - certain.min()).clamp(min=1e-6)
     best, index = certain.flatten().topk(count)
     query, kind = index // logits.shape[1], index % logits.shape[1]

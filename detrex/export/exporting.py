@@ -158,15 +158,19 @@ def target_of(file: str | os.PathLike[str], format: str) -> Path:
     path, suffix = Path(file), require(format).suffix
     if path.suffix != suffix:
         raise ConfigError(f"the file must end in {suffix}, got {str(path)!r}.")
-    if path.exists():
-        raise ConfigError(
-            f"{path} exists and is not written over: name another output, or remove the file."
-        )
+    _refuse_existing(path)
     if not path.parent.is_dir():
         raise ConfigError(f"there is no folder {path.parent} to write {path.name} to: make it.")
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise ConfigError(f"the folder {path.parent} cannot be written to: name another output.")
     return path
+
+
+def _refuse_existing(file: Path) -> None:
+    if file.exists():
+        raise ConfigError(
+            f"{file} exists and is not written over: name another output, or remove the file."
+        )
 
 
 def _image(module: TensorBackbone | TensorDetector, size: Size, uint8: bool) -> Tensor:
@@ -200,11 +204,8 @@ def _move(folder: Path, target: Path) -> tuple[Path, ...]:
     """Move a file and those beside it to where they belong, that which names the others last."""
     names = sorted((path.name for path in folder.iterdir()), key=lambda name: name == target.name)
     files = [target.with_name(name) for name in names]
-    there = [str(file) for file in files if file.exists()]
-    if there:
-        raise ConfigError(
-            f"{there[0]} exists and is not written over: name another output, or remove the file."
-        )
+    for file in files:
+        _refuse_existing(file)
     for file in files:
         (folder / file.name).replace(file)
     return tuple(reversed(files))
