@@ -64,7 +64,7 @@ def test_ffn__gradients_pass_no_copies_of_a_view(shape):
 @pytest.mark.parametrize("activation", [nn.ReLU(inplace=True), nn.GELU(), nn.Softmax(dim=0)])
 def test_ffn__in_parts_equals_all_tokens_at_once(activation):
     ffn = FFN(5, 7, activation=activation, ffn_drop=0.5).eval()
-    x = torch.randn(2, PART, 5)
+    x = torch.randn(2, PART * torch.get_num_threads(), 5)
     expected = ffn(x)
     seen = []
     ffn.layers[0][0].register_forward_hook(lambda _, args, out: seen.append(len(args[0])))
