@@ -1,45 +1,26 @@
 """From a config to a trained model: build the parts, hang the hooks around the steps, run."""
 
 import argparse
-import functools
 import logging
-import os
-from collections.abc import Iterable, Mapping
 from typing import Any
 
-from detectron2.engine import HookBase, hooks
-from detectron2.modeling.meta_arch.fcos import FCOSHead
-from detectron2.utils import comm
-from detectron2.utils.events import EventWriter, JSONWriter, TensorboardXWriter
 from omegaconf import DictConfig
-from torch import Tensor, nn
 
 from detrex.checkpoint.detection_checkpoint import DetectionCheckpointer
-from detrex.checkpoint.reading.state_dict import read_checkpoint, tensors_of
-from detrex.checkpoint.report import LoadReport
+from detrex.checkpoint.reading.state_dict import read_checkpoint
 from detrex.config import require_keys, resolve_pixel_statistics, try_get_key
-from detrex.config.building import build_part
-from detrex.config.frozen_weights import frozen_without_weights
-from detrex.config.pixel_statistics import (
-    pixel_statistics_warnings,
-    takes_auto,
-    unlike_weights,
-)
 from detrex.config.validation import settle
 from detrex.data.bad_pictures import ReadableBatches
 from detrex.data.class_names import CHECKPOINT_KEY, checkpoint_class_names, config_class_names
 from detrex.data.preparation import prepared_data
-from detrex.detectors import backbone_parts, published_statistics
-from detrex.engine.distributed import broadcast_from_main, resolve_device, wrap_ddp
+from detrex.engine.checkpoints import build_checkpointer
+from detrex.engine.distributed import broadcast_from_main, wrap_ddp
 from detrex.engine.evaluation import Evaluation, Metrics, amp_dtype, build_evaluation, build_loader
+from detrex.engine.model_building import build_model
 from detrex.engine.optimizer import build_optimizer
+from detrex.engine.run_hooks import build_hooks
 from detrex.engine.trainer import Trainer
-from detrex.layers.deform_sampling import set_deformable_attention_kernel
-from detrex.modeling import ema
-from detrex.modeling.backbone.top_block import check_top_block
-from detrex.modeling.backbone.weights.origins import find_origin
-from detrex.utils.events import ProgressWriter, WandbWriter
-from detrex.utils.seeding import draw_seed, seed_everything
+from detrex.utils.seeding import draw_seed
 
 logger = logging.getLogger(__name__)
 
@@ -119,7 +100,7 @@ def do_train(args: argparse.Namespace, cfg: DictConfig) -> Metrics:
         accumulate_steps=int(try_get_key(cfg, "train.accumulate_steps", default=1)),
         seed=seed,
     )
-    checkpointer = _build_checkpointer(cfg, model, trainer=trainer)
+    checkpointer = build_checkpointer(cfg, model, trainer=trainer)
     if names := config_class_names(cfg):
         checkpointer.notes[CHECKPOINT_KEY] = names
     results: Metrics = {}
@@ -129,7 +110,7 @@ def do_train(args: argparse.Namespace, cfg: DictConfig) -> Metrics:
         results.update(evaluation(trainer.model) if evaluation else {})
         return results
 
-    trainer.register_hooks(_build_hooks(cfg, model, trainer, checkpointer, evaluate))
+    trainer.register_hooks(build_hooks(cfg, model, trainer, checkpointer, evaluate))
     resumes = _resumes(args, checkpointer)
     checkpointer.resume_or_load(
         try_get_key(cfg, "train.init_checkpoint", default=""), resume=resumes
@@ -172,7 +153,7 @@ def evaluate_only(args: argparse.Namespace, cfg: DictConfig) -> Metrics:
     names = checkpoint_class_names(read_checkpoint(path)) if path and not args.resume else None
     evaluation = build_evaluation(cfg, required=True, classes=names, source=path)
     model = build_model(cfg, _run_seed(cfg))
-    checkpointer = _build_checkpointer(cfg, model)
+    checkpointer = build_checkpointer(cfg, model)
     if _resumes(args, checkpointer):
         checkpointer.resume_or_load("", resume=True)
     elif path:
@@ -184,49 +165,6 @@ def evaluate_only(args: argparse.Namespace, cfg: DictConfig) -> Metrics:
             cfg.train.output_dir,
         )
     return evaluation(model, eval_only=True) if evaluation else {}
-
-
-def build_model(cfg: DictConfig, seed: int) -> nn.Module:
-    """Build the detector on its device, with the EMA's state on it where that is on.
-
-    Args:
-        cfg: ``model``, ``train.device``, ``train.deformable_attention_kernel`` and
-            ``train.model_ema`` are read.
-        seed: for the initial weights; equal on all ranks.
-
-    Returns:
-        The model, not wrapped in DDP.
-
-    Raises:
-        DetrexError: a part of it cannot be built, or FPN's top block gives other levels than FPN
-            publishes.
-    """
-    device = resolve_device(cfg.train.device)
-    if kernel := try_get_key(cfg, "train.deformable_attention_kernel", default=None):
-        set_deformable_attention_kernel(kernel)
-    seed_everything(seed)
-    model = build_part(cfg.model, "model").to(device)
-    for module in model.modules():
-        if isinstance(module, FCOSHead):  # FCOS decodes boxes from it in the type that it gives
-            module.register_forward_hook(_in_float32)
-    logger.info("Model:\n%s", model)
-    for part in backbone_parts(model).values():
-        check_top_block(part)
-    for warning in [*pixel_statistics_warnings(cfg, model), *frozen_without_weights(cfg)]:
-        logger.warning("%s", warning)
-    ema.may_build_model_ema(cfg, model)
-    return model
-
-
-def _in_float32(_head: nn.Module, _inputs: Any, levels: Any) -> Any:
-    """Hand on a head's lists of maps without the lower precision of autocast, all else as it is."""
-    if not isinstance(levels, list | tuple):
-        return levels
-    return tuple([map_.float() for map_ in maps] if _are_tensors(maps) else maps for maps in levels)
-
-
-def _are_tensors(maps: Any) -> bool:
-    return isinstance(maps, list | tuple) and all(isinstance(map_, Tensor) for map_ in maps)
 
 
 def apply_fast_dev_run(cfg: DictConfig) -> None:
@@ -250,61 +188,6 @@ def _clip_grad_params(cfg: DictConfig) -> dict[str, Any] | None:
     if not try_get_key(cfg, "train.clip_grad.enabled", default=False):
         return None
     return dict(cfg.train.clip_grad.params)
-
-
-def _build_hooks(
-    cfg: DictConfig,
-    model: nn.Module,
-    trainer: Trainer,
-    checkpointer: DetectionCheckpointer,
-    evaluate: Any,
-) -> Iterable[HookBase | None]:
-    """The hooks in the order in which they run: a checkpoint holds all that precedes it."""
-    main = comm.is_main_process()
-    log_period = int(try_get_key(cfg, "train.log_period", default=20))
-    period = int(try_get_key(cfg, "train.eval_period", default=0))
-    return [
-        hooks.IterationTimer(),
-        ema.EMAHook(cfg, model) if try_get_key(cfg, "train.model_ema.enabled") else None,
-        hooks.LRScheduler(trainer.optimizer, build_part(cfg.lr_multiplier, "lr_multiplier")),
-        hooks.PeriodicCheckpointer(checkpointer, **cfg.train.checkpointer) if main else None,
-        hooks.EvalHook(period, evaluate),
-        hooks.PeriodicWriter(_build_writers(cfg, log_period), log_period) if main else None,
-    ]
-
-
-def _build_writers(cfg: DictConfig, window_size: int) -> list[EventWriter]:
-    """The writers; TensorBoard's comes last, since it clears the images that it has written."""
-    output_dir = str(cfg.train.output_dir)
-    os.makedirs(output_dir, exist_ok=True)
-    writers: list[EventWriter] = [
-        ProgressWriter(int(cfg.train.max_iter), window_size),
-        JSONWriter(os.path.join(output_dir, "metrics.json"), window_size),
-    ]
-    if try_get_key(cfg, "train.wandb.enabled", default=False):
-        writers.append(WandbWriter(cfg, window_size))
-    return [*writers, TensorboardXWriter(output_dir, window_size)]
-
-
-def _build_checkpointer(cfg: DictConfig, model: nn.Module, **parts: Any) -> DetectionCheckpointer:
-    """The checkpointer of the model, its EMA where that is on, and other parts of the run."""
-    parts |= ema.may_get_ema_checkpointer(cfg, model)
-    checkpointer = DetectionCheckpointer(model, cfg.train.output_dir, **parts)
-    checkpointer.on_weights = functools.partial(_warn_of_origin, cfg, checkpointer.model)
-    return checkpointer
-
-
-def _warn_of_origin(
-    cfg: DictConfig, model: nn.Module, content: Mapping[str, Any], report: LoadReport
-) -> None:
-    """Warn where weights were trained on other images or by other layers than the detector's."""
-    file = report.source
-    origin = find_origin(content, tensors_of(content, file))
-    if origin is None and report.part and not takes_auto(cfg.model):
-        for warning in unlike_weights(cfg, published_statistics(model.backbone)):
-            logger.warning("train.init_checkpoint %s: %s", file, warning)
-    if origin is not None and (differs := origin.differences_of_detector(model)):
-        logger.warning("train.init_checkpoint %s was %s: %s", file, origin.name, differs)
 
 
 def _resumes(args: argparse.Namespace, checkpointer: DetectionCheckpointer) -> bool:

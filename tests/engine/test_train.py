@@ -1,29 +1,25 @@
 import argparse
 import json
-import sys
-import types
 
 import pytest
-import timm
 import torch
 from detectron2.config import LazyCall as L
 from detectron2.data import get_detection_dataset_dicts
 from detectron2.data.datasets import register_coco_instances
 from fvcore.common.param_scheduler import MultiStepParamScheduler
 
-from detrex.config import get_detectron2_config, resolve_pixel_statistics
 from detrex.data.datasets import register_coco_json
-from detrex.engine import build_model, do_train, evaluate_only
+from detrex.engine import do_train, evaluate_only
 from detrex.errors import CheckpointError, ConfigError, NonFiniteLossError, PictureError
-from detrex.modeling.backbone import TimmBackbone
-from tests.reference.stand_in import make_dataset, read_weights, stand_in_config, still_image
+from tests.reference.stand_in import (
+    make_dataset,
+    read_losses,
+    read_weights,
+    stand_in_config,
+    still_image,
+)
 
 FRESH, RESUME = argparse.Namespace(resume=False), argparse.Namespace(resume=True)
-
-
-def read_losses(folder) -> dict[int, float]:
-    lines = [json.loads(line) for line in (folder / "metrics.json").read_text().splitlines()]
-    return {line["iteration"]: line["total_loss"] for line in lines if "total_loss" in line}
 
 
 class Killed(BaseException):
@@ -157,18 +153,6 @@ def test_do_train__ema_metrics_stand_beside_the_plain_ones(tmp_path):
     assert evaluated[-1]["ema/bbox/AP"] == metrics["ema/bbox"]["AP"]
 
 
-def test_do_train__writes_what_it_promises(tmp_path):
-    do_train(FRESH, stand_in_config(str(tmp_path), eval_period=2))
-    names = {file.name for file in tmp_path.iterdir()}
-    assert {"metrics.json", "model_final.pth", "last_checkpoint"} <= names
-    assert any(name.startswith("events.out.tfevents") for name in names)
-    assert "model_0000001.pth" not in names, "max_to_keep=2"
-    content = torch.load(tmp_path / "model_final.pth", weights_only=True)
-    assert set(content) == {"model", "trainer", "iteration"}
-    assert content["iteration"] == 5
-    assert content["trainer"]["seed"] == 3
-
-
 def test_do_train__fast_dev_run(tmp_path):
     cfg = stand_in_config(str(tmp_path), fast_dev_run={"enabled": True}, max_iter=10**6)
     do_train(FRESH, cfg)
@@ -293,24 +277,6 @@ def test_do_train__left_out_pictures_are_told_at_the_end(tmp_path, caplog):
     assert line.endswith("others were drawn for them.")
 
 
-def test_do_train__wandb_missing(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(ConfigError, match="pip install wandb"):
-        do_train(FRESH, stand_in_config(str(tmp_path), wandb={"enabled": True}))
-
-
-def test_do_train__wandb_gets_scalars(tmp_path, monkeypatch):
-    logged = {}
-    run = types.SimpleNamespace(
-        log=lambda values, step: logged.setdefault(step, values), finish=lambda: None
-    )
-    module = types.SimpleNamespace(init=lambda **kwargs: run, Image=lambda array: array)
-    monkeypatch.setitem(sys.modules, "wandb", module)
-    params = {"dir": str(tmp_path / "wandb")}
-    do_train(FRESH, stand_in_config(str(tmp_path), wandb={"enabled": True, "params": params}))
-    assert logged[2]["total_loss"] == read_losses(tmp_path)[2]
-
-
 def test_evaluate_only__checkpoint_ema_and_resume(tmp_path):
     ema = {"enabled": True, "decay": 0.9}
     trained = do_train(FRESH, stand_in_config(str(tmp_path), model_ema=ema))
@@ -351,28 +317,3 @@ def test_evaluate_only__heads_of_another_number_of_classes(tmp_path):
 def test_evaluate_only__initial_weights_are_warned_about(tmp_path, caplog):
     evaluate_only(FRESH, stand_in_config(str(tmp_path)))
     assert "Evaluating initial weights" in caplog.text
-
-
-def test_build_model__same_seed_same_weights(tmp_path):
-    cfg = stand_in_config(str(tmp_path))
-    first, second, other = (build_model(cfg, seed).state_dict() for seed in (1, 1, 2))
-    torch.testing.assert_close(first, second, rtol=0, atol=0)
-    assert not torch.equal(first["head.weight"], other["head.weight"])
-
-
-def test_build_model__warns_of_weights_that_expect_other_images(tmp_path, caplog):
-    torch.save(timm.create_model("test_resnet").state_dict(), tmp_path / "weights.pth")
-    cfg = stand_in_config(str(tmp_path))
-    cfg.model = get_detectron2_config("common/models/fcos.py").model
-    cfg.model.backbone.bottom_up = L(TimmBackbone)(
-        model_name="test_resnet",
-        out_features=["res3", "res4", "res5"],
-        weights=str(tmp_path / "weights.pth"),
-    )
-    build_model(cfg, 0)
-    assert "pixel_std [1.0, 1.0, 1.0] in RGB, and the weights of TimmBackbone" in caplog.text
-    caplog.clear()
-    cfg.model.pixel_mean = cfg.model.pixel_std = "auto"
-    resolve_pixel_statistics(cfg)
-    build_model(cfg, 0)
-    assert "the weights of TimmBackbone" not in caplog.text

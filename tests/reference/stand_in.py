@@ -4,6 +4,8 @@ They follow detectron2's conventions: a list of dicts in, a dict of losses or a 
 ``{"instances": ...}`` out.
 """
 
+import json
+
 import numpy as np
 import torch
 from detectron2.config import LazyCall as L
@@ -126,3 +128,9 @@ def stand_in_config(output_dir: str, **train) -> DictConfig:
 
 def read_weights(folder) -> dict[str, torch.Tensor]:
     return torch.load(folder / "model_final.pth", weights_only=True)["model"]
+
+
+def read_losses(folder) -> dict[int, float]:
+    """The total losses in ``metrics.json``, by iteration."""
+    lines = [json.loads(line) for line in (folder / "metrics.json").read_text().splitlines()]
+    return {line["iteration"]: line["total_loss"] for line in lines if "total_loss" in line}

@@ -8,7 +8,7 @@ from detectron2.config import LazyCall
 from omegaconf import OmegaConf
 
 from detrex.config.schema import Train
-from detrex.engine.train import build_model
+from detrex.engine import build_model
 from detrex.errors import ConfigError
 from detrex.layers import multi_scale_deformable_attn_pytorch
 from detrex.layers.deform_sampling import (

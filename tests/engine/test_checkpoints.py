@@ -9,7 +9,7 @@ from detectron2.config import LazyCall as L
 
 from detrex.config import get_detectron2_config
 from detrex.engine import build_model, do_train
-from detrex.engine.train import _build_checkpointer
+from detrex.engine.checkpoints import build_checkpointer
 from detrex.errors import CheckpointError
 from detrex.modeling.backbone import TimmBackbone
 from tests.reference.stand_in import read_weights, stand_in_config
@@ -44,7 +44,7 @@ def test_do_train__init_checkpoint_of_other_images_is_warned_of(tmp_path, caplog
     origin = {"pixel_mean": torch.tensor([1.0, 2.0, 3.0]), "pixel_std": torch.full((3,), 9.0)}
     file = tmp_path / "strange.pth"
     torch.save({"model": {**model.state_dict(), **origin}}, file)
-    _build_checkpointer(cfg, model).load(str(file))
+    build_checkpointer(cfg, model).load(str(file))
     warned = [r.getMessage() for r in caplog.records if "was trained with statistics" in r.message]
     assert len(warned) == 1
     assert "mean (1, 2, 3), std (9, 9, 9), BGR, and the detector has (103.5" in warned[0]
@@ -63,7 +63,7 @@ def test_do_train__init_checkpoint_of_a_backbone_on_other_images_is_warned_of(
     model = build_model(cfg, seed=0)
     network = timm.create_model("test_resnet")
     torch.save((network if is_bare else model).state_dict(), tmp_path / "weights.pth")
-    _build_checkpointer(cfg, model).load(str(tmp_path / "weights.pth"))
+    build_checkpointer(cfg, model).load(str(tmp_path / "weights.pth"))
     assert ("weights.pth: images are normalised by pixel_mean" in caplog.text) is is_bare
 
 
