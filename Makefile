@@ -16,7 +16,7 @@ PYTEST := -m pytest -n 2 -q -m "not slow and not gpu"
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo bench test test-numeric test-processors test-lowest test-newest check docs clean
+.PHONY: help install demo bench test test-numeric test-processors test-lowest test-newest faults check docs clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/; s#\$$\(VENV\)#$(VENV)#' | expand -t 24
@@ -53,6 +53,10 @@ define test-versions
 echo "== test: $(TESTS), with:" && $(1)/bin/python -m pip list --format=freeze | tr '\n' ' ' && echo && \
 OMP_NUM_THREADS=1 $(1)/bin/python $(PYTEST) $(TESTS)
 endef
+
+faults: $(VENV)/.detrex-test  ## try what can go wrong, and write docs/faults.md (20 minutes)
+	@echo "== faults: hostile files, broken input, kills; the status is 1 where one ends badly"
+	@$(PY) -W ignore -m tests.faults --page
 
 check: $(VENV)/.detrex-test $(VENV)/.detrex-dev  ## lint, format and types
 	@echo "== check: ruff, mypy"

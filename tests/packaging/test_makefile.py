@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-TARGETS = ["help", "install", "demo", "bench", "test", "check", "docs", "clean"]
+TARGETS = ["help", "install", "demo", "bench", "test", "faults", "check", "docs", "clean"]
 TARGETS += ["test-numeric", "test-processors", "test-lowest", "test-newest"]
 
 STUB = """#!/bin/sh
