@@ -18,6 +18,7 @@ from detrex.modeling.backbone.inspection.input_size_search import (
     search_input_size,
 )
 from detrex.modeling.backbone.inspection.meta_run import SizeRefusedError
+from detrex.modeling.backbone.inspection.position_tables import RefuseOtherPositions
 from detrex.modeling.backbone.training.norms import norm_kind
 from detrex.modeling.pixel_statistics import PixelStatistics
 
@@ -107,8 +108,9 @@ class _Inspector:
         """Shapes of all features for an image size."""
         if (size, further) not in self._shapes:
             image = torch.zeros(1, self.channels, *size, device=self.device)
-            with torch.no_grad():
-                features = self.network(further)(image)
+            network = self.network(further)
+            with torch.no_grad(), RefuseOtherPositions(network):
+                features = network(image)
             self._shapes[size, further] = [feature.shape for feature in features]
         return self._shapes[size, further]
 
