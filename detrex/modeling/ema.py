@@ -22,6 +22,7 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from detrex.config import try_get_key
 from detrex.errors import CheckpointError, ConfigError
+from detrex.modeling.ema_pairs import EMAPairs
 
 __all__ = [
     "EMAHook",
@@ -216,34 +217,25 @@ class EMAUpdater:
         self.state = state
         self.decay = decay
         self.device = device
+        self._pairs: EMAPairs | None = None
 
     def init_state(self, model: nn.Module) -> None:
         """Start the average anew at the model's present weights."""
         self.state.clear()
         self.state.save_from(model, self.device)
 
-    @torch.no_grad()
     def update(self, model: nn.Module) -> None:
         """Move the averages one step towards the model's weights.
 
         Args:
             model: the model whose weights the state was started from.
         """
-        averages, weights = [], []
-        for name, value in self.state.get_model_state_iterator(model):
-            average = self.state.state[name]
-            if value.is_floating_point() or value.is_complex():
-                averages.append(average)
-                weights.append(value.detach().to(average.device, average.dtype))
-            else:
-                average.copy_(value)
-        self._ema_avg(averages, weights, self.decay)
-
-    @staticmethod
-    def _ema_avg(averages: list[Tensor], weights: list[Tensor], decay: float) -> None:
-        # In this form an average that equals its weight stays so to the last bit, as the statistics
-        # of frozen norms must.
-        torch._foreach_lerp_(averages, weights, 1.0 - decay)
+        model = _remove_ddp(model)
+        averages = self.state.state
+        if self._pairs is None or not self._pairs.are_those_of(averages, model):
+            named = self.state.get_model_state_iterator(model)
+            self._pairs = EMAPairs(averages, model, named)
+        self._pairs.step(self.decay)
 
 
 class EMAHook(HookBase):
