@@ -232,6 +232,8 @@ class Loader:
     batch_size: int = key(at_least=1)
     num_workers: int = key(at_least=0)
     prefetch_factor: int = key(at_least=1, nullable=True)
+    pin_memory: bool = key(nullable=True)
+    persistent_workers: bool = key(nullable=True)
     aspect_ratio_grouping: bool = key()
     drop_last: bool = key()
 

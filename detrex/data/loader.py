@@ -1,13 +1,25 @@
 """Training batches that can be resumed: batch ``b`` is a function of ``(seed, rank, b)``.
 
-    dataset --shuffle per epoch--> one endless stream of positions --rank takes every n-th--> group
-    by aspect ratio --> batch of (position, index) --worker: seed by position, map--> list of dicts
+    batches of (position, index), by `detrex.data.sampling` --worker: seed by position, map--> list
+    of dicts
 
-Only indices flow up to the last step, so that jumping to any batch costs microseconds per image.
+**Where a run goes on.** ``seek(batch, seed)`` counts batches of the whole run: batch ``b`` is the
+``total_batch_size`` images that all ranks take in their ``b``-th step (an iteration has several,
+with ``train.accumulate_steps``). On the same number of ranks, a run going on at batch ``b`` sees
+what an undisturbed one sees. On another number of ranks and the same ``total_batch_size`` it sees
+what an undisturbed run of that many ranks would see from batch ``b`` on:
+
+* without ``aspect_ratio_grouping``, the first ``b`` batches of any number of ranks hold the same
+  images, the first ``b * total_batch_size`` of the stream: none is seen twice or left out;
+* with it, images wait in each rank for a batch of their group, fewer than ``total_batch_size`` in
+  all ranks: a change leaves out fewer than twice that many images of the epoch, and shows as many
+  twice.
+
+What augmentation makes of an image depends on ``(seed, position)`` alone, whatever rank maps it.
+What `seek` costs is said in `detrex.data.sampling`: nothing is replayed.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import count, islice
 from typing import Any
 
 import numpy as np
@@ -17,14 +29,12 @@ from detectron2.utils import comm
 from detectron2.utils.serialize import PicklableWrapper
 
 from detrex.data.bad_pictures import BadPicture
+from detrex.data.sampling import BatchOrder, SampleKey
 from detrex.errors import ConfigError, PictureError
 from detrex.threads import use_one_thread
 from detrex.utils.seeding import seeded
 
 Sample = dict[str, Any]
-SampleKey = tuple[int, int]
-"""``(position in the endless stream, index into the dataset)``."""
-
 _MAX_REDRAWS = 100
 
 
@@ -48,6 +58,10 @@ class TrainLoader:
         rank: this process among ``world_size``.
         world_size: number of processes that share the dataset.
         pin_memory: put tensors into memory that CUDA copies from while the processor goes on.
+        prefetch_factor: batches that each worker prepares ahead; None for PyTorch's 2.
+        persistent_workers: as for PyTorch's loader; the batches have no end, so that the workers
+            stay as long as an iterator in any case.
+        timeout: seconds to wait for a batch of the workers, 0 for no bound.
     """
 
     def __init__(
@@ -61,14 +75,22 @@ class TrainLoader:
         rank: int = 0,
         world_size: int = 1,
         pin_memory: bool = False,
+        prefetch_factor: int | None = None,
+        persistent_workers: bool = False,
+        timeout: float = 0,
     ) -> None:
-        self.batch_size = batch_size
-        self.num_workers = num_workers
-        self.rank = rank
-        self.world_size = world_size
-        self.pin_memory = pin_memory
+        self.batch_size, self.rank, self.world_size = batch_size, rank, world_size
+        self.num_workers, self.pin_memory = num_workers, pin_memory
+        self.prefetch_factor, self.persistent_workers = prefetch_factor, persistent_workers
+        self.timeout = timeout
         self.num_samples = len(dataset)
-        self._groups = _aspect_groups(dataset) if aspect_ratio_grouping else None
+        self._order = BatchOrder(
+            self.num_samples,
+            batch_size=batch_size,
+            rank=rank,
+            world_size=world_size,
+            groups=_aspect_groups(dataset) if aspect_ratio_grouping else None,
+        )
         self._samples = DatasetFromList([dict(sample) for sample in dataset], copy=False)
         self._mapper = PicklableWrapper(mapper)
         self._batch, self._seed = 0, 0
@@ -77,7 +99,8 @@ class TrainLoader:
         """Make the next ``iter()`` start at a batch; iterators that are under way are not touched.
 
         Args:
-            batch: number of batches to pass over, at least 0.
+            batch: number of batches of the run to pass over, at least 0; see the module's text for
+                another number of ranks.
             seed: the run's seed, at least 0, equal on all ranks.
 
         Raises:
@@ -93,10 +116,13 @@ class TrainLoader:
         """Yield batches from where :meth:`seek` pointed; never ends."""
         loader = torch.utils.data.DataLoader(
             _MappedSamples(self._samples, self._mapper, self._seed),
-            batch_sampler=_Resumed(self, self._batch, self._seed),
+            batch_sampler=_Resumed(self._order, self._batch, self._seed),
             num_workers=self.num_workers,
             collate_fn=_joined,
             pin_memory=self.pin_memory,
+            prefetch_factor=self.prefetch_factor,
+            persistent_workers=self.persistent_workers,
+            timeout=self.timeout if self.num_workers else 0,
             worker_init_fn=use_one_thread,
         )
         return iter(loader)
@@ -110,29 +136,17 @@ class TrainLoader:
         Yields:
             ``batch_size`` keys ``(position, index)``.
         """
-        buckets: dict[int, list[SampleKey]] = {}
-        for position, index in islice(self._stream(seed), self.rank, None, self.world_size):
-            group = 0 if self._groups is None else int(self._groups[index])
-            bucket = buckets.setdefault(group, [])
-            bucket.append((position, index))
-            if len(bucket) == self.batch_size:
-                yield buckets.pop(group)
-
-    def _stream(self, seed: int) -> Iterator[SampleKey]:
-        """Yield every position with its index: one permutation of the dataset after another."""
-        for epoch in count():
-            order = np.random.default_rng([seed, epoch]).permutation(self.num_samples)
-            yield from enumerate(order.tolist(), start=epoch * self.num_samples)
+        return self._order.batches(seed)
 
 
 class _Resumed:
-    """The batch sampler: a loader's keys from one batch on."""
+    """The batch sampler: a rank's keys from one batch on."""
 
-    def __init__(self, loader: TrainLoader, batch: int, seed: int) -> None:
-        self.loader, self.batch, self.seed = loader, batch, seed
+    def __init__(self, order: BatchOrder, batch: int, seed: int) -> None:
+        self.order, self.batch, self.seed = order, batch, seed
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
-        return islice(self.loader.sample_keys(self.seed), self.batch, None)
+        return self.order.batches(self.seed, self.batch)
 
 
 class _MappedSamples(torch.utils.data.Dataset):
@@ -175,6 +189,9 @@ def build_train_loader(
     total_batch_size: int,
     num_workers: int = 0,
     aspect_ratio_grouping: bool = True,
+    pin_memory: bool | None = None,
+    prefetch_factor: int | None = None,
+    persistent_workers: bool | None = None,
 ) -> TrainLoader:
     """Build the resumable training loader of this process.
 
@@ -190,13 +207,18 @@ def build_train_loader(
         num_workers: processes per training process that read and map images.
         aspect_ratio_grouping: put landscape and portrait images into different batches; the
             dicts then need ``width`` and ``height``.
+        pin_memory: put tensors into memory that CUDA copies from while the processor goes on; None
+            does so where there are workers and a GPU.
+        prefetch_factor: batches that each worker prepares ahead; None for PyTorch's 2.
+        persistent_workers: None or True; the batches have no end, so that the workers stay.
 
     Returns:
         An endless iterable over lists of ``total_batch_size / world_size`` mapped dicts.
 
     Raises:
-        ConfigError: the dataset is empty, the batch does not divide among the processes, or
-            grouping is asked for and a dict has no size.
+        ConfigError: the dataset is empty, the batch does not divide among the processes, grouping
+            is asked for and a dict has no size, or something is asked of workers where there are
+            none.
     """
     world_size = comm.get_world_size()
     if len(dataset) == 0:
@@ -209,6 +231,15 @@ def build_train_loader(
             f"dataloader.train.total_batch_size={total_batch_size} cannot be shared by "
             f"{world_size} process(es): choose a positive multiple of {world_size}."
         )
+    for name, value in (
+        ("prefetch_factor", prefetch_factor),
+        ("persistent_workers", persistent_workers),
+    ):
+        if value and not num_workers:
+            raise ConfigError(
+                f"dataloader.train.{name}={value} is asked of workers, and num_workers is 0: set "
+                f"num_workers to 1 or more, or {name}=null."
+            )
     return TrainLoader(
         dataset,
         mapper,
@@ -217,7 +248,11 @@ def build_train_loader(
         aspect_ratio_grouping=aspect_ratio_grouping,
         rank=comm.get_rank(),
         world_size=world_size,
-        pin_memory=num_workers > 0 and torch.cuda.is_available(),
+        pin_memory=num_workers > 0 and torch.cuda.is_available()
+        if pin_memory is None
+        else pin_memory,
+        prefetch_factor=prefetch_factor,
+        persistent_workers=bool(persistent_workers),
     )
 
 

@@ -175,3 +175,19 @@ def test_build_train_loader__pins_what_workers_give_to_a_card(monkeypatch, worke
     )
     assert next(iter(loader)) == 1
     assert given["pin_memory"] is pinned
+
+
+def test_build_train_loader__hands_its_options_to_the_workers(monkeypatch):
+    given = {}
+    monkeypatch.setattr(
+        torch.utils.data, "DataLoader", lambda *_, **options: given.update(options) or [1]
+    )
+    options = {"pin_memory": True, "prefetch_factor": 5, "persistent_workers": True}
+    iter(build_train_loader(make_dataset(), None, total_batch_size=2, num_workers=2, **options))
+    assert {name: given[name] for name in options} == options
+
+
+@pytest.mark.parametrize("option", [{"prefetch_factor": 2}, {"persistent_workers": True}])
+def test_build_train_loader__options_of_workers_need_some(option):
+    with pytest.raises(ConfigError, match=rf"{next(iter(option))}=.* num_workers is 0: set"):
+        build_train_loader(make_dataset(), noisy_mapper, total_batch_size=2, **option)
