@@ -22,7 +22,7 @@ from tests.faults.trials import FACTS, Ending, Result, Trial, Wrong, classify
 
 JUNK = (".unfinished", ".partial", ".part", ".lock", ".tmp", ".incomplete")
 LARGEST_FILE = 1 << 30
-_SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER: orphans of a trial become children of this process
+SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER: orphans of a trial become children of this process
 
 
 class Attempt:
@@ -101,7 +101,7 @@ def attempt(trial: Trial) -> Result:
 def attempt_all(trials: Iterable[Trial], jobs: int = 1) -> Iterator[Result]:
     """Run trials, so many at a time, and give their results as they end."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_SUBREAPER, 1, 0, 0, 0)
+        ctypes.CDLL(None).prctl(SUBREAPER, 1, 0, 0, 0)
     waiting, running, exhausted = iter(trials), list[Attempt](), False
     try:
         while running or not exhausted:

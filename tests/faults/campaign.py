@@ -16,7 +16,7 @@ from tests.faults.trials import OUTCOMES, SHARED, Result, Trial, Wrong, shared_f
 
 SAMPLE = {  # of `make test`: seconds
     **{"configs": 10, "weights_files": 16, "pictures": 10, "annotations": 10},
-    **{"servers": 6, "runs": 4, "ranks": 1, "kills": 4},
+    **{"servers": 6, "runs": 4, "ranks": 1, "kills": 0},
 }
 FULL = {
     **{"configs": 100, "weights_files": 300, "pictures": 200, "annotations": 200},
@@ -98,7 +98,7 @@ def run_campaign(
             of_kind = list(attempt_all(chosen, jobs))
             show(line(kind, of_kind))
             for result in failures(of_kind):
-                show(f"  {result.name}: {result.outcome}, {result.expected} expected: {result.why}")
+                show(f"  {result.name}: {result.outcome}, not {result.expected}: {said(result)}")
             results += of_kind
     return results
 
@@ -117,6 +117,12 @@ def line(kind: str, results: Sequence[Result]) -> str:
 def failures(results: Iterable[Result]) -> list[Result]:
     """Those that ended otherwise than expected, or left something behind."""
     return [result for result in results if not result.good or result.junk]
+
+
+def said(result: Result) -> str:
+    """Give the line on a failure, with what it left behind."""
+    left = [f"left {', '.join(result.junk)}"] if result.junk else []
+    return " ".join("; ".join([*left, result.why]).split())[:300]
 
 
 def table(results: Sequence[Result]) -> list[str]:

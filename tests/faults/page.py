@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tests.faults.campaign import failures, table
+from tests.faults.campaign import failures, said, table
 from tests.faults.trials import ROOT, Result
 
 PAGE: Path = ROOT / "docs" / "faults.md"
@@ -85,7 +85,6 @@ def _failed(results: Sequence[Result]) -> list[str]:
         return ["Nothing ended otherwise than expected."]
     lines = ["## What ended otherwise than expected", ""]
     for result in results:
-        junk = f"; left {', '.join(result.junk)}" if result.junk else ""
-        why = result.why.replace("|", "&#124;").replace("<", "&lt;")
-        lines.append(f"- {result.kind}, `{result.name}`: {result.outcome}{junk}. {why}")
+        why = said(result).replace("|", "&#124;").replace("<", "&lt;")
+        lines.append(f"- {result.kind}, `{result.name}`: {result.outcome}. {why}")
     return lines

@@ -30,7 +30,10 @@ FACTS = "DETREX_FAULTS_FACTS"
 MAX_SENTENCE = 600
 
 _SENTENCE = re.compile(r"^(?:detrex|[\w.-]+: error|(?:\w+\.)*\w*(?:Error|Interrupt\w*|Exit)): \S")
-_REMARK = re.compile(r"^\s|^$|^\[\d|^usage: |^(?:DEBUG|INFO|WARNING)\b|Warning: |\d+%\|")
+_REMARK = re.compile(
+    r"^\s|^$|^\[\d|^usage: |^(?:DEBUG|INFO|WARNING)\b|Warning: |\d+%\|"
+    r"|^(?:\[rank\d+\]:)?[IW]\d{4} "  # torch's own log
+)
 
 
 class Wrong(Exception):  # noqa: N818 (a verdict on the result, not an error of the program)
@@ -118,7 +121,7 @@ def classify(expected: str, ending: Ending) -> tuple[str, str]:
         return "signal", f"signal {ending.signal}"
     for text in (ending.stderr, ending.stdout):
         if "Traceback (most recent call last)" in text:
-            return "traceback", _last_line(text)
+            return "traceback", "; ".join(filter(None, [ending.wrong, _last_line(text)]))
     if ending.wrong:
         return "silent", ending.wrong
     if ending.status == 0:
