@@ -16,11 +16,30 @@ mend it.
 """
 
 import difflib
+import re
 from collections.abc import Callable, Iterable
+
+# What breaks a line, steers a terminal or cannot be written as UTF-8.
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+
+def printable(text: object) -> str:
+    r"""Write names of strangers, and names of files that are no UTF-8, on one line.
+
+    Args:
+        text: anything with a text.
+
+    Returns:
+        The text with escapes such as ``\n`` and ``\udcff`` for what cannot be printed.
+    """
+    return _UNPRINTABLE.sub(lambda found: repr(found[0])[1:-1], str(text))
 
 
 class DetrexError(Exception):
-    """Base class of all errors that the package raises on purpose."""
+    """Base class of all errors that the package raises on purpose; its text is printable."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class BackboneError(DetrexError, ValueError):

@@ -12,6 +12,7 @@ from detrex.errors import (
     NonFiniteLossError,
     PictureError,
     did_you_mean,
+    printable,
     run_tool,
 )
 
@@ -72,3 +73,19 @@ def test_run_tool__other_errors_stay():
     with pytest.raises(KeyError, match="mine"):
         run_tool(main, OSError)
     run_tool(lambda: 7)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain \u00e9\u4e2d \U0001f600", "plain \u00e9\u4e2d \U0001f600"),
+        ("two\nlines\r\t\x00", r"two\nlines\r\t\x00"),
+        ("\x1b[2Jcleared\x9b", r"\x1b[2Jcleared\x9b"),
+        ("no utf-8 \udcff.pth", r"no utf-8 \udcff.pth"),
+        ("\u2028\x85", r"\u2028\x85"),
+    ],
+)
+@pytest.mark.parametrize("kind", [CheckpointError, DownloadError, DetrexError])
+def test_error__is_printable_on_one_line(kind, text, shown):
+    assert str(kind(text)) == printable(text) == shown
+    shown.encode()

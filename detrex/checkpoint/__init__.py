@@ -5,6 +5,8 @@ reading               file -> tensors by name, out of any nesting
 matching              names and shapes of a file <-> those of a module
 loading               tensors by name -> module, with a report
 report                what became of every tensor
+digests               a digest beside each checkpoint, by which damage is told
+finite                NaN and infinite weights, by name
 detection_checkpoint  save, resume and load whole training runs
 """
 

@@ -2,9 +2,9 @@
 
 A checkpoint is ``{"model", <checkpointables: "trainer", "ema_state", ...>, "iteration"}``, the
 layout of detectron2 and the original detrex, and beside these ``"class_names"`` where they are
-known. It is written beside its place, flushed to the disk
-and then renamed, so that under its own name it is complete or absent; the file ``last_checkpoint``,
-which names it, follows in the same way.
+known. It is written beside its place, flushed to the disk and then renamed, so that under its own
+name it is complete or absent; its digest (see `detrex.checkpoint.digests`) and the file
+``last_checkpoint``, which names it, follow in the same way.
 """
 
 import logging
@@ -20,6 +20,8 @@ from detectron2.utils.file_io import PathManager
 from fvcore.common.checkpoint import Checkpointer
 from torch import nn
 
+from detrex.checkpoint.digests import remove_orphans, write_with_digest
+from detrex.checkpoint.finite import require_finite
 from detrex.checkpoint.loading import fit_state_dict, load_init_checkpoint
 from detrex.checkpoint.reading.state_dict import read_checkpoint, tensors_of
 from detrex.checkpoint.report import LoadReport, examples
@@ -39,7 +41,8 @@ class DetectionCheckpointer(Checkpointer):
     (``PeriodicCheckpointer``, ``BestCheckpointer``), and differs in that
 
     * saving is atomic;
-    * resuming passes over a damaged file, with a warning, to the newest complete one;
+    * resuming passes over a file that is damaged, is not what its digest says or holds NaN weights,
+      with a warning, to the newest complete one;
     * weights of other libraries are matched by their names, and too poor a match is an error
       (`detrex.checkpoint.load_init_checkpoint`);
     * what is in `notes`, plain numbers, strings and lists, is saved with every checkpoint;
@@ -92,9 +95,10 @@ class DetectionCheckpointer(Checkpointer):
         folder.mkdir(parents=True, exist_ok=True)
         for leftover in folder.glob(f"*{UNFINISHED}"):
             leftover.unlink()
+        remove_orphans(folder)
         file = folder / f"{name}.pth"
         logger.info("Saving checkpoint to %s", file)
-        write_atomically(file, lambda stream: torch.save(content | kwargs, stream))
+        write_with_digest(file, lambda stream: torch.save(content | kwargs, stream))
         if not name.endswith("best"):
             self.tag_last_checkpoint(file.name)
 
@@ -216,7 +220,10 @@ class DetectionCheckpointer(Checkpointer):
         candidates = self._candidates()
         for file in candidates:
             try:
-                return file, read_checkpoint(file)
+                checkpoint = read_checkpoint(file)
+                for table in (checkpoint.get("model", checkpoint), checkpoint.get("ema_state", {})):
+                    require_finite(table, file, self.model.state_dict())
+                return file, checkpoint
             except CheckpointError as error:
                 logger.warning("Passing over a checkpoint: %s", error)
         if candidates:

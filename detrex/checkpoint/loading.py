@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from detrex.checkpoint.bare_networks import NETWORK_SHARE, check_network
+from detrex.checkpoint.finite import non_finite, require_finite
 from detrex.checkpoint.matching.input_conv import adapt_input_conv, input_convs, is_for_image
 from detrex.checkpoint.matching.key_matching import (
     PREFIXES,
@@ -156,6 +157,7 @@ def _load_region_stage(stage: nn.Module, tensors: Mapping[str, Tensor], name: st
             *(name, len(report.matched), report.total, REGION_STAGE),
         )
         return
+    require_finite(values, name, stage.state_dict())
     stage.load_state_dict(values, strict=False)
     logger.info("%s: %s", REGION_STAGE, report.summary())
 
@@ -292,10 +294,12 @@ def _load(
         )
     for name in report.lacking["input layer"]:
         raise CheckpointError(_about_input(name, report, in_channels))
-    if not any(tensor.is_meta for tensor in module.state_dict().values()):
+    built = module.state_dict()
+    require_finite(values, report.source, built)
+    if not any(tensor.is_meta for tensor in built.values()):
         module.load_state_dict(values, strict=False)
     logger.info("%s\n%s", report.summary(), report.table())
-    _warn(report)
+    _warn(report, tensors)
     return report
 
 
@@ -320,10 +324,15 @@ def _about_input(name: str, report: LoadReport, in_channels: int | None) -> str:
     )
 
 
-def _warn(report: LoadReport) -> None:
+def _warn(report: LoadReport, tensors: Mapping[str, Tensor]) -> None:
     """Log what of the file, and of the module, was left aside."""
     if report.unexpected:
         logger.info("unused in %s: %s", report.source, examples(report.unexpected))
+    if broken := non_finite((name, tensors[name]) for name in report.unexpected):
+        logger.warning(
+            "%s holds NaN or infinite values in tensors that are unused: %s",
+            *(report.source, examples(list(broken))),
+        )
     if report.cut_short:
         logger.warning(
             "%s is of a deeper network: of %s only the first blocks are used",

@@ -1,5 +1,6 @@
 import io
 import os
+import re
 
 import pytest
 import torch
@@ -32,6 +33,14 @@ def truncate(file):
     file.write_bytes(file.read_bytes()[:-100])
 
 
+def listed(folder):
+    """The folder's files without the digests, of which there is one for each checkpoint."""
+    names = sorted(os.listdir(folder))
+    digests = [name for name in names if name.endswith(".sha256")]
+    assert digests == [f"{name}.sha256" for name in names if name.endswith(".pth")]
+    return [name for name in names if name not in digests]
+
+
 def assert_equal(got, expected):
     torch.testing.assert_close(dict(got.state_dict()), dict(expected.state_dict()), rtol=0, atol=0)
 
@@ -49,7 +58,7 @@ def test_save__layout_and_names(tmp_path):
         "model_0000004", iteration=4
     )
     folder = tmp_path / "new" / "dir"
-    assert sorted(os.listdir(folder)) == ["last_checkpoint", "model_0000004.pth"]
+    assert listed(folder) == ["last_checkpoint", "model_0000004.pth"]
     assert (folder / "last_checkpoint").read_text() == "model_0000004.pth"
     content = torch.load(folder / "model_0000004.pth", weights_only=True)
     assert list(content) == ["model", "trainer", "iteration"]
@@ -97,7 +106,7 @@ def test_save__a_failure_leaves_nothing_behind(tmp_path, monkeypatch):
     monkeypatch.setattr(torch, "save", fail)
     with pytest.raises(OSError, match="disk full"):
         checkpointer.save("model_0000002", iteration=2)
-    assert sorted(os.listdir(tmp_path)) == ["last_checkpoint", "model_0000001.pth"]
+    assert listed(tmp_path) == ["last_checkpoint", "model_0000001.pth"]
     assert checkpointer.get_checkpoint_file() == str(tmp_path / "model_0000001.pth")
 
 
@@ -111,14 +120,14 @@ def test_save__killed_in_the_middle(tmp_path, name):
         torch.save = save_half_and_die
         DetectionCheckpointer(model(), tmp_path).save(name, iteration=2)
     assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 9
-    assert len(os.listdir(tmp_path)) == 3
+    assert len(os.listdir(tmp_path)) == 4
 
     fresh = model()
     checkpointer = DetectionCheckpointer(fresh, tmp_path, trainer=Counter())
     assert checkpointer.resume_or_load("", resume=True) == {"iteration": 1}
     assert_equal(fresh, saved)
     checkpointer.save("model_0000003", iteration=3)
-    assert sorted(os.listdir(tmp_path)) == [
+    assert listed(tmp_path) == [
         "last_checkpoint",
         "model_0000001.pth",
         "model_0000003.pth",
@@ -134,6 +143,49 @@ def test_resume__model_and_checkpointables(tmp_path):
     assert checkpointer.resume_or_load("not used", resume=True) == {"iteration": 9}
     assert_equal(fresh, saved)
     assert counter.value == 7
+
+
+def _flip_a_bit_of_the_padding(file):
+    data = bytearray(file.read_bytes())
+    data[data.index(b"Z" * 9)] ^= 1
+    file.write_bytes(data)
+
+
+def _replace(file):
+    torch.save({"model": model().state_dict(), "iteration": 99}, file)
+
+
+@pytest.mark.parametrize(
+    ("damage", "match"),
+    [
+        (truncate, "is truncated or damaged"),
+        (_flip_a_bit_of_the_padding, "is truncated or damaged, or was replaced"),
+        (_replace, r"is not the file that model_0000003\.pth\.sha256 beside it was made of"),
+    ],
+)
+def test_resume__passes_over_what_its_digest_does_not_fit(tmp_path, caplog, damage, match):
+    saved = model()
+    DetectionCheckpointer(saved, tmp_path).save("model_0000002", iteration=2)
+    DetectionCheckpointer(model(), tmp_path).save("model_0000003", iteration=3)
+    damage(tmp_path / "model_0000003.pth")
+    fresh = model()
+    assert DetectionCheckpointer(fresh, tmp_path).resume_or_load("") == {"iteration": 2}
+    assert_equal(fresh, saved)
+    assert re.search(match, caplog.text)
+    with pytest.raises(CheckpointError, match=match):
+        DetectionCheckpointer(fresh).load(tmp_path / "model_0000003.pth")
+
+
+def test_resume__passes_over_weights_that_are_not_finite(tmp_path, caplog):
+    saved = model()
+    DetectionCheckpointer(saved, tmp_path).save("model_0000002", iteration=2)
+    broken = model()
+    broken[0].weight.data[1, 1] = float("nan")
+    DetectionCheckpointer(broken, tmp_path).save("model_0000003", iteration=3)
+    fresh = model()
+    assert DetectionCheckpointer(fresh, tmp_path).resume_or_load("") == {"iteration": 2}
+    assert_equal(fresh, saved)
+    assert "holds NaN or infinite values in 1 of its 7 tensors, '0.weight' (1 NaN" in caplog.text
 
 
 def test_resume__passes_over_a_truncated_file(tmp_path, caplog):
@@ -231,7 +283,7 @@ def test_periodic_checkpointer__max_to_keep(tmp_path):
     hook.max_iter = 9
     for iteration in range(9):
         hook.step(iteration)
-    assert sorted(os.listdir(tmp_path)) == [
+    assert listed(tmp_path) == [
         "last_checkpoint",
         "model_0000005.pth",
         "model_0000007.pth",

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from detrex.checkpoint.digests import verify
 from detrex.checkpoint.reading.safe_pickle.plain_data import ForbiddenNameError, UnfitContentError
 from detrex.checkpoint.reading.safe_pickle.tensors import NUMBER_TYPES
 from detrex.checkpoint.reading.safe_pickle.unpickler import SafeUnpickler
@@ -33,11 +34,13 @@ def read_file(file: Path) -> Any:
         The content as it is nested in the file; arrays in pickles are still numpy arrays.
 
     Raises:
-        CheckpointError: it is damaged or of an unknown kind, or needs code to be read.
+        CheckpointError: it is damaged or of an unknown kind, needs code to be read, or is not what
+            the digest beside it says (see `detrex.checkpoint.digests`).
     """
     try:
         with file.open("rb") as stream:
             head = stream.read(64)
+        verify(file)
     except OSError as error:
         raise CheckpointError(
             f"{file} cannot be read ({error.strerror}): check its permissions"

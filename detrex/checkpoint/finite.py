@@ -1,0 +1,126 @@
+"""NaN and infinite values in weights, which no training and no evaluation recovers from.
+
+Two kinds of infinities are meant: those of an attention mask, which is 0 or minus infinity, and
+those that the model itself was built with, such as the limits of an observer that has seen nothing.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from detrex.errors import CheckpointError
+
+_MOST_NAMED = 3
+_BUILT: Mapping[str, Tensor] = MappingProxyType({})
+
+
+def require_finite(
+    tensors: Mapping[str, Any], source: str, built: Mapping[str, Tensor] = _BUILT
+) -> None:
+    """Refuse weights with NaN or infinite values.
+
+    Args:
+        tensors: by name, at any depth; integers, and what is no tensor, are left aside.
+        source: how to call the file in the error.
+        built: the tensors of the model, as it was built, whose infinities may stand in the file.
+
+    Raises:
+        CheckpointError: the first tensors by name, with counts.
+    """
+    pairs = list(_flat(tensors))
+    _refuse(non_finite(pairs, built), len(pairs), source)
+
+
+def require_finite_model(model: nn.Module, source: str) -> None:
+    """Refuse a model with NaN in a parameter or a buffer, or with an infinite parameter.
+
+    Args:
+        model: on any device; tensors on ``meta`` are left aside.
+        source: where its weights are from, for the error.
+
+    Raises:
+        CheckpointError: the first tensors by name, with counts.
+    """
+    state = model.state_dict(keep_vars=True)
+    buffers = {name: t for name, t in state.items() if not isinstance(t, nn.Parameter)}
+    _refuse(non_finite(state.items(), buffers), len(state), source)
+
+
+def non_finite(
+    tensors: Iterable[tuple[str, Any]], built: Mapping[str, Tensor] = _BUILT
+) -> dict[str, str]:
+    """Find the tensors with NaN or infinite values that are not meant.
+
+    Args:
+        tensors: names and tensors; what is no tensor is left aside.
+        built: as in `require_finite`.
+
+    Returns:
+        What each of them holds by its name, such as ``"3 NaN, 1 infinite of 12"``.
+    """
+    found = {}
+    for name, tensor in tensors:
+        if isinstance(tensor, Tensor) and (what := _describe(tensor.detach(), built.get(name))):
+            found[name] = what
+    return found
+
+
+def _refuse(found: Mapping[str, str], total: int, source: str) -> None:
+    if not found:
+        return
+    shown = ", ".join(f"{name[-60:]!r} ({found[name]})" for name in list(found)[:_MOST_NAMED])
+    rest = len(found) - _MOST_NAMED
+    raise CheckpointError(
+        f"{source} holds NaN or infinite values in {len(found)} of its {total} tensors, {shown}"
+        f"{f' and {rest} more' if rest > 0 else ''}: take another copy of it, or an earlier "
+        "checkpoint of the run that wrote it"
+    )
+
+
+def _flat(content: Mapping[Any, Any], start: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in content.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{start}{key}.")
+        elif isinstance(value, Tensor):
+            yield f"{start}{key}", value
+
+
+def _describe(tensor: Tensor, built: Tensor | None) -> str:
+    """Say what a tensor holds beside finite values; empty where that is nothing, or is meant."""
+    if tensor.is_meta or not (tensor.is_floating_point() or tensor.is_complex()):
+        return ""
+    if tensor.layout is not torch.strided:
+        tensor = tensor.coalesce().values() if tensor.is_sparse else tensor.values()
+    values = _computable(tensor)
+    # A sum is finite only where all are; the other way round it may have overflowed.
+    if torch.isfinite(values.sum()):
+        return ""
+    finite = torch.isfinite(values)
+    total, infinite = values.numel(), int((~finite).sum())
+    nan = int(torch.isnan(values).sum())
+    if not infinite or (not nan and (_is_mask(values, finite) or _is_as_built(values, built))):
+        return ""
+    counts = {"NaN": nan, "infinite": infinite - nan}
+    return f"{', '.join(f'{n} {what}' for what, n in counts.items() if n)} of {total}"
+
+
+def _computable(values: Tensor) -> Tensor:
+    """Take types that have no arithmetic to the next larger one that has."""
+    if values.is_complex():
+        return torch.view_as_real(values.resolve_conj().to(torch.complex64, copy=False))
+    return values.float() if values.itemsize == 1 else values
+
+
+def _is_mask(values: Tensor, finite: Tensor) -> bool:
+    return bool(finite.any()) and not values[finite].any() and not (values == torch.inf).any()
+
+
+def _is_as_built(values: Tensor, built: Tensor | None) -> bool:
+    if built is None or built.is_meta or built.shape != values.shape:
+        return False
+    infinite = values.isinf()
+    built = built.detach().to(values.device, values.dtype)
+    return torch.equal(values[infinite], built[infinite])
