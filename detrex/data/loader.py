@@ -19,22 +19,24 @@ What augmentation makes of an image depends on ``(seed, position)`` alone, whate
 What `seek` costs is said in `detrex.data.sampling`: nothing is replayed.
 """
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch.utils.data
-from detectron2.data import DatasetFromList
 from detectron2.utils import comm
 from detectron2.utils.serialize import PicklableWrapper
 
 from detrex.data.bad_pictures import BadPicture
 from detrex.data.sampling import BatchOrder, SampleKey
+from detrex.data.stored_records import UNKNOWN, StoredRecords, aspects_of, store
 from detrex.errors import ConfigError, PictureError
 from detrex.threads import use_one_thread
 from detrex.utils.seeding import seeded
 
 Sample = dict[str, Any]
+Records = Sequence[Mapping[str, Any]] | torch.utils.data.Dataset
 _MAX_REDRAWS = 100
 
 
@@ -46,7 +48,8 @@ class TrainLoader:
     is shared out between the ranks without overlap.
 
     Args:
-        dataset: the dataset dicts, in detectron2's format.
+        dataset: the dataset dicts, in detectron2's format. They are copied by
+            `detrex.data.stored_records.store`; a `torch.utils.data.Dataset` is read where it is.
         mapper: turns a copy of a dataset dict into a sample, or into None to have another one
             drawn. A `BadPicture` has another one drawn too, and comes along in the batch, beside
             the ``batch_size`` samples.
@@ -66,7 +69,7 @@ class TrainLoader:
 
     def __init__(
         self,
-        dataset: Sequence[Mapping[str, Any]],
+        dataset: Records,
         mapper: Callable[[Sample], Sample | None],
         *,
         batch_size: int,
@@ -83,15 +86,18 @@ class TrainLoader:
         self.num_workers, self.pin_memory = num_workers, pin_memory
         self.prefetch_factor, self.persistent_workers = prefetch_factor, persistent_workers
         self.timeout = timeout
-        self.num_samples = len(dataset)
+        whole: Any = dataset
+        is_dataset = isinstance(whole, torch.utils.data.Dataset)
+        self._samples: Any = whole if is_dataset else store(whole)
+        self.num_samples = len(self._samples)
         self._order = BatchOrder(
             self.num_samples,
             batch_size=batch_size,
             rank=rank,
             world_size=world_size,
-            groups=_aspect_groups(dataset) if aspect_ratio_grouping else None,
+            groups=_aspect_groups(self._samples) if aspect_ratio_grouping else None,
+            epoch_order=getattr(self._samples, "epoch_order", None),
         )
-        self._samples = DatasetFromList([dict(sample) for sample in dataset], copy=False)
         self._mapper = PicklableWrapper(mapper)
         self._batch, self._seed = 0, 0
 
@@ -152,7 +158,7 @@ class _Resumed:
 class _MappedSamples(torch.utils.data.Dataset):
     """The mapped sample of a key, with randomness that depends on the key's position alone."""
 
-    def __init__(self, samples: DatasetFromList, mapper: Callable, seed: int) -> None:
+    def __init__(self, samples: Any, mapper: Callable, seed: int) -> None:
         self.samples, self.mapper, self.seed = samples, mapper, seed
 
     def __getitem__(self, key: SampleKey) -> Sequence[Sample]:
@@ -161,7 +167,10 @@ class _MappedSamples(torch.utils.data.Dataset):
         drawn: list[BadPicture] = []
         with seeded(self.seed, position):
             for _ in range(_MAX_REDRAWS):
-                sample = self.mapper(self.samples[index])
+                record = self.samples[index]
+                if not isinstance(self.samples, StoredRecords):  # whose records are fresh
+                    record = copy.deepcopy(record)
+                sample = self.mapper(record)
                 if isinstance(sample, BadPicture):
                     drawn.append(sample)
                 elif sample is not None:
@@ -183,7 +192,7 @@ def _joined(drawn: list[Sequence[Sample]]) -> list[Sample]:
 
 
 def build_train_loader(
-    dataset: Sequence[Mapping[str, Any]],
+    dataset: Records,
     mapper: Callable[[Sample], Sample | None],
     *,
     total_batch_size: int,
@@ -221,7 +230,7 @@ def build_train_loader(
             none.
     """
     world_size = comm.get_world_size()
-    if len(dataset) == 0:
+    if len(dataset) == 0:  # type: ignore[arg-type]
         raise ConfigError(
             "dataloader.train.dataset is empty, expected at least one image: check its annotations "
             "(images without objects are left out unless filter_empty=False)."
@@ -256,12 +265,16 @@ def build_train_loader(
     )
 
 
-def _aspect_groups(dataset: Sequence[Mapping[str, Any]]) -> np.ndarray:
-    """1 for images that are wider than high, else 0; one byte per image."""
-    try:
-        return np.array([sample["width"] > sample["height"] for sample in dataset], dtype=np.uint8)
-    except KeyError as error:
+def _aspect_groups(records: Any) -> np.ndarray:
+    """1 for images that are wider than high, else 0; one byte an image."""
+    aspects = aspects_of(records)
+    unknown = np.flatnonzero(aspects == UNKNOWN)
+    if len(unknown):
+        record = records[int(unknown[0])]
+        missing = next((key for key in ("width", "height") if key not in record), "usable size")
         raise ConfigError(
             "dataloader.train.aspect_ratio_grouping=True needs width and height in every dataset "
-            f"dict, but one has no {error}: add it or set aspect_ratio_grouping=False."
-        ) from None
+            f"dict, but {len(unknown)} of {len(aspects)}, first number {unknown[0]}, have no "
+            f"{missing!r}: add it or set aspect_ratio_grouping=False."
+        )
+    return aspects

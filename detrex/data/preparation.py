@@ -10,11 +10,10 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 from detectron2.config import instantiate
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 from omegaconf import DictConfig, ListConfig
 from omegaconf.errors import OmegaConfBaseException
@@ -29,6 +28,7 @@ from detrex.data.datasets import CocoJson
 from detrex.data.tasks import READERS, is_call_of, keypoints_wanted, masks_wanted
 from detrex.errors import DataError, DetrexError
 from detrex.files import default_cache_dir
+from detrex.utils.machines import once_a_machine
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,8 @@ def prepared_data(
     """Look at the config's data sets, and keep them in memory while loaders are built.
 
     Data sets in COCO's format are inspected, whether `detrex.data.datasets` registered them or
-    detectron2; others are left alone. All processes of a run come to the same result.
+    detectron2; others are left alone. One process of each machine reads them, and all know what it
+    found out, its errors included.
 
     Args:
         cfg: ``dataloader.*.dataset.names``, ``dataloader.evaluator``, the detector's numbers of
@@ -65,15 +66,19 @@ def prepared_data(
         ConfigError: a data set does not fit the config; see `detrex.data.consistency`.
         DataError: annotations or pictures have a mistake that only their owner can mend.
     """
-    error: DetrexError | None = None
-    sets: Sets = {"train": [], "test": []}
-    try:
+    kept: list[Sets] = []  # until the loaders are built
+
+    def look() -> list[tuple[CocoJson, dict[str, Any]]]:
         sets = inspect_data(cfg, train=train, classes=classes, source=source)
+        kept.append(sets)
         _publish(cfg, sets, train)
-    except DetrexError as found:
-        error = found
-    _raise_on_all_ranks(error)
-    _warn_of_shared_pictures(sets)
+        _warn_of_shared_pictures(sets)
+        datasets = [dataset for pairs in sets.values() for dataset, _ in pairs]
+        return [(each, MetadataCatalog.get(each.name).as_dict()) for each in datasets]
+
+    for dataset, metadata in once_a_machine(look):
+        DatasetCatalog[dataset.name] = dataset
+        vars(MetadataCatalog.get(dataset.name)).update(metadata)
     yield
 
 
@@ -96,16 +101,6 @@ def _publish(cfg: DictConfig, sets: Sets, train: bool) -> None:
             logger.warning("%s has no annotations, so no AP is computed.", document.path)
         copy = evaluation_file(document, os.path.join(folder, _COPIES), dataset.name)
         dataset.publish(document, copy)
-
-
-def _raise_on_all_ranks(error: DetrexError | None) -> None:
-    """Raise the error of any rank on every rank: one that went on alone would wait for ever."""
-    messages = comm.all_gather(None if error is None else str(error))
-    if error is not None:
-        raise error
-    for rank, message in enumerate(messages):
-        if message is not None:
-            raise DataError(f"On rank {rank}: {message}")
 
 
 def inspect_data(
@@ -168,7 +163,7 @@ def coco_sets(cfg: DictConfig, side: Side) -> list[CocoJson]:
     Raises:
         ConfigError: a data set cannot be registered.
     """
-    found = (_as_coco(name) for name in _registered_sets(cfg, side))
+    found = (_as_coco(name) for name in registered_sets(cfg, side))
     return [dataset for dataset in found if dataset is not None]
 
 
@@ -182,13 +177,18 @@ def check_other_sets(cfg: DictConfig, side: Side) -> None:
     Raises:
         ConfigError: one has another number of classes than the detector.
     """
-    for name in _registered_sets(cfg, side):
+    for name in registered_sets(cfg, side):
         if _as_coco(name) is None:
             check_registered(cfg, name)
 
 
-def _registered_sets(cfg: DictConfig, side: Side) -> list[str]:
-    """The names of a loader's data sets that detectron2 knows."""
+def registered_sets(cfg: DictConfig, side: Side) -> list[str]:
+    """Name a loader's data sets that detectron2 knows; those that a call registers are registered.
+
+    Args:
+        cfg: the config.
+        side: the loader.
+    """
     loader = try_get_key(cfg, f"dataloader.{side}")
     dataset = loader.get("dataset") if isinstance(loader, DictConfig) else None
     names = dataset.get("names") if isinstance(dataset, DictConfig) else None

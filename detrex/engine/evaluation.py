@@ -16,6 +16,7 @@ from detrex.config import resolve_pixel_statistics, try_get_key
 from detrex.config.building import build_part
 from detrex.data.bad_pictures import MarkBadPictures, ReadableBatches, checked_policy
 from detrex.data.preparation import prepared_data
+from detrex.data.shared_sets import named_missing_files, shared_dataset
 from detrex.engine.distributed import sync_buffers, unwrap_ddp
 from detrex.engine.evaluators import build_evaluator, coco_metrics
 from detrex.engine.trainer import AMP_DTYPES
@@ -255,21 +256,18 @@ def build_loader(cfg: DictConfig, key: str) -> Iterable:
     if not isinstance(names, DictConfig):  # a call registers its dataset when it is built
         _require_registered([names] if isinstance(names, str) else names, key)
     policy = checked_policy(try_get_key(cfg, "dataloader.on_bad_image", default="error"))
-    try:
-        if not isinstance(node, DictConfig) or node.get("mapper") is None:
-            return build_part(node, key)
-        # Its items keep their places in the config, and with them what they refer to.
-        mapper = build_part(node.mapper, f"{key}.mapper")
-        call = dict(node.items()) | {"mapper": MarkBadPictures(mapper)}
+    if not isinstance(node, DictConfig):
+        return build_part(node, key)
+    # Its items keep their places in the config, and with them what they refer to.
+    call = dict(node.items())
+    with named_missing_files(key):
+        dataset = shared_dataset(cfg, key)
+        if dataset is not None:
+            call["dataset"] = dataset
+        if node.get("mapper") is None:
+            return build_part(call, key)
+        call["mapper"] = MarkBadPictures(build_part(node.mapper, f"{key}.mapper"))
         return ReadableBatches(build_part(call, key), key, policy)
-    except ConfigError as error:
-        cause = error.__cause__
-        if not isinstance(cause, FileNotFoundError):
-            raise
-        raise ConfigError(
-            f"{key} needs {cause.filename or cause}, which does not exist: correct the dataset's "
-            "paths, or point the environment variable DETECTRON2_DATASETS at detectron2's datasets."
-        ) from cause
 
 
 def _require_registered(names: Iterable[Any], key: str) -> None:

@@ -1,8 +1,9 @@
 """The evaluator of a config: one, or several that score each prediction in turn."""
 
+import io
 import logging
 from collections.abc import Iterator, Mapping, MutableSequence, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Any
@@ -17,7 +18,9 @@ from detectron2.evaluation import (
     coco_evaluation,
 )
 from detectron2.evaluation.sem_seg_evaluation import load_image_into_numpy_array
+from detectron2.utils import comm
 from omegaconf import DictConfig
+from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from detrex.config.building import build_part
@@ -50,7 +53,8 @@ def build_evaluator(cfg: DictConfig) -> DatasetEvaluator:
     mistakes = missing_packages(cfg)
     if mistakes:
         raise ConfigError(mistakes[0])
-    with _fast_implementation():  # without one a COCOEvaluator forgets that it was asked for
+    # Without a fast one a COCOEvaluator forgets that it was asked for.
+    with _fast_implementation(), _annotations_on_demand():
         built = build_part(cfg.dataloader.evaluator, "dataloader.evaluator")
     evaluator = DatasetEvaluators(list(built)) if isinstance(built, MutableSequence) else built
     for part in _parts(evaluator):
@@ -90,6 +94,39 @@ def _fast_implementation() -> Iterator[str]:
         return
     with mock.patch.object(coco_evaluation, "COCOeval_opt", _faster_coco_eval):
         yield f"faster-coco-eval {version('faster-coco-eval')}"
+
+
+@contextmanager
+def _annotations_on_demand() -> Iterator[None]:
+    """Spare the ranks that hand their predictions to the main process the reading of a file."""
+    if comm.is_main_process():
+        yield
+        return
+    made: list[_CocoOnDemand] = []
+
+    def make(file: str) -> _CocoOnDemand:
+        made.append(_CocoOnDemand(file))
+        return made[-1]
+
+    with mock.patch.object(coco_evaluation, "COCO", make):
+        yield
+    for one in made:
+        del one.dataset
+
+
+class _CocoOnDemand(COCO):
+    """Reads annotations when an evaluator, once built, asks for something of them."""
+
+    def __init__(self, file: str) -> None:
+        self._file = file
+        self.dataset = {"annotations": ()}  # a constructor asks whether there are any
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in ("dataset", "anns", "imgs", "cats", "imgToAnns", "catToImgs"):
+            raise AttributeError(name)
+        with redirect_stdout(io.StringIO()):
+            super().__init__(self._file)
+        return vars(self)[name]
 
 
 def _faster_coco_eval(truth: Any, detections: Any, task: str) -> Any:

@@ -7,6 +7,7 @@ import argparse
 import copy
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -230,9 +231,9 @@ VARIANTS = {
 
 
 def main(root: str, *variants: str) -> None:
-    """Run variants in a process of several, and then a data set that one of them cannot read.
+    """Run variants in a process of several, and then a data set that the reading one cannot read.
 
-    Each rank writes what it saw to ``rank<n>.txt``.
+    Each rank writes what it saw, and which annotations it read, to ``rank<n>.txt``.
     """
     from detectron2.utils import comm
     from torch import distributed
@@ -243,7 +244,16 @@ def main(root: str, *variants: str) -> None:
 
     distributed.init_process_group("gloo")
     comm.create_local_process_group(distributed.get_world_size())
-    rank, lines = comm.get_rank(), []
+    rank, lines, read = comm.get_rank(), [], set()
+
+    def note(event: str, arguments: tuple) -> None:
+        annotations = event == "open" and re.search(
+            r"(train|test)(-\w+)?\.json$", str(arguments[0])
+        )
+        if annotations and arguments[1] in ("r", "rb"):
+            read.add(annotations[1])
+
+    sys.addaudithook(note)
     for variant in variants:
         cfg = config(Path(root, variant), variant)
         metrics = do_train(argparse.Namespace(resume=False), cfg)
@@ -254,14 +264,14 @@ def main(root: str, *variants: str) -> None:
         values = [round(metrics["bbox"][key], 6) for key in ("AP", "AP50")] if metrics else []
         lines.append(f"{variant} {values} {count} objects")
     cfg = config(Path(root, variants[0]), "unreadable")
-    if rank == 1:
+    if rank == 0:
         cfg.dataloader.train.dataset.names.json_file = os.devnull
     try:
         with prepared_data(cfg):
             pass
     except DataError as error:
-        said = "On rank 1" if str(error).startswith((os.devnull, "On rank 1")) else error
-        lines.append(f"error {said}")
+        lines.append(f"error {error}")
+    lines.append(f"read {sorted(read)}")
     Path(root, f"rank{rank}.txt").write_text("\n".join(lines))
     distributed.destroy_process_group()
 

@@ -1,0 +1,54 @@
+"""What one process of a machine does for all ranks there, such as reading a large file."""
+
+import os
+import pickle
+import platform
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import TypeVar
+
+from detectron2.utils import comm
+
+from detrex.utils.dist import exchange, failing_together, get_rank, get_world_size
+
+T = TypeVar("T")
+
+
+def once_a_machine(make: Callable[[], T]) -> T:
+    """Call a function on the first rank of each machine, and give its result to all ranks there.
+
+    Every rank must call this. An error of the function is raised on all ranks, in the same words.
+
+    Args:
+        make: gives something that can be pickled. It is called on all ranks where the system does
+            not tell which share a machine (there is no ``/proc``).
+
+    Returns:
+        What ``make`` gave; on other ranks than the first an unpickled copy.
+    """
+    if get_world_size() == 1:
+        return make()
+    here = machine()
+    reader = comm.all_gather(here).index(here)
+    mine: T | None = None
+    with failing_together():
+        if reader == get_rank():
+            mine = make()
+        told = pickle.dumps(mine)
+    exchange()
+    told = comm.all_gather(told)[reader]
+    with failing_together():
+        given: T = mine if reader == get_rank() else pickle.loads(told)  # type: ignore[assignment]
+    exchange()
+    return given
+
+
+@cache
+def machine() -> str:
+    """Name what ranks share whose processes see each other: a kernel, its processes, and a user."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{platform.node()} {boot} {os.stat('/proc/self/ns/pid').st_ino} {os.getuid()}"
+    except OSError:
+        return f"{platform.node()} process {os.getpid()}"
