@@ -1,8 +1,13 @@
 """From an address to a file: fetched once, verified, whole or not at all, then from the cache.
 
 addresses      which scheme goes where
-http_download  one download over HTTP
+http_download  one download over HTTP: continued after a fault, verified, put in its place
+connections    what is asked, and which redirects are followed
+hub            files of the Hugging Face hub
+watch          the bounds of a download, and what ends it
+turns          one process fetches, the others wait
 cache          where a fetched file lies
+urls           addresses checked, and shown without what they keep secret
 """
 
 from detrex.checkpoint.download.addresses import fetch, is_address
@@ -13,6 +18,7 @@ from detrex.checkpoint.download.cache import (
     hash_in_name,
 )
 from detrex.checkpoint.download.http_download import fetch_url
+from detrex.checkpoint.download.urls import shown
 
 __all__ = [
     "cache_dir",
@@ -22,4 +28,5 @@ __all__ = [
     "has_promised_hash",
     "hash_in_name",
     "is_address",
+    "shown",
 ]

@@ -1,4 +1,4 @@
-"""Where a fetched file lies: torch's folder, with the hash in its name, one process at a time.
+"""Where a fetched file lies: torch's folder, with the hash in its name.
 
 A file whose name carries its hash (``resnet50-11ad3fa6.pth``) lies in
 ``$TORCH_HOME/hub/checkpoints`` under that name, as torch and torchvision put it, so what they have
@@ -7,23 +7,26 @@ folder of its host and path.
 """
 
 import hashlib
-import logging
 import os
 import re
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import torch
 
+from detrex.checkpoint.download.urls import WebAddress, shown
 from detrex.errors import DownloadError
 from detrex.files import sha256_of
 
-logger = logging.getLogger(__name__)
-
 _HASH = re.compile(r"-([0-9a-f]{8,64})\.\w+$")
+# What stores of files sign an address with.
+_SIGNING = re.compile(
+    r"(x-(amz|goog|oss|cos|obs)-[^=]*|(aws)?accesskeyid|googleaccessid|key-pair-id|policy|expires|"
+    r"signature|sig|(access_|auth_|private_)?token|api_?key|password|passwd|secret)(=|$)",
+    re.IGNORECASE,
+)
+_LONGEST_NAME = 180  # bytes; file systems take 255, and a lock's name is longer
+_LONGEST_PATH = 1500
 _DATE = re.compile(r"(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])")
 
 
@@ -36,7 +39,8 @@ def cached_path(url: str) -> Path:
     """Say where in the cache the file at an address lies, or would lie.
 
     Args:
-        url: an ``http://`` or ``https://`` address.
+        url: an ``http://`` or ``https://`` address; credentials in it and signatures, which change
+            from one day to the next, play no part.
 
     Returns:
         A path in `cache_dir`; different addresses share one only where the name carries a hash.
@@ -44,17 +48,31 @@ def cached_path(url: str) -> Path:
     Raises:
         DownloadError: the address names no file.
     """
-    parts = urlsplit(url)
-    steps = [step for step in unquote(parts.path).split("/") if step not in ("", ".", "..")]
-    if not steps or not parts.hostname:
+    parts = urlsplit(WebAddress.of(url).url)
+    try:
+        path = unquote(parts.path, errors="strict")
+    except UnicodeDecodeError:
+        path = parts.path
+    steps = [_short(step) for step in path.split("/") if step not in ("", ".", "..")]
+    if not steps:
         raise DownloadError(
-            f"the address {url} names no file: expected one such as https://a/b.pth"
+            f"the address {shown(url)} names no file: expected one such as https://a/b.pth"
         )
     if hash_in_name(steps[-1]):
         return cache_dir() / steps[-1]
-    if parts.query:
-        steps[-1] = f"{hashlib.sha256(parts.query.encode()).hexdigest()[:8]}-{steps[-1]}"
-    return cache_dir().joinpath(parts.netloc.rpartition("@")[2].replace(":", "_"), *steps)
+    if query := "&".join(pair for pair in parts.query.split("&") if not _SIGNING.match(pair)):
+        steps[-1] = f"{hashlib.sha256(query.encode()).hexdigest()[:8]}-{steps[-1]}"
+    if len(os.fsencode("/".join(steps))) > _LONGEST_PATH:
+        steps = [_short("/".join(steps[:-1]), 0), steps[-1]]
+    return cache_dir().joinpath(_short(parts.netloc.replace(":", "_")), *steps)
+
+
+def _short(step: str, longest: int = _LONGEST_NAME) -> str:
+    """Shorten a name that file systems refuse to a hash and its end, which tells its kind."""
+    if len(os.fsencode(step)) <= longest:
+        return step
+    end = os.fsencode(step)[-longest // 2 :].decode(errors="ignore") if longest else ""
+    return hashlib.sha256(os.fsencode(step)).hexdigest()[:16] + end.replace("/", "_")
 
 
 def hash_in_name(name: str) -> str:
@@ -79,36 +97,3 @@ def has_promised_hash(file: Path) -> bool:
     """
     promised = hash_in_name(file.name)
     return bool(promised) and file.is_file() and sha256_of(file).startswith(promised)
-
-
-def is_right(file: Path, url: str) -> bool:
-    """Tell whether the cache holds the file of an address.
-
-    Args:
-        file: its place in the cache.
-        url: the address; a file of another hash than its name promises is warned of.
-    """
-    if not file.is_file():
-        return False
-    if not hash_in_name(file.name) or has_promised_hash(file):
-        return True
-    logger.warning("%s is not the file that its name promises: fetching %s again", file, url)
-    return False
-
-
-@contextmanager
-def one_at_a_time(target: Path) -> Iterator[None]:
-    """Let the processes of a machine fetch a file once; without locks each fetches its own copy.
-
-    Args:
-        target: the file's place in the cache.
-    """
-    try:
-        import fcntl
-    except ImportError:
-        yield
-        return
-    name = f"detrex-fetch-{os.getuid()}-{hashlib.sha256(os.fsencode(target)).hexdigest()[:16]}.lock"
-    with (Path(tempfile.gettempdir()) / name).open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

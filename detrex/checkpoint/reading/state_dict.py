@@ -23,6 +23,7 @@ from detrex.checkpoint.reading.entries import is_tensor, named_entry, split_entr
 from detrex.checkpoint.reading.file_formats import read_file
 from detrex.checkpoint.reading.folders import LOCAL_FOLDER, is_index, read_shards, weights_in
 from detrex.checkpoint.reading.safe_pickle.plain_data import shorten
+from detrex.checkpoint.reading.wholeness import fault_of
 from detrex.errors import CheckpointError, did_you_mean
 
 logger = logging.getLogger(__name__)
@@ -56,7 +57,7 @@ def local_path(source: str | os.PathLike[str]) -> Path:
     stripped = _HEURISTICS_SUFFIX.sub("", name)
     if stripped != name:
         logger.info("Ignoring 'matching_heuristics' of %s: names are always matched", stripped)
-    path = fetch(stripped) if is_address(stripped) else _expanded(stripped)
+    path = fetch(stripped, fault_of) if is_address(stripped) else _expanded(stripped)
     try:
         if path.is_file():
             return path

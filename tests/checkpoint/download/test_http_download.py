@@ -133,10 +133,7 @@ def _fetch_in_process(url, queue):
     queue.put(fetch(url).read_bytes() == BODY)
 
 
-@pytest.mark.parametrize("locks", [True, False])
-def test_fetch__processes_at_once(server, monkeypatch, locks):
-    if not locks:
-        monkeypatch.setitem(sys.modules, "fcntl", None)
+def test_fetch__processes_at_once(server):
     server.faults["/models/net.pth"] = ["slow"] * 2
     context = multiprocessing.get_context("fork")
     queue = context.Queue()
@@ -147,7 +144,7 @@ def test_fetch__processes_at_once(server, monkeypatch, locks):
     assert [queue.get(timeout=30) for _ in processes] == [True] * 3
     for process in processes:
         process.join()
-    assert len(server.asked) == (1 if locks else 3)
+    assert len(server.asked) == 1
     assert not leftovers()
 
 

@@ -1,0 +1,142 @@
+"""Files of the Hugging Face hub: huggingface_hub fetches, verifies and caches; here it is bounded.
+
+Its client has a timeout for each read and none in all, so it works under the `Watch` of the other
+downloads. It heeds ``HF_HOME``, ``HF_TOKEN``, ``HF_ENDPOINT`` and ``HF_HUB_OFFLINE``.
+"""
+
+import logging
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+from detrex.checkpoint.download.http_download import (
+    DAMAGED,
+    REMEDY,
+    TIMEOUT_SECONDS,
+    Check,
+    reason_of,
+)
+from detrex.checkpoint.download.turns import beside
+from detrex.checkpoint.download.urls import brief, without_secrets
+from detrex.checkpoint.download.watch import Limits, Watch
+from detrex.errors import DownloadError
+
+logger = logging.getLogger(__name__)
+
+_FILES = (
+    "model.safetensors",
+    "pytorch_model.bin",
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.bin",
+)
+
+
+def fetch_from_hub(address: str, check: Check | None = None) -> Path:
+    """Fetch a file of the hub.
+
+    Args:
+        address: ``owner/name[@revision][/file]``; by default the file is one of the usual names.
+        check: as for `detrex.checkpoint.download.fetch`.
+
+    Returns:
+        Its path in the cache of huggingface_hub.
+
+    Raises:
+        DownloadError: it cannot be fetched, or is not what it should be.
+    """
+    named = f"hf-hub:{brief(address.partition('?')[0])}"
+    try:
+        import huggingface_hub
+        from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+    except ImportError as error:
+        raise DownloadError(
+            f"cannot fetch {named}, as huggingface_hub is not installed: "
+            f"`pip install huggingface_hub`, or {REMEDY}"
+        ) from error
+    repository, revision, names = _parts_of(address, named)
+    get: Callable[..., str] = partial(
+        huggingface_hub.hf_hub_download,
+        repository,
+        revision=revision,
+        endpoint=os.environ.get("HF_ENDPOINT"),
+    )
+    watch = Watch(Limits.from_environment(TIMEOUT_SECONDS))
+    only_cached = False
+    reason: Exception | None = None
+    for name in names:
+        work = partial(get, name, local_files_only=only_cached)
+        bounded = partial(watch.run, progress=partial(_arrived, repository))
+        try:
+            file = Path(bounded(work))
+            if check and (why := check(file, file.name)):
+                again = partial(bounded, partial(work, force_download=True))
+                return _mended(file, why, again, check)
+            return file
+        except LocalEntryNotFoundError as error:
+            reason, only_cached = reason or error, True
+        except EntryNotFoundError as error:
+            reason = error
+        except DownloadError:
+            raise
+        except Exception as error:
+            reason = error
+            break
+    cause = reason.__cause__ if isinstance(reason, LocalEntryNotFoundError) else None
+    raise DownloadError(
+        f"cannot fetch {named} ({_why(cause or reason)}), looked for {' or '.join(names)}: check "
+        f"the name and the network, or {REMEDY}"
+    ) from None
+
+
+def _mended(file: Path, why: str, again: Callable[[], str], check: Check) -> Path:
+    """Fetch once more what lies damaged in the cache."""
+    logger.warning("%s is no whole weights file (%s): fetching it again", file, why)
+    try:
+        new = Path(again())
+    except Exception as error:
+        raise DownloadError(
+            f"{file} in the cache is no whole weights file ({why}), and it cannot be fetched "
+            f"again ({_why(error)}): check the network, or {REMEDY}"
+        ) from None
+    if why := check(new, new.name):
+        blob = new.resolve()
+        blob.replace(beside(blob, DAMAGED))
+        new.unlink(missing_ok=True)
+        raise DownloadError(
+            f"what the hub gave as {new.name} is no whole weights file ({why}), it is now "
+            f"{beside(blob, DAMAGED)}: name another file, or {REMEDY}"
+        )
+    return new
+
+
+def _why(error: object) -> str:
+    token = os.environ.get("HF_TOKEN") or ""
+    return brief(without_secrets(reason_of(error), token, token.strip()))
+
+
+def _arrived(repository: str) -> int:
+    """Count the bytes of a repository that are on this machine."""
+    from huggingface_hub import constants
+
+    blobs = Path(constants.HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}" / "blobs"
+    count = 0
+    for file in blobs.glob("*"):
+        with suppress(OSError):  # renamed meanwhile
+            status = file.stat()
+            count += getattr(status, "st_blocks", 0) * 512 or status.st_size
+    return count
+
+
+def _parts_of(address: str, named: str) -> tuple[str, str | None, tuple[str, ...]]:
+    """Read ``owner/name[@revision][/file]``: repository, revision, files to look for."""
+    owner, _, rest = address.partition("/")
+    name, _, file = rest.partition("/")
+    name, _, revision = name.partition("@")
+    if not owner or not name:
+        raise DownloadError(
+            f"the address {named} names no repository of the Hugging Face hub: expected "
+            "hf-hub:owner/name or hf-hub:owner/name/file"
+        )
+    return f"{owner}/{name}", revision or None, (file,) if file else _FILES
