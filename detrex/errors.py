@@ -19,6 +19,7 @@ import difflib
 import re
 from collections.abc import Callable, Iterable
 
+_LONGEST_NAME = 300
 # What breaks a line, steers a terminal or cannot be written as UTF-8.
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
@@ -82,7 +83,9 @@ def did_you_mean(name: str, choices: Iterable[str], limit: int = 3) -> str:
         A sentence with a leading space, such as ``" Did you mean 'resnet50' or 'resnet50d'?"``, or
         an empty string where nothing is near.
     """
-    near = difflib.get_close_matches(str(name), [str(choice) for choice in choices], limit, 0.6)
+    # Comparing takes the square of the lengths, and a name may be anything that a file holds.
+    known = [text for text in map(str, choices) if len(text) <= _LONGEST_NAME]
+    near = difflib.get_close_matches(str(name)[:_LONGEST_NAME], known, limit, 0.6)
     return f" Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
 
 

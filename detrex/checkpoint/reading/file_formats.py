@@ -11,11 +11,11 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from detrex.checkpoint.digests import verify
+from detrex.checkpoint.reading.numpy_files import read_npz
 from detrex.checkpoint.reading.safe_pickle.plain_data import ForbiddenNameError, UnfitContentError
 from detrex.checkpoint.reading.safe_pickle.tensors import NUMBER_TYPES
 from detrex.checkpoint.reading.safe_pickle.unpickler import SafeUnpickler
@@ -45,16 +45,14 @@ def read_file(file: Path) -> Any:
         raise CheckpointError(
             f"{file} cannot be read ({error.strerror}): check its permissions"
         ) from error
-    if head.startswith(b"PK\x03\x04") and _is_npz(file):
-        return _read_npz(file)
     if head.startswith(b"PK\x03\x04"):
-        return _read_torch_zip(file)
+        return _read_archive(file)
     if MAGIC in head:
-        return _read_pickled(file, read_pickle)
+        return _read_as_data(file, read_pickle)
     if file.suffix == ".safetensors" or _is_safetensors(head, file.stat().st_size):
         return _read_safetensors(file)
     if head.startswith(b"\x80") or (file.suffix == ".pkl" and head):
-        return _read_pickled(file, _read_arrays)
+        return _read_as_data(file, _read_arrays)
     hint = ""
     if not head:
         hint = " (it is empty)"
@@ -72,21 +70,7 @@ def _is_safetensors(head: bytes, size: int) -> bool:
     return head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= size - 8
 
 
-def _is_npz(file: Path) -> bool:
-    """Whether a zip archive holds arrays of numpy alone."""
-    names = _names_in_zip(file)
-    return bool(names) and all(name.endswith(".npy") for name in names)
-
-
-def _read_npz(file: Path) -> dict[str, np.ndarray]:
-    try:
-        with np.load(file, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except Exception as error:
-        raise _damaged(file, error) from error
-
-
-def _read_pickled(file: Path, read: Callable[[Path], Any]) -> Any:
+def _read_as_data(file: Path, read: Callable[[Path], Any]) -> Any:
     try:
         return read(file)
     except ForbiddenNameError as error:
@@ -104,8 +88,10 @@ def _read_pickled(file: Path, read: Callable[[Path], Any]) -> Any:
         raise _damaged(file, error) from error
 
 
-def _read_torch_zip(file: Path) -> Any:
+def _read_archive(file: Path) -> Any:
     names = _names_in_zip(file)
+    if names and all(name.endswith(".npy") for name in names):
+        return _read_as_data(file, read_npz)
     if any(name.endswith("constants.pkl") for name in names):
         raise CheckpointError(
             f"{file} is a TorchScript program, expected tensors only: save the state_dict() of "
@@ -116,7 +102,7 @@ def _read_torch_zip(file: Path) -> Any:
             f"{file} is a zip archive without tensors, expected one written by torch.save: "
             "unpack it and name the file inside"
         )
-    return _read_pickled(file, read_zip)
+    return _read_as_data(file, read_zip)
 
 
 def _names_in_zip(file: Path) -> list[str]:
@@ -146,7 +132,10 @@ def _checked(tensor: Tensor) -> Tensor:
     if tensor.dtype not in NUMBER_TYPES:
         raise UnpicklingError(f"the number type {tensor.dtype} is not known")
     # Bytes other than 0 and 1 are no truth values.
-    return tensor.view(torch.uint8) != 0 if tensor.dtype is torch.bool else tensor
+    if tensor.dtype is torch.bool:
+        return tensor.view(torch.uint8) != 0
+    # What was read is a map of the file, and a file that is truncated later would end the process.
+    return tensor.clone()
 
 
 def _read_arrays(file: Path) -> Any:

@@ -8,16 +8,20 @@ Hugging Face's libraries write large networks in shards::
 """
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 from detrex.checkpoint.reading.file_formats import read_file
+from detrex.checkpoint.reading.safe_pickle.plain_data import shorten
 from detrex.errors import CheckpointError, did_you_mean
 
 LOCAL_FOLDER = "local-dir:"
 """What timm puts before the path of a folder."""
 
 _INDEX = ".index.json"
+# That of a network of 10^5 tensors takes a tenth; objects of JSON take up to 30 times their text.
+_MAX_INDEX = 2**26
 # What a folder's weights are called, as timm and Hugging Face's libraries look for them.
 _NAMES = (
     "model.safetensors",
@@ -52,7 +56,7 @@ def weights_in(folder: Path) -> Path:
     usual = next((folder / name for name in _NAMES if (folder / name).is_file()), None)
     if usual is not None:
         return usual
-    files = sorted(file for file in folder.iterdir() if file.name.endswith(_ENDINGS))
+    files = sorted(f for f in folder.iterdir() if f.name.endswith(_ENDINGS) and f.is_file())
     if len(files) == 1:
         return files[0]
     held = ", ".join(file.name for file in files[:4]) or "none"
@@ -78,7 +82,8 @@ def read_shards(index: Path) -> dict[str, Any]:
     tensors: dict[str, Any] = {}
     for name in dict.fromkeys(places.values()):
         shard = index.parent / name
-        if name != Path(name).name or not shard.is_file():
+        # os.path says False, too, for names that cannot be.
+        if name != Path(name).name or not os.path.isfile(shard):
             hint = did_you_mean(name, [file.name for file in index.parent.iterdir()])
             raise CheckpointError(
                 f"{index} needs the shard {name[:80]!r} beside it, which is not there: copy all "
@@ -89,7 +94,7 @@ def read_shards(index: Path) -> dict[str, Any]:
         absent = [key for key in wanted if not isinstance(content, dict) or key not in content]
         if absent:
             raise CheckpointError(
-                f"{shard} lacks {absent[0]!r}, which {index.name} promises: copy it again"
+                f"{shard} lacks '{shorten(absent[0])}', which {index.name} promises: copy it again"
             )
         tensors |= {key: content[key] for key in wanted}
     return {key: tensors[key] for key in places}
@@ -97,8 +102,14 @@ def read_shards(index: Path) -> dict[str, Any]:
 
 def _weight_map(index: Path) -> dict[str, str]:
     try:
+        if (size := index.stat().st_size) > _MAX_INDEX:
+            raise ValueError(f"it has {size} bytes, and at most {_MAX_INDEX} are read")
         content = json.loads(index.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except OSError as error:
+        raise CheckpointError(
+            f"{index} cannot be read ({error.strerror}): check its permissions"
+        ) from error
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(
             f"{index} is no JSON ({error}), expected an index of shards: copy it again"
         ) from error

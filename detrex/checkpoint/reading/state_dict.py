@@ -75,7 +75,10 @@ def _why_no_file(path: Path) -> str:
     if path.exists():
         return f"{path} is a device or a pipe, expected a weights file: copy it to a file first"
     if path.is_symlink():
-        return f"{path} is a link to a file that is not there: restore the file or name another"
+        return (
+            f"{path} is a link to a file that is not there, or to itself: restore the file or name "
+            "another"
+        )
     siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
     return f"there is no weights file {path}: check the path.{did_you_mean(path.name, siblings)}"
 

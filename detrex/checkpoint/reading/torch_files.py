@@ -6,8 +6,12 @@ claims, and its unpickler can be ended by a deeply nested key. Here the pickle i
 
     zip archive   data.pkl, and one stored record (data/0, data/1, ...) for each storage
     older pickle  number, version, system, content, order of the storages; then their bytes
+
+Each record of an archive has a checksum, and is read to its end, where that is compared; an older
+pickle has none (`detrex.checkpoint.digests` keeps one for checkpoints).
 """
 
+import io
 import zipfile
 from pathlib import Path
 from pickle import UnpicklingError
@@ -39,9 +43,10 @@ def read_zip(file: Path) -> Any:
         zipfile.BadZipFile: it is damaged.
     """
     with file.open("rb") as stream, zipfile.ZipFile(stream) as archive:
-        records = _Records(archive, file.stat().st_size)
-        with records.open("data.pkl") as pickle:
-            return SafeUnpickler(pickle, NAMES, records.load).load()
+        size = file.stat().st_size
+        records = _Records(archive, size)
+        pickle = io.BytesIO(records.read("data.pkl"))
+        return SafeUnpickler(pickle, NAMES, records.load, file_size=size).load()
 
 
 class _Records:
@@ -53,13 +58,13 @@ class _Records:
         self._storages: dict[str, Tensor] = {}
         names = [name for name in archive.namelist() if name.endswith("data.pkl")]
         self._folder = min(names, key=len, default="data.pkl").removesuffix("data.pkl")
-        self._big = False
-        if f"{self._folder}byteorder" in archive.namelist():
-            with self.open("byteorder") as stream:
-                self._big = stream.read(16) == b"big"
+        # torch.serialization.set_crc32_options(False) leaves all checksums out.
+        self._has_sums = any(entry.CRC for entry in archive.infolist())
+        has_order = f"{self._folder}byteorder" in archive.namelist()
+        self._big = has_order and self.read("byteorder") == b"big"
 
-    def open(self, name: str) -> IO[bytes]:
-        return self._archive.open(self._entry(name))
+    def read(self, name: str) -> bytes:
+        return self._archive.read(self._entry(name))
 
     def _entry(self, name: str) -> zipfile.ZipInfo:
         try:
@@ -72,6 +77,8 @@ class _Records:
         self._left -= entry.file_size
         if self._left < 0:
             raise UnpicklingError("its records are larger than the file")
+        if not self._has_sums:
+            entry.CRC = None  # type: ignore[assignment]
         return entry
 
     def load(self, pid: Any) -> Storage:
@@ -82,11 +89,16 @@ class _Records:
 
     def _read(self, name: str, dtype: torch.dtype, count: int) -> Tensor:
         entry = self._entry(name)
-        if count * dtype.itemsize > entry.file_size:
-            raise UnpicklingError(f"the record {shorten(name)} has too few bytes")
+        # A storage of half an element more is that of a tensor which was seen as another type.
+        if not 0 <= entry.file_size - count * dtype.itemsize < dtype.itemsize:
+            raise UnpicklingError(
+                f"the record {shorten(name)} has {entry.file_size} bytes and {count} elements of "
+                f"{dtype.itemsize}"
+            )
         values = torch.empty(count, dtype=dtype)
         with self._archive.open(entry) as stream:
             _fill(values, stream)
+            stream.read()  # at its end the checksum is compared
         width = dtype.itemsize // (2 if dtype.is_complex else 1)
         if self._big and width > 1:
             raw = values.view(torch.uint8)

@@ -97,7 +97,7 @@ def test_read_zip__records_that_share_their_bytes(tmp_path):
     ("records", "match"),
     [
         ([], "lacks the record data/0"),
-        ([("data/0", bytes(15))], "record data/0 has too few bytes"),
+        ([("data/0", bytes(15))], "record data/0 has 15 bytes and 4 elements of 4"),
     ],
 )
 def test_read_zip__records_that_lack(tmp_path, records, match):

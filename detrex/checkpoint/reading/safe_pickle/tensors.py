@@ -95,7 +95,8 @@ def _with_signs(tensor: Tensor, metadata: Any = None) -> Tensor:
     """Apply the conjugation and the negation that torch delays."""
     flags = metadata if isinstance(metadata, dict) else {}
     tensor = tensor.conj() if flags.get("conj") is True else tensor
-    return -tensor if flags.get("neg") is True else tensor
+    # Lazily, since five bytes of a pickle can ask for it again.
+    return torch._neg_view(tensor) if flags.get("neg") is True else tensor
 
 
 def _parameter(data: Any = None, *_: Any) -> Tensor:

@@ -3,8 +3,9 @@
 Python's unpicklers call what the file names, and reserve what the file claims. This one knows the
 opcodes of protocols 0 to 5 that build numbers, texts and containers; every other object comes from
 a table of names whose functions check what they are given (`values`, `tensors`). Nothing is
-imported, no claim of a size is believed beyond the bytes that are there, and what was read is
-measured at the end (`plain_data`).
+imported, no claim of a size is believed beyond the bytes that are there, the memory of each object
+is added up before it is made (`detrex.checkpoint.reading.bounds`), and what was read is measured at
+the end (`plain_data`).
 """
 
 import os
@@ -16,6 +17,7 @@ from typing import IO, Any
 
 import torch
 
+from detrex.checkpoint.reading.bounds import allowance
 from detrex.checkpoint.reading.safe_pickle.plain_data import (
     CONTAINERS,
     ForbiddenNameError,
@@ -27,6 +29,12 @@ from detrex.checkpoint.reading.safe_pickle.plain_data import (
 
 # Longest line that is no text, and longest integer, both in bytes.
 _MAX_LINE, _MAX_INTEGER = 1000, 255
+# Content is at most 100 deep, and each level has few marks.
+_MAX_MARKS = 1000
+# Bytes of memory, measured and rounded up: of an object, of an entry of the memo or of a dictionary
+# or set, of a container with what measuring it takes, and of what a call makes.
+_SMALL, _ENTRY, _CONTAINER, _SET, _CALL = 64, 112, 256, 448, 640
+_FEW = 16
 _RENAMED = {"__builtin__": "builtins", "copy_reg": "copyreg"}
 
 
@@ -53,6 +61,8 @@ class SafeUnpickler:
         stream: IO[bytes],
         names: Mapping[str, Any],
         persistent_load: Callable[[Any], Any] | None = None,
+        *,
+        file_size: int = 0,
     ) -> None:
         """Bind the machine to a file.
 
@@ -61,6 +71,8 @@ class SafeUnpickler:
             names: what each ``module.name`` stands for: a function that checks its arguments, a
                 constant, or an `UnfitContentError` to be raised.
             persistent_load: gives the object of a persistent id; by default there are none.
+            file_size: bytes of the file that the pickle is a part of, where that is more than what
+                is left of the stream; it bounds the memory.
         """
         here = stream.tell()
         self._left = self._size = stream.seek(0, os.SEEK_END) - here
@@ -68,7 +80,7 @@ class SafeUnpickler:
         self._stream = stream
         self._names = names
         self._persistent_load = persistent_load
-        self._allowance = 4 * self._size + 1000
+        self._allowance = allowance(max(self._size, file_size))
         self._memo: dict[int, Any] = {}
         self._stack: list[Any] = []
         self._outer: list[list[Any]] = []
@@ -85,6 +97,7 @@ class SafeUnpickler:
             UnpicklingError: it is damaged, or made to do harm.
         """
         while (code := self._read(1)) != b".":
+            self._spend(_COSTS.get(code, _SMALL))
             if code in _CONSTANTS:
                 self._stack.append(_CONSTANTS[code])
             elif code in _EMPTY:
@@ -94,6 +107,8 @@ class SafeUnpickler:
             elif code in _SIZED:
                 width, decode = _SIZED[code]
                 size = int.from_bytes(self._read(width), "little")
+                if size <= self._left:
+                    self._spend(4 * size)  # of a text with a character beyond the first 65536
                 self._stack.append(decode(self._read(size)))
             elif code in _LINES:
                 self._stack.append(_LINES[code](self._read_line(code in b"VS")))
@@ -120,6 +135,7 @@ class SafeUnpickler:
     def _read_line(self, any_length: bool = False) -> bytes:
         line = self._stream.readline(-1 if any_length else _MAX_LINE)
         self._left -= len(line)
+        self._spend(4 * len(line))
         if not line.endswith(b"\n"):
             raise UnpicklingError("a line does not end")
         return line[:-1].removesuffix(b"\r")
@@ -143,14 +159,25 @@ class SafeUnpickler:
         self._stack = self._outer.pop()
         return items
 
+    def _spend(self, memory: int) -> None:
+        self._allowance -= memory
+        if self._allowance < 0:
+            raise UnpicklingError("it takes many times its size in memory")
+
     def _charge(self, arguments: Iterable[Any]) -> None:
         """Bound what calls may copy: the same long text could be given to each of many calls."""
-        sized = (str, bytes, bytearray, *CONTAINERS)
-        self._allowance -= sum(len(a) for a in arguments if isinstance(a, sized))
-        if self._allowance < 0:
-            raise UnpicklingError("the same parts are used over and over")
+        for argument in arguments:
+            if isinstance(argument, (str, bytes, bytearray)):
+                self._spend(2 * len(argument))
+            elif isinstance(argument, dict) and argument:
+                # Counts to copy, or the flags of a tensor, which is then a view of a view.
+                self._spend(2 * _CALL + len(argument) * _ENTRY)
+            elif isinstance(argument, CONTAINERS):
+                self._spend(len(argument) * (8 if len(argument) <= _FEW else _ENTRY))
 
     def _mark(self) -> None:
+        if len(self._outer) >= _MAX_MARKS:
+            raise UnpicklingError(f"it has more than {_MAX_MARKS} open marks")
         self._outer.append(self._stack)
         self._stack = []
 
@@ -191,6 +218,7 @@ class SafeUnpickler:
         if len(items) % 2:
             raise UnpicklingError("a key has no value")
         target = self._top(dict, OrderedDict, Counter)
+        self._spend(_ENTRY * len(items) // 2)
         for key, value in zip(items[::2], items[1::2], strict=True):
             check_key(key)
             target[key] = value
@@ -203,12 +231,14 @@ class SafeUnpickler:
         items = self._pop_mark()
         for item in items:
             check_key(item)
+        self._spend(_ENTRY * len(items))
         self._top(set).update(items)
 
     def _frozenset(self) -> None:
         items = self._pop_mark()
         for item in items:
             check_key(item)
+        self._spend(_ENTRY * len(items))
         self._stack.append(frozenset(items))
 
     def _put(self, index: int) -> None:
@@ -274,6 +304,17 @@ class SafeUnpickler:
             raise UnpicklingError(f"a {type(target).__name__} is given a state")
 
 
+_COSTS = {
+    **dict.fromkeys((b"]", b"}", b"t", b"\x85", b"\x86", b"\x87", b"l", b"d"), _CONTAINER),
+    **dict.fromkeys((b"\x8f", b"\x91"), _SET),
+    **dict.fromkeys((b"p", b"q", b"r", b"\x94"), _ENTRY),
+    **dict.fromkeys((b"R", b"\x81", b"b"), _CALL),
+    # Constants, and what takes things off the stack or from the memo.
+    **dict.fromkeys((b"N", b"\x88", b"\x89", b")", b"2", b"h", b"g", b"j", b"Q"), 9),
+    **dict.fromkeys((b"(", b"0", b"1", b"a", b"e", b"s", b"u", b"\x90", b"\x80", b"\x95"), 0),
+}
+
+
 def _integer(data: bytes) -> int:
     if len(data) > _MAX_INTEGER:
         raise UnpicklingError(f"an integer takes {len(data)} bytes")
@@ -287,7 +328,13 @@ def _integer_or_flag(line: bytes) -> int | bool:
 def _quoted(line: bytes) -> str:
     if len(line) < 2 or line[:1] != line[-1:] or line[:1] not in (b"'", b'"'):
         raise UnpicklingError("a text lacks its quotes")
-    return line[1:-1].decode("unicode_escape")
+    return _escaped(line[1:-1], "unicode_escape")
+
+
+def _escaped(line: bytes, encoding: str = "raw_unicode_escape") -> str:
+    text = line.decode(encoding)
+    text.encode()  # escapes can give halves of characters, which nothing can print
+    return text
 
 
 def _latin1(data: bytes) -> str:
@@ -315,7 +362,7 @@ _LINES: dict[bytes, Callable[[bytes], Any]] = {
     b"I": _integer_or_flag,
     b"L": lambda line: int(line.removesuffix(b"L")),
     b"F": float,
-    b"V": lambda line: line.decode("raw_unicode_escape"),
+    b"V": _escaped,
     b"S": _quoted,
 }
 _STEPS: dict[bytes, Callable[[SafeUnpickler], object]] = {
