@@ -45,6 +45,7 @@ from detrex.engine.evaluation import inference_keywords
 from detrex.engine.overrides import apply_overrides
 from detrex.errors import ConfigError, run_tool
 from detrex.modeling import optimize_for_inference
+from detrex.options import add_trust_option
 from detrex.utils.outputs import (
     Failures,
     make_folder,
@@ -334,6 +335,7 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--confidence-threshold", type=float, default=0.5, help="least score drawn (%(default)s)"
     )
+    add_trust_option(parser)
     parser.add_argument(
         "--opts",
         nargs=argparse.REMAINDER,
@@ -347,7 +349,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run on images or on video, as the arguments say."""
     args = argument_parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    cfg = apply_overrides(load_config(args.config_file), args.opts)
+    cfg = apply_overrides(load_config(args.config_file, args.trust), args.opts, args.trust)
     predictor, metadata = build_predictor(cfg, args)
     if args.input:
         value_range = try_get_key(cfg, "dataloader.test.mapper.value_range")

@@ -15,8 +15,8 @@ PATHS = {
 }
 # Each may import what stands before it, and its own.
 PACKAGES = (
-    *("errors", "files", "threads", "detectors", "checkpoint", "config", "utils", "layers", "data"),
-    *("modeling", "catalog engine export", "cli", "__main__"),
+    *("errors", "files", "threads", "options", "detectors", "checkpoint", "config", "utils"),
+    *("layers", "data", "modeling", "catalog engine export", "cli", "__main__"),
 )
 BACKBONE = "detrex.modeling.backbone"
 ROOMS = (

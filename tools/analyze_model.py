@@ -32,6 +32,7 @@ from detrex.config import load_config, resolve_pixel_statistics, try_get_key
 from detrex.config.building import build_part
 from detrex.engine.overrides import apply_overrides
 from detrex.errors import ConfigError, run_tool
+from detrex.options import add_trust_option
 
 Batch = list[dict[str, Any]]
 
@@ -135,6 +136,7 @@ def argument_parser() -> argparse.ArgumentParser:
         metavar=("HEIGHT", "WIDTH"),
         help="count on random pictures of this size; no dataset is read",
     )
+    add_trust_option(parser)
     parser.add_argument("opts", nargs="*", default=[], help="overrides such as model.num_classes=3")
     return parser
 
@@ -143,7 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the tasks in the order given."""
     logging.getLogger("fvcore.nn.jit_analysis").setLevel(logging.ERROR)
     args = argument_parser().parse_intermixed_args(arguments)
-    cfg = apply_overrides(load_config(args.config_file), args.opts)
+    cfg = apply_overrides(load_config(args.config_file, args.trust), args.opts, args.trust)
     for task in args.tasks:
         TASKS[task](cfg, args)
 

@@ -140,7 +140,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def load_run(args: argparse.Namespace) -> DictConfig:
     """Load the config of a command line, with defaults for what it leaves out."""
-    return settle(apply_overrides(load_config(args.config_file), args.opts or []))
+    cfg = load_config(args.config_file, args.trust)
+    return settle(apply_overrides(cfg, args.opts or [], args.trust))
 
 
 def run_task(args: argparse.Namespace) -> None:

@@ -14,6 +14,7 @@ if __name__ == "__main__":
     prepare_threads()  # before torch is imported, which reads them once
 
 import re
+import sys
 import uuid
 import zlib
 from collections.abc import Iterable, Sequence
@@ -22,10 +23,13 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
+from detrex.config.trust import check_named
 from detrex.engine import run
-from detrex.errors import ConfigError, DetrexError
+from detrex.errors import ConfigError, DetrexError, run_tool
 
 ROOT = Path(__file__).resolve().parents[1]
 _FLAGS = ("resume", "eval_only")
@@ -74,6 +78,8 @@ def argument_list(args: dict[str, Any]) -> list[str]:
     words = [f"--{name.replace('_', '-')}" for name in _FLAGS if args[name]]
     for name in _OPTIONS:
         words += [f"--{name.replace('_', '-')}", str(args[name])]
+    for package in args["trust"]:
+        words += ["--trust", str(package)]
     return [*words, *args["opts"]]
 
 
@@ -88,6 +94,42 @@ def config_overrides(overrides: Iterable[str]) -> list[str]:
     """
     chosen = [text.removeprefix("+") for text in overrides if text.startswith("+")]
     return [text for text in chosen if not text.startswith(("slurm=", "slurm."))]
+
+
+def check_words(words: Iterable[str]) -> None:
+    """Refuse words of the command line that would make Hydra itself call what they name.
+
+    Hydra calls its launcher, sweeper, callbacks and loggers by the names in its config.
+
+    Args:
+        words: of the command line.
+
+    Raises:
+        ConfigError: one names a class or function that text may not, Hydra's loggers, or another
+            folder of configs than the program's.
+    """
+    for word in words:
+        if word.startswith(("--conf", "-cd", "-cp", "-cn")):
+            raise ConfigError(f"{word[:100]} is refused: the program has its own config for Hydra.")
+        key = word.partition("=")[0]
+        if word.startswith("-") or not re.search(r"(^|[+~@:\s])hydra\b", key):
+            continue
+        if "@" in key or re.search(r"logging|searchpath|callbacks", key):
+            raise ConfigError(f"{word[:100]!r} is refused: it would make Hydra run what it names.")
+        check_hydra_override(word)
+
+
+def check_hydra_override(text: str) -> None:
+    """Check an override of Hydra's own config; see `check_words`."""
+    try:
+        override = OverridesParser.create().parse_override(text)
+    except (HydraException, RecursionError, ValueError) as error:
+        raise ConfigError(f"{text[:100]!r} is not an override: {str(error)[:150]}.") from error
+    if override.is_sweep_override():
+        raise ConfigError(f"{text[:100]!r} is refused: Hydra's own options have one value.")
+    if str(override.key_or_group) == "hydra":
+        raise ConfigError(f"{text[:100]!r} is refused: set single options of Hydra's.")
+    check_named(override.value(), str(override.key_or_group))
 
 
 def output_folder(config_file: str, opts: Sequence[str]) -> str:
@@ -179,5 +221,11 @@ def hydra_app(args: DictConfig) -> None:
         raise SystemExit(f"{type(error).__name__}: {error}") from None
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Run the program."""
+    check_words(sys.argv[1:])
     hydra_app()
+
+
+if __name__ == "__main__":
+    run_tool(main)

@@ -36,6 +36,7 @@ from detrex.data.tasks import keypoints_wanted, masks_wanted
 from detrex.engine.evaluation import build_loader
 from detrex.engine.overrides import apply_overrides
 from detrex.errors import run_tool
+from detrex.options import add_trust_option
 from detrex.utils.outputs import Failures, make_folder, plan_outputs, positive, save_drawn
 
 Record = dict[str, Any]
@@ -121,6 +122,7 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--show", action="store_true", help="open a viewer instead of writing files"
     )
+    add_trust_option(parser)
     parser.add_argument("opts", nargs="*", default=[], help="overrides such as train.device=cpu")
     return parser
 
@@ -132,7 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         SystemExit: status 1 when a picture could not be read; the others are drawn.
     """
     args = argument_parser().parse_intermixed_args(arguments)
-    cfg = apply_overrides(load_config(args.config_file), args.opts)
+    cfg = apply_overrides(load_config(args.config_file, args.trust), args.opts, args.trust)
     require_keys(cfg, "dataloader.train.dataset")
     tolerate_missing_pictures(cfg, "train")
     failures = Failures()

@@ -34,6 +34,7 @@ from detrex.data.drawing import draw_truth_beside_predictions
 from detrex.data.preparation import tolerate_missing_pictures
 from detrex.engine.overrides import apply_overrides
 from detrex.errors import ConfigError, did_you_mean, run_tool
+from detrex.options import add_trust_option
 from detrex.utils.outputs import Failures, make_folder, plan_outputs, positive, save_drawn
 
 Predictions = Sequence[Mapping[str, Any]]
@@ -139,7 +140,7 @@ def load_dataset(
 ) -> tuple[list[dict[str, Any]], Metadata, Sequence[float] | None]:
     """Return records, metadata and value range of ``--config-file``'s test set or ``--dataset``."""
     if args.config_file:
-        cfg = apply_overrides(load_config(args.config_file), args.opts)
+        cfg = apply_overrides(load_config(args.config_file, args.trust), args.opts, args.trust)
         require_keys(cfg, "dataloader.test.dataset")
         tolerate_missing_pictures(cfg, "test")
         records = instantiate(cfg.dataloader.test.dataset)
@@ -185,6 +186,7 @@ def argument_parser() -> argparse.ArgumentParser:
         "--conf-threshold", default=0.5, type=float, help="leave out what scores less (0.5)"
     )
     parser.add_argument("-n", "--num-images", type=positive, help="stop after so many pictures")
+    add_trust_option(parser)
     parser.add_argument("opts", nargs="*", default=[], help="overrides of the config")
     return parser
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from detrex.errors import DetrexError
+from detrex.options import add_trust_option
 
 _EXAMPLES = """examples:
   detrex check configs/dino/dino_r50_4scale_12ep.py
@@ -33,6 +34,7 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("config", help="a LazyConfig file")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="as for training")
+    add_trust_option(parser)
     parser.add_argument("--size", metavar="HEIGHTxWIDTH", help="the training image")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run, parser=parser)
@@ -65,8 +67,8 @@ def _check(arguments: argparse.Namespace) -> int:
     from detrex.config.validation import misspelt_keys
     from detrex.engine.dry_run import training_size
 
-    cfg = load_config(arguments.config)
-    findings = static_findings(cfg, arguments.overrides)
+    cfg = load_config(arguments.config, arguments.trust)
+    findings = static_findings(cfg, arguments.overrides, arguments.trust)
     try:
         size = parse_size(arguments.size) if arguments.size else training_size(cfg)
     except ValueError:
@@ -85,12 +87,15 @@ def _check(arguments: argparse.Namespace) -> int:
     return 1 if findings else 0
 
 
-def static_findings(cfg: Any, overrides: Sequence[str] = ()) -> list[str]:
+def static_findings(
+    cfg: Any, overrides: Sequence[str] = (), trusted: Sequence[str] = ()
+) -> list[str]:
     """List the mistakes that show before anything is built; a run refuses the same.
 
     Args:
         cfg: the whole config, which gets the overrides that can be set.
         overrides: ``key=value``, as for training.
+        trusted: packages that they may call beside those of `detrex.config.trust`.
 
     Returns:
         One sentence each.
@@ -98,7 +103,7 @@ def static_findings(cfg: Any, overrides: Sequence[str] = ()) -> list[str]:
     from detrex.config.leftovers import drop_leftovers
     from detrex.engine.preflight import find_mistakes
 
-    findings = list(_override(cfg, overrides))
+    findings = list(_override(cfg, overrides, trusted))
     return findings + find_mistakes(drop_leftovers(cfg))
 
 
@@ -184,11 +189,11 @@ def _cost(seen: Any) -> list[str]:
     return lines
 
 
-def _override(cfg: Any, overrides: Sequence[str]) -> Iterator[str]:
+def _override(cfg: Any, overrides: Sequence[str], trusted: Sequence[str]) -> Iterator[str]:
     from detrex.engine.overrides import apply_overrides
 
     for text in overrides:
         try:
-            apply_overrides(cfg, [text])
+            apply_overrides(cfg, [text], trusted)
         except DetrexError as error:
             yield str(error)

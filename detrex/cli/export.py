@@ -6,6 +6,8 @@ import logging
 from collections.abc import Iterator
 from typing import Any
 
+from detrex.options import add_trust_option
+
 _EXAMPLES = """examples:
   detrex export configs/dino/dino_r50_4scale_12ep.py --weights model_final.pth --output dino.onnx
   detrex export my_config.py --format openvino --output dino.xml --uint8
@@ -31,6 +33,7 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("config", help="a LazyConfig file")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="as for training")
+    add_trust_option(parser)
     parser.add_argument("--output", required=True, metavar="FILE", help="what to write")
     parser.add_argument("--format", default="onnx", help="onnx (default), torch-export, openvino")
     parser.add_argument("--part", default="detector", help="detector (default) or backbone")
@@ -74,7 +77,9 @@ def run(arguments: argparse.Namespace) -> int:
     except ValueError:
         arguments.parser.error(f"--size expects e.g. 480x640, got {' '.join(arguments.size)}")
     target_of(arguments.output, arguments.format)
-    model, names = build_for_export(arguments.config, arguments.overrides, arguments.weights)
+    model, names = build_for_export(
+        arguments.config, arguments.overrides, arguments.weights, arguments.trust
+    )
     with _progress():
         report = export_model(
             model,

@@ -3,13 +3,14 @@
 import builtins
 import os
 import re
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from detectron2.config import LazyConfig
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import ConfigTypeError
+from omegaconf.errors import ConfigTypeError, OmegaConfBaseException
 
 from detrex.config.safe_yaml import read_yaml
 from detrex.errors import ConfigError, did_you_mean
@@ -38,7 +39,7 @@ def configs_root() -> Path:
     )
 
 
-def load_config(path: str | os.PathLike[str]) -> DictConfig:
+def load_config(path: str | os.PathLike[str], trusted: Sequence[str] = ()) -> DictConfig:
     """Load a lazy config file, as ``LazyConfig.load`` does.
 
     A config that fails inside detectron2's loader leaves Python's ``import`` patched for the rest
@@ -47,6 +48,7 @@ def load_config(path: str | os.PathLike[str]) -> DictConfig:
     Args:
         path: a ``.py`` file, which is run, or a ``.yaml`` one such as a run saves, which is read as
             data; see `detrex.config.safe_yaml`.
+        trusted: packages that a ``.yaml`` file may call beside those of `detrex.config.trust`.
 
     Returns:
         The config objects that the file defines, by name.
@@ -56,21 +58,28 @@ def load_config(path: str | os.PathLike[str]) -> DictConfig:
             is chained. Of a YAML file also, if it would run code or is too large.
     """
     path = Path(path)
-    if not path.is_file():
+    if not _is_file(path):
         raise ConfigError(_absent(path))
     if path.suffix in (".yaml", ".yml"):
-        return OmegaConf.create(read_yaml(path), flags={"allow_objects": True})
+        return _as_config(read_yaml(path, trusted), path)
     original_import = builtins.__import__
     try:
         return LazyConfig.load(str(path))
     except ConfigError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         absent = _ABSENT_FILE.search(str(error))
         reason = _absent(Path(absent.group(1))) if absent else _one_line(error)
-        raise ConfigError(f"Config {path} cannot be loaded. {reason}") from error
+        raise ConfigError(f"Config {_shown(path)} cannot be loaded. {reason}") from error
     finally:
         builtins.__import__ = original_import
+
+
+def _as_config(content: dict[str, Any], path: Path) -> DictConfig:
+    try:
+        return OmegaConf.create(content, flags={"allow_objects": True})
+    except (OmegaConfBaseException, RecursionError) as error:
+        raise ConfigError(f"Config {_shown(path)} cannot be loaded. {_one_line(error)}") from error
 
 
 def get_config(config_path: str) -> DictConfig:
@@ -168,14 +177,39 @@ def require_keys(cfg: Any, *keys: str) -> None:
         )
 
 
-def _one_line(error: Exception) -> str:
-    text = " ".join(f"{type(error).__name__}: {error}".split())
+def _one_line(error: BaseException) -> str:
+    line = error.__cause__ if isinstance(error, SyntaxError) else None  # which detectron2 omits
+    text = " ".join(f"{type(error).__name__}: {error} {line or ''}".split())
+    text = text.encode("utf-8", "backslashreplace").decode()
+    if isinstance(error, RecursionError):
+        text += " (do two configs import each other?)"
     return text if len(text) <= 300 else text[:297] + "..."
+
+
+def _shown(path: Path) -> str:
+    """A path for a message: of a long one the end, and nothing that cannot be printed."""
+    text = str(path) if str(path).isprintable() else ascii(str(path))
+    return text if len(text) <= 150 else f"...{text[-150:]}"
+
+
+def _is_file(path: Path) -> bool:
+    """Whether it is a file, or leads to one; False for what cannot be looked at."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def _absent(path: Path) -> str:
     """One sentence on a config file that is not there, with the names nearby that are."""
-    if not path.parent.is_dir():
-        return f"Config file {path} does not exist, nor does its folder."
-    names = [found.name for found in path.parent.glob("*.[py]*") if found.is_file()]
-    return f"Config file {path} does not exist.{did_you_mean(path.name, names)}"
+    name = _shown(path)
+    try:
+        path.stat()
+        return f"Config {name} is no regular file: name a .py or .yaml file."
+    except (FileNotFoundError, NotADirectoryError):
+        if not path.parent.is_dir():
+            return f"Config file {name} does not exist, nor does its folder."
+    except (OSError, ValueError) as error:
+        return f"Config {name} cannot be read: {getattr(error, 'strerror', None) or error}."
+    names = [found.name for found in path.parent.glob("*.[py]*") if _is_file(found)]
+    return f"Config file {name} does not exist.{did_you_mean(path.name, names)}"

@@ -29,6 +29,7 @@ from detrex.engine.overrides import apply_overrides
 from detrex.engine.preflight import check_config
 from detrex.engine.train import apply_fast_dev_run, do_train, evaluate_only
 from detrex.errors import ConfigError, DetrexError
+from detrex.options import add_trust_option
 
 logger = logging.getLogger(__name__)
 
@@ -53,9 +54,10 @@ def argument_parser() -> argparse.ArgumentParser:
 
     Returns:
         A parser of ``--config-file --resume --eval-only --num-gpus --num-machines --machine-rank
-        --dist-url`` and ``opts``. ``--dist-url`` finds a free port by default.
+        --dist-url --trust`` and ``opts``. ``--dist-url`` finds a free port by default.
     """
     parser = default_argument_parser(epilog=_EPILOG)
+    add_trust_option(parser)
     parser.set_defaults(dist_url="auto")
     return parser
 
@@ -111,7 +113,7 @@ def load_run_config(args: argparse.Namespace) -> DictConfig:
     """Load the config of a command line and check what can be checked without building anything.
 
     Args:
-        args: with ``config_file`` and ``opts``.
+        args: with ``config_file`` and ``opts``, perhaps ``trust``.
 
     Returns:
         The config with its overrides, without leftovers, with all parts of ``train``, and with
@@ -125,7 +127,9 @@ def load_run_config(args: argparse.Namespace) -> DictConfig:
         raise ConfigError(
             "--config-file is missing: name a config, e.g. configs/dino/dino_r50_4scale_12ep.py."
         )
-    cfg = drop_leftovers(apply_overrides(load_config(args.config_file), args.opts or []))
+    trusted = vars(args).get("trust", [])
+    cfg = load_config(args.config_file, trusted)
+    cfg = drop_leftovers(apply_overrides(cfg, args.opts or [], trusted))
     check_config(cfg, eval_only=args.eval_only, resume=args.resume)
     apply_fast_dev_run(cfg)
     return cfg

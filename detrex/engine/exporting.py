@@ -19,6 +19,7 @@ def build_for_export(
     config: str | os.PathLike[str],
     overrides: Sequence[str] = (),
     weights: str | None = None,
+    trusted: Sequence[str] = (),
 ) -> tuple[nn.Module, list[str]]:
     """Build a config's model and load its weights.
 
@@ -27,6 +28,7 @@ def build_for_export(
         overrides: ``key=value``, as for training.
         weights: a checkpoint; by default ``train.init_checkpoint``. Without either the weights are
             random, or those that the backbone loads itself, with a warning.
+        trusted: packages that YAML and overrides may call beside those of `detrex.config.trust`.
 
     Returns:
         The model on the processor, in evaluation mode, and the names of its classes, empty where
@@ -35,7 +37,7 @@ def build_for_export(
     Raises:
         DetrexError: the config, the overrides or the weights cannot be used.
     """
-    cfg = apply_overrides(load_config(config), overrides)
+    cfg = apply_overrides(load_config(config, trusted), overrides, trusted)
     require_keys(cfg, "model")
     path = weights or try_get_key(cfg, "train.init_checkpoint", default="")
     checkpoint = read_checkpoint(path) if path else {}

@@ -15,7 +15,9 @@ from detrex.config.trust import check_named
 from detrex.errors import ConfigError, did_you_mean
 
 
-def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
+def apply_overrides(
+    cfg: DictConfig, overrides: Sequence[str], trusted: Sequence[str] = ()
+) -> DictConfig:
     """Set keys of a config from strings, all of them or, where one is wrong, none.
 
     A key must be there already, or be a parameter of the class or function that its part of the
@@ -26,6 +28,7 @@ def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
         cfg: the config, changed in place.
         overrides: strings in Hydra's grammar, such as ``"train.max_iter=100"``,
             ``"model.neck.in_features=[res3,res4]"`` or ``"+train.note=first"``.
+        trusted: packages that they may call beside those of `detrex.config.trust`.
 
     Returns:
         ``cfg``.
@@ -36,7 +39,7 @@ def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
             `detrex.config.trust`.
     """
     for text in overrides:
-        _check(cfg, text)
+        _check(cfg, text, trusted)
     trial = copy.deepcopy(cfg)
     for text in overrides:
         _set(trial, text)
@@ -49,36 +52,42 @@ def _set(cfg: DictConfig, text: str) -> None:
     try:
         LazyConfig.apply_overrides(cfg, [text.lstrip("+")])
     except (OmegaConfBaseException, KeyError, TypeError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{text[:200]!r} cannot be set: {first_line(error)}.") from error
+        raise ConfigError(f"{_short(text)} cannot be set: {first_line(error)}.") from error
 
 
-def _check(cfg: DictConfig, text: str) -> None:
+def _check(cfg: DictConfig, text: str, trusted: Sequence[str]) -> None:
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
     if text.startswith("-"):
         raise ConfigError(
-            f"{text} stands among the key=value overrides: put options such as --resume before "
-            "them."
+            f"{text[:100]} stands among the key=value overrides: put options such as --resume "
+            "before them."
         )
     try:
+        text.encode()
         override = OverridesParser.create().parse_override(text)
-    except HydraException as error:
+    except (HydraException, RecursionError, ValueError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ConfigError(
-            f"{text!r} is not an override: expected key=value, e.g. train.max_iter=100 or "
-            f"'model.neck.in_features=[res3,res4]' ({str(error).splitlines()[0]})."
+            f"{_short(text)} is not an override: expected key=value, e.g. train.max_iter=100 or "
+            f"'model.neck.in_features=[res3,res4]' ({reason[:120]})."
         ) from error
     if override.is_delete():
         raise ConfigError(
-            f"{text!r} asks to delete a key, which is not supported: set it, e.g. {text[1:]}=null."
+            f"{_short(text)} asks to delete a key, which is not supported: set it, e.g. "
+            f"{text[1:100]}=null."
         )
     if override.is_sweep_override():
-        raise ConfigError(f"{text!r} gives several values: write a list as '{_as_list(text)}'.")
+        raise ConfigError(
+            f"{_short(text)} gives several values: write a list as '{_as_list(text)}'."
+        )
     if not override.key_or_group or override.package is not None or "/" in override.key_or_group:
         raise ConfigError(
-            f"{text!r} names no key: expected key=value with a dotted key, e.g. train.max_iter=100."
+            f"{_short(text)} names no key: expected key=value with a dotted key, e.g. "
+            "train.max_iter=100."
         )
-    check_named(override.value(), override.key_or_group)
+    check_named(override.value(), override.key_or_group, trusted)
     if not (override.is_add() or override.is_force_add()):
         _require_key(cfg, override.key_or_group)
 
@@ -134,5 +143,9 @@ def _parameters(call: Any) -> list[inspect.Parameter]:
 
 
 def _as_list(text: str) -> str:
-    key, _, value = text.partition("=")
+    key, _, value = text[:100].partition("=")
     return f"{key}=[{value}]"
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 150 else f"{text[:150]}...")

@@ -1,7 +1,9 @@
 """Configs are found from anywhere, and a failure names its cause and leaves nothing behind."""
 
 import builtins
+import os
 import sys
+from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
@@ -160,3 +162,33 @@ def test_require_keys__says_what_is_missing(missing):
     require_keys(cfg, "a", "a.d")
     with pytest.raises(ConfigError, match=rf"the config has no '{missing}', which this program"):
         require_keys(cfg, "a", missing)
+
+
+@pytest.mark.parametrize("text", ["~: 1", 'a: "${"', 'a: "' + "${" * 5000 + '"'])
+def test_load_config__yaml_that_omegaconf_refuses(tmp_path, text):
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=r"c\.yaml cannot be loaded") as info:
+        load_config(tmp_path / "c.yaml")
+    assert "\n" not in str(info.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        *(("fifo.yaml", "is no regular file"), ("fifo.py", "is no regular file")),
+        *(("folder.py", "is no regular file"), ("loop.py", "cannot be read: Too many levels")),
+        *(("a" * 300 + ".py", "cannot be read: File name too long"), ("\0.py", "cannot be read")),
+        *(("\udcff.py", r"'\\udcff.py' does not exist"), ("a\nb.py", r"'a\\nb.py' does not exist")),
+        ("exit.py", r"cannot be loaded\. SystemExit: 0"),
+    ],
+)
+def test_load_config__what_is_no_config(tmp_path, monkeypatch, name, message):
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("fifo.yaml")
+    os.mkfifo("fifo.py")
+    os.mkdir("folder.py")
+    os.symlink("loop.py", "loop.py")
+    Path("exit.py").write_text("import sys\nsys.exit(0)\n")
+    with pytest.raises(ConfigError, match=message) as info:
+        load_config(name)
+    assert "\n" not in str(info.value)

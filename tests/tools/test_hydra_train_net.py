@@ -71,6 +71,34 @@ def test_hydra_app__hands_its_arguments_on(monkeypatch, runs):
     assert opts == ["model.num_queries=50", "+train.new=[1,2]"]
 
 
+def test_hydra_app__hands_trusted_packages_on(monkeypatch, runs):
+    call(monkeypatch, "config_file=c.py", "trust=[mine,torch.hub]")
+    assert runs[0][-4:] == ["--trust", "mine", "--trust", "torch.hub"]
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        *("hydra.launcher._target_=os.system", "+hydra.callbacks.x._target_=os.system"),
+        "++hydra.sweeper={_target_:os.system}",
+        "hydra/job_logging=default",
+        " hydra.sweeper=1,2",
+        *("+hydra.job_logging.handlers.x.class=os.system", "+slurm@hydra.callbacks=research"),
+        *("hydra.searchpath=[file:///tmp]", "hydra={callbacks:{x:1}}", "+slurm@hydra=research"),
+        *("--config-dir=elsewhere", "-cd", "--config-name=other", "--config-p", "hydra.run=${"),
+    ],
+)
+def test_check_words__nothing_makes_hydra_call_foreign_code(word):
+    with pytest.raises(ConfigError, match=r"is refused|is not an override") as info:
+        tool.check_words(["config_file=c.py", word])
+    assert "\n" not in str(info.value)
+
+
+def test_check_words__takes_the_rest():
+    words = ["-m", "config_file=c.py", "hydra.run.dir=out", "+hydra.job.num=3", "+slurm=research"]
+    tool.check_words([*words, "hydra/launcher=basic", "+model.hydra=1", "+optimizer.lr=1,2"])
+
+
 def test_hydra_app__leaves_logging_to_the_run(monkeypatch, runs):
     root, ours = logging.getLogger(), logging.getLogger("detrex.engine.of_a_test")
     before = (root.level, root.handlers[:])
