@@ -21,6 +21,7 @@ from fvcore.common.checkpoint import Checkpointer
 from torch import nn
 
 from detrex.checkpoint.digests import remove_orphans, write_with_digest
+from detrex.checkpoint.download import shown
 from detrex.checkpoint.finite import require_finite
 from detrex.checkpoint.loading import fit_state_dict, load_init_checkpoint
 from detrex.checkpoint.reading.state_dict import read_checkpoint, tensors_of
@@ -173,8 +174,8 @@ class DetectionCheckpointer(Checkpointer):
             return {}
         checkpoint = read_checkpoint(path)
         if not new_heads:
-            self._require_heads(checkpoint, os.fspath(path))
-        report = load_init_checkpoint(self.model, checkpoint, name=os.fspath(path))
+            self._require_heads(checkpoint, shown(os.fspath(path)))
+        report = load_init_checkpoint(self.model, checkpoint, name=shown(os.fspath(path)))
         if self.on_weights is not None:
             self.on_weights(checkpoint, report)
         names = self.checkpointables if checkpointables is None else checkpointables

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from detrex.checkpoint.bare_networks import NETWORK_SHARE, check_network
+from detrex.checkpoint.download import shown
 from detrex.checkpoint.finite import non_finite, require_finite
 from detrex.checkpoint.matching.input_conv import adapt_input_conv, input_convs, is_for_image
 from detrex.checkpoint.matching.key_matching import (
@@ -119,7 +120,9 @@ def load_init_checkpoint(
     """
     model = _unwrap(model)
     content, name = (
-        (source, name) if isinstance(source, Mapping) else (read_checkpoint(source), str(source))
+        (source, name)
+        if isinstance(source, Mapping)
+        else (read_checkpoint(source), shown(os.fspath(source)))
     )
     # A run's own checkpoint: its average is a checkpointable beside the model.
     own = "model" if {"model", "ema_state"} <= content.keys() else None
@@ -270,7 +273,7 @@ def _tensors_and_name(
 ) -> tuple[dict[str, Tensor], str]:
     if isinstance(source, Mapping):
         return tensors_of(source, name), name
-    return read_state_dict(source), os.fspath(source)
+    return read_state_dict(source), shown(os.fspath(source))
 
 
 def _load(

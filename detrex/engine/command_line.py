@@ -21,6 +21,7 @@ from detectron2.utils.collect_env import collect_env_info
 from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig
 
+from detrex.checkpoint.download import without_secrets
 from detrex.config import load_config, resolve_pixel_statistics, try_get_key
 from detrex.config.leftovers import drop_leftovers
 from detrex.config.validation import misspelt_keys
@@ -157,7 +158,8 @@ def start_run(cfg: DictConfig, args: argparse.Namespace) -> None:
             "another."
         ) from error
     _log_to(output_dir)
-    logger.info("Rank %d of %d. Command line: %s", comm.get_rank(), comm.get_world_size(), args)
+    words = without_secrets(str(args))
+    logger.info("Rank %d of %d. Command line: %s", comm.get_rank(), comm.get_world_size(), words)
     logger.info("Environment:\n%s", collect_env_info())
     resolve_pixel_statistics(cfg)
     if comm.is_main_process():

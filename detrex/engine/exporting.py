@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from detrex.checkpoint import load_init_checkpoint, read_checkpoint
+from detrex.checkpoint.download import shown
 from detrex.config import load_config, require_keys, resolve_pixel_statistics, try_get_key
 from detrex.config.building import build_part
 from detrex.data.class_names import choose_metadata
@@ -45,7 +46,7 @@ def build_for_export(
     resolve_pixel_statistics(cfg)
     model = build_part(cfg.model, "model").cpu().eval()
     if path:
-        load_init_checkpoint(model, checkpoint, name=str(path))
+        load_init_checkpoint(model, checkpoint, name=shown(str(path)))
     else:
         logger.warning("No checkpoint is given: the detector's weights are random.")
     return model, list(names.get("thing_classes", []))

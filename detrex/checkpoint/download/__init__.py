@@ -18,7 +18,7 @@ from detrex.checkpoint.download.cache import (
     hash_in_name,
 )
 from detrex.checkpoint.download.http_download import fetch_url
-from detrex.checkpoint.download.urls import shown
+from detrex.checkpoint.download.urls import shown, without_secrets
 
 __all__ = [
     "cache_dir",
@@ -29,4 +29,5 @@ __all__ = [
     "hash_in_name",
     "is_address",
     "shown",
+    "without_secrets",
 ]

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from detrex.checkpoint.download import fetch, is_address
+from detrex.checkpoint.download import fetch, is_address, shown
 from detrex.checkpoint.reading.caffe2 import from_caffe2, is_caffe2
 from detrex.checkpoint.reading.entries import is_tensor, named_entry, split_entry, wanted_table
 from detrex.checkpoint.reading.file_formats import read_file
@@ -56,7 +56,9 @@ def local_path(source: str | os.PathLike[str]) -> Path:
     name = os.fspath(source)
     stripped = _HEURISTICS_SUFFIX.sub("", name)
     if stripped != name:
-        logger.info("Ignoring 'matching_heuristics' of %s: names are always matched", stripped)
+        logger.info(
+            "Ignoring 'matching_heuristics' of %s: names are always matched", shown(stripped)
+        )
     path = fetch(stripped, fault_of) if is_address(stripped) else _expanded(stripped)
     try:
         if path.is_file():
@@ -133,7 +135,7 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     Raises:
         CheckpointError: as in `read_checkpoint`, or when the file holds no tensors.
     """
-    return tensors_of(read_checkpoint(path), str(path))
+    return tensors_of(read_checkpoint(path), shown(str(path)))
 
 
 def tensors_of(content: Mapping[str, Any], source: str = "a dictionary") -> dict[str, Tensor]:

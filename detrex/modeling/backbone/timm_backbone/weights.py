@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from detrex.checkpoint.download import hash_in_name
+from detrex.checkpoint.download import hash_in_name, shown
 from detrex.checkpoint.loading import Translation
 from detrex.checkpoint.reading.entries import split_entry
 from detrex.checkpoint.reading.state_dict import local_path
@@ -176,7 +176,7 @@ def published_weights(source: str, model_name: str) -> WeightsSource | None:
         logger.warning(
             "%s is published for timm's %r and given to %r, whose norms or padding may differ even "
             "where every name and shape agrees: use TimmBackbone(%r)",
-            source,
+            shown(source),
             names[0],
             model_name,
             names[0],

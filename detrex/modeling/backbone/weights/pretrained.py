@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from detrex.checkpoint.bare_networks import NETWORK_SHARE
-from detrex.checkpoint.download import is_address
+from detrex.checkpoint.download import is_address, shown
 from detrex.checkpoint.loading import load_weights
 from detrex.checkpoint.reading.state_dict import read_checkpoint, tensors_of
 from detrex.checkpoint.report import LoadReport
@@ -79,10 +79,11 @@ def load_pretrained(
     if statistics is not None:
         statistics = statistics.with_channels(in_channels)
         if source.addresses and is_address(source.addresses[0]) and is_on_meta(network):
-            report = LoadReport(source.addresses[0], (), (), (), ())
+            report = LoadReport(shown(source.addresses[0]), (), (), (), ())
             return LoadedWeights(report.source, report, source.info, statistics=statistics)
     with torch.device("cpu"):  # what is read has values, whatever the network is built on
-        name, content = _read_first(source)
+        address, content = _read_first(source)
+        name = shown(address)
         origin = find_origin(content, tensors_of(content, name))
         report = load_weights(
             network,
@@ -90,7 +91,7 @@ def load_pretrained(
             name=name,
             min_share=min_share,
             in_channels=in_channels,
-            translations=source.translations(name),
+            translations=source.translations(address),
             hint=source.hint,
         )
     if origin is not None:
