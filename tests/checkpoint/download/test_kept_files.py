@@ -120,7 +120,7 @@ def test_fetch__a_cache_that_cannot_be_written(tmp_path, monkeypatch, place):
         else:
             cached_path(server.url()).mkdir(parents=True)
         with pytest.raises(
-            DownloadError, match=r"cannot be kept in .*: set TORCH_HOME to a folder"
+            DownloadError, match=r"cannot be kept in .*: set TORCH_HOME to a "
         ):
             read_state_dict(server.url())
 
@@ -137,13 +137,11 @@ def test_fetch__a_cache_of_another_user(tmp_path, monkeypatch):
 
 
 def test_fetch__a_disk_without_room(monkeypatch):
-    sizes = [10**15, 10**6]
     with sending(response(ONES)) as server:
         usage = type("Usage", (), {"free": 1000})
         monkeypatch.setattr(http_download.shutil, "disk_usage", lambda folder: usage)
         with pytest.raises(DownloadError, match=r"the disk is full: 0.2 MB are needed and 0.0 MB"):
             read_state_dict(server.url())
-    assert sizes
     assert files() == []
 
 
@@ -160,11 +158,13 @@ def test_fetch__a_file_that_is_too_large(monkeypatch, length):
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_fetch__a_server_that_drips(monkeypatch, scheme):
-    """Headers, ``100 Continue`` or a handshake: a byte now and then, within every timeout."""
+    """Headers or a handshake, a byte now and then: within every timeout of one read."""
+    handshake = b"\x16\x03\x03\x40\x00" + b"\2" * 999
+    starts = {"http": b"HTTP/1.1 200 OK\r\nX: " * 99, "https": handshake}
 
     def drip(connection, request, number):
-        while True:
-            connection.sendall(b"H")
+        for byte in starts[scheme]:
+            connection.sendall(bytes([byte]))
             time.sleep(0.02)
 
     monkeypatch.setenv("DETREX_DOWNLOAD_TIMEOUT", "0.1")
@@ -181,5 +181,5 @@ def test_fetch__a_server_that_drips(monkeypatch, scheme):
 def test_fetch__a_name_that_is_never_resolved(monkeypatch):
     monkeypatch.setenv("DETREX_DOWNLOAD_TIMEOUT", "0.1")
     monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **keywords: time.sleep(3))
-    with pytest.raises(DownloadError, match="0 bytes came in 0.4 s"):
+    with pytest.raises(DownloadError, match=r"0 bytes came in 0\.4 s"):
         read_state_dict("http://a.b/net.pth")

@@ -57,7 +57,6 @@ def files():
 
 
 TAGGED = response(ONES, ETag='"1"')
-WHOLE = TAGGED[:]
 
 
 @pytest.mark.parametrize(
@@ -127,7 +126,6 @@ def test_fetch__a_part_that_is_whole():
         connection.sendall(response(b"", "416 No", Content_Range=end) if at else TAGGED)
 
     with answering(behave) as server:
-        file = next(cache_dir().parent.glob("none"), None)
         read_state_dict(server.url())
         file = next(cache_dir().rglob("net.pth"))
         http_download.write_note(file, '"1"')
