@@ -20,6 +20,7 @@ from pathlib import Path
 from detrex.errors import DetrexError
 from tests.faults.trials import FACTS, Ending, Result, Trial, Wrong, classify
 
+OF_TORCH = "pytorch-errorfile-"  # stays when the processes of a run are killed
 JUNK = (".unfinished", ".partial", ".part", ".lock", ".tmp", ".incomplete")
 LARGEST_FILE = 1 << 30
 SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER: orphans of a trial become children of this process
@@ -86,7 +87,7 @@ class Attempt:
         return [
             str(file)
             for file in files
-            if file.parts[0] == "tmp"
+            if (file.parts[0] == "tmp" and not file.name.startswith(OF_TORCH))
             or (
                 file.name.endswith(JUNK) and not (file.parts[0] == "cache" and ".lock" in file.name)
             )

@@ -34,7 +34,7 @@ from tests.faults.tiny_run import (
 from tests.faults.trials import Trial, Wrong, expect, note, sentences, shared_folder
 
 KIND = "kills"
-RESUMES = 6
+RESUMES = 4
 REQUEUE, INTERRUPTED = 75, 130
 
 
@@ -76,7 +76,7 @@ def trials(count: int, seed: int) -> Iterator[Trial]:
         number = list(SIGNALS)[index % 3]
         how = ("moment", "write", "moment")[(index // 3 + index) % 3]
         if index % 10 == 9:
-            how = ("rank", "parent")[(index // 10) % 2]
+            how = ("rank", "parent", "rank-write")[(index // 10) % 3]
         elif index % 30 == 22:
             number, how = "KILL", "worker"
         draw = f"{seed}-{index}"
@@ -92,7 +92,7 @@ def trials(count: int, seed: int) -> Iterator[Trial]:
 def _kill_and_resume(signal_name: str, how: str, draw: str) -> None:
     rng = random.Random(draw)
     name, options = "one", ()
-    if how in ("rank", "parent"):
+    if how in ("rank", "parent", "rank-write"):
         name, options = "two", ("--num-gpus=2",)
     elif how == "worker":
         options = ("dataloader.train.num_workers=1",)
@@ -100,32 +100,43 @@ def _kill_and_resume(signal_name: str, how: str, draw: str) -> None:
     config = undisturbed.parent / "config.py"
     length = float((undisturbed.parent / f"{name}.seconds").read_text())
     killed = _kill(rng, config, folder, how, SIGNALS[signal_name], length, options)
-    ended = killed
-    starts = []
-    for _ in range(RESUMES):
-        if ended.code == 0:
-            break
-        ended = train(config, folder, "--resume", *options)
-        starts.append(ended.start)
-    resumed = ended.code == 0
+    runs = _resume(rng, config, folder, length, options)
+    resumed = runs[-1].code == 0
     note(
         **{
             "runs killed": 1,
+            "killed again when resumed": sum(run.code == -signal.SIGKILL for run in runs),
             **{f"by SIG{each}": int(each == signal_name) for each in SIGNALS},
-            "while writing": int(how == "write"),
+            "while writing": int("write" in how),
             "in two processes": int(name == "two"),
             "resumed to the end": int(resumed),
         }
     )
     problems = _wrong_end(killed, signal_name, how)
-    if signal_name == "TERM" and killed.code == REQUEUE and starts and starts[0] < killed.done:
-        problems.append(f"resumed from step {starts[0]}, and {killed.done} were done")
+    if signal_name == "TERM" and killed.code == REQUEUE and runs[0].start < killed.done:
+        problems.append(f"resumed from step {runs[0].start}, and {killed.done} were done")
     if not resumed:
-        sys.stderr.write(ended.text[-3000:])
-        problems.append(f"not resumed: ended with {ended.code}")
+        sys.stderr.write(runs[-1].text[-3000:])
+        problems.append(f"not resumed: ended with {runs[-1].code}")
     else:
         problems += _compare(folder, undisturbed)
     expect(not problems, "; ".join(problems))
+
+
+def _resume(
+    rng: random.Random, config: Path, folder: Path, length: float, options: Sequence[str]
+) -> list[Ended]:
+    """Resume until the run is done; one of four is killed once more on the way."""
+    if rng.random() < 0.25:
+        again = functools.partial(
+            _disturb, rng, "moment", signal.SIGKILL, rng.uniform(0.1, 1) * length
+        )
+        runs = [train(config, folder, "--resume", *options, disturb=again)]
+    else:
+        runs = []
+    while len(runs) < RESUMES and (not runs or runs[-1].code != 0):
+        runs.append(train(config, folder, "--resume", *options))
+    return runs
 
 
 def _compare(folder: Path, undisturbed: Path) -> list[str]:
@@ -163,7 +174,7 @@ def _kill(
 ) -> Ended:
     """Run until the signal comes; a run that ends before is repeated."""
     for _ in range(RESUMES):
-        if how == "write":
+        if "write" in how:
             at, nth = _moment(rng)
             dying = functools.partial(DyingFiles, folder, at, nth, number)
             ended = train(config, folder, *options, before=dying)
@@ -197,9 +208,9 @@ def _wrong_end(ended: Ended, signal_name: str, how: str) -> list[str]:
     """Say what is wrong with the end of a run that got a signal."""
     problems = ["processes of it stayed"] if ended.orphans else []
     if "Traceback (most recent call last)" in ended.text:
-        sys.stderr.write(ended.text[-3000:])
+        sys.stderr.write(ended.text[ended.text.index("Traceback (most recent call last)") :])
     good = {"KILL": {-signal.SIGKILL}, "TERM": {REQUEUE}, "INT": {INTERRUPTED}}[signal_name]
-    if how in ("rank", "worker"):  # the others end with it, which is said
+    if how in ("rank", "rank-write", "worker"):  # the others end with it, which is said
         good = good | {1}
     if not ended.trained and signal_name == "TERM":  # nothing is there to save
         good = good | {-signal.SIGTERM}
