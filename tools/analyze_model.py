@@ -33,6 +33,7 @@ from detrex.config.building import build_part
 from detrex.engine.overrides import apply_overrides
 from detrex.errors import ConfigError, run_tool
 from detrex.options import add_trust_option
+from detrex.utils.outputs import positive
 
 Batch = list[dict[str, Any]]
 
@@ -127,12 +128,16 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument("--config-file", required=True, metavar="FILE", help="a lazy config")
     parser.add_argument("--tasks", required=True, choices=TASKS, nargs="+", help="what to count")
     parser.add_argument(
-        "-n", "--num-inputs", default=100, type=int, help="pictures to take the mean over (100)"
+        "-n",
+        "--num-inputs",
+        default=100,
+        type=positive,
+        help="pictures to take the mean over (100)",
     )
     parser.add_argument(
         "--input-size",
         nargs=2,
-        type=int,
+        type=positive,
         metavar=("HEIGHT", "WIDTH"),
         help="count on random pictures of this size; no dataset is read",
     )

@@ -4,6 +4,8 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
+LONGEST_SIDE = 100_000  # pixels; the numbers of values of larger images do not fit 64 bits
+
 
 def typed(read: Callable[[str], Any], example: str) -> Callable[[str], Any]:
     """Let a misread option say what was expected.
@@ -36,6 +38,18 @@ def parse_number(text: str) -> int:
     return round(float(text[:-1] if unit > 1 else text) * unit)
 
 
+def parse_count(text: str) -> int:
+    """Read a whole number of at least 0.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    count = int(text)
+    if count < 0:
+        raise ValueError(text)
+    return count
+
+
 def parse_integers(text: str) -> tuple[int, ...]:
     """Read integers with commas between them.
 
@@ -49,9 +63,9 @@ def parse_size(text: str) -> tuple[int, int]:
     """Read ``"800x1333"``: height and width in pixels.
 
     Raises:
-        ValueError: it is something else.
+        ValueError: it is something else, or a side is not from 1 to 100000.
     """
     height, width = (int(side) for side in text.lower().split("x"))
-    if height < 1 or width < 1:
+    if not (0 < height <= LONGEST_SIDE and 0 < width <= LONGEST_SIDE):
         raise ValueError(text)
     return height, width

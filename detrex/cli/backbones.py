@@ -16,7 +16,7 @@ from detrex.catalog.table import (
     read_catalog,
     to_json,
 )
-from detrex.cli.arguments import parse_integers, parse_number, parse_size, typed
+from detrex.cli.arguments import parse_count, parse_integers, parse_number, parse_size, typed
 
 _EXAMPLES = """examples:
   detrex backbones --strides 8,16,32 --max-params 40M
@@ -87,7 +87,9 @@ def _add_search_options(parser: argparse.ArgumentParser) -> None:
     options.add_argument("--tag", help="part of the name of pretrained weights")
     options.add_argument("--library", choices=LIBRARIES)
     options.add_argument("--sort", choices=["params", "gflops", "name"], default="params")
-    options.add_argument("--limit", type=int, metavar="N", help="print at most N")
+    options.add_argument(
+        "--limit", type=typed(parse_count, "20"), metavar="N", help="print at most N"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -1,6 +1,7 @@
 """The command line: ``detrex COMMAND ...``, also as ``python -m detrex``."""
 
 import argparse
+import errno
 import os
 import sys
 import warnings
@@ -56,6 +57,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"detrex: {error}", file=sys.stderr)
         return 1
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return 0
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        _drop_output()
+        where = error.filename or "the standard output"
+        print(f"detrex: {where} cannot be written ({error.strerror}): make room", file=sys.stderr)
+        return 1
     return status
+
+
+def _drop_output() -> None:
+    """Forget what the standard output still holds: the interpreter would try to write it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

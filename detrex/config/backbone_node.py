@@ -7,7 +7,6 @@ import logging
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -122,7 +121,7 @@ def expected_images(call: DictConfig, built: nn.Module | None = None) -> Any:
     weights = call.get("weights") or call.get("checkpoint_path")
     copied = copy.deepcopy(call)
     with _quiet(), contextlib.suppress(DetrexError):  # wrong weights are told when they are loaded
-        if isinstance(weights, str) and Path(weights.partition("#")[0]).exists():
+        if isinstance(weights, str) and os.path.exists(weights.partition("#")[0]):
             return getattr(build_on_meta(copied), "preprocess", None)
         if isinstance(weights, str) and "." not in f"{weights}{call.get('model_name', '.')}":
             copied.model_name = f"{call.model_name}.{weights}"

@@ -194,7 +194,7 @@ def _existing_path(name: str, role: str, path: str | os.PathLike[str] | None) ->
         )
     if not isinstance(path, str | os.PathLike):
         raise ConfigError(f"{role} of data set {name!r} is {path}, expected a path: write it.")
-    if not Path(path).exists():
+    if not os.path.exists(path):
         raise ConfigError(
             f"{role} of data set {name!r} is {os.fspath(path)!r}, which does not exist in "
             f"{Path.cwd()}: correct the path."

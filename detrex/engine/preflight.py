@@ -129,22 +129,30 @@ def _is_call(node: Any, name: str) -> bool:
 
 
 def _bad_device(cfg: DictConfig) -> Iterator[str]:
-    name = peek(cfg, "train.device")
-    if not isinstance(name, str):
-        return
+    keys = ["train.device"]
+    if peek(cfg, "train.model_ema.enabled") is True and peek(cfg, "train.model_ema.device"):
+        keys.append("train.model_ema.device")
+    for key in keys:
+        name = peek(cfg, key)
+        if isinstance(name, str) and (mistake := _device_mistake(name)):
+            yield mistake.replace("train.device", key)
+
+
+def _device_mistake(name: str) -> str:
+    """Say what is wrong with ``train.device``, nothing where it can be used."""
     try:
         device = resolve_device(name)
     except ConfigError as error:
-        yield str(error)
-        return
+        return str(error)
     if device.type not in ("cpu", "cuda", "mps"):
         try:
             torch.zeros(1, device=device).item()
         except (RuntimeError, NotImplementedError, AssertionError):
-            yield (
+            return (
                 f"train.device={name} holds no data that this PyTorch can compute with: use cpu, "
                 "cuda, cuda:<n> or mps."
             )
+    return ""
 
 
 def _bad_output_dir(cfg: DictConfig) -> Iterator[str]:
@@ -154,8 +162,8 @@ def _bad_output_dir(cfg: DictConfig) -> Iterator[str]:
     if not folder.strip():
         yield f"train.output_dir={folder!r} names no folder: give one, e.g. ./output."
         return
-    path = Path(folder).absolute()
     try:
+        path = Path(folder).absolute()
         parent = next(p for p in [path, *path.parents] if p.exists())
     except (OSError, ValueError) as error:
         yield f"train.output_dir={shown(folder)} cannot be a folder: {error}."
@@ -173,8 +181,12 @@ def _absent_weights(cfg: DictConfig, resume: bool) -> Iterator[str]:
     for key, value in named.items():
         text = split_entry(value.partition("?")[0])[0] if isinstance(value, str) else ""
         is_weights = text.endswith(WEIGHT_FILES) or key == "train.init_checkpoint"
-        if text and is_weights and not is_address(text) and not Path(text).expanduser().exists():
+        if text and is_weights and not is_address(text) and not _exists(text):
             yield f"{key} is {text!r}, which does not exist: correct the path."
+
+
+def _exists(path: str) -> bool:
+    return os.path.exists(os.path.expanduser(path))  # False for a name that no file can have
 
 
 def _unlike_evaluator(cfg: DictConfig) -> Iterator[str]:
@@ -218,7 +230,7 @@ def _unknown_datasets(cfg: DictConfig) -> Iterator[str]:
 def _absent_files(where: str, call: DictConfig) -> Iterator[str]:
     for key in ("json_file", "image_root", "root"):
         path = read(call, key)
-        if isinstance(path, str) and path and not Path(path).expanduser().exists():
+        if isinstance(path, str) and path and not _exists(path):
             yield f"{where}: {key} is {path}, which does not exist."
         elif path is not ... and not isinstance(path, str | os.PathLike | None):
             yield f"{where}.{key}={shown(path)} cannot be used: expected a path."
@@ -238,7 +250,7 @@ def _unknown_dataset(where: str, name: Any) -> Iterator[str]:
         )
     else:
         file = MetadataCatalog.get(name).get("json_file")
-        if file and not Path(file).exists():
+        if file and not _exists(file):
             yield (
                 f"{where}: the annotations of {name!r} are expected at {file}, where nothing "
                 "is: put them there, or set DETECTRON2_DATASETS to the folder above coco/."

@@ -23,6 +23,7 @@ from detrex.modeling.backbone.features.coverage import Size
 
 logger = logging.getLogger(__name__)
 
+_LONGEST_NAME = 240  # bytes, what file systems take less what is put before a name
 SIZES: tuple[Size, ...] = ((96, 128), (259, 347), (416, 384))
 """Heights and widths at which a file is compared with the model."""
 
@@ -158,8 +159,13 @@ def target_of(file: str | os.PathLike[str], format: str) -> Path:
     path, suffix = Path(file), require(format).suffix
     if path.suffix != suffix:
         raise ConfigError(f"the file must end in {suffix}, got {str(path)!r}.")
+    if (length := len(os.fsencode(path.name))) > _LONGEST_NAME:
+        raise ConfigError(
+            f"the file's name {path.name[:30]}... has {length} bytes, expected at most "
+            f"{_LONGEST_NAME}: choose a shorter one."
+        )
     _refuse_existing(path)
-    if not path.parent.is_dir():
+    if not os.path.isdir(path.parent):
         raise ConfigError(f"there is no folder {path.parent} to write {path.name} to: make it.")
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise ConfigError(f"the folder {path.parent} cannot be written to: name another output.")
@@ -167,7 +173,7 @@ def target_of(file: str | os.PathLike[str], format: str) -> Path:
 
 
 def _refuse_existing(file: Path) -> None:
-    if file.exists():
+    if os.path.exists(file):
         raise ConfigError(
             f"{file} exists and is not written over: name another output, or remove the file."
         )

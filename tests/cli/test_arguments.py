@@ -1,6 +1,6 @@
 import pytest
 
-from detrex.cli.arguments import parse_integers, parse_number, parse_size
+from detrex.cli.arguments import parse_count, parse_integers, parse_number, parse_size
 
 
 def test_parse_number():
@@ -17,6 +17,13 @@ def test_parse_number():
 def test_parse_integers_and_size():
     assert parse_integers("8,16") == (8, 16)
     assert parse_size("800x1333") == (800, 1333)
-    for text in ("800", "0x5", "axb"):
+    for text in ("800", "0x5", "axb", "-5x7", "100001x7"):
         with pytest.raises(ValueError, match=r".*"):
             parse_size(text)
+
+
+def test_parse_count():
+    assert [parse_count(text) for text in ("0", "7")] == [0, 7]
+    for text in ("-3", "1.5", "many", ""):
+        with pytest.raises(ValueError, match=r".*"):
+            parse_count(text)

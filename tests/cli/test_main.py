@@ -25,6 +25,14 @@ def test_main__reader_that_stops_early_is_no_error():
     assert done.stderr == ""
 
 
+def test_main__full_disk_is_one_sentence():
+    command = f"{sys.executable} -m detrex backbones --limit 2 > /dev/full"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert done.returncode == 1
+    sentence = "the standard output cannot be written (No space left on device): make room"
+    assert done.stderr == f"detrex: {sentence}\n"
+
+
 def test_main__mistake_is_one_sentence_and_status_1(capsys):
     assert main(["backbones", "show", "resnet5O"]) == 1
     captured = capsys.readouterr()

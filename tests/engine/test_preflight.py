@@ -40,6 +40,24 @@ def test_find_mistakes__keys_evaluator_and_output_below_a_file(tmp_path):
     assert "evaluator.dataset_name is 'coco_2017_train', but dataloader.test loads" in findings
 
 
+def test_find_mistakes__device_of_the_moving_average_where_there_is_one():
+    cfg = get_config("dino/dino_r50_4scale_12ep.py")
+    cfg.train.device = "cpu"
+    cfg.train.model_ema.device = "moon"
+    about = [text for text in find_mistakes(cfg) if "moon" in text]
+    assert about == []
+    cfg.train.model_ema.enabled = True
+    (about,) = [text for text in find_mistakes(cfg) if "moon" in text]
+    assert about.startswith("train.model_ema.device=moon is no device that PyTorch knows")
+
+
+def test_find_mistakes__names_that_no_file_can_have():
+    cfg = get_config("dino/dino_r50_4scale_12ep.py")
+    cfg.train.device = "cpu"
+    cfg.train.init_checkpoint = f"{'n' * 300}.pth"
+    assert any("nnn.pth', which does not exist" in text for text in find_mistakes(cfg))
+
+
 SHAPES = configs_root() / "dino" / "demo_shapes.py"
 FLAGS = argparse.Namespace(config_file="shapes.py", resume=False, eval_only=False)
 

@@ -146,6 +146,7 @@ class _Failing(TinyBackbone):
         (TinyBackbone(), "a.onnx", {"part": "neck"}, "detector or backbone, got 'neck'"),
         (TinyBackbone(), "a.pt", {}, "must end in .onnx, got"),
         (TinyBackbone(), "no/a.onnx", {}, "there is no folder"),
+        (TinyBackbone(), f"{'n' * 300}.onnx", {}, "has 305 bytes, expected at most"),
         (TinyBackbone(), "there.onnx", {}, "exists and is not written over"),
         (_Deciding(), "a.pt2", {"format": "torch-export"}, "torch.export cannot follow"),
         (_Branching(), "a.pt2", {"format": "torch-export"}, "differs from the model by"),

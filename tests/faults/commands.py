@@ -49,6 +49,8 @@ BROKEN: tuple[tuple[str, ...], ...] = (
     ("detrex", "export", CONFIG_WORD, "--output", "x.onnx", "--format", "tflite"),
     ("detrex", "export", CONFIG_WORD, "--output", "x.onnx", "--weights", "no.pth"),
     ("detrex", "export", CONFIG_WORD, "--output", "x.onnx", "--size", "axb"),
+    ("detrex", "export", CONFIG_WORD, "--output", f"{LONG}.onnx"),
+    ("detrex", "export", CONFIG_WORD, "--output", "x.onnx", "--weights", f"{LONG}.pth"),
     ("train",),
     *(("train", "--config-file", name) for name in ODD),
     (*TRAIN[:-1], "--num-gpus=0"),
@@ -88,12 +90,17 @@ BROKEN: tuple[tuple[str, ...], ...] = (
             *("train.model_ema.decay=2", "train.model_ema.device=moon", "optimizer.lr=x"),
             *("optimizer.lr=-1", "optimizer.lr=null", "optimizer=null", "model=null", "model=3"),
             *("model.num_classes=0", "model.num_classes=-1", "model.num_classes=x"),
-            *("model.embed_dim=0", "model.embed_dim=15", "model.queries=0", "model.layers=-1"),
+            *("model.embed_dim=0", "model.embed_dim=15", f"train.init_checkpoint={LONG}.pth"),
             *("model._target_=os.system", "model._target_=", "model._target_=3", "lr_multiplier=2"),
             *("dataloader=null", "dataloader.train=null", "dataloader.train.total_batch_size=0"),
             *("dataloader.train.total_batch_size=-2", "dataloader.train.total_batch_size=x"),
             *("dataloader.train.num_workers=-1", "dataloader.train.num_workers=x"),
-            *("dataloader.folder=no/such/folder", "dataloader.folder=null", "dataloader.folder=3"),
+            *(
+                f"dataloader.folder={LONG}",
+                "dataloader.folder=no/such/folder",
+                "dataloader.folder=null",
+                "dataloader.folder=3",
+            ),
             *("dataloader.evaluator=3", "dataloader.on_bad_image=ignore", "dataloader.test=7"),
             *(
                 "train.wandb.enabled=x",
@@ -108,7 +115,8 @@ BROKEN: tuple[tuple[str, ...], ...] = (
                 "a={",
                 "a=[",
             ),
-            *("+a=${a}", "+train.y=!!python/object:os.system", "train.max_iter=[1,2]", "~model"),
+            *("+train.y=${train.y}", "+train.y=!!python/object:os.system", "~model"),
+            "train.max_iter=[1,2]",
         )
     ),
     ("analyze", "--config-file", CONFIG_WORD, "--tasks", "nothing"),
@@ -128,6 +136,7 @@ BROKEN: tuple[tuple[str, ...], ...] = (
     ),
     ("visualize", "--config-file", "no.py", "--source", "annotation", "--output-dir", "x"),
     ("results", "--input", "no.json", "--output", "x", "--dataset", "none"),
+    ("results", "--input", LONG, "--output", "x", "--config-file", CONFIG_WORD),
     ("results", "--input", "/dev/null", "--output", "x", "--config-file", CONFIG_WORD),
 )
 
@@ -210,7 +219,7 @@ def trials(count: int, seed: int) -> Iterator[Trial]:
 
 
 def _name(surroundings: str, words: tuple[str, ...]) -> str:
-    shown = " ".join(word[:40] or "''" for word in words)
+    shown = " ".join(word.replace(LONG, "n*300") or "''" for word in words)
     return f"{surroundings} {shown}".strip().encode(errors="backslashreplace").decode()
 
 

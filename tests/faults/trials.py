@@ -30,6 +30,7 @@ FACTS = "DETREX_FAULTS_FACTS"
 MAX_SENTENCE = 600
 
 _SENTENCE = re.compile(r"^(?:detrex|[\w.-]+: error|(?:\w+\.)*\w*(?:Error|Interrupt\w*|Exit)): \S")
+_LISTED = re.compile(r"^\d+ mistakes? found$", re.MULTILINE)  # on the output, by `detrex check`
 _REMARK = re.compile(
     r"^\s|^$|^\[\d|^usage: |^(?:DEBUG|INFO|WARNING)\b|Warning: |\d+%\|"
     r"|^(?:\[rank\d+\]:)?[IW]\d{4} "  # torch's own log
@@ -126,7 +127,7 @@ def classify(expected: str, ending: Ending) -> tuple[str, str]:
         return "silent", ending.wrong
     if ending.status == 0:
         return ("silent", "no sentence") if expected == "sentence" else ("right", "")
-    said = sentences(ending.stderr)
+    said = sentences(ending.stderr) or _LISTED.findall(ending.stdout)
     if not said:
         return "silent", f"status {ending.status} without a sentence"
     if len(said) > 1:
