@@ -9,6 +9,7 @@
     |-- CheckpointError (ValueError)     a weights file cannot be read, or does not fit the model
     |-- DownloadError (OSError)          a file cannot be fetched, or is not the right one
     |-- PictureError (ValueError)        a picture cannot be read, or is not as its record says
+    |-- RunError (OSError)               a run's folder is in use, or cannot be written to
     `-- NonFiniteLossError (ArithmeticError)   training met a loss that is NaN or infinite
 
 Every message is one sentence that says what was wrong, what was given, what was expected and how to
@@ -65,6 +66,10 @@ class DownloadError(DetrexError, OSError):
 
 class PictureError(DetrexError, ValueError):
     """A picture cannot be read, is not as its record says, or would lose its levels."""
+
+
+class RunError(DetrexError, OSError):
+    """The folder of a run belongs to another run, or what a run writes cannot be written."""
 
 
 class NonFiniteLossError(DetrexError, ArithmeticError):

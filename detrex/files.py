@@ -1,17 +1,29 @@
 """Files of this machine: where detrex keeps its own, their hashes, and writing them whole."""
 
+import errno
 import hashlib
 import logging
 import os
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
+
+from detrex.errors import RunError
 
 logger = logging.getLogger(__name__)
 
 UNFINISHED = ".unfinished"
 """How a file ends that is being written, or was when its process died."""
+
+_REASONS = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk is full to your quota",
+    errno.EFBIG: "the file is larger than the system allows",
+    errno.EROFS: "the file system is read-only",
+    errno.EIO: "the disk failed",
+}
 
 
 def default_cache_dir() -> Path:
@@ -88,3 +100,30 @@ def write_atomically(file: Path, write: Callable[[IO[bytes]], object]) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+@contextmanager
+def writing(file: Path) -> Iterator[None]:
+    """Say of an error inside the block that a file of a run cannot be written, and why.
+
+    Args:
+        file: what the block writes.
+
+    Raises:
+        RunError: the block raised an OSError, or another error while it handled one, as
+            ``torch.save`` does.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, OSError):
+            cause = cause.__cause__ or cause.__context__
+        if cause is None or isinstance(error, RunError):
+            raise
+        known = _REASONS.get(cause.errno or 0)
+        detail = f"{known} ({cause.strerror})" if known else cause.strerror or cause
+        raise RunError(
+            f"{file} cannot be written: {detail}; what was written before is whole: make room or "
+            "mend the folder, and continue with --resume"
+        ) from error

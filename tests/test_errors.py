@@ -11,6 +11,7 @@ from detrex.errors import (
     DownloadError,
     NonFiniteLossError,
     PictureError,
+    RunError,
     did_you_mean,
     printable,
     run_tool,
@@ -26,6 +27,7 @@ from detrex.errors import (
         (CheckpointError, ValueError),
         (DownloadError, OSError),
         (PictureError, ValueError),
+        (RunError, OSError),
         (NonFiniteLossError, ArithmeticError),
     ],
 )

@@ -20,19 +20,19 @@ from detectron2.utils.file_io import PathManager
 from fvcore.common.checkpoint import Checkpointer
 from torch import nn
 
-from detrex.checkpoint.digests import remove_orphans, write_with_digest
+from detrex.checkpoint import digests
 from detrex.checkpoint.download import shown
 from detrex.checkpoint.finite import require_finite
 from detrex.checkpoint.loading import fit_state_dict, load_init_checkpoint
 from detrex.checkpoint.reading.state_dict import read_checkpoint, tensors_of
 from detrex.checkpoint.report import LoadReport, examples
+from detrex.checkpoint.runs import PERIODIC, RUN_KEY, earlier_name, origin_of
 from detrex.errors import CheckpointError
-from detrex.files import UNFINISHED, write_atomically
+from detrex.files import write_atomically, writing
 
 logger = logging.getLogger(__name__)
 
 _TAG = "last_checkpoint"
-_PERIODIC = re.compile(r"_(\d+|final)$")
 
 
 class DetectionCheckpointer(Checkpointer):
@@ -42,8 +42,9 @@ class DetectionCheckpointer(Checkpointer):
     (``PeriodicCheckpointer``, ``BestCheckpointer``), and differs in that
 
     * saving is atomic;
-    * resuming passes over a file that is damaged, is not what its digest says or holds NaN weights,
-      with a warning, to the newest complete one;
+    * resuming passes over a file that is damaged, is not what its digest says or holds NaN in its
+      weights, their average or the optimizer, with a warning, to the newest complete one;
+    * after `follow` it resumes from the checkpoints of one run, and no other's is written over;
     * weights of other libraries are matched by their names, and too poor a match is an error
       (`detrex.checkpoint.load_init_checkpoint`);
     * what is in `notes`, plain numbers, strings and lists, is saved with every checkpoint;
@@ -74,6 +75,18 @@ class DetectionCheckpointer(Checkpointer):
         self.path_manager = PathManager
         self.notes: dict[str, Any] = {}
         self.on_weights: Callable[[Mapping[str, Any], LoadReport], None] | None = None
+        self._takes_unnamed = True
+
+    def follow(self, run: Mapping[str, Any], takes_unnamed: bool = False) -> None:
+        """Belong to one run from now on, whose identity every checkpoint gets.
+
+        Args:
+            run: plain numbers and strings, ``"id"`` and ``"started"`` (seconds since 1970) among
+                them.
+            takes_unnamed: whether checkpoints without an identity count as that run's.
+        """
+        self.notes[RUN_KEY] = dict(run)
+        self._takes_unnamed = takes_unnamed
 
     def save(self, name: str, **kwargs: Any) -> None:
         """Write ``<save_dir>/<name>.pth`` and make it the one to resume from.
@@ -94,19 +107,37 @@ class DetectionCheckpointer(Checkpointer):
         content |= {key: value.state_dict() for key, value in self.checkpointables.items()}
         folder = Path(self.save_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        for leftover in folder.glob(f"*{UNFINISHED}"):
-            leftover.unlink()
-        remove_orphans(folder)
+        digests.remove_orphans(folder)
         file = folder / f"{name}.pth"
         logger.info("Saving checkpoint to %s", file)
-        write_with_digest(file, lambda stream: torch.save(content | kwargs, stream))
+        with writing(file):
+            if file.exists() and not self._is_own(file):
+                self._make_room(file)
+            digests.write_with_digest(file, lambda stream: torch.save(content | kwargs, stream))
         if not name.endswith("best"):
             self.tag_last_checkpoint(file.name)
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Name, in the file ``last_checkpoint``, the checkpoint to resume from."""
-        text = last_filename_basename.encode()
-        write_atomically(Path(self.save_dir) / _TAG, lambda stream: stream.write(text))
+        text, file = last_filename_basename.encode(), Path(self.save_dir) / _TAG
+        with writing(file):
+            write_atomically(file, lambda stream: stream.write(text))
+
+    def keep_newest(self, count: int, prefix: str = "model") -> None:
+        """Remove all periodic checkpoints of this run but the newest, and their digests.
+
+        Args:
+            count: how many stay, at least 1; the one to resume from always does.
+            prefix: how their names begin.
+        """
+        name = re.compile(rf"{re.escape(prefix)}_\d{{7,}}")
+        files = [f for f in self._files() if name.fullmatch(f.stem) and self._is_own(f)]
+        for file in files[count:]:
+            if origin_of(file).readable and str(file) != self.get_checkpoint_file():
+                try:
+                    digests.remove(file)
+                except OSError as error:
+                    logger.warning("%s cannot be removed (%s)", file, error.strerror)
 
     def has_checkpoint(self) -> bool:
         """Tell whether the folder holds a checkpoint to resume from, complete or not."""
@@ -140,9 +171,16 @@ class DetectionCheckpointer(Checkpointer):
             CheckpointError: every checkpoint in the folder is damaged, the one to resume is of
                 another model, or the weights to start from do not fit (see `load`).
         """
-        choose = resume and comm.is_main_process()
-        file, checkpoint = self._newest_complete() if choose else ("", {})
-        file = comm.all_gather(file)[0]
+        file, mistake = "", ""
+        checkpoint: dict[str, Any] = {}
+        if resume and comm.is_main_process():
+            try:
+                file, checkpoint = self._newest_complete()
+            except CheckpointError as error:
+                mistake = str(error)
+        file, mistake = comm.all_gather((file, mistake))[0]
+        if mistake:
+            raise CheckpointError(mistake)
         if not file:
             return self.load(path, checkpointables=[])
         return self._resume(file, checkpoint or read_checkpoint(file))
@@ -219,11 +257,15 @@ class DetectionCheckpointer(Checkpointer):
 
     def _newest_complete(self) -> tuple[str, dict[str, Any]]:
         candidates = self._candidates()
+        if others := [f.name for f in self._files() if f.is_file() and str(f) not in candidates]:
+            logger.warning(
+                "%d files in %s are no checkpoints of this run, and are passed over: %s",
+                *(len(others), self.save_dir, examples(others)),
+            )
         for file in candidates:
             try:
                 checkpoint = read_checkpoint(file)
-                for table in (checkpoint.get("model", checkpoint), checkpoint.get("ema_state", {})):
-                    require_finite(table, file, self.model.state_dict())
+                self._require_finite(checkpoint, file)
                 return file, checkpoint
             except CheckpointError as error:
                 logger.warning("Passing over a checkpoint: %s", error)
@@ -234,16 +276,56 @@ class DetectionCheckpointer(Checkpointer):
             )
         return "", {}
 
-    def _candidates(self) -> list[str]:
+    def _require_finite(self, checkpoint: Mapping[str, Any], file: str) -> None:
+        trainer, built = checkpoint.get("trainer"), self.model.state_dict()
+        optimizer = trainer.get("optimizer", {}) if isinstance(trainer, Mapping) else {}
+        average = checkpoint.get("ema_state", {})
+        for table in (checkpoint.get("model", checkpoint), average, {"optimizer": optimizer}):
+            require_finite(table, file, built)
+
+    def checkpoint_files(self) -> list[str]:
         """List the checkpoints to resume from, the one that was tagged first, then new to old."""
+        return self._candidates()
+
+    def _candidates(self) -> list[str]:
+        files = [file for file in self._files() if self._is_own(file)]
+        tag = Path(self.save_dir) / _TAG
+        if self.save_dir and tag.is_file():
+            tagged = tag.parent / tag.read_text(errors="replace").strip()
+            # isfile is False for any name that cannot be, too
+            if os.path.isfile(tagged) and self._is_own(tagged, tagged=True):
+                files = [tagged, *(file for file in files if file != tagged)]
+        return [str(file) for file in files]
+
+    def _files(self) -> list[Path]:
+        """Files that are named like a checkpoint to resume from, new to old."""
         folder = Path(self.save_dir)
         if not self.save_dir or not folder.is_dir():
             return []
-        periodic = (file for file in folder.glob("*.pth") if _PERIODIC.search(file.stem))
-        files = sorted(periodic, key=lambda f: (f.stat().st_mtime_ns, f.name), reverse=True)
-        tag = folder / _TAG
-        if tag.is_file():
-            tagged = folder / tag.read_text(errors="replace").strip()
-            if os.path.isfile(tagged):  # False for any name that cannot be, too
-                files = [tagged, *(file for file in files if file != tagged)]
-        return [str(file) for file in files]
+        files = [file for file in folder.glob("*.pth") if PERIODIC.search(file.stem)]
+        return sorted(files, key=lambda f: (_written(f), f.name), reverse=True)
+
+    def _is_own(self, file: Path, tagged: bool = False) -> bool:
+        """Whether a file is a checkpoint of this run, as far as can be told; of any without one."""
+        origin, run = origin_of(file), self.notes.get(RUN_KEY)
+        if not origin.readable:  # a damaged one of this run, if it is not older
+            return run is None or _written(file) >= run.get("started", 0.0)
+        if run is None or (self._takes_unnamed and not origin.run):
+            return tagged or origin.of_run
+        return origin.run == run["id"]
+
+    def _make_room(self, file: Path) -> None:
+        """Give a file of another run, or of no run, another name."""
+        moved = earlier_name(file, origin_of(file).run)
+        file.rename(moved)
+        if digests.digest_file(file).exists():
+            digests.digest_file(file).rename(digests.digest_file(moved))
+        logger.warning("%s is no checkpoint of this run: it is named %s now", file, moved.name)
+
+
+def _written(file: Path) -> float:
+    """When a file was written, in seconds since 1970; 0 for one that is gone."""
+    try:
+        return file.stat().st_mtime
+    except OSError:
+        return 0.0

@@ -1,22 +1,81 @@
-"""The checkpointer of a run, and what is said of the weights that it starts from."""
+"""The checkpointer of a run, when it saves, and what is said of the weights that it starts from."""
 
 import functools
 import logging
 from collections.abc import Mapping
 from typing import Any
 
+from detectron2.engine import hooks
+from detectron2.utils import comm
 from omegaconf import DictConfig
 from torch import nn
 
 from detrex.checkpoint.detection_checkpoint import DetectionCheckpointer
+from detrex.checkpoint.finite import non_finite
 from detrex.checkpoint.reading.state_dict import tensors_of
-from detrex.checkpoint.report import LoadReport
+from detrex.checkpoint.report import LoadReport, examples
 from detrex.config.pixel_statistics import takes_auto, unlike_weights
 from detrex.detectors import published_statistics
+from detrex.engine.run_folder.lock import require_own
+from detrex.errors import NonFiniteLossError
 from detrex.modeling import ema
 from detrex.modeling.backbone.weights.origins import find_origin
+from detrex.utils.dist import exchange, failing_together
 
 logger = logging.getLogger(__name__)
+
+
+class Checkpoints(hooks.PeriodicCheckpointer):
+    """Save a run every so often and after its last iteration; it is a hook of all ranks.
+
+    Of the run's checkpoints on the disk, whichever process wrote them, the newest are kept.
+    """
+
+    def __init__(
+        self,
+        checkpointer: DetectionCheckpointer,
+        period: int,
+        max_to_keep: int | None = None,
+        file_prefix: str = "model",
+    ) -> None:
+        """Bind the hook to what saves.
+
+        Args:
+            checkpointer: writes on the main process.
+            period: iterations between checkpoints.
+            max_to_keep: how many stay, beside the one of the end; None for all.
+            file_prefix: how their names begin.
+        """
+        super().__init__(checkpointer, period, file_prefix=file_prefix)
+        self.most = max_to_keep
+
+    def after_step(self) -> None:
+        """Save, where it is time to.
+
+        Raises:
+            NonFiniteLossError: the weights hold NaN or infinite values, so that nothing is saved.
+            RunError: it cannot be written, or another run took the folder; raised on all ranks.
+        """
+        last = self.trainer.iter >= self.trainer.max_iter - 1
+        if not last and (self.trainer.iter + 1) % self.period:
+            return
+        with failing_together():
+            if comm.is_main_process():
+                require_own(self.checkpointer.save_dir)
+                self._require_finite()
+            self.step(self.trainer.iter)
+            if self.most is not None and comm.is_main_process():
+                self.checkpointer.keep_newest(self.most, self.file_prefix)
+        exchange()
+
+    def _require_finite(self) -> None:
+        if broken := non_finite(self.checkpointer.model.named_parameters()):
+            raise NonFiniteLossError(
+                f"Training stopped after iteration {self.trainer.iter}, whose step left NaN or "
+                f"infinite values in the weights {examples(list(broken))}, so they are not saved: "
+                "lower optimizer.lr, switch on train.clip_grad.enabled, or try "
+                "train.amp.dtype=bfloat16 if mixed precision is on."
+            )
 
 
 def build_checkpointer(cfg: DictConfig, model: nn.Module, **parts: Any) -> DetectionCheckpointer:

@@ -5,11 +5,16 @@ argv -> argument_parser -> load_run_config (in the parent: mistakes end the run 
 """
 
 import argparse
+import io
 import logging
 import os
+import shutil
 import sys
 import tempfile
+import warnings
 from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +33,11 @@ from detrex.config.validation import misspelt_keys
 from detrex.engine.launch import launch
 from detrex.engine.overrides import apply_overrides
 from detrex.engine.preflight import check_config
+from detrex.engine.run_folder.identity import config_file
+from detrex.engine.run_folder.lock import locked_together
 from detrex.engine.train import apply_fast_dev_run, do_train, evaluate_only
 from detrex.errors import ConfigError, DetrexError
+from detrex.files import write_atomically, writing
 from detrex.options import add_trust_option
 
 logger = logging.getLogger(__name__)
@@ -106,8 +114,13 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
             :func:`detrex.engine.do_train`.
     """
     cfg = load_run_config(args)
-    start_run(cfg, args)
-    return evaluate_only(args, cfg) if args.eval_only else do_train(args, cfg)
+    if args.eval_only:
+        start_run(cfg, args)
+        return evaluate_only(args, cfg)
+    _require_writable(str(cfg.train.output_dir))
+    with locked_together(cfg):
+        start_run(cfg, args)
+        return do_train(args, cfg)
 
 
 def load_run_config(args: argparse.Namespace) -> DictConfig:
@@ -140,30 +153,24 @@ def start_run(cfg: DictConfig, args: argparse.Namespace) -> None:
     """Make the output directory, set up logging to it, and write down config and environment.
 
     Args:
-        cfg: the config; ``train.output_dir`` gets ``log.txt`` and ``config.yaml``. ``"auto"`` for
-            statistics of images becomes numbers where the detector takes numbers.
+        cfg: the config; ``train.output_dir`` gets ``log.txt`` and ``config.yaml``, or where an
+            evaluation finds a run there, ``config.evaluation.yaml``. ``"auto"`` for statistics of
+            images becomes numbers where the detector takes numbers.
         args: the command line, which is logged.
 
     Raises:
         ConfigError: the output directory cannot be made or written to.
+        RunError: the config cannot be written.
     """
     output_dir = str(cfg.train.output_dir)
-    try:
-        Path(output_dir).mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=output_dir):
-            pass
-    except OSError as error:
-        raise ConfigError(
-            f"train.output_dir={output_dir} cannot be written to ({error.strerror}): choose "
-            "another."
-        ) from error
+    _require_writable(output_dir)
     _log_to(output_dir)
     words = without_secrets(str(args))
     logger.info("Rank %d of %d. Command line: %s", comm.get_rank(), comm.get_world_size(), words)
     logger.info("Environment:\n%s", collect_env_info())
     resolve_pixel_statistics(cfg)
     if comm.is_main_process():
-        LazyConfig.save(cfg, os.path.join(output_dir, "config.yaml"))
+        _save_config(cfg, config_file(output_dir, not args.resume, args.eval_only))
     for remark in misspelt_keys(cfg):
         logger.warning("%s", remark)
     torch.backends.cudnn.benchmark = bool(try_get_key(cfg, "train.cudnn_benchmark", default=False))
@@ -175,9 +182,43 @@ def start_run(cfg: DictConfig, args: argparse.Namespace) -> None:
         )
 
 
+def _require_writable(output_dir: str) -> None:
+    try:
+        Path(output_dir).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=output_dir):
+            pass
+    except OSError as error:
+        raise ConfigError(
+            f"train.output_dir={output_dir} cannot be written to ({error.strerror}): choose "
+            "another."
+        ) from error
+
+
+def _save_config(cfg: DictConfig, file: Path) -> None:
+    """Write a config down; one that YAML has no form for goes into a pickle beside the place."""
+    with tempfile.TemporaryDirectory() as folder:
+        LazyConfig.save(cfg, os.path.join(folder, file.name))
+        for made in Path(folder).iterdir():
+            place = file.with_name(made.name)
+            with made.open("rb") as source, writing(place):
+                write_atomically(place, partial(shutil.copyfileobj, source))
+
+
 def _log_to(output_dir: str) -> None:
     """Log to the terminal (in colour if it is one) and to ``log.txt``; other ranks to their own."""
     for name in ("detectron2", "fvcore", "detrex"):
-        setup_logger(
+        named = setup_logger(
             output_dir, distributed_rank=comm.get_rank(), name=name, color=sys.stdout.isatty()
         )
+        for handler in named.handlers:
+            if isinstance(handler, logging.StreamHandler) and handler.stream is not sys.stdout:
+                handler.handleError = partial(_go_without, handler)  # type: ignore[method-assign]
+
+
+def _go_without(handler: logging.StreamHandler, _record: logging.LogRecord) -> None:
+    """Let a run go on whose log cannot be written; what it must write says so itself."""
+    reason = sys.exc_info()[1]
+    warnings.warn(f"{handler.stream.name} gets no more lines: {reason}", stacklevel=2)
+    with suppress(OSError, ValueError):
+        handler.stream.close()
+    handler.stream = io.StringIO()

@@ -2,20 +2,25 @@
 
 import os
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 from detectron2.engine import HookBase, hooks
 from detectron2.utils import comm
-from detectron2.utils.events import EventWriter, JSONWriter, TensorboardXWriter
+from detectron2.utils.events import EventWriter
 from omegaconf import DictConfig
 from torch import nn
 
 from detrex.checkpoint.detection_checkpoint import DetectionCheckpointer
 from detrex.config import try_get_key
 from detrex.config.building import build_part
+from detrex.engine.checkpoints import Checkpoints
 from detrex.engine.evaluation import Metrics
+from detrex.engine.records import Evaluate, Records, TensorboardWriter
+from detrex.engine.run_folder.identity import METRICS
 from detrex.engine.trainer import Trainer
 from detrex.modeling import ema
 from detrex.utils.events import ProgressWriter, WandbWriter
+from detrex.utils.metrics_file import MetricsWriter
 
 
 def build_hooks(
@@ -34,27 +39,33 @@ def build_hooks(
         checkpointer: saves the run, on the main process.
         evaluate: gives the metrics of the model as it is.
     """
-    main = comm.is_main_process()
     log_period = int(try_get_key(cfg, "train.log_period", default=20))
-    period = int(try_get_key(cfg, "train.eval_period", default=0))
+    evaluation = Evaluate(int(try_get_key(cfg, "train.eval_period", default=0)), evaluate)
+    writers = _build_writers(cfg, log_period) if comm.is_main_process() else []
     return [
         hooks.IterationTimer(),
         ema.EMAHook(cfg, model) if try_get_key(cfg, "train.model_ema.enabled") else None,
         hooks.LRScheduler(trainer.optimizer, build_part(cfg.lr_multiplier, "lr_multiplier")),
-        hooks.PeriodicCheckpointer(checkpointer, **cfg.train.checkpointer) if main else None,
-        hooks.EvalHook(period, evaluate),
-        hooks.PeriodicWriter(_build_writers(cfg, log_period), log_period) if main else None,
+        Checkpoints(checkpointer, **cfg.train.checkpointer),
+        evaluation,
+        Records(
+            writers,
+            log_period,
+            evaluation,
+            Path(cfg.train.output_dir, METRICS),
+            try_get_key(cfg, "dataloader.evaluator") is not None,
+        ),
     ]
 
 
 def _build_writers(cfg: DictConfig, window_size: int) -> list[EventWriter]:
-    """The writers; TensorBoard's comes last, since it clears the images that it has written."""
+    """The writers; TensorBoard's comes after others of images, since it clears them.
+
+    The metrics come last: where they have a line, all others have it too.
+    """
     output_dir = str(cfg.train.output_dir)
-    os.makedirs(output_dir, exist_ok=True)
-    writers: list[EventWriter] = [
-        ProgressWriter(int(cfg.train.max_iter), window_size),
-        JSONWriter(os.path.join(output_dir, "metrics.json"), window_size),
-    ]
+    writers: list[EventWriter] = [ProgressWriter(int(cfg.train.max_iter), window_size)]
     if try_get_key(cfg, "train.wandb.enabled", default=False):
         writers.append(WandbWriter(cfg, window_size))
-    return [*writers, TensorboardXWriter(output_dir, window_size)]
+    metrics = MetricsWriter(os.path.join(output_dir, METRICS), window_size)
+    return [*writers, TensorboardWriter(output_dir, window_size), metrics]

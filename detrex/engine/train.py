@@ -4,6 +4,7 @@ import argparse
 import logging
 from typing import Any
 
+from detectron2.utils import comm
 from omegaconf import DictConfig
 
 from detrex.checkpoint.detection_checkpoint import DetectionCheckpointer
@@ -18,8 +19,11 @@ from detrex.engine.distributed import broadcast_from_main, wrap_ddp
 from detrex.engine.evaluation import Evaluation, Metrics, amp_dtype, build_evaluation, build_loader
 from detrex.engine.model_building import build_model
 from detrex.engine.optimizer import build_optimizer
+from detrex.engine.run_folder.identity import enter_run, follow, read_run
+from detrex.engine.run_folder.lock import locked_together
 from detrex.engine.run_hooks import build_hooks
 from detrex.engine.trainer import Trainer
+from detrex.utils.dist import exchange, failing_together
 from detrex.utils.seeding import draw_seed
 
 logger = logging.getLogger(__name__)
@@ -85,6 +89,12 @@ def do_train(args: argparse.Namespace, cfg: DictConfig) -> Metrics:
     require_keys(cfg, "model", "optimizer", "lr_multiplier", "dataloader.train", "train.max_iter")
     apply_fast_dev_run(settle(cfg))
     resolve_pixel_statistics(cfg)
+    with locked_together(cfg):
+        return _train(args, cfg)
+
+
+def _train(args: argparse.Namespace, cfg: DictConfig) -> Metrics:
+    """Train in a folder that is this run's alone."""
     with prepared_data(cfg):
         loader = build_loader(cfg, "dataloader.train")
         evaluation = Evaluation(cfg) if try_get_key(cfg, "dataloader.evaluator") else None
@@ -111,11 +121,8 @@ def do_train(args: argparse.Namespace, cfg: DictConfig) -> Metrics:
         return results
 
     trainer.register_hooks(build_hooks(cfg, model, trainer, checkpointer, evaluate))
-    resumes = _resumes(args, checkpointer)
-    checkpointer.resume_or_load(
-        try_get_key(cfg, "train.init_checkpoint", default=""), resume=resumes
-    )
-    start_iter = trainer.iter + 1 if resumes else 0
+    _enter_run(args, cfg, checkpointer)
+    start_iter = _start(args, cfg, trainer, checkpointer)
     _seek(trainer, start_iter)
     if start_iter > cfg.train.max_iter:
         logger.warning(
@@ -154,6 +161,7 @@ def evaluate_only(args: argparse.Namespace, cfg: DictConfig) -> Metrics:
     evaluation = build_evaluation(cfg, required=True, classes=names, source=path)
     model = build_model(cfg, _run_seed(cfg))
     checkpointer = build_checkpointer(cfg, model)
+    follow(checkpointer, broadcast_from_main(read_run(cfg.train.output_dir)))
     if _resumes(args, checkpointer):
         checkpointer.resume_or_load("", resume=True)
     elif path:
@@ -193,6 +201,45 @@ def _clip_grad_params(cfg: DictConfig) -> dict[str, Any] | None:
 def _resumes(args: argparse.Namespace, checkpointer: DetectionCheckpointer) -> bool:
     """Whether there is something to resume; the main process decides for all."""
     return broadcast_from_main(bool(args.resume and checkpointer.has_checkpoint()))
+
+
+def _enter_run(
+    args: argparse.Namespace, cfg: DictConfig, checkpointer: DetectionCheckpointer
+) -> None:
+    """Agree on the run that goes on or begins, after all else that could stop it."""
+    run = None
+    with failing_together():
+        if comm.is_main_process():
+            run = enter_run(checkpointer, cfg, args.resume)
+    exchange()
+    follow(checkpointer, broadcast_from_main(run))
+
+
+def _start(
+    args: argparse.Namespace,
+    cfg: DictConfig,
+    trainer: Trainer,
+    checkpointer: DetectionCheckpointer,
+) -> int:
+    """Load what the run starts from, and say with which iteration it does."""
+    resumes = _resumes(args, checkpointer)
+    if args.resume and not resumes:
+        logger.info(
+            "%s holds no checkpoint of this run, which starts from the beginning.",
+            cfg.train.output_dir,
+        )
+    weights = try_get_key(cfg, "train.init_checkpoint", default="")
+    trainer.iter = -1
+    with failing_together():
+        rest = checkpointer.resume_or_load(weights, resume=resumes)
+    exchange()
+    if not resumes:
+        return 0
+    if trainer.iter < 0:  # a checkpoint of detectron2's DefaultTrainer
+        trainer.iter = int(rest.get("iteration", -1))
+        for group in trainer.optimizer.param_groups:
+            group.setdefault("initial_lr", group["lr"])
+    return trainer.iter + 1
 
 
 def _seek(trainer: Trainer, start_iter: int) -> None:

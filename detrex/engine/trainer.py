@@ -227,8 +227,16 @@ class Trainer(SimpleTrainer):
             return None
         return nn.utils.clip_grad_norm_(with_grad, **(self.clip_grad_params or {}))
 
+    def before_train(self) -> None:
+        """Run the hooks' first part."""
+        self._begun = False
+        super().before_train()
+        self._begun = True
+
     def after_train(self) -> None:
         """Run the hooks' last part, and let go of the loader's worker processes."""
+        # One more where nothing was left to train; the end of no run where it did not begin.
+        self.iter: int = min(self.iter, self.max_iter) if self._begun else -1
         super().after_train()
         self._data_loader_iter_obj = None
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from detectron2.utils.events import EventStorage, EventWriter, get_event_storage
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from detrex.errors import ConfigError
 
@@ -104,12 +105,12 @@ class WandbWriter(EventWriter):
                 "train.wandb.enabled=True needs the package wandb, which is not installed: "
                 "pip install wandb, or set train.wandb.enabled=False."
             ) from error
-        params = {**_plain(cfg.train.wandb.params), **kwargs}
+        params = {**plain(cfg.train.wandb.params), **kwargs}
         if params.get("dir"):
             Path(params["dir"]).mkdir(parents=True, exist_ok=True)
         self.window_size = window_size
         self._image = wandb.Image
-        self._run = wandb.init(**{"config": _plain(cfg), **params})
+        self._run = wandb.init(**{"config": plain(cfg), **params})
         self._last_write = -1
 
     def write(self) -> None:
@@ -132,11 +133,25 @@ class WandbWriter(EventWriter):
         self._run.finish()
 
 
-def _plain(cfg: Mapping[str, Any]) -> dict[str, Any]:
-    """A config as plain Python containers, interpolations as written where they do not resolve."""
+def plain(cfg: Mapping[str, Any], resolve: bool = False) -> dict[str, Any]:
+    """Write down a config in plain Python containers, classes and functions by their names.
+
+    Args:
+        cfg: the config.
+        resolve: whether to put values in the place of interpolations, if all of them resolve;
+            otherwise they are as written.
+
+    Returns:
+        What JSON has a form for.
+    """
     if not OmegaConf.is_config(cfg):
         return dict(cfg)
-    return _describe(OmegaConf.to_container(cfg, resolve=False))
+    try:
+        return _describe(OmegaConf.to_container(cfg, resolve=resolve))
+    except OmegaConfBaseException:
+        if not resolve:
+            raise
+        return plain(cfg)
 
 
 def _describe(value: Any) -> Any:

@@ -19,7 +19,7 @@ def test_build_hooks__writes_what_it_promises(tmp_path):
     assert any(name.startswith("events.out.tfevents") for name in names)
     assert "model_0000001.pth" not in names, "max_to_keep=2"
     content = torch.load(tmp_path / "model_final.pth", weights_only=True)
-    assert set(content) == {"model", "trainer", "iteration"}
+    assert set(content) == {"model", "trainer", "iteration", "run"}
     assert content["iteration"] == 5
     assert content["trainer"]["seed"] == 3
 
