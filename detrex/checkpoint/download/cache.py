@@ -49,9 +49,8 @@ def cached_path(url: str) -> Path:
         DownloadError: the address names no file.
     """
     parts = urlsplit(WebAddress.of(url).url)
-    try:
-        path = unquote(parts.path, errors="strict")
-    except UnicodeDecodeError:
+    path = unquote(parts.path, errors="surrogateescape")
+    if not path.isprintable():
         path = parts.path
     steps = [_short(step) for step in path.split("/") if step not in ("", ".", "..")]
     if not steps:

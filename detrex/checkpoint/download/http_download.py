@@ -127,12 +127,13 @@ class _BrokenOffError(ConnectionError):
 
 
 def _fetch_patiently(job: _Job, pauses: tuple[float, ...]) -> None:
-    waits, keeps = iter(pauses), False
+    waits, keeps = iter(pauses), True
     try:
         while True:
             try:
                 return _fetch_once(job)
             except DownloadError:
+                keeps = False
                 raise
             except (OSError, http.client.HTTPException, ValueError) as error:
                 keeps, wait = _is_passing(error), next(waits, None)
@@ -143,7 +144,7 @@ def _fetch_patiently(job: _Job, pauses: tuple[float, ...]) -> None:
                 logger.warning("Fetching %s again in %g s (%s)", job.shown, wait, why)
             time.sleep(wait)
     finally:
-        if not (keeps and read_note(job.target).get("tag")):
+        if not (keeps and _tag_of(job)):
             job.partial.unlink(missing_ok=True)
 
 
@@ -166,7 +167,7 @@ def _fetch_once(job: _Job) -> None:
 
 def _ask(job: _Job) -> tuple[bool, str]:
     """Fetch all of a file, or what is left of it; see `_transfer`."""
-    tag = str(read_note(job.target).get("tag", ""))
+    tag = _tag_of(job)
     digest, have = hashlib.sha256(), 0
     if tag and job.partial.is_file() and not job.partial.is_symlink():
         have = _hash_of(job.partial, digest)
@@ -185,6 +186,12 @@ def _ask(job: _Job) -> tuple[bool, str]:
         if error.headers.get("Content-Range") != f"bytes */{have}":
             raise _drop(job, "it has another file by now") from error
         return True, digest.hexdigest()  # it had come whole
+
+
+def _tag_of(job: _Job) -> str:
+    """Give the server's tag of what has come, empty where there is none."""
+    tag = str(read_note(job.target).get("tag", ""))
+    return tag if _STRONG_TAG.fullmatch(tag) else ""
 
 
 def _drop(job: _Job, why: str) -> _BrokenOffError:

@@ -24,6 +24,9 @@ T = TypeVar("T")
 WINDOW = 4
 """Over how many times `Limits.silence` the least rate is measured."""
 
+_MOST = 1e15
+_LONGEST_TIMEOUT = 1e6  # sockets take no more than some 10^9
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -55,7 +58,7 @@ class Limits:
             DownloadError: a variable is no number above zero.
         """
         return cls(
-            _setting("TIMEOUT", silence),
+            min(_setting("TIMEOUT", silence), _LONGEST_TIMEOUT),
             _setting("MIN_RATE", 1000.0),
             _setting("DEADLINE", 24 * 3600.0),
             _setting("MAX_BYTES", 64e9),
@@ -70,10 +73,10 @@ def _setting(name: str, default: float) -> float:
         value = float(text) if text else default
     except ValueError:
         value = math.nan
-    if not 0 < value < math.inf:
+    if not 0 < value <= _MOST:
         raise DownloadError(
-            f"the environment variable {name} is {text[:40]!r}, expected a number above zero: "
-            "correct it, or unset it"
+            f"the environment variable {name} is {text[:40]!r}, expected a number above zero, up "
+            f"to {_MOST:g}: correct it, or unset it"
         )
     return value
 

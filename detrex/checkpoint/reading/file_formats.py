@@ -53,17 +53,20 @@ def read_file(file: Path) -> Any:
         return _read_safetensors(file)
     if head.startswith(b"\x80") or (file.suffix == ".pkl" and head):
         return _read_as_data(file, _read_arrays)
-    hint = ""
-    if not head:
-        hint = " (it is empty)"
-    elif head.startswith(b"version https://git-lfs"):
-        hint = " (it is a Git LFS pointer: run `git lfs pull`)"
-    elif head.lstrip()[:1] == b"<":
-        hint = " (it is a web page)"
+    kind = foreign_kind(head)
     raise CheckpointError(
-        f"{file} is not a weights file{hint}: expected one written by torch.save or safetensors, "
-        "or a pickle of numpy arrays"
+        f"{file} is not a weights file{f' ({kind})' if kind else ''}: expected one written by "
+        "torch.save or safetensors, or a pickle of numpy arrays"
     )
+
+
+def foreign_kind(head: bytes) -> str:
+    """Say what a file is whose first bytes are those of no weights file, where they tell."""
+    if not head:
+        return "it is empty"
+    if head.startswith(b"version https://git-lfs"):
+        return "it is a Git LFS pointer: run `git lfs pull`"
+    return "it is a web page" if head.lstrip()[:1] == b"<" else ""
 
 
 def _is_safetensors(head: bytes, size: int) -> bool:

@@ -4,6 +4,7 @@ import json
 import zipfile
 from pathlib import Path
 
+from detrex.checkpoint.reading.file_formats import foreign_kind
 from detrex.checkpoint.reading.folders import is_index
 from detrex.checkpoint.reading.safe_pickle.plain_data import ForbiddenNameError, UnfitContentError
 from detrex.checkpoint.reading.safe_pickle.unpickler import SafeUnpickler
@@ -37,23 +38,19 @@ def fault_of(file: Path, name: str = "") -> str:
 
 
 def _fault(file: Path, name: str, head: bytes) -> str:
-    if not head:
-        return "it is empty"
     if head.startswith(b"PK\x03\x04"):
         return _fault_of_zip(file)
     if MAGIC in head:
         read_pickle(file)
     elif is_index(Path(name)):
         json.loads(file.read_text(encoding="utf-8"))
-    elif name.endswith(".safetensors") or head[8:9] == b"{":
+    elif head[8:9] == b"{":
         return _fault_of_safetensors(file)
-    elif head.startswith(b"\x80") or name.endswith(".pkl"):
+    elif head.startswith(b"\x80") or (name.endswith(".pkl") and head):
         with file.open("rb") as stream:
             SafeUnpickler(stream, NAMES).load()
-    elif head.lstrip()[:1] == b"<":
-        return "it is a web page"
     else:
-        return "it is of no kind known"
+        return foreign_kind(head) or "it is of no kind known"
     return ""
 
 

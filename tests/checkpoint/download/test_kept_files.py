@@ -119,9 +119,7 @@ def test_fetch__a_cache_that_cannot_be_written(tmp_path, monkeypatch, place):
             monkeypatch.setenv("TORCH_HOME", "/proc/nowhere")
         else:
             cached_path(server.url()).mkdir(parents=True)
-        with pytest.raises(
-            DownloadError, match=r"cannot be kept in .*: set TORCH_HOME to a "
-        ):
+        with pytest.raises(DownloadError, match=r"cannot be kept in .*: set TORCH_HOME to a "):
             read_state_dict(server.url())
 
 

@@ -53,7 +53,10 @@ def test_fault_of__a_changed_byte_in_an_archive(tmp_path):
         (b"", "it is empty"),
         (b"\n <!DOCTYPE html><html>log in</html>", "it is a web page"),
         (b'{"error": 1}', "it is of no kind known"),
-        (b"version https://git-lfs.github.com/spec/v1", "it is of no kind known"),
+        (
+            b"version https://git-lfs.github.com/spec/v1",
+            "it is a Git LFS pointer: run `git lfs pull`",
+        ),
     ],
 )
 def test_fault_of__something_else(tmp_path, body, fault):
