@@ -30,9 +30,10 @@ _TAKE_ANY_DATASET = (
 def shared_dataset(cfg: DictConfig, key: str) -> Any:
     """Build the data set of a loader so that its records are once in a machine's memory.
 
-    Every rank must call this. Where the call gives a list, it is made by one rank of each machine;
-    the others map what that one stored, and learn what it wrote into detectron2's catalogue of
-    metadata. Anything else that a call gives, every rank builds for itself.
+    Every rank must call this. Where the call gives a list or `StoredRecords`, it is made by one
+    rank of each machine; the others open what that one stored, and learn what it wrote into
+    detectron2's catalogue of metadata. Anything else that a call gives, every rank builds for
+    itself.
 
     Args:
         cfg: the config.
@@ -56,9 +57,11 @@ def shared_dataset(cfg: DictConfig, key: str) -> Any:
     def read() -> tuple[StoredRecords | None, dict[str, dict[str, Any]]]:
         with named_missing_files(key):
             own.append(build_part(node.dataset, f"{key}.dataset"))
-        if not isinstance(own[0], list):
+        if not isinstance(own[0], list | StoredRecords):
             return None, {}
-        records = store(own.pop())
+        records = own.pop()
+        if isinstance(records, list):
+            records = store(records)
         return records, {name: MetadataCatalog.get(name).as_dict() for name in names}
 
     records, metadata = once_a_machine(read)

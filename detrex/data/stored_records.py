@@ -1,7 +1,8 @@
-"""The records of a data set in one file without a name, which all processes of a machine map.
+"""The records of a data set in one file without a name, which all processes of a machine share.
 
-Each record is pickled by itself; where it ends, and whether its image is wide, stand behind all of
-them in arrays. Nothing of it is a Python object, so that workers that are forked copy none of it,
+Each record is pickled by itself and read when it is wanted; where it ends, and whether its image is
+wide, stand behind all of them in arrays that are mapped. Nothing of it is a Python object, so that
+workers that are forked copy none of it, the system may drop what it keeps of the file in memory,
 and the file vanishes with the last process that has it open, however that one ends.
 """
 
@@ -27,7 +28,7 @@ HIGH, WIDE, UNKNOWN = range(3)
 
 
 class StoredRecords(torch.utils.data.Dataset):
-    """Records that are read from a mapped file, one fresh dict at a time.
+    """Records that are read from a file, one fresh dict at a time.
 
     Made by `store`. Pickled for a worker or another process of this machine, it names the file
     alone: that must happen while this process lives.
@@ -38,13 +39,13 @@ class StoredRecords(torch.utils.data.Dataset):
     """
 
     def __init__(self, file: BinaryIO, count: int) -> None:
-        self._file, self._count = file, count
-        self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        if hasattr(mmap, "MADV_RANDOM"):
-            self._map.madvise(mmap.MADV_RANDOM)
-        tail = len(self._map) - 9 * count
-        self._ends = np.frombuffer(self._map, np.int64, count, tail)
-        self.aspects = np.frombuffer(self._map, np.uint8, count, tail + 8 * count)
+        self.file, self._count = file, count
+        size = os.fstat(file.fileno()).st_size
+        tail = size - 9 * count
+        start = tail // mmap.ALLOCATIONGRANULARITY * mmap.ALLOCATIONGRANULARITY
+        mapped = mmap.mmap(file.fileno(), size - start, access=mmap.ACCESS_READ, offset=start)
+        self._ends = np.frombuffer(mapped, np.int64, count, tail - start)
+        self.aspects = np.frombuffer(mapped, np.uint8, count, tail - start + 8 * count)
 
     def __len__(self) -> int:
         """The number of records."""
@@ -61,7 +62,7 @@ class StoredRecords(torch.utils.data.Dataset):
             raise IndexError(f"{index} is none of {self._count} records")
         index %= self._count
         start = int(self._ends[index - 1]) if index else 0
-        return pickle.loads(self._map[start : int(self._ends[index])])
+        return pickle.loads(os.pread(self.file.fileno(), int(self._ends[index]) - start, start))
 
     def __iter__(self) -> Iterator[Record]:
         """Read all records in their order."""
@@ -71,9 +72,9 @@ class StoredRecords(torch.utils.data.Dataset):
         return self  # it cannot be changed
 
     def __reduce__(self) -> tuple[Any, ...]:
-        place: Any = f"/proc/{os.getpid()}/fd/{self._file.fileno()}"
+        place: Any = f"/proc/{os.getpid()}/fd/{self.file.fileno()}"
         if get_spawning_popen() is not None:
-            place = DupFd(self._file.fileno())
+            place = DupFd(self.file.fileno())
         return _opened, (place, self._count)
 
 

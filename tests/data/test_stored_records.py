@@ -64,7 +64,7 @@ def test_store__leaves_no_file(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     records = store(RECORDS)
     assert list(tmp_path.iterdir()) == []
-    assert os.fstat(records._file.fileno()).st_nlink == 0
+    assert os.fstat(records.file.fileno()).st_nlink == 0
 
 
 def test_store__a_full_disk_is_one_sentence(monkeypatch):

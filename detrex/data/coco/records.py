@@ -47,7 +47,7 @@ def standard_records(document: Document, image_root: str) -> list[dict[str, Any]
         document.image_index.tolist(), document.kept.tolist(), document.annotations, strict=True
     ):
         if kept:
-            records[index]["annotations"].append(_standard_object(annotation, number))
+            records[index]["annotations"].append(standard_object(annotation, number))
     return sorted(records, key=lambda record: record["image_id"])
 
 
@@ -92,7 +92,13 @@ def _connections(document: Document, names: list[str]) -> list[tuple[str, str, t
     ]
 
 
-def _standard_object(annotation: Record, number: dict[int, int]) -> dict[str, Any]:
+def standard_object(annotation: Record, number: dict[int, int]) -> dict[str, Any]:
+    """Write one annotation as detectron2 has it.
+
+    Args:
+        annotation: in COCO's terms, after all checks; its crowd flag is there.
+        number: the class of each category id.
+    """
     record = {key: annotation[key] for key in _COPIED}
     record["category_id"] = number[annotation["category_id"]]
     record["bbox_mode"] = BoxMode.XYWH_ABS
