@@ -13,7 +13,8 @@ from detectron2.data import DatasetMapper
 from detectron2.utils import comm
 
 from detrex.data.outlines import crop_without_shapely
-from detrex.data.pictures import check_image_size, first_line, read_image, refuse_wide, shown
+from detrex.data.picture_files import first_line, require_file, shown, without_ghostscript
+from detrex.data.pictures import check_image_size, read_image, refuse_wide
 from detrex.errors import ConfigError, DetrexError, PictureError, did_you_mean
 
 logger = logging.getLogger(__name__)
@@ -22,6 +23,7 @@ POLICIES = ("error", "skip")
 """The values of ``dataloader.on_bad_image``."""
 
 _MOST_NAMED = 5
+_PICTURES = ("file_name", "sem_seg_file_name", "pan_seg_file_name")
 
 
 class BadPicture(dict):
@@ -64,6 +66,10 @@ class MarkBadPictures:
             ConfigError: the mapper needs a package that is not installed.
         """
         try:
+            without_ghostscript()
+            for key in _PICTURES:
+                if record.get(key):
+                    require_file(record[key])
             if isinstance(self.mapper, DatasetMapper):
                 refuse_wide(record["file_name"], "detectron2's DatasetMapper")
                 crop_without_shapely()

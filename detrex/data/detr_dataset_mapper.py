@@ -12,13 +12,13 @@ from detectron2.data import transforms as T
 from detectron2.structures import BoxMode, Instances
 
 from detrex.data.outlines import transform_outline
+from detrex.data.picture_files import shown
 from detrex.data.pictures import (
     augment,
     check_image_size,
     checked_value_range,
     read_image,
     read_labels,
-    shown,
 )
 from detrex.errors import ConfigError, DataError
 

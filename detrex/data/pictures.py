@@ -4,28 +4,21 @@ The file's content tells its format, its EXIF orientation is applied, and what h
 keeps its levels. Whatever goes wrong is a `PictureError` that names the file.
 """
 
-import functools
 import logging
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from detectron2.data import detection_utils as utils
 from detectron2.data import transforms as T
-from detectron2.utils.file_io import PathManager
-from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL import Image
 
+from detrex.data.picture_files import first_line, opened, shown
 from detrex.errors import ConfigError, PictureError
 
 logger = logging.getLogger(__name__)
 
-# PostScript and the like are left out: reading them starts another program.
-_FORMATS = (
-    *("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "MPO", "PCX", "PNG", "PPM", "QOI", "SGI"),
-    *("TGA", "TIFF", "WEBP"),
-)
 _ORDERS = ("BGR", "YUV-BT.601")
 _EXIF_ORIENTATION = 0x0112
 _TIFF_BITS_PER_SAMPLE = 258
@@ -75,7 +68,7 @@ def read_image(
             f"{image_format!r:.80}."
         )
     name = shown(path)
-    with _opened(path) as image:
+    with opened(path) as image:
         _warn_of_frames(image, name)
         deep = any(";16" in str(tile[3]) for tile in image.tile)
         # Before the orientation is asked for: TIFF's reader turns its pictures itself.
@@ -101,7 +94,7 @@ def read_labels(path: str | os.PathLike[str]) -> np.ndarray:
     Raises:
         PictureError: the file is missing, damaged or no picture, or has several channels.
     """
-    with _opened(path) as image:
+    with opened(path) as image:
         labels = np.asarray(image)
     if labels.ndim != 2 or labels.dtype.kind == "f":
         raise PictureError(
@@ -109,22 +102,6 @@ def read_labels(path: str | os.PathLike[str]) -> np.ndarray:
             "write them as a picture of one channel, such as a grey PNG."
         )
     return labels.astype(np.uint8 if labels.dtype.itemsize == 1 else np.float32)
-
-
-@contextmanager
-def _opened(path: str | os.PathLike[str]) -> Iterator[ImageFile.ImageFile]:
-    """Open a picture of a format that is read; whatever goes wrong names the file."""
-    try:
-        local = os.fspath(path)
-        if os.path.exists(local) and not os.path.isfile(local):
-            kind = "a folder" if os.path.isdir(local) else "no regular file"
-            raise PictureError(f"{shown(path)} is {kind}, expected a picture: name a file.")
-        with PathManager.open(local, "rb") as stream:
-            yield Image.open(stream, formats=_formats())
-    except PictureError:
-        raise
-    except Exception as error:  # Pillow's readers raise whatever a damaged file leads to
-        raise PictureError(f"{shown(path)} {_reason(error, path)}") from error
 
 
 def check_image_size(record: dict[str, Any], image: np.ndarray) -> None:
@@ -227,40 +204,24 @@ def refuse_wide(path: str | os.PathLike[str], mapper: str) -> None:
     """Refuse a picture of more than 8 bits for a mapper that would clip it; reads the header only.
 
     Args:
-        path: of the file; one that cannot be opened is left to the mapper.
+        path: of the file; one that cannot be read is left to the mapper.
         mapper: the name of the mapper, for the error.
 
     Raises:
-        PictureError: the picture has more than 8 bits.
+        PictureError: the picture has more than 8 bits, or too many pixels or scans.
     """
     try:
-        with PathManager.open(os.fspath(path), "rb") as stream:
-            mode = Image.open(stream, formats=_formats()).mode
-    except Exception:  # the mapper's own attempt says what is wrong
-        return
+        with opened(path) as image:
+            mode = image.mode
+    except PictureError as error:
+        if isinstance(error.__cause__, OSError):  # the mapper's own attempt says what is wrong
+            return
+        raise
     if _is_wide(mode):
         raise PictureError(
             f"{shown(path)} has more than 8 bits (Pillow's mode {mode}), which {mapper} would clip "
             "to 255: convert it to 8 bits, or use detrex.data.DetrDatasetMapper."
         )
-
-
-def shown(path: str | os.PathLike[str]) -> str:
-    """Write a path for a message: on one line, and of a long one the end."""
-    text = os.fspath(path)
-    text = text if text.isprintable() else repr(text)
-    return text if len(text) <= 200 else f"...{text[-200:]}"
-
-
-def first_line(error: Exception) -> str:
-    """Take the first line of an error's text, or its class where it has none."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
-
-
-@functools.cache
-def _formats() -> tuple[str, ...]:
-    Image.init()
-    return tuple(name for name in _FORMATS if name in Image.OPEN)
 
 
 def _is_wide(mode: str) -> bool:
@@ -353,34 +314,3 @@ def _warn_once(kind: str, message: str, *args: object) -> None:
     if kind not in _warned:
         _warned.add(kind)
         logger.warning(message, *args)
-
-
-def _reason(error: Exception, path: str | os.PathLike[str]) -> str:
-    """Say what is wrong with a file that could not be read, and what to do."""
-    cure = ": copy it again or leave it out."
-    if isinstance(error, FileNotFoundError):
-        return "does not exist: correct the path."
-    if isinstance(error, PermissionError):
-        return "may not be read (permission denied): change its mode."
-    if isinstance(error, Image.DecompressionBombError):
-        return (
-            f"has too many pixels ({first_line(error).rstrip('.')}): cut it into tiles, or raise "
-            "PIL.Image.MAX_IMAGE_PIXELS where you trust the file."
-        )
-    if isinstance(error, MemoryError):
-        return "does not fit into memory: cut it into tiles."
-    if isinstance(error, UnidentifiedImageError):
-        return f"is no picture{_disguise(path)}, expected one of {', '.join(_formats())}{cure}"
-    return f"is truncated or damaged ({first_line(error).rstrip('.')}){cure}"
-
-
-def _disguise(path: str | os.PathLike[str]) -> str:
-    """Say in brackets what a file is that is no picture, where that is easily seen."""
-    with PathManager.open(os.fspath(path), "rb") as stream:
-        head = stream.read(64)
-    kinds = {
-        "it is empty": not head,
-        "it is a Git LFS pointer: run `git lfs pull`": head.startswith(b"version https://git-lfs"),
-        "it is a web page": head.lstrip()[:1] == b"<",
-    }
-    return next((f" ({kind})" for kind, seen in kinds.items() if seen), "")

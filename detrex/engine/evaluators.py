@@ -24,6 +24,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from detrex.config.building import build_part
+from detrex.data.picture_files import without_ghostscript
 from detrex.data.pictures import read_labels
 from detrex.data.tasks import evaluators_of, is_call_of
 from detrex.errors import ConfigError
@@ -53,6 +54,7 @@ def build_evaluator(cfg: DictConfig) -> DatasetEvaluator:
     mistakes = missing_packages(cfg)
     if mistakes:
         raise ConfigError(mistakes[0])
+    without_ghostscript()  # detectron2's open pictures by themselves
     # Without a fast one a COCOEvaluator forgets that it was asked for.
     with _fast_implementation(), _annotations_on_demand():
         built = build_part(cfg.dataloader.evaluator, "dataloader.evaluator")

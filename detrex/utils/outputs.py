@@ -220,6 +220,8 @@ def _identity(path: str | os.PathLike[str]) -> tuple[int, int] | None:
 
 
 def _is_drawn(path: Path) -> bool:
+    if not path.is_file():
+        return False
     try:
         with Image.open(path, formats=("JPEG", "PNG", "TIFF", "WEBP")) as picture:
             return picture.getexif().get(_EXIF_SOFTWARE) == _MARK

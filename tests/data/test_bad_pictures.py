@@ -3,6 +3,7 @@
 import copy
 import json
 import logging
+import os
 import pickle
 from itertools import islice
 
@@ -256,3 +257,12 @@ def test_checked_policy__names_what_there_is(value):
     with pytest.raises(ConfigError, match=r"dataloader\.on_bad_image=.* choose error .* or skip"):
         checked_policy(value)
     assert checked_policy("skip") == "skip"
+
+
+@pytest.mark.parametrize("key", ["file_name", "sem_seg_file_name"])
+def test_mark_bad_pictures__detectron2s_mapper_waits_for_no_pipe(tmp_path, key):
+    os.mkfifo(tmp_path / "pipe.png")
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "a.png")
+    record = {"file_name": str(tmp_path / "a.png"), key: str(tmp_path / "pipe.png")}
+    marked = MarkBadPictures(DatasetMapper(is_train=True, augmentations=[], image_format="BGR"))
+    assert "pipe.png is no regular file" in marked(record).error

@@ -11,7 +11,7 @@ from detectron2.data import detection_utils
 from detectron2.data import transforms as T
 from PIL import Image, ImageOps
 
-from detrex.data import pictures
+from detrex.data import picture_files, pictures
 from detrex.data.pictures import as_uint8, augment, check_image_size, read_image
 from detrex.errors import ConfigError, PictureError
 
@@ -240,22 +240,9 @@ def test_read_image__unreadable_file(tmp_path, monkeypatch):
     def refuse(*_):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(pictures.PathManager, "open", refuse)
+    monkeypatch.setattr(picture_files.PathManager, "open", refuse)
     with pytest.raises(PictureError, match=r"a\.jpg may not be read"):
         read_image(tmp_path / "a.jpg")
-
-
-def test_read_image__formats_that_pillow_lacks_are_no_error(tmp_path, monkeypatch):
-    path = tmp_path / "a.png"
-    Image.fromarray(COLOURS).save(path)
-    monkeypatch.delitem(Image.OPEN, "AVIF", raising=False)
-    pictures._formats.cache_clear()
-    try:
-        assert "AVIF" not in pictures._formats()
-        np.testing.assert_array_equal(read_image(path), COLOURS)
-    finally:
-        monkeypatch.undo()
-        pictures._formats.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -333,13 +320,6 @@ def test_refuse_wide__reads_the_header_only(tmp_path):
         pictures.refuse_wide(tmp_path / "wide.png", "a mapper")
     pictures.refuse_wide(tmp_path / "plain.png", "a mapper")
     pictures.refuse_wide(tmp_path / "absent.png", "a mapper")
-
-
-def test_shown__is_one_line_and_not_too_long():
-    assert pictures.shown("a\nb.png") == "'a\\nb.png'"
-    assert pictures.shown("ä/b.png") == "ä/b.png"
-    assert pictures.shown("x" * 300 + ".png").endswith("xx.png")
-    assert len(pictures.shown("x" * 300)) == 203
 
 
 def test_read_image__an_ordinary_picture_is_read_without_a_word(tmp_path, caplog):

@@ -10,7 +10,7 @@ from detectron2.data import transforms as T
 
 from detrex.data.coco.objects import compressed
 from detrex.data.dataset_mappers.segmentation_mapper import SegmentationMapper, instances_of
-from detrex.data.pictures import shown
+from detrex.data.picture_files import shown
 from detrex.errors import DataError
 
 

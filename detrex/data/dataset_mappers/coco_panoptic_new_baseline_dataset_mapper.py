@@ -11,7 +11,8 @@ from detrex.data.dataset_mappers.coco_instance_new_baseline_dataset_mapper impor
     build_transform_gen,
 )
 from detrex.data.dataset_mappers.segmentation_mapper import SegmentationMapper, instances_of
-from detrex.data.pictures import check_image_size, read_image, shown
+from detrex.data.picture_files import shown
+from detrex.data.pictures import check_image_size, read_image
 from detrex.errors import DataError
 
 __all__ = ["COCOPanopticNewBaselineDatasetMapper", "add_segments", "build_transform_gen"]

@@ -15,7 +15,7 @@ from detrex.data.dataset_mappers.segmentation_mapper import (
     labels_of,
     resize_crop_flip,
 )
-from detrex.data.pictures import shown
+from detrex.data.picture_files import shown
 from detrex.errors import DataError
 
 

@@ -167,7 +167,7 @@ def _write_part(
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for scene in scenes:
-        with Image.open(source / f"{scene}.png") as picture:
+        with Image.open(source / f"{scene}.png", formats=("PNG",)) as picture:
             pixels = np.asarray(picture.convert("RGB"))
         boxes_xyxy_abs = read_voc_boxes(source / f"{scene}.xml")
         for x, y in _tile_corners(scene, pixels.shape[:2], tile_size, stride):
