@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from detrex.data.demo.shapes import write_shapes_dataset
-from tests.faults.tiny_run import CONFIG
+from tests.faults.tiny_run import CONFIG, fork_ranks
 from tests.faults.trials import ROOT, Trial, shared_folder
 
 KIND = "commands"
@@ -234,6 +234,7 @@ def _run(words: tuple[str, ...], surround: Callable[[], None]) -> object:
     if str(ROOT) not in sys.path:
         sys.path.append(str(ROOT))
     main = getattr(importlib.import_module(module), name)
+    fork_ranks()
     sys.argv = [words[0], *argv]
     surround()
     return main(argv)

@@ -127,7 +127,7 @@ def _be_the_run(argv: list[str], output: Path, before: Callable[[], object]) -> 
         for number, end in enumerate(STREAMS, 1):
             file = output.with_suffix(end)
             os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
-        _fork_ranks()
+        fork_ranks()
         before()
         status = status_of(lambda: run(argv), output.with_suffix(".wrong"))
     finally:
@@ -137,7 +137,7 @@ def _be_the_run(argv: list[str], output: Path, before: Callable[[], object]) -> 
         os._exit(status)
 
 
-def _fork_ranks() -> None:
+def fork_ranks() -> None:
     """Let a run's processes be forked from this one, which saves their imports."""
     start = torch.multiprocessing.start_processes
 
