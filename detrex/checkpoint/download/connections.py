@@ -3,11 +3,18 @@
 import http.client
 import urllib.request
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from detrex.checkpoint.download.urls import WebAddress, shown
 from detrex.checkpoint.download.watch import Watch
 from detrex.errors import DownloadError
+
+
+def proxy_secrets() -> tuple[str, ...]:
+    """The names and passwords for proxies that the environment holds."""
+    texts = (proxy.rpartition("@")[0] for proxy in urllib.request.getproxies().values())
+    words = (word for text in texts for word in text.partition("//")[2].split(":"))
+    return tuple(form for word in words if len(word) > 2 for form in (word, unquote(word)))
 
 
 def opener(watch: Watch) -> urllib.request.OpenerDirector:
@@ -33,9 +40,12 @@ class _Watched(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
 
 def _told_of(watch: Watch, kind: type[http.client.HTTPConnection]) -> Any:
     class Connection(kind):  # type: ignore[valid-type, misc]
-        def connect(self) -> None:
-            super().connect()
+        def send(self, data: Any) -> None:
+            # To a proxy too, which is asked for a tunnel while this connects.
+            if self.sock is None:
+                self.connect()
             watch.opened(self.sock)
+            super().send(data)
 
     return Connection
 
@@ -75,6 +85,6 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 
 def _refusal(request: urllib.request.Request, url: str, why: str) -> DownloadError:
     return DownloadError(
-        f"cannot fetch {shown(request.full_url)}, which leads to {shown(url)}: a redirect {why} is "
-        "not followed, give the address of the file itself"
+        f"cannot fetch {shown(request.full_url)}, which leads to {shown(url)}: a redirect {why}, "
+        "is not followed: give the address of the file itself"
     )

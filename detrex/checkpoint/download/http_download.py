@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from detrex.checkpoint.download.cache import cached_path, has_promised_hash, hash_in_name
-from detrex.checkpoint.download.connections import opener
+from detrex.checkpoint.download.connections import opener, proxy_secrets
 from detrex.checkpoint.download.turns import PARTIAL, beside, open_own, read_note, turn, write_note
 from detrex.checkpoint.download.urls import WebAddress, brief, shown, without_secrets
-from detrex.checkpoint.download.watch import Limits, TooSlowError, Watch
+from detrex.checkpoint.download.watch import Limits, OutOfBoundsError, Watch
 from detrex.errors import DownloadError
 
 logger = logging.getLogger(__name__)
@@ -116,10 +116,15 @@ class _Job:
     def partial(self) -> Path:
         return beside(self.target, PARTIAL)
 
+    def told(self, why: str) -> str:
+        """Write a reason to be shown: a server may repeat in it what it was sent."""
+        return brief(without_secrets(why, *self.address.secrets, *proxy_secrets()))
+
     def error(self, why: str, cure: str) -> DownloadError:
         kept = f"; {self.target} in the cache {self.fault}" if self.fault else ""
-        why = brief(without_secrets(why, *self.address.secrets))
-        return DownloadError(f"cannot fetch {self.shown} ({why}){kept}: {cure}, or {REMEDY}")
+        return DownloadError(
+            f"cannot fetch {self.shown} ({self.told(why)}){kept}: {cure}, or {REMEDY}"
+        )
 
 
 class _BrokenOffError(ConnectionError):
@@ -138,9 +143,9 @@ def _fetch_patiently(job: _Job, pauses: tuple[float, ...]) -> None:
             except (OSError, http.client.HTTPException, ValueError) as error:
                 keeps, wait = _is_passing(error), next(waits, None)
                 if wait is None or not keeps:
-                    keeps = keeps or isinstance(error, TooSlowError)
+                    keeps = keeps or isinstance(error, OutOfBoundsError)
                     raise job.error(reason_of(error), "check the address and the network") from None
-                why = brief(without_secrets(reason_of(error), *job.address.secrets))
+                why = job.told(reason_of(error))
                 logger.warning("Fetching %s again in %g s (%s)", job.shown, wait, why)
             time.sleep(wait)
     finally:
@@ -342,7 +347,7 @@ def _is_passing(error: BaseException) -> bool:
     if isinstance(error, urllib.error.HTTPError):
         return error.code in _PASSING_CODES
     reason = error.reason if isinstance(error, urllib.error.URLError) else error
-    if isinstance(reason, ConnectionRefusedError | ssl.SSLCertVerificationError | TooSlowError):
+    if isinstance(reason, ConnectionRefusedError | ssl.SSLCertVerificationError | OutOfBoundsError):
         return False
     passing = (TimeoutError, ConnectionError, http.client.HTTPException, ssl.SSLError)
     return isinstance(reason, passing)

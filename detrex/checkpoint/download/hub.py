@@ -6,6 +6,7 @@ downloads. It heeds ``HF_HOME``, ``HF_TOKEN``, ``HF_ENDPOINT`` and ``HF_HUB_OFFL
 
 import logging
 import os
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -55,23 +56,28 @@ def fetch_from_hub(address: str, check: Check | None = None) -> Path:
             f"cannot fetch {named}, as huggingface_hub is not installed: "
             f"`pip install huggingface_hub`, or {REMEDY}"
         ) from error
-    repository, revision, names = _parts_of(address, named)
+    repository, revision, names = _parts_of(address.partition("?")[0], named)
     get: Callable[..., str] = partial(
         huggingface_hub.hf_hub_download,
         repository,
         revision=revision,
         endpoint=os.environ.get("HF_ENDPOINT"),
     )
-    watch = Watch(Limits.from_environment(TIMEOUT_SECONDS))
+    limits = Limits.from_environment(TIMEOUT_SECONDS)
+    _sweep(repository, limits.lock)
+    run = partial(
+        Watch(limits).run,
+        progress=partial(_arrived, repository),
+        stop=getattr(huggingface_hub, "close_session", lambda: None),
+    )
     only_cached = False
     reason: Exception | None = None
     for name in names:
         work = partial(get, name, local_files_only=only_cached)
-        bounded = partial(watch.run, progress=partial(_arrived, repository))
         try:
-            file = Path(bounded(work))
+            file = Path(run(work))
             if check and (why := check(file, file.name)):
-                again = partial(bounded, partial(work, force_download=True))
+                again = partial(run, partial(work, force_download=True))
                 return _mended(file, why, again, check)
             return file
         except LocalEntryNotFoundError as error:
@@ -85,8 +91,8 @@ def fetch_from_hub(address: str, check: Check | None = None) -> Path:
             break
     cause = reason.__cause__ if isinstance(reason, LocalEntryNotFoundError) else None
     raise DownloadError(
-        f"cannot fetch {named} ({_why(cause or reason)}), looked for {' or '.join(names)}: check "
-        f"the name and the network, or {REMEDY}"
+        f"cannot fetch {named} ({_why(cause or reason)}), looked for {brief(' or '.join(names))}: "
+        f"check the name and the network, or {REMEDY}"
     ) from None
 
 
@@ -116,13 +122,24 @@ def _why(error: object) -> str:
     return brief(without_secrets(reason_of(error), token, token.strip()))
 
 
-def _arrived(repository: str) -> int:
-    """Count the bytes of a repository that are on this machine."""
+def _blobs(repository: str) -> Path:
     from huggingface_hub import constants
 
-    blobs = Path(constants.HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}" / "blobs"
+    return Path(constants.HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}" / "blobs"
+
+
+def _sweep(repository: str, age: float) -> None:
+    """Remove what killed downloads left: the client gives each attempt a file of its own."""
+    for file in _blobs(repository).glob("*.????????.incomplete"):
+        with suppress(OSError):  # another process was first
+            if time.time() - file.stat().st_mtime > age:
+                file.unlink()
+
+
+def _arrived(repository: str) -> int:
+    """Count the bytes of a repository that are on this machine."""
     count = 0
-    for file in blobs.glob("*"):
+    for file in _blobs(repository).glob("*"):
         with suppress(OSError):  # renamed meanwhile
             status = file.stat()
             count += getattr(status, "st_blocks", 0) * 512 or status.st_size

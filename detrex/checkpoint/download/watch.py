@@ -25,6 +25,7 @@ WINDOW = 4
 """Over how many times `Limits.silence` the least rate is measured."""
 
 _MOST = 1e15
+_LAST_WORD = 0.5  # seconds for work that was given up, to close what it has open
 _LONGEST_TIMEOUT = 1e6  # sockets take no more than some 10^9
 
 
@@ -81,7 +82,7 @@ def _setting(name: str, default: float) -> float:
     return value
 
 
-class TooSlowError(TimeoutError):
+class OutOfBoundsError(TimeoutError):
     """A download passed its bounds."""
 
 
@@ -96,7 +97,7 @@ class Watch:
         self._worker: threading.Thread | None = None
 
     def arrived(self, count: int) -> None:
-        """Note that so many bytes have come; raises TooSlowError in work that was given up."""
+        """Note that so many bytes have come; raises OutOfBoundsError in work that was given up."""
         self._require_wanted()
         self._arrived += count
 
@@ -107,51 +108,62 @@ class Watch:
 
     def _require_wanted(self) -> None:
         if threading.current_thread() is not self._worker:
-            raise TooSlowError("it was given up")
+            raise OutOfBoundsError("it was given up")
 
     def check(self) -> None:
-        """Raise TooSlowError where a bound is passed."""
+        """Raise OutOfBoundsError where a bound is passed."""
         now, window = time.monotonic(), WINDOW * self.limits.silence
         if now - self._start > self.limits.total:
-            raise TooSlowError(
+            raise OutOfBoundsError(
                 f"it took more than DETREX_DOWNLOAD_DEADLINE, {self.limits.total:g} s"
             )
         if now - self._mark > window:
             if self._arrived < self.limits.rate * window:
-                raise TooSlowError(
+                raise OutOfBoundsError(
                     f"{self._arrived} bytes came in {window:g} s, fewer than "
                     f"DETREX_DOWNLOAD_MIN_RATE, {self.limits.rate:g} a second"
                 )
             self._mark, self._arrived = now, 0
 
-    def run(self, work: Callable[[], T], progress: Callable[[], int] | None = None) -> T:
+    def run(
+        self,
+        work: Callable[[], T],
+        progress: Callable[[], int] | None = None,
+        stop: Callable[[], object] = lambda: None,
+    ) -> T:
         """Do work in a thread of its own, for as long as the bounds allow.
 
         Args:
             work: calls `arrived` and `opened`; what it raises is raised here. After an error here
-                its connections are shut, and it is not waited for.
+                its connections are shut, and it is not waited for long.
             progress: tells how much has come in all, where `work` cannot call `arrived`.
+            stop: ends the work, where it has connections of its own.
 
         Raises:
-            TooSlowError: a bound is passed.
+            OutOfBoundsError: a bound is passed.
         """
         outcome: Future[T] = Future()
         self._worker = threading.Thread(target=_fulfil, args=(outcome, work), daemon=True)
         self._worker.start()
         pause = min(0.5, self.limits.silence / 4)
-        before = progress() if progress else 0
+        start = before = progress() if progress else 0
         try:
             while not wait([outcome], pause).done:
                 if progress:
                     now = progress()
                     self._arrived += max(now - before, 0)
                     before = now
+                    if now - start > self.limits.size:
+                        raise OutOfBoundsError("more than DETREX_DOWNLOAD_MAX_BYTES came")
                 self.check()
         finally:
             self._worker = None
+            if not outcome.done():
+                stop()
             while self._sockets:
                 with suppress(OSError):  # it is closed already
                     self._sockets.pop().shutdown(socket.SHUT_RDWR)
+            wait([outcome], _LAST_WORD)
         return outcome.result()
 
 

@@ -1,7 +1,9 @@
 """Files of the Hugging Face hub, from a server of this machine that answers as the hub does."""
 
 import hashlib
+import os
 import sys
+import time
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ from safetensors.torch import save
 from detrex.checkpoint import read_state_dict
 from detrex.checkpoint.download import fetch
 from detrex.errors import DownloadError
+from tests.reference.raw_server import answering
 
 
 @pytest.fixture
@@ -52,3 +55,52 @@ def test_fetch__hub_not_installed(monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(DownloadError, match="`pip install huggingface_hub`, or give the path"):
         fetch("hf-hub:owner/name")
+
+
+def test_fetch__hub_sends_something_else(hub, caplog):
+    path = "/owner/name/resolve/main/model.safetensors"
+    right = hub.files[path]
+    hub.files[path] = b"<" * len(right)
+    with pytest.raises(DownloadError, match=r"no whole weights file .it is a web page.*\.damaged"):
+        read_state_dict("hf-hub:owner/name")
+    assert "fetching it again" in caplog.text
+    hub.files[path] = right
+    assert read_state_dict("hf-hub:owner/name")["a"].tolist() == [1, 1]
+
+
+def test_fetch__hub_damaged_in_the_cache(hub, monkeypatch):
+    file = fetch("hf-hub:owner/name").resolve()
+    file.write_bytes(file.read_bytes()[:-1])
+    with monkeypatch.context() as offline:
+        offline.setattr(constants, "HF_HUB_OFFLINE", True)
+        with pytest.raises(DownloadError, match=r"model.safetensors in the cache is no whole .*\("):
+            read_state_dict("hf-hub:owner/name")
+    assert read_state_dict("hf-hub:owner/name")["a"].tolist() == [1, 1]
+
+
+def test_fetch__hub_that_drips(monkeypatch, tmp_path):
+    def drip(connection, request, number):
+        for _ in range(500):
+            connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+            time.sleep(0.02)
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("DETREX_DOWNLOAD_TIMEOUT", "0.1")
+    with answering(drip) as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.url("").replace("//", "//user:hunter2@"))
+        with pytest.raises(
+            DownloadError, match=r"hf-hub:owner/name \(0 bytes came in 0.4"
+        ) as caught:
+            fetch("hf-hub:owner/name")
+    assert "hunter2" not in str(caught.value)
+
+
+def test_fetch__hub_leftovers_of_killed_downloads_go(hub, tmp_path):
+    blobs = tmp_path / "hub" / "models--owner--name" / "blobs"
+    blobs.mkdir(parents=True)
+    files = [blobs / f"{'0' * 64}.{name}.incomplete" for name in ("01234567", "89abcdef")]
+    for file, age in zip(files, (10**6, 1), strict=True):
+        file.write_bytes(b"some")
+        os.utime(file, (time.time() - age,) * 2)
+    fetch("hf-hub:owner/name")
+    assert [file.exists() for file in files] == [False, True]

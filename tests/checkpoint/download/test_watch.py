@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from detrex.checkpoint.download.watch import Limits, TooSlowError, Watch
+from detrex.checkpoint.download.watch import Limits, OutOfBoundsError, Watch
 from detrex.errors import DownloadError
 
 
@@ -43,7 +43,7 @@ def test_run__gives_what_the_work_gives():
 )
 def test_run__ends_what_hangs(bounds, reason):
     late = threading.Event()
-    with pytest.raises(TooSlowError, match=reason):
+    with pytest.raises(OutOfBoundsError, match=reason):
         Watch(bounds).run(lambda: late.wait(30))
     late.set()
 
@@ -71,10 +71,10 @@ def test_run__work_given_up_is_told_so_and_its_connection_shut():
         try:
             ours[0].recv(1)  # shut, as nothing comes
             watch.arrived(1)
-        except TooSlowError:
+        except OutOfBoundsError:
             told.set()
 
-    with pytest.raises(TooSlowError):
+    with pytest.raises(OutOfBoundsError):
         watch.run(work)
     assert told.wait(10)
     for end in ours:
