@@ -1,256 +1,248 @@
 """Read damaged and hostile weights files, and count how each ends.
 
-    python benchmarks/fuzz_weights.py --count 100000     mutations of valid files of every kind
-    python benchmarks/fuzz_weights.py --folder FOLDER    the files of a folder, one JSON line each
+    python -m benchmarks.fuzz_weights --count 100000     mutations of valid files of every kind
+    python -m benchmarks.fuzz_weights --folder FOLDER    the files of a folder, one JSON line each
 
-Files are read in processes of their own. A file may load, or be refused in one sentence
-(`CheckpointError`); the exit status is 1 when any other error, a signal or a hang was seen.
+Files are read, and loaded into a small network, in processes forked from this one, many in each. A
+file may be read (and fit the network, or be refused by it), or be refused in one sentence
+(`CheckpointError`), in so much memory as `detrex.checkpoint.reading.bounds` says; the exit status
+is 1 where one ends in any other error, a signal or a hang, or takes more.
 """
 
 import argparse
-import faulthandler
-import io
 import json
+import logging
 import os
-import pickle
-import pickletools
-import random
 import resource
-import subprocess
+import select
+import signal
 import sys
 import tempfile
 import time
-import zipfile
-from collections import Counter, OrderedDict
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
-from safetensors.torch import save
+from torch import nn
 
-from detrex.checkpoint.reading.state_dict import read_state_dict
+from benchmarks.memory_use import peak_rss
+from benchmarks.weights_mutations import case
+from detrex.checkpoint import load_weights
+from detrex.checkpoint.reading.bounds import CONSTANT, PEAK
+from detrex.checkpoint.reading.state_dict import read_checkpoint, tensors_of
 from detrex.errors import CheckpointError
 
-BATCH = 500
-HANG = 60
-NAMES = (
-    *("numpy dtype", "numpy ndarray", "numpy.core.multiarray _reconstruct", "numpy matrix"),
-    *("numpy._core.multiarray scalar", "numpy.core.numeric _frombuffer", "_codecs encode"),
-    *("collections OrderedDict", "collections Counter", "builtins set", "__builtin__ bytearray"),
-    *("builtins complex", "os system", "torch FloatStorage", "torch BoolStorage", "torch Size"),
-    *("torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_tensor_v3", "torch float32"),
-    *("torch._utils _rebuild_parameter", "torch._tensor _rebuild_from_type_v2", "torch device"),
-    *("torch._utils _rebuild_qtensor", "torch FloatTensor", "torch.nn.parameter Parameter"),
-)
-NUMBERS = (0, 1, -1, 2, 7, 255, 256, 2**16, 2**31 - 1, -(2**31))
+BATCH = 2000
+HANG = 20
+# Beyond what any file may take; an allocation beyond it fails instead of filling the machine.
+MOST_ADDRESSES = 8 << 30
+GOOD = ("loaded", "read", "sentence")
 
 
-def valid_files() -> list[tuple[str, bytes]]:
-    """Write one small file of each kind.
+class Network(nn.Module):
+    """What the files are loaded into: kernels, a number and a norm, under names that they have."""
 
-    Returns:
-        The ending and the bytes of each: pickles of numpy arrays of every protocol, archives and
-        older pickles of torch, and safetensors.
-    """
-    arrays = {
-        "f": np.arange(6, dtype=">f4").reshape(2, 3),
-        "i": np.asfortranarray(np.arange(6).reshape(2, 3)),
-        "b": np.array([True, False]),
-        "h": np.float16(2.5),
-        "e": np.zeros((0, 3), np.uint8),
-        "text": ["x", {"lr": 0.1, "steps": (1, 2)}, None, {1, 2}, b"raw"],
-    }
-    weight = torch.arange(12.0).view(3, 4)
-    tensors = OrderedDict(
-        a=weight, tied=weight.t(), n=torch.tensor(7), b=torch.ones(3, dtype=torch.bfloat16)
-    )
-    checkpoint = {"model": tensors, "best": np.float64(0.5), "p": torch.nn.Parameter(weight)}
-    files = [
-        (".pkl", pickle.dumps({"model": arrays}, protocol))
-        for protocol in range(pickle.HIGHEST_PROTOCOL + 1)
-    ]
-    for zipped in (True, False):
-        stream = io.BytesIO()
-        torch.save(checkpoint, stream, _use_new_zipfile_serialization=zipped)
-        files.append((".pth", stream.getvalue()))
-    return [*files, (".safetensors", save({"a": weight, "h": torch.ones(5).half()}))]
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Parameter(torch.zeros(3, 4))
+        self.f = nn.Parameter(torch.zeros(2, 3))
+        self.n = nn.Parameter(torch.zeros(()))
+        self.tied = nn.Linear(3, 4)
+        self.norm = nn.BatchNorm1d(3)
 
 
-def mutate(data: bytes, rng: random.Random) -> bytes:
-    """Damage a file, either anywhere or, where it has a pickle, in its opcodes."""
-    if data.startswith(b"PK") and rng.random() < 0.7:
-        return _mutate_archive(data, rng)
-    if data.startswith((b"\x80", b"(", b"c")) and rng.random() < 0.7:
-        return _mutate_opcodes(data, rng)
-    return _mutate_bytes(data, rng)
+class StrictLog(logging.Handler):
+    """Take what is logged as a file or a terminal does; what cannot be written is an error."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record."""
+        self.format(record).encode()
 
 
-def _mutate_archive(data: bytes, rng: random.Random) -> bytes:
-    """Change one record and write the archive anew, so that its checksums are right."""
-    stream = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(stream, "w") as new:
-        records = {name: old.read(name) for name in old.namelist()}
-        name = rng.choice([*records, *[n for n in records if n.endswith(".pkl")] * 8])
-        records[name] = mutate(records[name], rng)
-        for name, content in records.items():
-            new.writestr(name, content)
-    return stream.getvalue()
+def listen() -> None:
+    """Have all that the package logs be written, to nowhere."""
+    logger = logging.getLogger("detrex")
+    logger.addHandler(StrictLog())
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
 
 
-def _mutate_bytes(data: bytes, rng: random.Random) -> bytes:
-    out = bytearray(data)
-    for _ in range(rng.choice((1, 1, 2, 5))):
-        at = rng.randrange(len(out) + 1)
-        way = rng.randrange(6)
-        if way == 0:
-            out[at : at + 1] = rng.randbytes(1)
-        elif way == 1:
-            del out[at : at + rng.choice((1, 4, len(out)))]
-        elif way == 2:
-            out[at:at] = out[at : at + rng.randrange(64)] * rng.choice((1, 2, 500))
-        elif way == 3:
-            out[at : at + 8] = rng.choice(NUMBERS).to_bytes(8, "little", signed=True)
-        elif way == 4:
-            out[at : at + 1] = b"9" * rng.choice((1, 3, 20))
-        elif at < len(out):
-            out[at] ^= 1 << rng.randrange(8)
-    return bytes(out)
+def outcome(file: Path, size: int = 0) -> dict[str, Any]:
+    """Read a file, take its table of tensors and load them.
 
-
-def _mutate_opcodes(data: bytes, rng: random.Random) -> bytes:
-    """Drop, repeat, swap, replace or insert whole opcodes of one of the file's pickles."""
-    first, codes = rng.choice(_pickles(data))
-    rest = data[first + sum(map(len, codes)) :]
-    for _ in range(rng.choice((1, 1, 2, 5))):
-        at = rng.randrange(len(codes) + 1)
-        way = rng.randrange(6)
-        if way == 0:
-            del codes[at : at + 1]
-        elif way == 1:
-            codes[at:at] = codes[at : at + rng.randrange(9)] * rng.choice((1, 2, 200))
-        elif way == 2 and len(codes) > 1:
-            i, j = rng.sample(range(len(codes)), 2)
-            codes[i], codes[j] = codes[j], codes[i]
-        elif way == 3:
-            codes[at : at + 1] = [random_opcode(rng)]
-        elif way == 4:
-            codes[at:at] = [random_opcode(rng) for _ in range(rng.choice((1, 3, 30)))]
-        else:
-            codes[at:at] = [random_opcode(rng)] * rng.choice((2, 1000))
-    return data[:first] + b"".join(codes) + rest
-
-
-def _pickles(data: bytes) -> list[tuple[int, list[bytes]]]:
-    """Find where each pickle of a file begins, and its opcodes with their arguments.
-
-    The longest comes ten times: it holds the content, and the others of torch's older files little.
-    """
-    found, begin = [], 0
-    while begin < len(data):
-        starts = []
-        try:
-            starts.extend(at for _, _, at in pickletools.genops(data[begin:]))
-        except ValueError:
-            break
-        ends = [*starts[1:], starts[-1] + 1]
-        codes = [data[begin + a : begin + b] for a, b in zip(starts, ends, strict=True)]
-        found.append((begin, codes))
-        begin += ends[-1]
-    found = found or [(0, [data[at : at + 1] for at in range(len(data))])]
-    return [*found, *[max(found, key=lambda pickle: len(pickle[1]))] * 9]
-
-
-def random_opcode(rng: random.Random) -> bytes:
-    """Write one opcode with an argument that is likely to hurt."""
-    way = rng.randrange(8)
-    if way == 0:
-        module, name = rng.choice(NAMES).split()
-        return f"c{module}\n{name}\n".encode()
-    if way == 1:
-        return b"J" + rng.choice(NUMBERS).to_bytes(4, "little", signed=True)
-    if way == 2:
-        return rng.choice((b"h", b"q")) + bytes([rng.randrange(40)])
-    if way == 3:
-        text = rng.choice((b"O8", b"f4", b"V8", b"<", b"model", b"storage", b"\xff" * 8))
-        return rng.choice((b"X", b"B", b"T")) + len(text).to_bytes(4, "little") + text
-    if way == 4:
-        size = rng.choice((0, 4, 2**31, 2**62)).to_bytes(8, "little")
-        return rng.choice((b"\x8e", b"\x8d", b"\x96", b"\x95", b"\x8b", b"r", b"j")) + size
-    if way == 5:
-        return rng.choice(pickletools.opcodes).code.encode("latin1")
-    return bytes([rng.choice(b"RRRbbb\x81(tueas012]})\x85\x86\x87\x8f\x90\x91\x94Q")])
-
-
-def outcome(file: Path) -> dict[str, object]:
-    """Read a file.
+    Args:
+        file: to read; it may be the index of others.
+        size: bytes of all that is read; those of the file by default.
 
     Returns:
-        ``name``, ``end`` ("loaded", "sentence" or the error's class), ``message``, ``seconds``,
-        and ``grown``, MiB by which the process's largest memory grew.
+        ``name``, ``end`` (one of `GOOD`, or what is wrong), ``message``, ``seconds``,
+        ``size``, and ``grown``, bytes by which this process grew at most.
     """
-    start, before = time.perf_counter(), _largest_memory()
-    message = ""
+    size = size or file.stat().st_size
+    before, start = _mark_memory(), time.perf_counter()
+    end, message = "sentence", ""
     try:
+        content = read_checkpoint(file)
         # A copy touches every element that a tensor claims.
-        for tensor in read_state_dict(file).values():
+        for tensor in tensors_of(content, str(file)).values():
             tensor.clone()
+        end = "read"
+        load_weights(Network(), content, name=str(file), min_share=0.01)
         end = "loaded"
     except CheckpointError as error:
         message = str(error)
-        told = len(message) - len(str(file)) < 500 and "\n" not in message
-        end = "sentence" if told else "an unfit sentence"
+        told = len(message) - message.count(str(file)) * len(str(file)) < 500
+        end = end if told and message.isprintable() else "an unfit sentence"
     except Exception as error:
-        message, end = str(error)[:300], type(error).__name__
-    seconds, grown = time.perf_counter() - start, _largest_memory() - before
-    return dict(name=file.name, end=end, message=message, seconds=seconds, grown=grown)
+        message, end = traceback.format_exc()[-1500:], type(error).__name__
+    seconds, grown = time.perf_counter() - start, peak_rss() - before
+    if end in GOOD and grown > PEAK * size + CONSTANT:
+        end = "too much memory"
+    return dict(name=file.name, end=end, message=message, seconds=seconds, grown=grown, size=size)
 
 
-def _largest_memory() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def _mark_memory() -> int:
+    """Let the kernel count this process's largest memory from now on, and give what it has."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return peak_rss()
+    return peak_rss()
 
 
-def read_mutations(seed: int, first: int, count: int) -> None:
-    """Read mutations by their numbers, and print each number before it and its end after it."""
-    files = valid_files()
+def outcomes_of_cases(seed: int, first: int, count: int) -> Iterator[dict[str, Any]]:
+    """Write and read cases by their numbers, in this process.
+
+    Yields:
+        Before each case ``{"number"}``, and after it its outcome.
+    """
     with tempfile.TemporaryDirectory() as folder:
         for number in range(first, first + count):
-            rng = random.Random(f"{seed} {number}")
-            ending, data = rng.choice(files)
-            file = Path(folder) / f"w{ending}"
-            file.write_bytes(mutate(data, rng))
-            print(number, flush=True)
-            print(json.dumps(outcome(file)), flush=True)
+            yield {"number": number}
+            made = case(seed, number)
+            files = [Path(folder) / name for name in made.files]
+            for file, data in zip(files, made.files.values(), strict=True):
+                file.write_bytes(data)
+            yield outcome(files[0], made.size) | {"kind": made.kind}
+            for file in files:
+                file.unlink()
 
 
-def run_batches(seed: int, count: int) -> bool:
-    """Read mutations in processes of their own, each of which goes on after one that died."""
-    ends: Counter[str] = Counter()
-    failures, longest, largest, number = [], 0.0, 0.0, 0
-    while number < count:
-        size = min(BATCH, count - number)
-        command = [sys.executable, __file__, f"--seed={seed}", "--worker", str(number), str(size)]
-        try:
-            done = subprocess.run(
-                command, stdout=subprocess.PIPE, text=True, timeout=HANG + size, check=False
+def in_a_process(work: Callable[[], Iterable[dict[str, Any]]]) -> Iterator[dict[str, Any]]:
+    """Run a generator in a process forked from this one, which may die or hang.
+
+    Yields:
+        What it yields, and ``{"died"}`` at the end where it did not come to its own.
+    """
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(reading)
+        _be_the_process(work, writing)
+    os.close(writing)
+    hung = False
+    with open(reading, "rb", buffering=0) as stream:
+        rest = b""
+        while True:
+            if not select.select([stream], [], [], HANG)[0]:
+                hung = True
+                os.kill(pid, signal.SIGKILL)
+                break
+            data = stream.read(1 << 16)
+            *lines, rest = (rest + data).split(b"\n")
+            yield from map(json.loads, lines)
+            if not data:
+                break
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if hung or status:
+        yield {"died": "a hang" if hung else f"signal {-status}" if status < 0 else str(status)}
+
+
+def _be_the_process(work: Callable[[], Iterable[dict[str, Any]]], writing: int) -> None:
+    status = 1
+    try:
+        here = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (here + MOST_ADDRESSES, resource.RLIM_INFINITY))
+        with open(writing, "wb", buffering=0) as stream:
+            for line in work():
+                stream.write(json.dumps(line).encode() + b"\n")
+        status = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(status)
+
+
+class Tally:
+    """How all the cases ended, by their kinds."""
+
+    def __init__(self) -> None:
+        self.ends: Counter[tuple[str, str]] = Counter()
+        self.failures: list[str] = []
+        self.longest = self.largest = self.share = 0.0
+
+    def add(self, number: int, result: dict[str, Any]) -> None:
+        """Count an outcome, or a death that has no kind."""
+        end = result.get("end") or f"died ({result['died']})"
+        self.ends[result.get("kind", "?"), end] += 1
+        if end not in GOOD:
+            self.failures.append(f"{number}: {end}: {result.get('message', '')}")
+        self.longest = max(self.longest, result.get("seconds", 0))
+        self.largest = max(self.largest, grown := result.get("grown", 0))
+        self.share = max(self.share, grown / (PEAK * result.get("size", 1) + CONSTANT))
+
+    def report(self) -> str:
+        """Write a table and the largest figures."""
+        kinds = sorted({kind for kind, _ in self.ends})
+        bad = sum(n for (_, end), n in self.ends.items() if end not in GOOD)
+        signals = sum(n for (_, end), n in self.ends.items() if "signal" in end)
+        hangs = sum(n for (_, end), n in self.ends.items() if "hang" in end)
+        rows = [
+            "| kind | files | loaded | read | one sentence | other |",
+            "|:--" + "|--:" * 5 + "|",
+        ]
+        for kind in kinds:
+            total = sum(n for (k, _), n in self.ends.items() if k == kind)
+            good = [self.ends[kind, end] for end in GOOD]
+            cells = (kind, total, *good, total - sum(good))
+            rows.append(f"| {' | '.join(map(str, cells))} |")
+        return "\n".join(
+            (
+                *self.failures,
+                *rows,
+                f"{sum(self.ends.values())} files: {bad} failures, {signals} signals, {hangs} "
+                "hangs",
+                f"longest {self.longest:.2f} s, largest growth of memory "
+                f"{self.largest / 2**20:.0f} MiB, {self.share:.0%} of what is allowed",
             )
-            lines, died = done.stdout.splitlines(), done.returncode
-        except subprocess.TimeoutExpired as error:
-            lines, died = (error.stdout or b"").decode().splitlines(), "a hang"
-        for line in lines[1::2]:
-            result = json.loads(line)
-            ends[result["end"]] += 1
-            longest, largest = max(longest, result["seconds"]), max(largest, result["grown"])
-            if result["end"] not in ("loaded", "sentence"):
-                failures.append(f"{number}: {result['end']}: {result['message']}")
-            number += 1
-        if died:
-            ends["died"] += 1
-            failures.append(f"{number}: the process ended with {died}")
-            number += 1
-    print("\n".join(failures))
-    print(f"{count} files, seed {seed}: {dict(ends)}")
-    print(f"longest {longest:.2f} s, largest growth of memory {largest:.0f} MiB")
-    return not failures
+        )
+
+
+def run(seed: int, count: int, batch: int = BATCH) -> Tally:
+    """Read so many cases, in processes each of which goes on after one that died.
+
+    Args:
+        seed: of the cases.
+        count: how many.
+        batch: how many are read in one process.
+
+    Returns:
+        How they ended.
+    """
+    tally, number = Tally(), 0
+    while number < count:
+        upto = min(count, number + batch)
+        results = in_a_process(lambda a=number, b=upto: outcomes_of_cases(seed, a, b - a))
+        for result in results:
+            if "number" in result:
+                number = result["number"]
+            else:
+                tally.add(number, result)
+                number += 1
+    return tally
 
 
 def main() -> int:
@@ -260,22 +252,22 @@ def main() -> int:
         The exit status.
     """
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--count", type=int, default=5000, help="mutations to read")
-    parser.add_argument("--seed", type=int, default=0, help="of the mutations")
+    parser.add_argument("--count", type=int, default=5000, help="files to make and read")
+    parser.add_argument("--seed", type=int, default=0, help="of the files")
     parser.add_argument("--folder", type=Path, help="read the files of this folder instead")
-    parser.add_argument("--worker", type=int, nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    faulthandler.enable()
     torch.set_num_threads(1)
+    listen()
     if args.folder:
-        for file in sorted(args.folder.iterdir()):
-            print(json.dumps(outcome(file)), flush=True)
+        files = sorted(args.folder.iterdir())
+        for result in in_a_process(lambda: map(outcome, files)):
+            print(json.dumps(result), flush=True)
         return 0
-    if args.worker:
-        read_mutations(args.seed, *args.worker)
-        return 0
-    os.environ["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p)
-    return 0 if run_batches(args.seed, args.count) else 1
+    start = time.perf_counter()
+    tally = run(args.seed, args.count)
+    print(tally.report())
+    print(f"seed {args.seed}, {time.perf_counter() - start:.0f} s")
+    return 1 if tally.failures else 0
 
 
 if __name__ == "__main__":

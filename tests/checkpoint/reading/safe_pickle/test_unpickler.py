@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from detrex.checkpoint.reading.bounds import CONSTANT, PEAK
 from detrex.checkpoint.reading.safe_pickle import values
 from detrex.checkpoint.reading.safe_pickle.unpickler import SafeUnpickler
 from detrex.checkpoint.reading.state_dict import read_checkpoint
 from detrex.errors import CheckpointError
 from tests.reference.crafted_pickles import PICKLES, TENSORS, archive, array, older, pickled, tensor
 
-FUZZ = Path(__file__).parents[4] / "benchmarks" / "fuzz_weights.py"
+ROOT = Path(__file__).parents[4]
 # In a pickle alone these are harmless, and are only no weights.
 HARMLESS = {"memo_index_huge", "memo_index_negative"}
 
@@ -108,7 +109,11 @@ def ends(tmp_path_factory):
     for name, data in FILES.items():
         (folder / name).write_bytes(data)
     done = subprocess.run(
-        [sys.executable, FUZZ, "--folder", folder], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "benchmarks.fuzz_weights", "--folder", folder],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     ends = {end["name"]: end for end in map(json.loads, done.stdout.splitlines())}
     assert done.returncode == 0, f"after {list(ends)[-1:]}: {done.stderr[-2000:]}"
@@ -121,7 +126,7 @@ def test_load__crafted_file_ends_in_one_sentence(ends, name):
     end = ends[name]
     assert end["end"] == "sentence", end
     assert end["seconds"] < 30
-    assert end["grown"] < 100  # MiB; the largest of these files has 3
+    assert end["grown"] < PEAK * end["size"] + CONSTANT
     if name.partition(".")[0] not in HARMLESS:
         reason = r" is truncated or damaged \(.+\): copy| holds .+: (where|save)"
         assert re.search(reason, end["message"])
@@ -129,16 +134,7 @@ def test_load__crafted_file_ends_in_one_sentence(ends, name):
 
 @pytest.mark.parametrize("name", GOOD)
 def test_load__the_crafting_itself_is_right(ends, name):
-    assert ends[name]["end"] == "loaded"
-
-
-def test_load__damaged_files():
-    command = [sys.executable, FUZZ, "--seed", "7", "--worker", "0", "300"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    ends = [json.loads(line) for line in done.stdout.splitlines()[1::2]]
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert len(ends) == 300
-    assert Counter(end["end"] for end in ends).keys() == {"loaded", "sentence"}
+    assert ends[name]["end"] in ("loaded", "read")
 
 
 @pytest.mark.parametrize(
