@@ -259,9 +259,9 @@ def main() -> int:
     torch.set_num_threads(1)
     listen()
     if args.folder:
-        files = sorted(args.folder.iterdir())
-        for result in in_a_process(lambda: map(outcome, files)):
-            print(json.dumps(result), flush=True)
+        for file in sorted(args.folder.iterdir()):  # in a process of its own, with fresh memory
+            for result in in_a_process(lambda file=file: [outcome(file)]):
+                print(json.dumps({"name": file.name} | result), flush=True)
         return 0
     start = time.perf_counter()
     tally = run(args.seed, args.count)

@@ -9,6 +9,7 @@ import re
 import zipfile
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import Literal
 
 import numpy as np
 
@@ -18,9 +19,10 @@ from detrex.checkpoint.reading.safe_pickle.values import check_shape
 
 _MAGIC = b"\x93NUMPY"
 _MAX_HEADER = 10_000
+# No part of it can match in two ways, so that no header takes long.
 _HEADER = re.compile(
     r"""\{\s*'descr':\s*'(?P<type>[<>|=]?[A-Za-z]\d*)',\s*'fortran_order':\s*(?P<order>True|False),
-    \s*'shape':\s*\((?P<shape>(?:\d{1,15}L?,?\s*)*)\),?\s*\}\s*""",
+    \s*'shape':\s*\(\s*(?P<shape>(?:\d{1,15}L?\s*,\s*)*(?:\d{1,15}L?\s*)?)\),?\s*\}\s*""",
     re.VERBOSE,
 )
 # Truth values, integers, real and complex numbers; texts stand beside them in some archives.
@@ -68,7 +70,7 @@ def _array(record: bytes) -> np.ndarray:
         raise UnpicklingError(
             f"an array of shape {shorten(shape)} and type {dtype} has {len(data)} bytes"
         )
-    order = "F" if found["order"] == "True" else "C"
+    order: Literal["C", "F"] = "F" if found["order"] == "True" else "C"
     if dtype.kind == "b":
         # Bytes other than 0 and 1 are no truth values.
         return (np.frombuffer(data, np.uint8) != 0).reshape(shape, order=order)
