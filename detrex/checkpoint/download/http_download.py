@@ -19,7 +19,15 @@ from pathlib import Path
 
 from detrex.checkpoint.download.cache import cached_path, has_promised_hash, hash_in_name
 from detrex.checkpoint.download.connections import opener, proxy_secrets
-from detrex.checkpoint.download.turns import PARTIAL, beside, open_own, read_note, turn, write_note
+from detrex.checkpoint.download.turns import (
+    PARTIAL,
+    beside,
+    open_own,
+    read_note,
+    tidy,
+    turn,
+    write_note,
+)
 from detrex.checkpoint.download.urls import WebAddress, brief, shown, without_secrets
 from detrex.checkpoint.download.watch import Limits, OutOfBoundsError, Watch
 from detrex.errors import DownloadError
@@ -61,6 +69,7 @@ def fetch_url(url: str, check: Check | None = None) -> Path:
     limits = Limits.from_environment(TIMEOUT_SECONDS)
     try:
         if _fault(target, check) is None:
+            tidy(target)
             return target
         target.parent.mkdir(parents=True, exist_ok=True)
         with turn(target, limits.lock) as waited:

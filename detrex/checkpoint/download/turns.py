@@ -11,7 +11,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -26,6 +26,7 @@ PARTIAL = ".partial"
 
 _NOTE = ".fetching"
 _PAUSE = 0.05
+_UNKNOWN = 1.0  # seconds after which a holder that does not say who it is is told of
 # Neither through a link nor to a pipe that nobody reads.
 _PLAIN = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
@@ -55,11 +56,25 @@ def turn(target: Path, patience: float) -> Iterator[bool]:
         write_note(target, str(read_note(target).get("tag", "")))
         yield waited
     finally:
-        if not beside(target, PARTIAL).is_file():
-            beside(target, _NOTE).unlink(missing_ok=True)
-        # Those who wait for a lock that is no longer there take a new one.
-        Path(lock.lock_file).unlink(missing_ok=True)
-        lock.release()
+        _leave(lock, target)
+
+
+def tidy(target: Path) -> None:
+    """Remove what a process that was killed left beside a file that is there, if it did."""
+    if beside(target, _NOTE).exists():
+        lock = FileLock(beside(target, ".lock"), thread_local=False)
+        with suppress(OSError, NotImplementedError):  # it is held, or the folder not ours
+            lock.acquire(timeout=0)
+            beside(target, PARTIAL).unlink(missing_ok=True)
+            _leave(lock, target)
+
+
+def _leave(lock: FileLock, target: Path) -> None:
+    if not beside(target, PARTIAL).is_file():
+        beside(target, _NOTE).unlink(missing_ok=True)
+    # Those who wait for a lock that is no longer there take a new one.
+    Path(lock.lock_file).unlink(missing_ok=True)
+    lock.release()
 
 
 def _wait(lock: FileLock, target: Path, patience: float) -> None:
@@ -71,7 +86,7 @@ def _wait(lock: FileLock, target: Path, patience: float) -> None:
         except Timeout:
             note = read_note(target)
             holder = f"process {note.get('process', '?')} on {note.get('host', '?')}"
-        if not told:
+        if not told and (note or time.monotonic() - since > _UNKNOWN):
             logger.warning("Waiting for %s, which fetches %s", holder, target)
             told = True
         if (now := (_stamp(target), holder)) != seen:

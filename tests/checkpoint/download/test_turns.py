@@ -9,7 +9,15 @@ import time
 
 import pytest
 
-from detrex.checkpoint.download.turns import PARTIAL, beside, open_own, read_note, turn, write_note
+from detrex.checkpoint.download.turns import (
+    PARTIAL,
+    beside,
+    open_own,
+    read_note,
+    tidy,
+    turn,
+    write_note,
+)
 from detrex.errors import DownloadError
 
 FORK = multiprocessing.get_context("fork")
@@ -44,6 +52,18 @@ def test_turn__leaves_nothing_but_a_part_that_has_come(target):
         beside(target, PARTIAL).write_bytes(b"so far")
     with turn(target, 1):
         assert read_note(target)["tag"] == '"1"'
+
+
+def test_tidy__after_a_holder_that_was_killed(target):
+    target.write_bytes(b"whole")
+    process = holder(target)
+    tidy(target)
+    assert read_note(target)["process"] == process.pid
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    beside(target, PARTIAL).write_bytes(b"so far")
+    tidy(target)
+    assert list(target.parent.iterdir()) == [target]
 
 
 @pytest.mark.parametrize("number", [None, signal.SIGKILL])
