@@ -111,7 +111,7 @@ class DetectionCheckpointer(Checkpointer):
         file = folder / f"{name}.pth"
         logger.info("Saving checkpoint to %s", file)
         with writing(file):
-            if file.exists() and not self._is_own(file):
+            if file.exists() and not (file.is_file() and self._is_own(file)):
                 self._make_room(file)
             digests.write_with_digest(file, lambda stream: torch.save(content | kwargs, stream))
         if not name.endswith("best"):

@@ -207,9 +207,10 @@ def _save_config(cfg: DictConfig, file: Path) -> None:
 def _log_to(output_dir: str) -> None:
     """Log to the terminal (in colour if it is one) and to ``log.txt``; other ranks to their own."""
     for name in ("detectron2", "fvcore", "detrex"):
-        named = setup_logger(
-            output_dir, distributed_rank=comm.get_rank(), name=name, color=sys.stdout.isatty()
-        )
+        with writing(Path(output_dir, "log.txt")):
+            named = setup_logger(
+                output_dir, distributed_rank=comm.get_rank(), name=name, color=sys.stdout.isatty()
+            )
         for handler in named.handlers:
             if isinstance(handler, logging.StreamHandler) and handler.stream is not sys.stdout:
                 handler.handleError = partial(_go_without, handler)  # type: ignore[method-assign]

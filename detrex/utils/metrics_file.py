@@ -13,6 +13,7 @@ from typing import Any
 
 from detectron2.utils.events import EventWriter, get_event_storage
 
+from detrex.errors import RunError
 from detrex.files import write_atomically, writing
 
 logger = logging.getLogger(__name__)
@@ -71,6 +72,8 @@ def cut_metrics(
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.touch()
             return set()
+        if not file.is_file():
+            raise RunError(f"{file} is a folder, a device or a pipe: move it away")
         old = file.read_bytes()
         lines = [(line, _iteration_of(line)) for line in old.splitlines() if line.strip()]
         torn = sum(iteration is None for _, iteration in lines)

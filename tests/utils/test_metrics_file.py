@@ -119,7 +119,8 @@ def test_cut_metrics__of_no_file_and_behind_a_link(tmp_path):
     assert (tmp_path / "real.json").read_text() == '{"iteration": 1}\n'
 
 
-def test_cut_metrics__a_folder_in_its_place(tmp_path):
-    (tmp_path / "metrics.json").mkdir()
-    with pytest.raises(RunError, match=r"metrics\.json cannot be written: Is a directory"):
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo])
+def test_cut_metrics__no_file_in_its_place(tmp_path, make):
+    make(tmp_path / "metrics.json")
+    with pytest.raises(RunError, match=r"metrics\.json is a folder, a device or a pipe"):
         cut_metrics(tmp_path / "metrics.json", lambda i: True)

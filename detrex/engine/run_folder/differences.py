@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from detrex.checkpoint.download import without_secrets
 from detrex.utils.events import plain
 
 _LONGEST = 200
@@ -49,7 +50,7 @@ def _flat(value: Any, key: str) -> Iterator[tuple[str, Any]]:
         yield key, value
     else:
         text = value if isinstance(value, str) else json.dumps(value)
-        text = _ADDRESS.sub("", text)
+        text = without_secrets(_ADDRESS.sub("", text))
         if len(text) > _LONGEST:
             digest = hashlib.sha256(text.encode(errors="replace")).hexdigest()[:12]
             text = f"{text[:60]}... ({len(text)} characters, {digest})"

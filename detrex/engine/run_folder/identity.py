@@ -80,6 +80,7 @@ def enter_run(checkpointer: DetectionCheckpointer, cfg: Mapping[str, Any], resum
         seal = f"{digest} {started} {socket.gethostname()} {os.getpid()}"
         run = Run(hashlib.sha256(seal.encode()).hexdigest()[:12], digest, started)
     else:
+        _take_metrics_back(folder, run)
         _log_differences(run, config)
     run.config, run.config_digest = config, digest
     run.host, run.pid = socket.gethostname(), os.getpid()
@@ -109,6 +110,8 @@ def read_run(folder: str | os.PathLike[str]) -> Run | None:
     """
     file = Path(folder, RUN_FILE)
     try:
+        if file.exists() and not file.is_file():
+            raise ValueError("it is no file")
         content = json.loads(file.read_text(encoding="utf-8"))
         run = Run(**{key: content[key] for key in Run.__annotations__ if key in content})
         if not isinstance(run.id, str) or not isinstance(run.config, dict) or not run.id:
@@ -173,6 +176,15 @@ def _log_differences(run: Run, config: Mapping[str, Any]) -> None:
         logger.info("Run %s goes on with the same config.", run.id)
 
 
+def _take_metrics_back(folder: Path, run: Run) -> None:
+    """Undo what `_set_aside` did where it is the earlier run that goes on after all."""
+    metrics = folder / METRICS
+    kept = metrics.with_name(f"{metrics.stem}.{run.id}{metrics.suffix}")
+    if kept.is_file() and not (metrics.is_file() and metrics.stat().st_size):
+        with writing(metrics):
+            kept.replace(metrics)
+
+
 def _set_aside(checkpointer: DetectionCheckpointer, earlier: Run | None) -> None:
     """Keep the records of an earlier run under names of its own, where it got to any."""
     folder, identity = Path(checkpointer.save_dir), earlier.id if earlier else ""
@@ -186,11 +198,14 @@ def _set_aside(checkpointer: DetectionCheckpointer, earlier: Run | None) -> None
             place.mkdir()
             for file in events:
                 file.rename(place / file.name)
-        for file in [metrics] * has_metrics + [record] * bool(earlier):
-            file.rename(earlier_name(file, identity))
+        if has_metrics:
+            metrics.rename(earlier_name(metrics, identity))
+        if earlier:  # it stays the folder's record until the next is there
+            kept = earlier_name(record, identity)
+            write_atomically(kept, lambda stream: stream.write(record.read_bytes()))
     logger.info(
         "%s holds an earlier run%s: its checkpoints are left alone, and its metrics, events and "
         "run.json have that name in theirs now; to go on with it instead, end this run, give "
-        "run.json and metrics.json back their names, and start with --resume.",
+        "run.json and metrics.json their names back, and start with --resume.",
         *(folder, f", {identity}" if identity else ""),
     )

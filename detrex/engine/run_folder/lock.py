@@ -261,7 +261,7 @@ def _succeeds(job: Any) -> bool:
 def _read(file: Path) -> dict[str, Any]:
     """Read what a lock says; empty where there is none, or it is half written."""
     try:
-        content = json.loads(file.read_bytes()[:4096])
+        content = json.loads(file.read_bytes()[:4096]) if file.is_file() else {}
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}

@@ -247,6 +247,18 @@ def test_evaluate_only__resumes_the_folders_run_and_changes_nothing(tmp_path, ca
     assert {name: (tmp_path / name).stat().st_mtime_ns for name in names(tmp_path)} == before
 
 
+def test_resume__of_the_earlier_run_after_all(tmp_path):
+    """A fresh run was a mistake: with its record, the earlier one gets its metrics back."""
+    killed_run(tmp_path, 5)
+    run = read_run(tmp_path).id
+    killed_run(tmp_path, 1, seed=5)
+    (tmp_path / f"run.{run}.json").replace(tmp_path / "run.json")
+    (tmp_path / "metrics.json").unlink()
+    do_train(RESUME, config(tmp_path))
+    do_train(FRESH, config(tmp_path / "straight"))
+    assert records(tmp_path) == records(tmp_path / "straight")
+
+
 def test_config_file__of_earlier_runs_and_evaluations(tmp_path):
     assert config_file(tmp_path, fresh=True) == tmp_path / "config.yaml"
     do_train(FRESH, config(tmp_path, max_iter=1))
