@@ -27,6 +27,11 @@ def test_launch__two_processes(tmp_path, monkeypatch):
         assert lines[:2] == ["device cpu", "told by rank 0"]
         assert lines[3].startswith("stopped Training stopped at iteration 2: the loss loss_bbox")
         assert "on rank 1" in lines[3]
+        in_use, full, well, damaged = lines[4:]
+        assert "shared is in use by process 1 on node7 since noon" in in_use
+        assert "model_0000001.pth cannot be written: the disk is full" in full
+        assert well == "well"
+        assert damaged.startswith("CheckpointError: none of the 2 checkpoints in ")
     assert seen[1][2] == "metrics {}"
 
     model = StandIn()

@@ -13,6 +13,7 @@ from detrex.engine.distributed import broadcast_from_main, resolve_device
 from detrex.errors import ConfigError, NonFiniteLossError
 from detrex.modeling.dino import DINO
 from tests.reference.stand_in import StandIn, stand_in_config
+from tests.reference.two_rank_folders import folder_runs
 
 RUN = argparse.Namespace(resume=False)
 
@@ -56,6 +57,7 @@ def stand_in_runs(folder: str) -> None:
         do_train(RUN, cfg)
     except NonFiniteLossError as error:
         lines.append(f"stopped {error}")
+    lines += folder_runs(folder)
     Path(folder, f"rank{rank}.txt").write_text("\n".join(lines))
     comm.synchronize()
     raise ConfigError(f"raised on both ranks of {torch.distributed.get_backend()}")
