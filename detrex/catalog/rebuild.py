@@ -3,6 +3,7 @@
 import fnmatch
 import logging
 import multiprocessing
+import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -39,7 +40,7 @@ def rebuild(output: Path | None, jobs: int, only: str, tell: Callable[[str], obj
         raise ConfigError(f"no architecture is named like {only!r}: --only takes e.g. 'vit_*'.")
     known = {}
     if only != "*":
-        files = [file for file in (output, packaged_file()) if file.is_file()]
+        files = [file for file in (output, packaged_file()) if os.path.isfile(file)]
         kept = read_catalog(files[0]).entries if files else ()
         known = {(entry.library, entry.name): entry for entry in kept}
     described = []

@@ -7,6 +7,7 @@ import csv
 import fnmatch
 import io
 import json
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from importlib import metadata, resources
@@ -170,7 +171,7 @@ def read_catalog(file: Path | None = None) -> Catalog:
     Raises:
         ConfigError: there is no such table, or it is damaged.
     """
-    file = file or (rebuilt_file() if rebuilt_file().is_file() else packaged_file())
+    file = file or _file_in_use()
     try:
         with file.open(newline="", encoding="utf-8") as stream:
             head = stream.readline().removeprefix("#").split(",")
@@ -181,6 +182,14 @@ def read_catalog(file: Path | None = None) -> Catalog:
             f"the table of backbones {file} cannot be read ({type(error).__name__}: {error}): make "
             "it anew by `detrex backbones rebuild`."
         ) from error
+
+
+def _file_in_use() -> Path:
+    try:
+        rebuilt = rebuilt_file()
+    except RuntimeError:  # a user without a home has rebuilt nothing
+        return packaged_file()
+    return rebuilt if os.path.isfile(rebuilt) else packaged_file()
 
 
 def write_catalog(entries: Iterable[Entry], file: Path) -> None:

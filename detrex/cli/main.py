@@ -52,7 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     warnings.filterwarnings("ignore", category=FutureWarning)
     try:
         status: int = parsed.run(parsed)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # as it is where a shell's `>&-` has closed it
+            sys.stdout.flush()
     except DetrexError as error:
         print(f"detrex: {error}", file=sys.stderr)
         return 1

@@ -1,7 +1,9 @@
 import json
+from pathlib import Path
 
 import pytest
 
+from detrex.catalog import table
 from detrex.catalog.table import (
     Catalog,
     Entry,
@@ -102,6 +104,15 @@ def test_read__damaged_rows(damage, tmp_path):
     file.write_text("\n".join(damage(file.read_text().splitlines())))
     with pytest.raises(ConfigError, match=r"cannot be read .*detrex backbones rebuild"):
         read_catalog(file)
+
+
+def test_read__without_a_home_or_a_cache_that_can_be_is_the_package_s(monkeypatch):
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
+    for cache_dir in (homeless, lambda: Path(f"/{'n' * 300}")):
+        monkeypatch.setattr(table, "default_cache_dir", cache_dir)
+        assert read_catalog().entries == read_catalog(packaged_file()).entries
 
 
 def test_read__prefers_the_table_that_was_rebuilt(tmp_path, monkeypatch):

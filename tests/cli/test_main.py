@@ -25,6 +25,12 @@ def test_main__reader_that_stops_early_is_no_error():
     assert done.stderr == ""
 
 
+def test_main__output_that_is_closed_is_no_error():
+    command = f"{sys.executable} -m detrex backbones --limit 2 >&-"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_main__full_disk_is_one_sentence():
     command = f"{sys.executable} -m detrex backbones --limit 2 > /dev/full"
     done = subprocess.run(command, shell=True, capture_output=True, text=True)

@@ -3,6 +3,7 @@
 import functools
 import importlib
 import os
+import pwd
 import random
 import resource
 import signal
@@ -154,6 +155,12 @@ def _full(number: int) -> None:
 
 
 def _no_home() -> None:
+    """As in a container for a user whom the system does not know."""
+
+    def unknown(uid: int) -> None:
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    pwd.getpwuid = unknown  # type: ignore[assignment]
     for name in ("HOME", "DETREX_CACHE", "XDG_CACHE_HOME", "USER", "LOGNAME"):
         os.environ.pop(name, None)
 
@@ -169,6 +176,22 @@ def _ascii() -> None:
     sys.stderr.reconfigure(encoding="ascii", errors="backslashreplace")  # type: ignore[union-attr]
 
 
+def _closed(number: int) -> None:
+    """Close a standard stream, as a shell's `>&-` does; the interpreter has none then."""
+    os.close(number)
+    setattr(sys, ("stdin", "stdout", "stderr")[number], None)
+
+
+def _variable(text: str) -> Callable[[], None]:
+    return lambda: os.environ.update([text.split("=", 1)])
+
+
+def _torchrun(**wrong: str) -> Callable[[], None]:
+    right = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
+    return lambda: os.environ.update({**right, **address, **wrong})
+
+
 def _small_files() -> None:
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
@@ -177,11 +200,38 @@ def _small_files() -> None:
 CHECK = ("detrex", "check", CONFIG_WORD)
 SHOW = ("detrex", "backbones", "show", "resnet18")
 LIST = ("detrex", "backbones", "--limit", "5")
+FETCH = (*TRAIN, "train.init_checkpoint=http://127.0.0.1:9/x.pth")
+VARIABLES = (
+    ("DETREX_DEFORMABLE_ATTENTION_KERNEL=fastest", TRAIN, "sentence"),
+    ("DETREX_MAX_PIXELS=many", TRAIN, "sentence"),
+    ("DETREX_MAX_PIXELS=-1", TRAIN, "sentence"),
+    ("DETREX_CACHE=/dev/null/x", SHOW, "right"),
+    ("DETREX_CACHE=/dev/null/x", TRAIN, "right"),
+    (f"DETREX_CACHE=/{LONG}", SHOW, "right"),
+    ("DETREX_DOWNLOAD_TIMEOUT=soon", FETCH, "sentence"),
+    ("DETREX_DOWNLOAD_DEADLINE=-1", FETCH, "sentence"),
+    ("DETREX_DOWNLOAD_MAX_BYTES=nan", FETCH, "sentence"),
+    ("DETREX_CACHE=/dev/null/x", FETCH, "sentence"),
+    ("TMPDIR=/no/such/folder", TRAIN, "right"),
+    ("HOME=/dev/null", TRAIN, "right"),
+    ("http_proxy=http://127.0.0.1:9", FETCH, "sentence"),
+)
+RANKS = (
+    "RANK=x",
+    "WORLD_SIZE=0",
+    "LOCAL_RANK=7",
+    "LOCAL_WORLD_SIZE=",
+    "MASTER_PORT=high",
+    "RANK=3",
+)
 SURROUNDINGS: tuple[tuple[str, Callable[[], None], tuple[str, ...], str], ...] = (
     ("full-stdout", lambda: _full(1), LIST, "sentence"),
     ("full-stdout", lambda: _full(1), CHECK, "sentence"),
     ("full-stdout", lambda: _full(1), SHOW, "sentence"),
+    ("no-home", _no_home, LIST, "right"),
+    ("no-home", _no_home, SHOW, "right"),
     ("no-home", _no_home, CHECK, "right"),
+    ("no-home", _no_home, FETCH, "sentence"),
     ("no-home", _no_home, TRAIN, "right"),
     ("cache-is-a-file", _cache_is_a_file, SHOW, "right"),
     ("cache-is-a-file", _cache_is_a_file, TRAIN, "right"),
@@ -191,6 +241,14 @@ SURROUNDINGS: tuple[tuple[str, Callable[[], None], tuple[str, ...], str], ...] =
     ("no-folder", _no_folder, LIST, "right"),
     ("no-folder", _no_folder, CHECK, "either"),
     ("no-folder", _no_folder, TRAIN, "sentence"),
+    ("closed-stdin", lambda: _closed(0), LIST, "right"),
+    ("closed-stdout", lambda: _closed(1), LIST, "right"),
+    ("closed-stdout", lambda: _closed(1), CHECK, "right"),
+    *((text, _variable(text), words, how) for text, words, how in VARIABLES),
+    *(
+        (f"torchrun {text}", _torchrun(**dict([text.split("=")])), TRAIN, "sentence")
+        for text in RANKS
+    ),
     ("small-files", _small_files, TRAIN, "sentence"),
     ("small-files", _small_files, LIST, "right"),
 )
@@ -207,7 +265,10 @@ def trials(count: int, seed: int) -> Iterator[Trial]:
     """Give command lines, in an order that depends on the seed; two mistakes at once at the end."""
     rng = random.Random(seed)
     plain = [(_name("", words), words, _nothing, "sentence") for words in BROKEN]
-    plain += [(_name(name, words), words, f, how) for name, f, words, how in SURROUNDINGS]
+    plain += [
+        (_name(name.replace(LONG, "n*300"), words), words, f, how)
+        for name, f, words, how in SURROUNDINGS
+    ]
     rng.shuffle(plain)
     overrides = [words[-1] for words in BROKEN if words[:4] == TRAIN]
     while len(plain) < count:
