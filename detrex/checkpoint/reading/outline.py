@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from detrex.checkpoint.reading.file_formats import read_file
-from detrex.checkpoint.reading.safe_pickle.tensors import NAMES, Storage
-from detrex.checkpoint.reading.safe_pickle.unpickler import SafeUnpickler
+from detrex.checkpoint.reading.safe_pickle.tensors import Storage
+from detrex.checkpoint.reading.torch_files import read_zip
 
 logger = logging.getLogger(__name__)
 
@@ -28,18 +28,11 @@ def read_outline(file: Path) -> Mapping[str, Any] | None:
         bytes of the tensors are not looked at.
     """
     try:
-        content = _outline_of_zip(file) if zipfile.is_zipfile(file) else read_file(file)
+        content = read_zip(file, _storage) if zipfile.is_zipfile(file) else read_file(file)
     except Exception as error:  # whatever a damaged file provokes: the reader proper will say it
         logger.debug("%s has no outline: %s", file, error)
         return None
     return content if isinstance(content, Mapping) else None
-
-
-def _outline_of_zip(file: Path) -> Any:
-    with zipfile.ZipFile(file) as archive:
-        names = [name for name in archive.namelist() if name.endswith("data.pkl")]
-        with archive.open(min(names, key=len)) as pickle:
-            return SafeUnpickler(pickle, NAMES, _storage).load()
 
 
 def _storage(pid: Any) -> Storage:

@@ -13,6 +13,7 @@ pickle has none (`detrex.checkpoint.digests` keeps one for checkpoints).
 
 import io
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import IO, Any
@@ -29,11 +30,12 @@ _VERSION = 1001
 _CHUNK = 2**24
 
 
-def read_zip(file: Path) -> Any:
+def read_zip(file: Path, storage: Callable[[Any], Storage] | None = None) -> Any:
     """Read an archive of ``torch.save``.
 
     Args:
         file: a zip archive.
+        storage: gives the storage that a persistent id describes; by default that of the file.
 
     Returns:
         Its content, with tensors on the CPU that need no gradients.
@@ -46,7 +48,7 @@ def read_zip(file: Path) -> Any:
         size = file.stat().st_size
         records = _Records(archive, size)
         pickle = io.BytesIO(records.read("data.pkl"))
-        return SafeUnpickler(pickle, NAMES, records.load, file_size=size).load()
+        return SafeUnpickler(pickle, NAMES, storage or records.load, file_size=size).load()
 
 
 class _Records:
