@@ -109,7 +109,7 @@ def _picture_sizes(document: Document) -> np.ndarray:
     """Width and height of the picture of every annotation, (N, 2); boundless where unknown."""
     known = [
         (i["width"], i["height"])
-        if type(i.get("width")) is int and type(i.get("height")) is int
+        if all(type(i.get(k)) is int and i[k] < _BOUNDLESS for k in ("width", "height"))
         else (0, 0)
         for i in document.images
     ]

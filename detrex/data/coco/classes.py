@@ -3,8 +3,12 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from detrex.data.coco.document import Document, listed, shorten
+from detrex.data.coco.document import Document, is_writable, listed, shorten
 from detrex.errors import did_you_mean
+
+
+def _is_name(name: object) -> bool:
+    return isinstance(name, str) and bool(name.strip()) and is_writable(name)
 
 
 def check_names(document: Document) -> None:
@@ -41,11 +45,11 @@ def check_names(document: Document) -> None:
         document.categories[position]["name"] = names[position].strip()
         document.changed = True
     names = document.column("categories", "name")
-    bad = [i for i, name in enumerate(names) if type(name) is not str or not name.strip()]
+    bad = [i for i, name in enumerate(names) if not _is_name(name)]
     document.report(
         *("error", "category-name", "categories"),
         bad,
-        "name is missing or no text",
+        "name is missing, or no text that can be written",
         "give each class a name",
         ["name"],
     )

@@ -199,14 +199,24 @@ class Document:
             raise DataError(errors[0].message + more)
 
 
+def is_writable(text: str) -> bool:
+    """Whether a text can be written in UTF-8: half of a character cannot."""
+    return text.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
 _SINGULAR = {"images": "image", "annotations": "annotation", "categories": "category"}
 
 
 def shorten(value: Any) -> str:
     """Write a value as it stands in a JSON file, on one line of at most 60 characters."""
-    text = json.dumps(value, ensure_ascii=False, default=str)
     if isinstance(value, str):
-        text = repr(value)
+        text = repr(value[: 2 * _LONGEST_VALUE])
+    else:
+        try:
+            text = json.dumps(value, ensure_ascii=False, default=str)
+        except (RecursionError, ValueError):  # nested deeply, or a number of miles
+            text = f"a {type(value).__name__}"
+    text = text[: 2 * _LONGEST_VALUE].encode("utf-8", "backslashreplace").decode()
     return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 3] + "..."
 
 

@@ -6,9 +6,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from detrex.data.coco.document import Document, Record, listed, shorten
+from detrex.data.coco.document import Document, Record, is_writable, listed, shorten
 
 _INTEGER = re.compile(r"\s*[+-]?\d{1,18}\s*")
+_MOST = 1 << 53  # beyond, evaluations that compute with floats take one id for another
 _REFERENCES = {"images": "image_id", "categories": "category_id"}
 
 
@@ -72,7 +73,7 @@ def check_annotation_ids(document: Document) -> None:
         document: its annotations' ``id`` is mended in place, and ``kept``.
     """
     ids = document.column("annotations", "id")
-    if set(map(type, ids)) <= {int}:
+    if all(type(value) is int and value < _MOST for value in ids):
         if not ids or (min(ids) > 0 and len(set(ids)) == len(ids)):
             return
         _report_repeated_ids(document, ids)
@@ -86,8 +87,8 @@ def check_annotation_ids(document: Document) -> None:
     else:
         document.report(
             *("note", "annotation-id-type", "annotations"),
-            [i for i, value in enumerate(ids) if type(value) is not int],
-            "the id is missing or no integer",
+            [i for i, value in enumerate(ids) if type(value) is not int or value >= _MOST],
+            "the id is missing, or no integer below 2^53",
             "all were numbered anew from 1 for the evaluation",
         )
         _report_repeated_ids(document, [repr(value) for value in ids if value is not None])
@@ -131,7 +132,8 @@ def _unify_types(document: Document, part: Literal["images", "categories"]) -> N
     records = getattr(document, part)
     defined, used = document.column(part, "id"), document.column("annotations", key)
     types = set(map(type, defined)) | set(map(type, used))
-    if types <= {int} or (types <= {str} and part == "images"):
+    small = types <= {int} and all(-_MOST < value < _MOST for value in defined + used)
+    if small or (types <= {str} and part == "images" and all(map(is_writable, defined))):
         return
     texts = all(isinstance(value, str) for value in defined + used)
     numbers = [_as_integer(value) for value in defined]
@@ -139,11 +141,11 @@ def _unify_types(document: Document, part: Literal["images", "categories"]) -> N
         return  # names, or numbers with zeros that tell them apart
     _write_ids(document, part, records, "id", defined)
     _write_ids(document, "annotations", document.annotations, key, used)
-    left = [i for i, record in enumerate(records) if type(record.get("id")) is not int]
+    left = [i for i, record in enumerate(records) if _as_integer(record.get("id")) is None]
     document.report(
         *("error", f"{part}-id-type", part),
         left,
-        "the id is no integer, while other ids or references are",
+        "the id is no integer below 2^53, while other ids or references are",
         "give each an integer of its own",
         ["id"],
     )
@@ -165,8 +167,8 @@ def _write_ids(
 def _as_integer(value: Any) -> int | None:
     """The integer that an id stands for, or None."""
     if type(value) is int:
-        return value
-    if type(value) is float and value.is_integer():
+        return value if -_MOST < value < _MOST else None
+    if type(value) is float and value.is_integer() and abs(value) < _MOST:
         return int(value)
     if type(value) is str and _INTEGER.fullmatch(value):
         return int(value)

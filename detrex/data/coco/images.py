@@ -6,7 +6,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from detrex.data.coco.document import Document, listed, shorten
+from detrex.data.coco.document import Document, is_writable, listed, shorten
+from detrex.data.picture_files import MAX_PIXELS, max_pixels
 
 
 def check_sizes(document: Document) -> None:
@@ -28,6 +29,15 @@ def check_sizes(document: Document) -> None:
             ["id", "width", "height"],
         )
         document.write_integers(f"image-{key}-text", "images", document.images, key, values, pixels)
+    limit = max_pixels()
+    sides = [(image.get("width"), image.get("height")) for image in document.images]
+    document.report(
+        *("error", "image-too-large", "images"),
+        [i for i, (w, h) in enumerate(sides) if type(w) is type(h) is int and w * h > limit],
+        f"width times height is more than {limit}, and no such picture is read",
+        f"write the picture's, or raise the limit by the environment variable {MAX_PIXELS}",
+        ["width", "height"],
+    )
 
 
 def _as_pixels(value: Any) -> int | None:
@@ -59,7 +69,16 @@ def check_pictures(
         "write the picture's",
         ["file_name"],
     )
-    named = sorted(set(range(len(names))) - set(unnamed))
+    texts = set(range(len(names))) - set(unnamed)
+    impossible = [i for i in sorted(texts) if _is_no_name(names[i])]
+    document.report(
+        *("error", "image-name", "images"),
+        impossible,
+        "file_name is an address, or no name that a file can have",
+        "fetch the picture, and write its path",
+        ["file_name"],
+    )
+    named = sorted(texts - set(impossible))
     _report_shared_pictures(document, named)
     if "://" in image_root:
         return  # not on this disk; detectron2 fetches it
@@ -77,6 +96,11 @@ def check_pictures(
     for position in mended:
         document.images[position]["file_name"] = slashed[position]
     _report_missing(document, image_root, sorted(set(missing) - set(mended)), severity)
+
+
+def _is_no_name(name: str) -> bool:
+    """Whether it is an address, which a reader would fetch, or nothing that a system takes."""
+    return "\0" in name or "://" in name or not is_writable(name)
 
 
 def _report_shared_pictures(document: Document, named: Sequence[int]) -> None:
@@ -127,7 +151,7 @@ def _files_in(folder: str) -> set[str]:
     try:
         with os.scandir(folder or ".") as entries:
             return {entry.name for entry in entries if _is_file(entry)}
-    except OSError:
+    except (OSError, ValueError):
         return set()
 
 

@@ -1,10 +1,11 @@
 """Keypoints: x, y and a visibility of 0, 1 or 2 for each point that the categories name."""
 
-import math
 from collections import Counter
 from typing import Any
 
 from detrex.data.coco.document import Document
+
+_BOUNDLESS = 1e9  # pixels
 
 
 def keypoint_names(document: Document) -> list[str]:
@@ -96,7 +97,8 @@ def _usual_length(document: Document) -> int:
 def _are_keypoints(points: Any, length: int) -> bool:
     if not isinstance(points, list) or len(points) != length:
         return False
-    numbers = set(map(type, points)) <= {int, float} and all(map(math.isfinite, points))
+    numbers = set(map(type, points)) <= {int, float}
+    numbers = numbers and all(-_BOUNDLESS < value < _BOUNDLESS for value in points)
     return numbers and set(points[2::3]) <= {0, 1, 2}
 
 

@@ -6,9 +6,12 @@ import numpy as np
 import pycocotools.mask as mask_util
 
 from detrex.data.coco.document import Document, Record
+from detrex.data.picture_files import max_pixels
 
 _CROWD = {0: 0, 1: 1, "0": 0, "1": 1, None: 0, "false": 0, "true": 1}
-_BOUNDLESS = 1e9  # pixels
+_MOST_BITS = 30  # beyond, pycocotools shifts by more than its integers have
+_LONGEST_OUTLINE = 2_000_000  # pixels; to draw it takes 100 bytes for each
+_NUMBERS = {int, float}
 _NOT_IGNORED = (None, 0, "0", "", "false")
 
 
@@ -110,8 +113,9 @@ def check_masks(document: Document, wanted: bool) -> None:
     bad, none = [], []
     for position, outline in enumerate(document.column("annotations", "segmentation")):
         if type(outline) is list and outline and all(map(_is_polygon, outline)):
-            if wanted and not all(map(_is_finite, outline)):
+            if not all(map(_is_drawable if wanted else _are_numbers, outline)):
                 bad.append(position)
+                del document.annotations[position]["segmentation"]
             continue
         if not outline:
             none.append(position)
@@ -119,11 +123,12 @@ def check_masks(document: Document, wanted: bool) -> None:
         record = document.annotations[position]
         index = int(document.image_index[position])
         mended = _mend_outline(outline, document.images[index] if index >= 0 else {})
-        endless = wanted and isinstance(mended, list) and not all(map(_is_finite, mended))
-        if mended is None or endless:
+        good = _is_drawable if wanted else _are_numbers
+        if mended is None or (isinstance(mended, list) and not all(map(good, mended))):
             bad.append(position)
             del record["segmentation"]
         else:
+            document.changed |= wanted and mended != outline
             record["segmentation"] = mended
     if not wanted:
         return
@@ -148,8 +153,22 @@ def _is_polygon(points: Any) -> bool:
     return type(points) is list and len(points) >= 6 and len(points) % 2 == 0
 
 
-def _is_finite(points: list[Any]) -> bool:
-    return set(map(type, points)) <= {int, float} and sum(map(abs, points)) < _BOUNDLESS
+def _are_numbers(points: list[Any]) -> bool:
+    return set(map(type, points)) <= _NUMBERS
+
+
+def _is_drawable(points: list[Any]) -> bool:
+    """Whether a polygon has numbers, and no outline of miles, which pycocotools draws in full."""
+    if not _are_numbers(points):
+        return False
+    most = sum(map(abs, points))  # no outline is longer than twice that
+    if most < _LONGEST_OUTLINE / 2:
+        return True
+    if not most < 1e12:
+        return False
+    corners = np.array(points, dtype=np.float64).reshape(-1, 2)
+    steps = np.abs(corners - np.roll(corners, 1, axis=0)).max(axis=1)
+    return bool(np.abs(corners).max() < _LONGEST_OUTLINE and steps.sum() < _LONGEST_OUTLINE)
 
 
 def _mend_outline(outline: Any, image: Record) -> list | dict | None:
@@ -160,12 +179,14 @@ def _mend_outline(outline: Any, image: Record) -> list | dict | None:
         if len(outline) == 1 and isinstance(outline[0], dict):
             return _mend_outline(outline[0], image)
         return [points for points in outline if _is_polygon(points)] or None
-    return outline if isinstance(outline, dict) and _is_run_lengths(outline, image) else None
+    if not (isinstance(outline, dict) and _is_run_lengths(outline, image)):
+        return None
+    return {"size": [image["height"], image["width"]], "counts": outline["counts"]}
 
 
 def _is_run_lengths(outline: Record, image: Record) -> bool:
     size, counts = outline.get("size"), outline.get("counts")
-    if size != [image.get("height"), image.get("width")]:
+    if size != [image.get("height"), image.get("width")] or size[0] * size[1] > max_pixels():
         return False
     if isinstance(counts, list):
         natural = all(type(count) is int and count >= 0 for count in counts)
@@ -183,7 +204,7 @@ def _total(counts: str) -> int:
     value = shift = 0
     for character in counts:
         bits = ord(character) - 48
-        if not 0 <= bits < 64:
+        if not 0 <= bits < 64 or shift > _MOST_BITS:
             return -1
         value |= (bits & 31) << shift
         shift += 5

@@ -33,13 +33,14 @@ def read_document(path: str | os.PathLike[str]) -> Document:
     """
     name = os.fspath(path)
     data = _read_bytes(name)
+    twice: list[str] = []
     with no_garbage_collection():
-        content = _parse(name, data)
+        content = _parse(name, data, twice)
     if not isinstance(content, dict):
         raise DataError(f"{name}: {_unlike_coco(content)}.")
     lists = {key: _list_of_objects(name, content, key) for key in _LISTS}
     annotations = lists["annotations"]
-    return Document(
+    document = Document(
         path=name,
         images=lists["images"] or [],
         annotations=annotations or [],
@@ -49,6 +50,10 @@ def read_document(path: str | os.PathLike[str]) -> Document:
         # pycocotools reads plain UTF-8 only, and stumbles over annotations that are null.
         changed=not _is_plain_utf8(data) or ("annotations" in content and annotations is None),
     )
+    if twice:
+        what = f"{len(twice)} objects give a key twice, the first {shorten(twice[0])}"
+        document.tell("warning", "key-twice", what, "the last value was taken", len(twice))
+    return document
 
 
 def _read_bytes(name: str) -> bytes:
@@ -72,9 +77,23 @@ def _read_bytes(name: str) -> bytes:
     return data
 
 
-def _parse(name: str, data: bytes) -> Any:
+def _parse(name: str, data: bytes, twice: list[str]) -> Any:
+    """Read JSON, and add the keys that are given twice in an object to a list."""
+
+    def collect(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            keys = [key for key, _ in pairs]
+            again = next(key for i, key in enumerate(keys) if key in keys[:i])
+            if again in _LISTS and isinstance(found[again], list):
+                raise DataError(f"{name}: {again!r} is given twice: merge the two lists.")
+            twice.append(again[:100])
+        return found
+
     try:
-        return json.loads(data)
+        return json.loads(data, object_pairs_hook=collect)
+    except DataError:
+        raise
     except json.JSONDecodeError as error:
         at_end = not error.doc[error.pos :].strip() or error.msg.startswith(_CUT)
         what = "is cut short" if at_end else "is no JSON"

@@ -99,3 +99,10 @@ def test_align__strange_class_with_objects_lists_both_sides():
     assert finding.severity == "error"
     for part in ("objects of 'kreis', which train.json", "only there: 'Kreis'", "mean 'Kreis'"):
         assert part in finding.message
+
+
+def test_check_names__half_a_character():
+    doc = document(lambda content: content["categories"][0].update(name="\ud800"))
+    check_names(doc)
+    assert [(f.kind, f.severity) for f in doc.findings] == [("category-name", "error")]
+    doc.findings[0].message.encode()

@@ -59,3 +59,17 @@ def test_shorten_and_listed():
     assert len(shorten("x" * 900)) == 60
     assert shorten(None) == "null"
     assert listed(["a", 2, "c"], limit=2) == "'a', 2 and 1 more"
+
+
+@pytest.mark.parametrize("value", ["\ud800", {"a": "\ud800"}, [[]] * 10**6, "x" * 10**6])
+def test_shorten__can_be_written(value):
+    text = shorten(value)
+    text.encode()
+    assert len(text) <= 60
+
+
+def test_shorten__nested_deeply():
+    value = []
+    for _ in range(5000):
+        value = [value]
+    assert shorten(value) == "a list"

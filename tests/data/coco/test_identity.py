@@ -169,3 +169,19 @@ def test_check_annotation_ids__an_object_twice_is_kept_once():
     doc = renumbered(change)
     assert kinds(doc) == [("annotation-twice", "warning")]
     assert np.flatnonzero(~doc.kept).tolist() == [1]
+
+
+@pytest.mark.parametrize("part", ["images", "categories"])
+def test_check_ids__beyond_what_floats_tell_apart(part):
+    doc = document(set_ids(part, "id", lambda number: number + 2**53, slice(1)))
+    check_image_ids(doc)
+    check_category_ids(doc)
+    assert (f"{part}-id-type", "error") in kinds(doc)
+
+
+def test_check_annotation_ids__beyond_what_floats_tell_apart():
+    doc = document(set_ids("annotations", "id", lambda _: 10**400, slice(1)))
+    check_image_ids(doc)
+    check_annotation_ids(doc)
+    assert doc.annotations[0]["id"] == 1
+    assert doc.changed

@@ -129,3 +129,22 @@ def test_check_pictures__a_link_to_itself_hides_no_other(tmp_path):
     loop.symlink_to(loop)
     check_pictures(doc, str(tmp_path))
     assert [(f.kind, f.count) for f in doc.findings] == [("picture-missing", 1)]
+
+
+def test_check_sizes__a_picture_that_is_not_read(monkeypatch):
+    def change(content_):
+        content_["images"][0] |= {"width": 10**9, "height": 10**9}
+        content_["images"][1] |= {"width": 10**400}
+
+    doc = document(change)
+    check_sizes(doc)
+    assert ("image-too-large", "error", 1) in findings(doc)
+    assert "DETREX_MAX_PIXELS" in doc.findings[-1].message
+
+
+@pytest.mark.parametrize("name", ["a\0/{}.png", "\ud800/{}.png", "http://localhost/{}.png"])
+def test_check_pictures__names_that_no_file_has(root, name):
+    doc = document(named(name))
+    check_pictures(doc, str(root))
+    assert findings(doc) == [("image-name", "error", 5)]
+    doc.findings[0].message.encode()

@@ -122,3 +122,8 @@ def test_keypoints__reach_records_and_metadata():
     doc.image_index[:] = 0
     points = standard_records(doc, "images")[0]["annotations"][2]["keypoints"]
     assert points == [11.5, 8, 2, 0.5, 0.5, 0, 20.5, 9.5, 1]
+
+
+def test_check_keypoints__numbers_of_miles_count_as_not_labelled():
+    doc = checked(keypoints=[10**400, 1, 2] * len(NAMES))
+    assert doc.annotations[2]["keypoints"] == [0] * 3 * len(NAMES)

@@ -154,3 +154,41 @@ def test_check_masks__wanted_and_none_there():
 def test_compressed__is_the_same_region():
     np.testing.assert_array_equal(mask_util.decode(compressed(RLE)), mask_util.decode(TEXT))
     assert compressed([SQUARE]) == [SQUARE]
+
+
+SIZE = [HEIGHT, WIDTH]
+
+
+@pytest.mark.parametrize(
+    "outline",
+    [
+        [[0, 0, 1e8, 0, 1e8, 1e8]],  # pycocotools ends by a signal
+        [[0, 0, 10**400, 0, 1, 1]],
+        [[float(i // 2 % 2 * 60) for i in range(200_000)]],
+        [["1", "2", "3", "4", "5", "6"]],
+        {"size": SIZE, "counts": "o" * 1000},
+        {"size": SIZE, "counts": "P" * 20 + "0"},
+        {"size": [10**9, 10**9], "counts": [10**18]},
+    ],
+    ids=["far", "huge", "zigzag", "texts", "endless", "padded", "larger"],
+)
+def test_check_masks__outlines_that_take_more_than_a_picture(outline):
+    doc = checked(check_masks, True, segmentation=outline)
+    assert findings(doc) == [("mask-form", "warning", 1)]
+    assert "segmentation" not in doc.annotations[2]
+    assert not doc.kept[2]
+
+
+def test_check_masks__sizes_become_integers():
+    runs = [5, HEIGHT * WIDTH - 5]
+    sizes = [float(side) for side in SIZE]
+    doc = checked(check_masks, True, segmentation={"size": sizes, "counts": runs})
+    outline = doc.annotations[2]["segmentation"]
+    assert [type(side) for side in outline["size"]] == [int, int]
+    assert mask_util.area(compressed(outline)) == runs[1]
+
+
+def test_check_masks__long_outlines_of_a_picture_stay():
+    corners = [float(value) for i in range(5000) for value in (i % WIDTH, i % 2 * HEIGHT)]
+    doc = checked(check_masks, True, segmentation=[corners])
+    assert doc.annotations[2]["segmentation"] == [corners]

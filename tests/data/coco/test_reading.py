@@ -90,3 +90,21 @@ def test_no_garbage_collection__is_given_back_after_an_error():
         raise KeyError(states.append(gc.isenabled()))
     assert states == [False]
     assert gc.isenabled()
+
+
+def test_read_document__a_key_twice_is_told(tmp_path):
+    file = tmp_path / "a.json"
+    file.write_text('{"images": [], "annotations": [{"id": 1, "id": 2}], "categories": []}')
+    document = read_document(file)
+    assert document.annotations == [{"id": 2}]
+    assert [finding.kind for finding in document.findings] == ["key-twice"]
+    assert "1 objects give a key twice, the first 'id': the last value" in (
+        document.findings[0].message
+    )
+
+
+def test_read_document__a_list_twice(tmp_path):
+    file = tmp_path / "a.json"
+    file.write_text('{"images": [], "annotations": [], "categories": [], "annotations": []}')
+    with pytest.raises(DataError, match="'annotations' is given twice"):
+        read_document(file)
