@@ -159,6 +159,15 @@ class Checkpointer:
 
 
 @dataclass
+class Timeouts:
+    """``train.timeouts``: seconds that a run waits, 0 for ever."""
+
+    collective: float = key(1800.0, at_least=0)
+    data: float = key(600.0, at_least=0)
+    lock: float = key(600.0, above=0)
+
+
+@dataclass
 class Wandb:
     """``train.wandb``: logging to Weights & Biases."""
 
@@ -212,6 +221,7 @@ class Train:
     ddp: Ddp = group(Ddp, takes=DistributedDataParallel)
     fast_dev_run: FastDevRun = group(FastDevRun)
     checkpointer: Checkpointer = group(Checkpointer, takes=PeriodicCheckpointer)
+    timeouts: Timeouts = group(Timeouts)
     wandb: Wandb = group(Wandb)
     model_ema: ModelEma = group(ModelEma)
     inference: Inference = group(Inference)

@@ -15,6 +15,7 @@ from detectron2.utils import comm
 from detrex.data.outlines import crop_without_shapely
 from detrex.data.picture_files import first_line, require_file, shown, without_ghostscript
 from detrex.data.pictures import check_image_size, read_image, refuse_wide
+from detrex.data.worker_notes import WorkerNotes
 from detrex.errors import ConfigError, DetrexError, PictureError, did_you_mean
 
 logger = logging.getLogger(__name__)
@@ -119,10 +120,18 @@ class ReadableBatches:
         loader: an iterable over batches, lists in which a `BadPicture` may stand.
         key: the loader's place in the config, for messages.
         on_bad_image: ``"error"`` or ``"skip"``.
+        notes: what its workers read, to say so where one of them is stuck or ends.
     """
 
-    def __init__(self, loader: Iterable, key: str, on_bad_image: str = "error") -> None:
+    def __init__(
+        self,
+        loader: Iterable,
+        key: str,
+        on_bad_image: str = "error",
+        notes: WorkerNotes | None = None,
+    ) -> None:
         self.loader, self.key, self.on_bad_image = loader, key, on_bad_image
+        self.notes = notes
         self.left_out: Counter[str] = Counter()
         self.reasons: dict[str, str] = {}
         self.kept = 0
@@ -143,6 +152,7 @@ class ReadableBatches:
             PictureError: a picture cannot be read, and ``on_bad_image`` is ``"error"``.
             DetrexError: any other of the package's errors, from a worker process too, in one
                 sentence.
+            DataError: a worker gave no batch in time, or was ended.
         """
         # Started here and not by the first next(), so that it sees where seek() points now.
         return self._readable([iter(self.loader)])
@@ -153,7 +163,7 @@ class ReadableBatches:
         A traceback that kept it alive would keep worker processes waiting.
         """
         try:
-            while (batch := _next(batches)) is not None:
+            while (batch := _next(batches, self.notes)) is not None:
                 bad = [sample for sample in batch if isinstance(sample, BadPicture)]
                 if bad:
                     self._note(bad)
@@ -232,7 +242,7 @@ def checked_policy(value: Any) -> str:
     return value
 
 
-def _next(batches: list[Iterator]) -> list[Any] | None:
+def _next(batches: list[Iterator], notes: WorkerNotes | None) -> list[Any] | None:
     """Take the next batch, None at the end; raise an error of ours as one sentence."""
     try:
         return next(batches[0], None)
@@ -241,6 +251,12 @@ def _next(batches: list[Iterator]) -> list[Any] | None:
         if not lines or not lines[0].startswith("Caught "):
             raise
         # torch's text for an error in a worker is a traceback with the error's own at its end.
-        sentence = type(error)(lines[-1].partition(": ")[2] or lines[-1])
+        sentence: Exception = type(error)(lines[-1].partition(": ")[2] or lines[-1])
+        error.with_traceback(None)
+    except RuntimeError as error:
+        stuck = notes.explain(error) if notes else None
+        if stuck is None:
+            raise
+        sentence = stuck
         error.with_traceback(None)
     raise sentence

@@ -68,6 +68,21 @@ class Checkpoints(hooks.PeriodicCheckpointer):
                 self.checkpointer.keep_newest(self.most, self.file_prefix)
         exchange()
 
+    def save_now(self) -> None:
+        """Save after an iteration at which it is not time to, on the main process alone.
+
+        Raises:
+            NonFiniteLossError: see `after_step`.
+            RunError: likewise; raised here only.
+        """
+        last = self.trainer.iter
+        if comm.is_main_process() and (last + 1) % self.period and last + 1 < self.max_iter:
+            require_own(self.checkpointer.save_dir)
+            self._require_finite()
+            self.checkpointer.save(f"{self.file_prefix}_{last:07d}", iteration=last)
+            if self.most is not None:
+                self.checkpointer.keep_newest(self.most, self.file_prefix)
+
     def _require_finite(self) -> None:
         if broken := non_finite(self.checkpointer.model.named_parameters()):
             raise NonFiniteLossError(

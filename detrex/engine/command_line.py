@@ -12,8 +12,9 @@ import shutil
 import sys
 import tempfile
 import warnings
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from detrex.engine.overrides import apply_overrides
 from detrex.engine.preflight import check_config
 from detrex.engine.run_folder.identity import config_file
 from detrex.engine.run_folder.lock import locked_together
+from detrex.engine.signals import INTERRUPTED, StoppedBySignal
 from detrex.engine.train import apply_fast_dev_run, do_train, evaluate_only
 from detrex.errors import ConfigError, DetrexError
 from detrex.files import write_atomically, writing
@@ -82,10 +84,11 @@ def run(argv: Sequence[str] | None = None) -> Any:
 
     Raises:
         SystemExit: status 1 with a message of one sentence, for a mistake that the user can mend;
-            status 2 for arguments that do not parse.
+            status 2 for arguments that do not parse; 75 where SIGTERM or SIGUSR1 stopped a run that
+            `--resume` continues, and 130 where SIGINT did.
     """
     args = argument_parser().parse_args(argv)
-    try:
+    with exit_by_sentence():
         cfg = load_run_config(args)
         return launch(
             main,
@@ -94,10 +97,28 @@ def run(argv: Sequence[str] | None = None) -> Any:
             args.machine_rank,
             args.dist_url,
             (args,),
+            timedelta(seconds=float(cfg.train.timeouts.collective)),
             device=str(cfg.train.device),
         )
+
+
+@contextmanager
+def exit_by_sentence() -> Iterator[None]:
+    """End the program with a sentence and a status where a block ends with an error or a signal.
+
+    Raises:
+        SystemExit: see `run`.
+    """
+    try:
+        yield
     except DetrexError as error:
         raise SystemExit(f"{type(error).__name__}: {error}") from None
+    except StoppedBySignal as stop:
+        sys.stderr.write(f"detrex: {stop.sentence}\n")
+        raise
+    except KeyboardInterrupt:
+        sys.stderr.write("detrex: Interrupted; --resume continues from the last checkpoint.\n")
+        raise SystemExit(INTERRUPTED) from None
 
 
 def main(args: argparse.Namespace) -> dict[str, Any]:

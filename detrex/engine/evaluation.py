@@ -7,21 +7,25 @@ from collections.abc import Iterable, Iterator, Sequence, Sized
 from typing import Any
 
 import torch
-from detectron2.evaluation import inference_on_dataset, print_csv_format
+from detectron2.evaluation import DatasetEvaluator, inference_on_dataset, print_csv_format
 from detectron2.utils import comm
 from omegaconf import DictConfig
 from torch import nn
 
 from detrex.config import resolve_pixel_statistics, try_get_key
 from detrex.config.building import build_part
+from detrex.config.schema import Timeouts
 from detrex.data.bad_pictures import MarkBadPictures, ReadableBatches, checked_policy
 from detrex.data.preparation import prepared_data
 from detrex.data.shared_sets import named_missing_files, shared_dataset
+from detrex.data.worker_notes import NotedMapper, WorkerNotes, set_timeout
+from detrex.engine import signals
 from detrex.engine.distributed import sync_buffers, unwrap_ddp
 from detrex.engine.evaluators import build_evaluator, coco_metrics
 from detrex.engine.trainer import AMP_DTYPES
 from detrex.errors import ConfigError, did_you_mean
 from detrex.modeling import optimize_for_inference
+from detrex.utils.presence import doing, wait_for_all
 
 Metrics = dict[str, Any]
 
@@ -141,8 +145,11 @@ class Evaluation:
                 evaluated, amp = model, self.amp
             else:  # of the present weights; it knows its number format itself
                 evaluated, amp = optimize_for_inference(model, **self.inference), False
-            with torch.amp.autocast(device_type, self.amp_dtype, enabled=amp):
-                metrics = inference_on_dataset(evaluated, progress_bar(self.loader), self.evaluator)
+            with torch.amp.autocast(device_type, self.amp_dtype, enabled=amp), signals.at_once():
+                batches = progress_bar(self.loader)
+                with doing("in evaluation"):
+                    metrics = inference_on_dataset(evaluated, batches, _Together(self.evaluator))
+                wait_for_all()  # the main process computes the metrics, which may take long
         if self.inference is not None and self.inference["compile"]:
             del evaluated
             torch.compiler.reset()  # compiled code holds weights
@@ -151,6 +158,23 @@ class Evaluation:
         if comm.is_main_process():
             print_csv_format(metrics)
         return dict(metrics)
+
+
+class _Together(DatasetEvaluator):
+    """An evaluator whose ranks wait for each other where a signal reaches them, before they gather.
+
+    Args:
+        evaluator: what evaluates.
+    """
+
+    def __init__(self, evaluator: DatasetEvaluator) -> None:
+        self.reset, self.process = evaluator.reset, evaluator.process
+        self.evaluator = evaluator
+
+    def evaluate(self) -> Any:
+        """Compute the metrics."""
+        wait_for_all()
+        return self.evaluator.evaluate()
 
 
 @contextlib.contextmanager
@@ -266,8 +290,13 @@ def build_loader(cfg: DictConfig, key: str) -> Iterable:
             call["dataset"] = dataset
         if node.get("mapper") is None:
             return build_part(call, key)
-        call["mapper"] = MarkBadPictures(build_part(node.mapper, f"{key}.mapper"))
-        return ReadableBatches(build_part(call, key), key, policy)
+        seconds = float(try_get_key(cfg, "train.timeouts.data", default=Timeouts.data))
+        notes = WorkerNotes(key, seconds)
+        mapper = MarkBadPictures(build_part(node.mapper, f"{key}.mapper"))
+        call["mapper"] = NotedMapper(mapper, notes)
+        loader = build_part(call, key)
+        set_timeout(loader, seconds)
+        return ReadableBatches(loader, key, policy, notes)
 
 
 def _require_registered(names: Iterable[Any], key: str) -> None:

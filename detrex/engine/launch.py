@@ -4,20 +4,29 @@ Each process gets a rank, a process group (NCCL for GPUs, gloo for CPUs) and det
 the ranks on its machine, and then calls the given function.
 """
 
+import logging
 import os
+import signal
 import socket
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from detectron2.utils import comm
 
+from detrex.engine import signals
+from detrex.engine.children import run_children, tell
 from detrex.errors import ConfigError, DetrexError
 from detrex.threads import threads_shared_by
 from detrex.utils.dist import forget_gloo_group
+from detrex.utils.meeting import Meeting, meet, seconds_or_never
+from detrex.utils.presence import LostRankError, Presence, explain, presence
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_TIMEOUT = timedelta(minutes=30)
 
@@ -49,7 +58,7 @@ def launch(
         dist_url: where the processes meet, e.g. ``"tcp://10.0.0.1:29500"``; ``"auto"`` (or None)
             finds a free port, on a single machine only.
         args: positional arguments of ``main_func``.
-        timeout: how long a process waits for the others before it gives up.
+        timeout: how long a process waits for the others before it gives up; 0 for ever.
         device: the config's ``train.device``; decides between NCCL and gloo.
 
     Returns:
@@ -59,14 +68,16 @@ def launch(
     Raises:
         ConfigError: there are fewer GPUs than processes, or the machines have no URL to meet at.
         DetrexError: one that a started process raised, as it raised it; or a process was ended from
-            outside.
+            outside, or is waited for in vain.
+        StoppedBySignal: SIGTERM or SIGUSR1 ended the run; see `detrex.engine.signals`.
     """
     if all(name in os.environ for name in _TORCHRUN_VARIABLES):
         return _join_torchrun(main_func, args, timeout, device)
     world_size = num_machines * num_gpus_per_machine
     _check_numbers(num_gpus_per_machine, num_machines, machine_rank, device)
     if world_size == 1:
-        return main_func(*args)
+        with signals.heeded():
+            return main_func(*args)
     if dist_url in ("auto", None):
         if num_machines > 1:
             raise ConfigError(
@@ -74,50 +85,36 @@ def launch(
                 "--dist-url tcp://<address of machine 0>:<free port>."
             )
         dist_url = f"tcp://127.0.0.1:{_free_port()}"
-    errors = mp.get_context("spawn").SimpleQueue()
-    rank_offset = machine_rank * num_gpus_per_machine
-    group = (rank_offset, world_size, num_gpus_per_machine, dist_url, timeout, device)
-    try:
-        with threads_shared_by(num_gpus_per_machine):
-            mp.start_processes(
-                _worker,
-                (errors, main_func, args, group),
-                num_gpus_per_machine,
-                start_method="spawn",
-            )
-    except (mp.ProcessRaisedException, mp.ProcessExitedException) as error:
-        if not errors.empty():
-            raise errors.get() from None
-        if isinstance(error, mp.ProcessExitedException):
-            raise DetrexError(_lost(error, rank_offset)) from error
-        raise
+    first_rank = machine_rank * num_gpus_per_machine
+    group = (first_rank, world_size, num_gpus_per_machine, dist_url, timeout, device)
+    with (
+        threads_shared_by(num_gpus_per_machine),
+        tempfile.TemporaryDirectory(prefix="detrex-launch-") as folder,
+    ):
+        run_children(
+            _child, (folder, main_func, args, group), num_gpus_per_machine, first_rank, folder
+        )
     return None
 
 
-def _lost(error: mp.ProcessExitedException, rank_offset: int) -> str:
-    """Say what became of a process that ended without an exception."""
-    how = f"by {error.signal_name}" if error.signal_name else f"with status {error.exit_code}"
-    return (
-        f"The process of rank {rank_offset + error.error_index} was ended {how}, and all others "
-        "with it: read its last lines above; SIGKILL is mostly the system's when memory is short."
-    )
-
-
-def _worker(
-    local_rank: int, errors: Any, main_func: Callable, args: Sequence[Any], group: tuple
+def _child(
+    local_rank: int, folder: str, main_func: Callable, args: Sequence[Any], group: tuple
 ) -> None:
-    """Body of a started process; hands an error of the package's to the parent as it is."""
-    rank_offset, world_size, local_size, url, timeout, device = group
+    """Body of a started process; leaves an error of the package's for the parent as it is."""
+    first_rank, world_size, local_size, url, timeout, device = group
+    rank = first_rank + local_rank
+    place = (url, rank, world_size, local_rank, local_size)
     try:
-        _init_group(
-            device, local_rank, local_size, timeout, url, rank_offset + local_rank, world_size
-        )
-        main_func(*args)
-    except DetrexError as error:
-        errors.put(error)
-        raise
-    finally:
-        _leave_groups()
+        with signals.heeded(handed_on=True), _group(place, timeout, device, folder):
+            main_func(*args)
+    except (DetrexError, signals.StoppedBySignal) as error:
+        tell(folder, rank, error)
+        status = 1 if isinstance(error, DetrexError) else signals.REQUEUE
+    except KeyboardInterrupt:
+        status = signals.INTERRUPTED
+    else:
+        return
+    raise SystemExit(status)
 
 
 def _join_torchrun(
@@ -125,41 +122,66 @@ def _join_torchrun(
 ) -> Any:
     local_rank, local_size = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
     _check_numbers(local_size, 1, 0, device)
-    _init_group(device, local_rank, local_size, timeout, "env://")
-    try:
+    place = ("env://", -1, -1, local_rank, local_size)
+    with signals.heeded(handed_on=True), _group(place, timeout, device):
         return main_func(*args)
-    finally:
-        _leave_groups()
+
+
+@contextmanager
+def _group(
+    place: tuple[str, int, int, int, int], timeout: timedelta, device: str, folder: str = ""
+) -> Iterator[None]:
+    """Be in the run's process group for a block; what it raises is a sentence where ranks are lost.
+
+    Args:
+        place: URL, rank, world size, and rank and number of processes on this machine.
+        timeout: 0 for none.
+        device: for the backend.
+        folder: for `tell`, where there is a parent that reads it.
+    """
+    url, rank, world_size, local_rank, local_size = place
+    meeting = meet(url, rank, world_size, seconds_or_never(timeout.total_seconds()))
+
+    def end(sentence: str) -> None:  # this rank is held in a call that does not return
+        logger.error("%s", sentence)
+        if folder:
+            tell(folder, meeting.rank, LostRankError(sentence))
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with presence(Presence(meeting, signals.ask_this_process, end)):
+        try:
+            _init_group(meeting, device, local_rank, local_size)
+            yield
+        except signals.StoppedBySignal:
+            signals.ask_all_to_stop()
+            raise
+        except RuntimeError as error:
+            raise explain(error) or error from None
+        finally:
+            _leave_groups()
 
 
 def _leave_groups() -> None:
     """End this process's groups; one that is still referred to would have its threads aborted."""
     comm._get_global_gloo_group.cache_clear()
+    comm.create_local_process_group.cache_clear()
     comm._LOCAL_PROCESS_GROUP = None
     forget_gloo_group()
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
-def _init_group(
-    device: str,
-    local_rank: int,
-    local_size: int,
-    timeout: timedelta,
-    url: str,
-    rank: int = -1,
-    world_size: int = -1,
-) -> None:
+def _init_group(meeting: Meeting, device: str, local_rank: int, local_size: int) -> None:
     """Create the process group and detectron2's local one, and claim the process's GPU."""
     on_gpu = torch.device(device).type == "cuda"
     if on_gpu:
         torch.cuda.set_device(local_rank)
     dist.init_process_group(
         "nccl" if on_gpu else "gloo",
-        init_method=url,
-        rank=rank,
-        world_size=world_size,
-        timeout=timeout,
+        store=meeting.store,
+        rank=meeting.rank,
+        world_size=meeting.world_size,
+        timeout=timedelta(seconds=meeting.timeout),
     )
     comm.create_local_process_group(local_size)
     comm.synchronize()

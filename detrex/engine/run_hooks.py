@@ -10,13 +10,12 @@ from detectron2.utils.events import EventWriter
 from omegaconf import DictConfig
 from torch import nn
 
-from detrex.checkpoint.detection_checkpoint import DetectionCheckpointer
 from detrex.config import try_get_key
 from detrex.config.building import build_part
-from detrex.engine.checkpoints import Checkpoints
 from detrex.engine.evaluation import Metrics
 from detrex.engine.records import Evaluate, Records, TensorboardWriter
 from detrex.engine.run_folder.identity import METRICS
+from detrex.engine.stopping import StopWhenAsked
 from detrex.engine.trainer import Trainer
 from detrex.modeling import ema
 from detrex.utils.events import ProgressWriter, WandbWriter
@@ -27,8 +26,8 @@ def build_hooks(
     cfg: DictConfig,
     model: nn.Module,
     trainer: Trainer,
-    checkpointer: DetectionCheckpointer,
     evaluate: Callable[[], Metrics],
+    stop: StopWhenAsked,
 ) -> Iterable[HookBase | None]:
     """Build the hooks of a run, in their order: a checkpoint holds all that precedes it.
 
@@ -36,8 +35,8 @@ def build_hooks(
         cfg: ``lr_multiplier`` and ``train`` are read.
         model: the model, not wrapped in DDP.
         trainer: what they are for.
-        checkpointer: saves the run, on the main process.
         evaluate: gives the metrics of the model as it is.
+        stop: ends the run where it is asked to, and knows the hook that writes checkpoints.
     """
     log_period = int(try_get_key(cfg, "train.log_period", default=20))
     evaluation = Evaluate(int(try_get_key(cfg, "train.eval_period", default=0)), evaluate)
@@ -46,7 +45,8 @@ def build_hooks(
         hooks.IterationTimer(),
         ema.EMAHook(cfg, model) if try_get_key(cfg, "train.model_ema.enabled") else None,
         hooks.LRScheduler(trainer.optimizer, build_part(cfg.lr_multiplier, "lr_multiplier")),
-        Checkpoints(checkpointer, **cfg.train.checkpointer),
+        stop.checkpoints,
+        stop,
         evaluation,
         Records(
             writers,

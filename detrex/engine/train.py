@@ -14,7 +14,7 @@ from detrex.config.validation import settle
 from detrex.data.bad_pictures import ReadableBatches
 from detrex.data.class_names import CHECKPOINT_KEY, checkpoint_class_names, config_class_names
 from detrex.data.preparation import prepared_data
-from detrex.engine.checkpoints import build_checkpointer
+from detrex.engine.checkpoints import Checkpoints, build_checkpointer
 from detrex.engine.distributed import broadcast_from_main, wrap_ddp
 from detrex.engine.evaluation import Evaluation, Metrics, amp_dtype, build_evaluation, build_loader
 from detrex.engine.model_building import build_model
@@ -22,8 +22,10 @@ from detrex.engine.optimizer import build_optimizer
 from detrex.engine.run_folder.identity import enter_run, follow, read_run
 from detrex.engine.run_folder.lock import locked_together
 from detrex.engine.run_hooks import build_hooks
+from detrex.engine.stopping import StopWhenAsked
 from detrex.engine.trainer import Trainer
 from detrex.utils.dist import exchange, failing_together
+from detrex.utils.presence import waited_for
 from detrex.utils.seeding import draw_seed
 
 logger = logging.getLogger(__name__)
@@ -65,6 +67,9 @@ def do_train(args: argparse.Namespace, cfg: DictConfig) -> Metrics:
       anew of the weights of each evaluation; ``enabled``, default off, and that function's
       keywords, ``dtype`` by name; null for that of ``train.amp``, where it is enabled.
     * ``train.checkpointer``: ``period``, default 5000, and ``max_to_keep``, default all.
+    * ``train.timeouts``: seconds to wait, 0 for ever: ``collective``, default 1800, for other
+      processes of the run, and ``data``, default 600, for a batch of the loader's workers;
+      ``lock``, default 600: of silence of a run on another machine that has ``output_dir``.
     * ``train.eval_period``: iterations between evaluations; 0 (default) after the last one only.
     * ``train.log_period``: iterations between lines of log and ``metrics.json``; default 20.
     * ``train.wandb.enabled``, ``train.wandb.params``: keywords of ``wandb.init``; default off.
@@ -85,6 +90,9 @@ def do_train(args: argparse.Namespace, cfg: DictConfig) -> Metrics:
         DataError: training or test data have a mistake; see :mod:`detrex.data.preparation`.
         CheckpointError: ``train.init_checkpoint`` fits neither the detector nor its backbone.
         NonFiniteLossError: a loss became NaN or infinite.
+        LostRankError: another process of the run is gone, or did not come in time.
+        StoppedBySignal: the run was asked to stop, and wrote a checkpoint; see
+            :mod:`detrex.engine.signals`.
     """
     require_keys(cfg, "model", "optimizer", "lr_multiplier", "dataloader.train", "train.max_iter")
     apply_fast_dev_run(settle(cfg))
@@ -115,12 +123,15 @@ def _train(args: argparse.Namespace, cfg: DictConfig) -> Metrics:
         checkpointer.notes[CHECKPOINT_KEY] = names
     results: Metrics = {}
 
+    stop = StopWhenAsked(Checkpoints(checkpointer, **cfg.train.checkpointer))
+
     def evaluate() -> Metrics:
         results.clear()
-        results.update(evaluation(trainer.model) if evaluation else {})
+        with stop.saving():
+            results.update(evaluation(trainer.model) if evaluation else {})
         return results
 
-    trainer.register_hooks(build_hooks(cfg, model, trainer, checkpointer, evaluate))
+    trainer.register_hooks(build_hooks(cfg, model, trainer, evaluate, stop))
     _enter_run(args, cfg, checkpointer)
     start_iter = _start(args, cfg, trainer, checkpointer)
     _seek(trainer, start_iter)
@@ -230,7 +241,7 @@ def _start(
         )
     weights = try_get_key(cfg, "train.init_checkpoint", default="")
     trainer.iter = -1
-    with failing_together():
+    with failing_together(), waited_for():
         rest = checkpointer.resume_or_load(weights, resume=resumes)
     exchange()
     if not resumes:

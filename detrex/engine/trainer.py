@@ -21,10 +21,13 @@ from detectron2.utils import comm
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from detrex.data.worker_notes import explain_worker
+from detrex.engine import signals
 from detrex.engine.distributed import unwrap_ddp
 from detrex.engine.optimizer import in_implementation_of
 from detrex.errors import ConfigError, DetrexError, NonFiniteLossError
 from detrex.utils.dist import came_by_exchange, exchange, failing_together
+from detrex.utils.presence import LostRankError, explain, is_of_group, present
 from detrex.utils.seeding import seed_everything
 
 AMP_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -85,6 +88,7 @@ class Trainer(SimpleTrainer):
         self.clip_grad_params = dict(clip_grad_params) if clip_grad_params is not None else None
         self.accumulate_steps = accumulate_steps
         self.seed = seed
+        self.stop_signal = 0
         self.device_type = next(model.parameters()).device.type
         self.grad_scaler = grad_scaler or torch.amp.GradScaler(
             self.device_type, enabled=amp and amp_dtype is torch.float16
@@ -96,16 +100,30 @@ class Trainer(SimpleTrainer):
         Args:
             start_iter: the first iteration.
             max_iter: one more than the last.
+
+        Raises:
+            LostRankError: another rank is gone, or did not come in time.
+            DataError: a worker of the loader gave no batch in time, or was ended.
+            StoppedBySignal: the run was asked to stop.
         """
         loop_logger = logging.getLogger("detectron2.engine.train_loop")
-        loop_logger.addFilter(_has_no_detrex_error)
+        loop_logger.addFilter(_needs_its_traceback)
         try:
-            super().train(start_iter, max_iter)
-        except DetrexError as error:
-            logger.error("%s", error)
-            raise
+            with signals.noted():
+                super().train(start_iter, max_iter)
+        except (DetrexError, RuntimeError) as error:
+            sentence = explain(error) or explain_worker(error)
+            if sentence is None and not isinstance(error, DetrexError):
+                raise
+            logger.error("%s", sentence or error)
+            if isinstance(sentence, LostRankError) and signals.asked():
+                raise signals.StoppedBySignal(
+                    f"Stopped by {signals.name_of(signals.asked())} within iteration {self.iter}, "
+                    "of which other ranks are gone: --resume continues from the last checkpoint."
+                ) from None
+            raise sentence or error from None
         finally:
-            loop_logger.removeFilter(_has_no_detrex_error)
+            loop_logger.removeFilter(_needs_its_traceback)
 
     def run_step(self) -> None:
         """Take one optimizer step.
@@ -114,6 +132,8 @@ class Trainer(SimpleTrainer):
             NonFiniteLossError: a loss is NaN or infinite, on any rank; raised on all ranks, before
                 the optimizer steps.
         """
+        if here := present():
+            here.doing = f"in iteration {self.iter}"
         with failing_together():
             batches = self._data_loader_iter  # starting it draws random numbers: before the seed
         if self.seed is not None:
@@ -180,14 +200,19 @@ class Trainer(SimpleTrainer):
         )
 
     def _gather_and_record(self, sums: Mapping[str, Tensor], data_seconds: float) -> None:
-        """Store the losses' means over the ranks; stop all ranks where one has a bad loss."""
+        """Store the losses' means over the ranks; stop all ranks where one has a bad loss.
+
+        With them the ranks learn which of them were asked to stop.
+        """
         names = sorted(sums)
         own = torch.stack([sums[name] for name in names]) / self.accumulate_steps
+        own = torch.cat([own, own.new_full((1,), signals.asked())])
         by_rank = [own]
         if comm.get_world_size() > 1:
             by_rank = [torch.empty_like(own) for _ in range(comm.get_world_size())]
             distributed.all_gather(by_rank, own)
         values = torch.stack(by_rank).tolist()
+        self.stop_signal = max(int(row.pop()) for row in values)
         bad = [
             (rank, name, value)
             for rank, row in enumerate(values)
@@ -273,6 +298,7 @@ class Trainer(SimpleTrainer):
             setattr(unwrap_ddp(self.model), _NORMALIZER, state_dict[_NORMALIZER])
 
 
-def _has_no_detrex_error(record: logging.LogRecord) -> bool:
-    """Whether a log record is to be kept: not if it is the traceback of one of our own errors."""
-    return not (record.exc_info and isinstance(record.exc_info[1], DetrexError))
+def _needs_its_traceback(record: logging.LogRecord) -> bool:
+    """Whether a log record is to be kept: not if it is the traceback of what a sentence says."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not (isinstance(error, DetrexError) or is_of_group(error) or explain_worker(error))

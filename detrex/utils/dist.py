@@ -11,6 +11,7 @@ import subprocess
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from functools import lru_cache
 from typing import Any
 
@@ -18,6 +19,7 @@ import torch
 import torch.distributed as dist
 
 from detrex import errors
+from detrex.utils.presence import explain, present
 
 
 def is_dist_avail_and_initialized() -> bool:
@@ -48,6 +50,7 @@ def exchange(value: int = 0) -> list[int]:
         DetrexError: another rank left a `failing_together` block by such an error; it is raised
             here too.
         RuntimeError: likewise, with that rank's traceback, for any other error.
+        LostRankError: the others are gone, or did not come in time.
     """
     if not is_dist_avail_and_initialized():
         return [value]
@@ -68,6 +71,8 @@ def failing_together() -> Iterator[None]:
     try:
         yield
     except Exception as error:
+        if lost := explain(error):
+            raise lost from None
         if is_dist_avail_and_initialized() and not came_by_exchange(error):
             _gather_words(1, 0)
             _error_elsewhere(error)
@@ -88,7 +93,12 @@ def came_by_exchange(error: BaseException | None) -> bool:
 def _gather_words(failed: int, value: int) -> tuple[list[int], list[int]]:
     mine = torch.tensor([failed, value])
     words = [torch.empty_like(mine) for _ in range(get_world_size())]
-    dist.all_gather(words, mine, group=_cpu_group())
+    if here := present():
+        here.enter()
+    try:
+        dist.all_gather(words, mine, group=_cpu_group())
+    except RuntimeError as error:
+        raise explain(error) or error from None
     flags, values = torch.stack(words).T.tolist()
     return flags, values
 
@@ -120,7 +130,9 @@ def _cpu_group() -> Any:
 @lru_cache(maxsize=1)
 def _gloo_beside(world: Any) -> Any:
     """Made once for each ``world``, by all of its ranks at their first `exchange`."""
-    return dist.new_group(backend="gloo")
+    here = present()
+    timeout = timedelta(seconds=here.meeting.timeout) if here else None
+    return dist.new_group(backend="gloo", timeout=timeout)
 
 
 def forget_gloo_group() -> None:

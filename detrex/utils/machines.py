@@ -11,6 +11,7 @@ from typing import TypeVar
 from detectron2.utils import comm
 
 from detrex.utils.dist import exchange, failing_together, get_rank, get_world_size
+from detrex.utils.presence import waited_for
 
 T = TypeVar("T")
 
@@ -33,8 +34,9 @@ def once_a_machine(make: Callable[[], T]) -> T:
     reader = comm.all_gather(here).index(here)
     mine: T | None = None
     with failing_together():
-        if reader == get_rank():
-            mine = make()
+        with waited_for():
+            if reader == get_rank():
+                mine = make()
         told = pickle.dumps(mine)
     exchange()
     told = comm.all_gather(told)[reader]

@@ -275,4 +275,4 @@ def test_build_loader__references_from_a_mapper_stay_whole(tmp_path):
     cfg.dataloader.test.dataset = [{"file_name": "a.png", "image_id": 1}]
     cfg.dataloader.train.mapper.image_format = "L"
     loader = build_loader(cfg, "dataloader.test")
-    assert loader.dataset._map_func._obj.mapper.image_format == "L"
+    assert loader.dataset._map_func._obj.mapper.mapper.image_format == "L"
