@@ -186,8 +186,10 @@ class Records(HookBase):
             RunError: it cannot be written, and no other error ended the run.
         """
         finished = self.trainer.iter >= self.trainer.max_iter
+        # A line that a run that goes on has to write as a whole is not begun.
+        begun = not finished and self._is_due() and self._written < self.trainer.iter
         try:
-            for writer in self.writers:
+            for writer in [] if begun else self.writers:
                 writer.write()
         except OSError as error:
             if finished:
