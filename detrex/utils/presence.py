@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from torch.distributed import DistError
@@ -299,12 +299,14 @@ def wait_for_all(patience: float = _LONG_AGO) -> None:
 @contextmanager
 def waited_for() -> Iterator[None]:
     """Wait for all ranks at the end of a block that takes some of them long, and errors too."""
-    try:
+    with ExitStack() as stack:
+        stack.push(_wait_unless_stopped)
         yield
-    except Exception:
+
+
+def _wait_unless_stopped(kind: type[BaseException] | None, *_: object) -> None:
+    if kind is None or issubclass(kind, Exception):
         wait_for_all()
-        raise
-    wait_for_all()
 
 
 def explain(error: BaseException) -> LostRankError | None:
