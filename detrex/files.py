@@ -94,12 +94,16 @@ def write_atomically(file: Path, write: Callable[[IO[bytes]], object]) -> None:
         unfinished.replace(file)
     finally:
         unfinished.unlink(missing_ok=True)
-    # The new name itself must reach the disk before anything refers to it.
-    folder = os.open(file.parent, os.O_RDONLY)
+    sync_folder(file.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Let new names in a folder reach the disk, before anything refers to them."""
+    handle = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(handle)
     finally:
-        os.close(folder)
+        os.close(handle)
 
 
 @contextmanager

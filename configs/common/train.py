@@ -15,6 +15,9 @@ train = dict(
     # Batches to an optimizer step, which takes the mean of their gradients; an iteration is a step.
     accumulate_steps=1,
     ddp=dict(broadcast_buffers=False, find_unused_parameters=False, fp16_compression=False),
+    # For models that do not fit on one card: each process keeps a part of the weights, of their
+    # gradients and of the optimizer's state. Checkpoints are folders, written in the background.
+    fsdp=dict(enabled=False, reshard_after_forward=True, async_checkpoint=True),
     clip_grad=dict(enabled=False, params=dict(max_norm=0.1, norm_type=2)),
     # Negative draws a seed, which the checkpoint then keeps.
     seed=-1,

@@ -10,6 +10,7 @@ name it is complete or absent; its digest (see `detrex.checkpoint.digests`) and 
 import logging
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,13 +25,17 @@ from detrex.checkpoint import digests
 from detrex.checkpoint.download import shown
 from detrex.checkpoint.finite import require_finite
 from detrex.checkpoint.loading import fit_state_dict, load_init_checkpoint
+from detrex.checkpoint.placement import load_values
 from detrex.checkpoint.reading.state_dict import read_checkpoint, tensors_of
 from detrex.checkpoint.report import LoadReport, examples
 from detrex.checkpoint.runs import PERIODIC, RUN_KEY, earlier_name, origin_of
 from detrex.errors import CheckpointError
-from detrex.files import write_atomically, writing
+from detrex.files import UNFINISHED, write_atomically, writing
 
 logger = logging.getLogger(__name__)
+
+IN_PARTS = ".dcp"
+"""How the name of a folder ends that is a checkpoint in parts; see `detrex.checkpoint.sharded`."""
 
 _TAG = "last_checkpoint"
 
@@ -101,21 +106,45 @@ class DetectionCheckpointer(Checkpointer):
         """
         if not self.save_dir or not self.save_to_disk:
             return
+        self.write(self.named(name, ".pth"), self.content() | kwargs)
+
+    def named(self, name: str, ending: str) -> Path:
+        """Give the path of a checkpoint.
+
+        Args:
+            name: the checkpoint's name.
+            ending: what comes behind it.
+
+        Raises:
+            ValueError: the name leads out of the folder.
+        """
         if not name or name != os.path.basename(name):
             raise ValueError(f"the checkpoint's name {name!r} must be a bare file name")
+        return Path(self.save_dir) / f"{name}{ending}"
+
+    def content(self) -> dict[str, Any]:
+        """Give what a checkpoint of now holds: notes, model and checkpointables."""
         content = {**self.notes, "model": self.model.state_dict()}
-        content |= {key: value.state_dict() for key, value in self.checkpointables.items()}
-        folder = Path(self.save_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        digests.remove_orphans(folder)
-        file = folder / f"{name}.pth"
+        return content | {key: value.state_dict() for key, value in self.checkpointables.items()}
+
+    def write(self, file: Path, content: dict[str, Any]) -> None:
+        """Write a checkpoint as one file, and make it the one to resume from; see `save`.
+
+        Args:
+            file: see `named`.
+            content: whole tensors and plain values.
+        """
+        file.parent.mkdir(parents=True, exist_ok=True)
+        digests.remove_orphans(file.parent)
         logger.info("Saving checkpoint to %s", file)
         with writing(file):
-            if file.exists() and not (file.is_file() and self._is_own(file)):
-                self._make_room(file)
-            digests.write_with_digest(file, lambda stream: torch.save(content | kwargs, stream))
-        if not name.endswith("best"):
+            self.make_room(file)
+            digests.write_with_digest(file, lambda stream: torch.save(content, stream))
+        if not file.stem.endswith("best"):
             self.tag_last_checkpoint(file.name)
+
+    def finish(self) -> None:
+        """Wait for what is being written in the background: here, nothing is."""
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Name, in the file ``last_checkpoint``, the checkpoint to resume from."""
@@ -135,7 +164,7 @@ class DetectionCheckpointer(Checkpointer):
         for file in files[count:]:
             if origin_of(file).readable and str(file) != self.get_checkpoint_file():
                 try:
-                    digests.remove(file)
+                    remove(file)
                 except OSError as error:
                     logger.warning("%s cannot be removed (%s)", file, error.strerror)
 
@@ -183,7 +212,11 @@ class DetectionCheckpointer(Checkpointer):
             raise CheckpointError(mistake)
         if not file:
             return self.load(path, checkpointables=[])
-        return self._resume(file, checkpoint or read_checkpoint(file))
+        return self._resume(file, checkpoint or self.read(file))
+
+    def read(self, file: str) -> dict[str, Any]:
+        """Read a checkpoint of the folder, for `resume_or_load`."""
+        return read_checkpoint(file)
 
     def load(
         self,
@@ -241,7 +274,7 @@ class DetectionCheckpointer(Checkpointer):
                 f"{examples(report.mismatched)}: resume with the config of that run, or start "
                 "without --resume in another folder"
             )
-        self.model.load_state_dict(values, strict=False)
+        load_values(self.model, values)
         logger.info("Resuming from %s", report.summary())
         for name in self.checkpointables.keys() - checkpoint.keys():
             logger.warning("%s holds no %r, which starts afresh", file, name)
@@ -257,14 +290,14 @@ class DetectionCheckpointer(Checkpointer):
 
     def _newest_complete(self) -> tuple[str, dict[str, Any]]:
         candidates = self._candidates()
-        if others := [f.name for f in self._files() if f.is_file() and str(f) not in candidates]:
+        if others := [f.name for f in self._files() if f.exists() and str(f) not in candidates]:
             logger.warning(
                 "%d files in %s are no checkpoints of this run, and are passed over: %s",
                 *(len(others), self.save_dir, examples(others)),
             )
         for file in candidates:
             try:
-                checkpoint = read_checkpoint(file)
+                checkpoint = self.read(file)
                 self._require_finite(checkpoint, file)
                 return file, checkpoint
             except CheckpointError as error:
@@ -292,8 +325,9 @@ class DetectionCheckpointer(Checkpointer):
         tag = Path(self.save_dir) / _TAG
         if self.save_dir and tag.is_file():
             tagged = tag.parent / tag.read_text(errors="replace").strip()
-            # isfile is False for any name that cannot be, too
-            if os.path.isfile(tagged) and self._is_own(tagged, tagged=True):
+            # False for any name that cannot be, too
+            there = os.path.isfile(tagged) or (tagged.suffix == IN_PARTS and tagged.is_dir())
+            if there and self._is_own(tagged, tagged=True):
                 files = [tagged, *(file for file in files if file != tagged)]
         return [str(file) for file in files]
 
@@ -302,7 +336,8 @@ class DetectionCheckpointer(Checkpointer):
         folder = Path(self.save_dir)
         if not self.save_dir or not folder.is_dir():
             return []
-        files = [file for file in folder.glob("*.pth") if PERIODIC.search(file.stem)]
+        named = (*folder.glob("*.pth"), *folder.glob(f"*{IN_PARTS}"))
+        files = [file for file in named if PERIODIC.search(file.stem)]
         return sorted(files, key=lambda f: (_written(f), f.name), reverse=True)
 
     def _is_own(self, file: Path, tagged: bool = False) -> bool:
@@ -314,13 +349,25 @@ class DetectionCheckpointer(Checkpointer):
             return tagged or origin.of_run
         return origin.run == run["id"]
 
-    def _make_room(self, file: Path) -> None:
-        """Give a file of another run, or of no run, another name."""
+    def make_room(self, file: Path) -> None:
+        """Give what is in the place of a checkpoint another name, unless it is of this run."""
+        is_kind = file.is_dir() == (file.suffix == IN_PARTS)
+        if not file.exists() or (is_kind and self._is_own(file)):
+            return
         moved = earlier_name(file, origin_of(file).run)
         file.rename(moved)
         if digests.digest_file(file).exists():
             digests.digest_file(file).rename(digests.digest_file(moved))
         logger.warning("%s is no checkpoint of this run: it is named %s now", file, moved.name)
+
+
+def remove(file: Path) -> None:
+    """Remove a checkpoint, and its digest; of a folder no part is left under its name."""
+    if not file.is_dir():
+        digests.remove(file)
+        return
+    moved = file.rename(file.with_name(f"{file.name}.removed{UNFINISHED}"))
+    shutil.rmtree(moved)
 
 
 def _written(file: Path) -> float:

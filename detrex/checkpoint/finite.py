@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from detrex.checkpoint.placement import is_sharded, local_part
 from detrex.errors import CheckpointError
 
 _MOST_NAMED = 3
@@ -55,7 +56,8 @@ def non_finite(
     """Find the tensors with NaN or infinite values that are not meant.
 
     Args:
-        tensors: names and tensors; what is no tensor is left aside.
+        tensors: names and tensors; what is no tensor is left aside, and of a sharded one this rank
+            sees its part.
         built: as in `require_finite`.
 
     Returns:
@@ -63,7 +65,10 @@ def non_finite(
     """
     found = {}
     for name, tensor in tensors:
-        if isinstance(tensor, Tensor) and (what := _describe(tensor.detach(), built.get(name))):
+        if not isinstance(tensor, Tensor):
+            continue
+        own = None if is_sharded(built.get(name)) else built.get(name)
+        if what := _describe(local_part(tensor.detach()), own):
             found[name] = what
     return found
 

@@ -27,6 +27,7 @@ from detrex.checkpoint.matching.key_matching import (
     weight_names,
 )
 from detrex.checkpoint.matching.position_embeddings import resize_position_embedding
+from detrex.checkpoint.placement import load_values
 from detrex.checkpoint.reading.state_dict import read_checkpoint, read_state_dict, tensors_of
 from detrex.checkpoint.report import LoadReport, examples
 from detrex.detectors import REGION_STAGE, backbone_parts, image_channels, region_stage
@@ -161,7 +162,7 @@ def _load_region_stage(stage: nn.Module, tensors: Mapping[str, Tensor], name: st
         )
         return
     require_finite(values, name, stage.state_dict())
-    stage.load_state_dict(values, strict=False)
+    load_values(stage, values)
     logger.info("%s: %s", REGION_STAGE, report.summary())
 
 
@@ -300,7 +301,7 @@ def _load(
     built = module.state_dict()
     require_finite(values, report.source, built)
     if not any(tensor.is_meta for tensor in built.values()):
-        module.load_state_dict(values, strict=False)
+        load_values(module, values)
     logger.info("%s\n%s", report.summary(), report.table())
     _warn(report, tensors)
     return report

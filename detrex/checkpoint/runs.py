@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from detrex.checkpoint.reading.outline import read_outline
+from detrex.checkpoint.reading.sharded_folders import REST, is_sharded_folder
 from detrex.files import stamp
 
 RUN_KEY = "run"
@@ -85,6 +86,7 @@ def earlier_name(file: Path, identity: str) -> Path:
 
 
 def _look(file: Path) -> Origin:
+    file = file / REST if is_sharded_folder(file) else file
     if not file.is_file():
         return Origin()
     content = read_outline(file)

@@ -143,6 +143,15 @@ class Ddp:
 
 
 @dataclass
+class Fsdp:
+    """``train.fsdp``: each process keeps a part of the weights, gradients and optimizer's state."""
+
+    enabled: bool = key(False)
+    reshard_after_forward: bool = key(True)
+    async_checkpoint: bool = key(True)
+
+
+@dataclass
 class FastDevRun:
     """``train.fast_dev_run``: a run of 20 iterations."""
 
@@ -219,6 +228,7 @@ class Train:
     amp: Amp = group(Amp)
     clip_grad: ClipGrad = group(ClipGrad)
     ddp: Ddp = group(Ddp, takes=DistributedDataParallel)
+    fsdp: Fsdp = group(Fsdp)
     fast_dev_run: FastDevRun = group(FastDevRun)
     checkpointer: Checkpointer = group(Checkpointer, takes=PeriodicCheckpointer)
     timeouts: Timeouts = group(Timeouts)

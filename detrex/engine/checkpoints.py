@@ -14,10 +14,12 @@ from detrex.checkpoint.detection_checkpoint import DetectionCheckpointer
 from detrex.checkpoint.finite import non_finite
 from detrex.checkpoint.reading.state_dict import tensors_of
 from detrex.checkpoint.report import LoadReport, examples
+from detrex.config import try_get_key
 from detrex.config.pixel_statistics import takes_auto, unlike_weights
 from detrex.detectors import published_statistics
+from detrex.engine.fsdp import is_sharded
 from detrex.engine.run_folder.lock import require_own
-from detrex.errors import NonFiniteLossError
+from detrex.errors import CheckpointError, NonFiniteLossError, RunError
 from detrex.modeling import ema
 from detrex.modeling.backbone.weights.origins import find_origin
 from detrex.utils.dist import exchange, failing_together
@@ -41,7 +43,7 @@ class Checkpoints(hooks.PeriodicCheckpointer):
         """Bind the hook to what saves.
 
         Args:
-            checkpointer: writes on the main process.
+            checkpointer: writes on the main process, or a part on each.
             period: iterations between checkpoints.
             max_to_keep: how many stay, beside the one of the end; None for all.
             file_prefix: how their names begin.
@@ -62,26 +64,45 @@ class Checkpoints(hooks.PeriodicCheckpointer):
         with failing_together():
             if comm.is_main_process():
                 require_own(self.checkpointer.save_dir)
+            if comm.is_main_process() or is_sharded(self.checkpointer.model):
                 self._require_finite()
+        exchange()  # what follows may be a call of all ranks
+        with failing_together():
             self.step(self.trainer.iter)
             if self.most is not None and comm.is_main_process():
                 self.checkpointer.keep_newest(self.most, self.file_prefix)
         exchange()
 
     def save_now(self) -> None:
-        """Save after an iteration at which it is not time to, on the main process alone.
+        """Save after an iteration at which it is not time to; of a sharded model all ranks do.
 
         Raises:
             NonFiniteLossError: see `after_step`.
             RunError: likewise; raised here only.
         """
-        last = self.trainer.iter
-        if comm.is_main_process() and (last + 1) % self.period and last + 1 < self.max_iter:
-            require_own(self.checkpointer.save_dir)
+        last, main = self.trainer.iter, comm.is_main_process()
+        saves = main or is_sharded(self.checkpointer.model)
+        if saves and (last + 1) % self.period and last + 1 < self.max_iter:
+            if main:
+                require_own(self.checkpointer.save_dir)
             self._require_finite()
             self.checkpointer.save(f"{self.file_prefix}_{last:07d}", iteration=last)
-            if self.most is not None:
+            if main and self.most is not None:
                 self.checkpointer.keep_newest(self.most, self.file_prefix)
+
+    def after_train(self) -> None:
+        """Wait for what is being written, however the run ended.
+
+        Raises:
+            CheckpointError: it could not be written, and no other error ended the run.
+            RunError: likewise.
+        """
+        try:
+            self.checkpointer.finish()
+        except (CheckpointError, RunError) as error:
+            if self.trainer.iter >= self.trainer.max_iter:
+                raise
+            logger.warning("%s", error)
 
     def _require_finite(self) -> None:
         if broken := non_finite(self.checkpointer.model.named_parameters()):
@@ -97,15 +118,24 @@ def build_checkpointer(cfg: DictConfig, model: nn.Module, **parts: Any) -> Detec
     """Build what saves and loads a run.
 
     Args:
-        cfg: ``train.output_dir`` and ``train.model_ema`` are read.
-        model: the model, not wrapped in DDP.
+        cfg: ``train.output_dir``, ``train.model_ema`` and ``train.fsdp`` are read.
+        model: the model, sharded by FSDP or not, and not wrapped in DDP.
         parts: what else is saved, by name.
 
     Returns:
         The checkpointer of the model, its EMA where that is on, and the parts.
     """
     parts |= ema.may_get_ema_checkpointer(cfg, model)
-    checkpointer = DetectionCheckpointer(model, cfg.train.output_dir, **parts)
+    checkpointer: DetectionCheckpointer
+    if is_sharded(model):
+        from detrex.checkpoint.sharded import ShardedCheckpointer
+
+        asynchronous = bool(try_get_key(cfg, "train.fsdp.async_checkpoint", default=True))
+        checkpointer = ShardedCheckpointer(
+            model, cfg.train.output_dir, asynchronous=asynchronous, **parts
+        )
+    else:
+        checkpointer = DetectionCheckpointer(model, cfg.train.output_dir, **parts)
     checkpointer.on_weights = functools.partial(_warn_of_origin, cfg, checkpointer.model)
     return checkpointer
 

@@ -22,6 +22,7 @@ from detrex.data.worker_notes import NotedMapper, WorkerNotes, set_timeout
 from detrex.engine import signals
 from detrex.engine.distributed import sync_buffers, unwrap_ddp
 from detrex.engine.evaluators import build_evaluator, coco_metrics
+from detrex.engine.fsdp import is_sharded, whole_copy
 from detrex.engine.trainer import AMP_DTYPES
 from detrex.errors import ConfigError, did_you_mean
 from detrex.modeling import optimize_for_inference
@@ -133,11 +134,14 @@ class Evaluation:
         from detrex.modeling import ema
 
         logging.getLogger(__name__).info("Evaluating with the EMA weights.")
+        if is_sharded(model):
+            averages = ema.get_model_ema_state(model).state_dict()
+            return self._evaluate(whole_copy(model, averages))
         with ema.apply_model_ema_and_restore(unwrap_ddp(model)):
             return self._evaluate(model)
 
     def _evaluate(self, model: nn.Module) -> Metrics:
-        model = unwrap_ddp(model)
+        model = whole_copy(model) if is_sharded(model) else unwrap_ddp(model)
         sync_buffers(model)
         device_type = next(model.parameters()).device.type
         with evaluation_mode(model), coco_metrics(self.evaluator):

@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from omegaconf import DictConfig
-from torch import nn, optim
+from torch import Tensor, nn, optim
 
+from detrex.checkpoint.placement import placed_like
 from detrex.config import try_get_key
 from detrex.config.building import build_part
 from detrex.config.lazy_call import is_call, target_of
@@ -25,7 +26,7 @@ def build_optimizer(cfg: DictConfig, model: nn.Module) -> optim.Optimizer:
     parameter not contiguous; the numbers are those of the other implementations up to rounding.
 
     Args:
-        cfg: ``optimizer``, whose ``params`` is called with ``model=``.
+        cfg: ``optimizer``, whose ``params`` is called with ``model=``, and ``train.fsdp.enabled``.
         model: the model without DDP, so that names in ``lr_factor_func`` are the model's own.
 
     Raises:
@@ -38,7 +39,10 @@ def build_optimizer(cfg: DictConfig, model: nn.Module) -> optim.Optimizer:
         )
     node = copy.deepcopy(cfg.optimizer)
     node.params.model = model
-    if is_call(node) and target_of(node) in _FUSED_CLASSES and _can_fuse(node, model):
+    # PyTorch's fused SGD takes no tensors that are sharded.
+    sharded = bool(try_get_key(cfg, "train.fsdp.enabled", default=False))
+    fused_classes = [kind for kind in _FUSED_CLASSES if kind is not optim.SGD or not sharded]
+    if is_call(node) and target_of(node) in fused_classes and _can_fuse(node, model):
         node.fused = True
     return build_part(node, "optimizer")
 
@@ -60,7 +64,7 @@ def _can_fuse(node: DictConfig, model: nn.Module) -> bool:
 
 
 def in_implementation_of(optimizer: optim.Optimizer, saved: Mapping[str, Any]) -> dict[str, Any]:
-    """Make an optimizer's saved state one of the implementation that this run has.
+    """Make an optimizer's saved state one of the implementation and the parts that this run has.
 
     torch takes the implementation from the file, along with the learning rate.
 
@@ -75,4 +79,14 @@ def in_implementation_of(optimizer: optim.Optimizer, saved: Mapping[str, Any]) -
         {**group, **{name: own[name] for name in _IMPLEMENTATION if name in own}}
         for own, group in zip(optimizer.param_groups, saved["param_groups"], strict=False)
     ]
-    return {**saved, "param_groups": [*groups, *saved["param_groups"][len(groups) :]]}
+    groups += saved["param_groups"][len(groups) :]
+    own = (parameter for group in optimizer.param_groups for parameter in group["params"])
+    numbers = (number for group in groups for number in group["params"])
+    state = dict(saved["state"])
+    for number, parameter in zip(numbers, own, strict=False):
+        if number in state:
+            state[number] = {
+                name: placed_like(value, parameter) if isinstance(value, Tensor) else value
+                for name, value in state[number].items()
+            }
+    return {**saved, "state": state, "param_groups": groups}

@@ -15,8 +15,9 @@ from detrex.data.bad_pictures import ReadableBatches
 from detrex.data.class_names import CHECKPOINT_KEY, checkpoint_class_names, config_class_names
 from detrex.data.preparation import prepared_data
 from detrex.engine.checkpoints import Checkpoints, build_checkpointer
-from detrex.engine.distributed import broadcast_from_main, wrap_ddp
+from detrex.engine.distributed import broadcast_from_main
 from detrex.engine.evaluation import Evaluation, Metrics, amp_dtype, build_evaluation, build_loader
+from detrex.engine.fsdp import check_fsdp, spread_over_ranks
 from detrex.engine.model_building import build_model
 from detrex.engine.optimizer import build_optimizer
 from detrex.engine.run_folder.identity import enter_run, follow, read_run
@@ -62,6 +63,8 @@ def do_train(args: argparse.Namespace, cfg: DictConfig) -> Metrics:
     * ``train.clip_grad.enabled``, ``train.clip_grad.params``: clip to ``max_norm`` by
       ``norm_type``; default off.
     * ``train.ddp``: keywords of ``DistributedDataParallel``, and ``fp16_compression``.
+    * ``train.fsdp``: see :mod:`detrex.engine.fsdp`; ``enabled``, default off,
+      ``reshard_after_forward`` and ``async_checkpoint``, both on by default.
     * ``train.model_ema``: see :mod:`detrex.modeling.ema`; default off.
     * ``train.inference``: evaluate a copy by :func:`detrex.modeling.optimize_for_inference`, made
       anew of the weights of each evaluation; ``enabled``, default off, and that function's
@@ -96,6 +99,7 @@ def do_train(args: argparse.Namespace, cfg: DictConfig) -> Metrics:
     """
     require_keys(cfg, "model", "optimizer", "lr_multiplier", "dataloader.train", "train.max_iter")
     apply_fast_dev_run(settle(cfg))
+    check_fsdp(cfg)
     resolve_pixel_statistics(cfg)
     with locked_together(cfg):
         return _train(args, cfg)
@@ -108,10 +112,11 @@ def _train(args: argparse.Namespace, cfg: DictConfig) -> Metrics:
         evaluation = Evaluation(cfg) if try_get_key(cfg, "dataloader.evaluator") else None
     seed = _run_seed(cfg)
     model = build_model(cfg, seed)
+    optimizer = build_optimizer(cfg, model)
     trainer = Trainer(
-        wrap_ddp(model, next(model.parameters()).device, try_get_key(cfg, "train.ddp", default={})),
+        spread_over_ranks(cfg, model, optimizer),
         loader,
-        build_optimizer(cfg, model),
+        optimizer,
         amp=bool(try_get_key(cfg, "train.amp.enabled", default=False)),
         amp_dtype=amp_dtype(cfg),
         clip_grad_params=_clip_grad_params(cfg),

@@ -24,6 +24,7 @@ from torch.nn.parallel import DistributedDataParallel
 from detrex.data.worker_notes import explain_worker
 from detrex.engine import signals
 from detrex.engine.distributed import unwrap_ddp
+from detrex.engine.fsdp import is_sharded
 from detrex.engine.optimizer import in_implementation_of
 from detrex.errors import ConfigError, DetrexError, NonFiniteLossError
 from detrex.utils.dist import came_by_exchange, exchange, failing_together
@@ -163,7 +164,8 @@ class Trainer(SimpleTrainer):
         ddp = isinstance(self.model, DistributedDataParallel)
         autocast = torch.amp.autocast(self.device_type, self.amp_dtype, enabled=self.amp)
         with self.model.no_sync() if ddp and not is_last else nullcontext():
-            with failing_together(), autocast:
+            # Of a sharded model the others gather weights and hear nothing: this rank ends alone.
+            with nullcontext() if is_sharded(self.model) else failing_together(), autocast:
                 losses = self._losses_of(batch)
             self._check_names(losses)
             total = torch.stack([loss.float() for loss in losses.values()]).sum()

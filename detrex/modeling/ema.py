@@ -20,6 +20,7 @@ from detectron2.engine import HookBase
 from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
+from detrex.checkpoint.placement import placed_like
 from detrex.config import try_get_key
 from detrex.errors import CheckpointError, ConfigError
 from detrex.modeling.ema_pairs import EMAPairs
@@ -156,6 +157,13 @@ class EMAState:
         self.state = {alias.get(name, name): value for name, value in self.state.items()}
         return self
 
+    def place_like(self, model: nn.Module) -> "EMAState":
+        """Cut each average as the model's weight is, where FSDP has sharded that."""
+        for name, value in self.get_model_state_iterator(model):
+            if name in self.state:
+                self.state[name] = placed_like(self.state[name], value)
+        return self
+
     def state_dict(self) -> dict[str, Tensor]:
         """Return the averages by name, not copied."""
         return dict(self.state)
@@ -264,7 +272,7 @@ class EMAHook(HookBase):
         """Start the average at the model's weights, unless it was resumed."""
         if self.ema.has_inited():
             device = self.device or next(self.model.parameters()).device
-            self.ema.rename_for(self.model).to(device)
+            self.ema.rename_for(self.model).to(device).place_like(self.model)
         else:
             self.ema_updater.init_state(self.model)
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from detrex.checkpoint.placement import local_part
 from detrex.errors import CheckpointError
 
 
@@ -75,11 +76,6 @@ class EMAPairs:
             torch._foreach_lerp_(*_columns(self._moving), 1.0 - decay)
         if self._copied:
             torch._foreach_copy_(*_columns(self._copied))
-
-
-def local_part(tensor: Tensor) -> Tensor:
-    """Give this rank's part of a sharded tensor, in the same memory; any other as it is."""
-    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
 
 
 def _columns(pairs: Iterable[tuple[Tensor, Tensor]]) -> tuple[list[Tensor], list[Tensor]]:

@@ -8,11 +8,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def run_two_ranks(module, folder):
-    """Run a module of the tests with a folder as its argument; it must end well."""
+def run_two_ranks(module, folder, *more):
+    """Run a module of the tests with a folder and more as its arguments; it must end well."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     done = subprocess.run(
-        [*torchrun, "-m", module, str(folder)],
+        [*torchrun, "-m", module, str(folder), *more],
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,

@@ -48,11 +48,11 @@ def read_file(file: Path) -> Any:
     if head.startswith(b"PK\x03\x04"):
         return _read_archive(file)
     if MAGIC in head:
-        return _read_as_data(file, read_pickle)
+        return read_as_data(file, read_pickle)
     if file.suffix == ".safetensors" or _is_safetensors(head, file.stat().st_size):
         return _read_safetensors(file)
     if head.startswith(b"\x80") or (file.suffix == ".pkl" and head):
-        return _read_as_data(file, _read_arrays)
+        return read_as_data(file, _read_arrays)
     kind = foreign_kind(head)
     raise CheckpointError(
         f"{file} is not a weights file{f' ({kind})' if kind else ''}: expected one written by "
@@ -73,7 +73,16 @@ def _is_safetensors(head: bytes, size: int) -> bool:
     return head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= size - 8
 
 
-def _read_as_data(file: Path, read: Callable[[Path], Any]) -> Any:
+def read_as_data(file: Path, read: Callable[[Path], Any]) -> Any:
+    """Read a file, and say in one sentence why it cannot be.
+
+    Args:
+        file: for the message, and for `read`.
+        read: raises whatever it likes.
+
+    Raises:
+        CheckpointError: the file is damaged, or needs code to be read.
+    """
     try:
         return read(file)
     except ForbiddenNameError as error:
@@ -94,7 +103,7 @@ def _read_as_data(file: Path, read: Callable[[Path], Any]) -> Any:
 def _read_archive(file: Path) -> Any:
     names = _names_in_zip(file)
     if names and all(name.endswith(".npy") for name in names):
-        return _read_as_data(file, read_npz)
+        return read_as_data(file, read_npz)
     if any(name.endswith("constants.pkl") for name in names):
         raise CheckpointError(
             f"{file} is a TorchScript program, expected tensors only: save the state_dict() of "
@@ -105,7 +114,7 @@ def _read_archive(file: Path) -> Any:
             f"{file} is a zip archive without tensors, expected one written by torch.save: "
             "unpack it and name the file inside"
         )
-    return _read_as_data(file, read_zip)
+    return read_as_data(file, read_zip)
 
 
 def _names_in_zip(file: Path) -> list[str]:

@@ -14,6 +14,7 @@ from typing import Any
 
 from detrex.checkpoint.reading.file_formats import read_file
 from detrex.checkpoint.reading.safe_pickle.plain_data import shorten
+from detrex.checkpoint.reading.sharded_folders import METADATA, is_sharded_folder
 from detrex.errors import CheckpointError, did_you_mean
 
 LOCAL_FOLDER = "local-dir:"
@@ -42,7 +43,7 @@ def is_index(file: Path) -> bool:
 
 
 def weights_in(folder: Path) -> Path:
-    """Find the weights file, or the index of one in shards, in a folder.
+    """Find the weights file, or the index of one in shards or in parts, in a folder.
 
     Args:
         folder: a folder that exists.
@@ -53,6 +54,8 @@ def weights_in(folder: Path) -> Path:
     Raises:
         CheckpointError: there is none, or more than one of no usual name.
     """
+    if is_sharded_folder(folder):
+        return folder / METADATA
     usual = next((folder / name for name in _NAMES if (folder / name).is_file()), None)
     if usual is not None:
         return usual

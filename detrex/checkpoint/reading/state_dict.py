@@ -23,6 +23,7 @@ from detrex.checkpoint.reading.entries import is_tensor, named_entry, split_entr
 from detrex.checkpoint.reading.file_formats import read_file
 from detrex.checkpoint.reading.folders import LOCAL_FOLDER, is_index, read_shards, weights_in
 from detrex.checkpoint.reading.safe_pickle.plain_data import shorten
+from detrex.checkpoint.reading.sharded_folders import METADATA, read_sharded
 from detrex.checkpoint.reading.wholeness import fault_of
 from detrex.errors import CheckpointError, did_you_mean
 
@@ -94,8 +95,9 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
 
     Args:
         path: a ``.pth``, ``.pt``, ``.bin``, ``.pkl``, ``.npz`` or ``.safetensors`` file, the index
-            of a file in shards (``model.safetensors.index.json``), a folder, or an address (see
-            `local_path`); ``#entry`` behind it names one of several tables (see
+            of a file in shards (``model.safetensors.index.json``), a folder (of weights, or one
+            that ``torch.distributed.checkpoint`` wrote), or an address (see `local_path`);
+            ``#entry`` behind it names one of several tables (see
             `detrex.checkpoint.reading.entries`).
 
     Returns:
@@ -114,7 +116,10 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         )
     source, entry = split_entry(os.fspath(path))
     file = local_path(source)
-    content = read_shards(file) if is_index(file) else read_file(file)
+    if file.name == METADATA:
+        content: Any = read_sharded(file.parent)
+    else:
+        content = read_shards(file) if is_index(file) else read_file(file)
     if not isinstance(content, Mapping):
         raise CheckpointError(
             f"{file} holds a {type(content).__name__}, expected a dictionary of tensors: "

@@ -44,8 +44,19 @@ def read_zip(file: Path, storage: Callable[[Any], Storage] | None = None) -> Any
         UnpicklingError: it is damaged, made to do harm, or holds what is no plain tensor.
         zipfile.BadZipFile: it is damaged.
     """
-    with file.open("rb") as stream, zipfile.ZipFile(stream) as archive:
-        size = file.stat().st_size
+    with file.open("rb") as stream:
+        return read_zip_stream(stream, storage)
+
+
+def read_zip_stream(stream: IO[bytes], storage: Callable[[Any], Storage] | None = None) -> Any:
+    """Read an archive of ``torch.save``; see `read_zip`.
+
+    Args:
+        stream: seekable, with nothing but the archive.
+        storage: as there.
+    """
+    size = stream.seek(0, io.SEEK_END)
+    with zipfile.ZipFile(stream) as archive:
         records = _Records(archive, size)
         pickle = io.BytesIO(records.read("data.pkl"))
         return SafeUnpickler(pickle, NAMES, storage or records.load, file_size=size).load()

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from detrex.errors import BackboneError
+from detrex.modeling.plain_twin import twin_of
 
 Result = TypeVar("Result")
 
@@ -100,11 +101,12 @@ def meta_twin(network: nn.Module) -> nn.Module:
     """Copy a network with every parameter and buffer replaced by one on the ``meta`` device.
 
     Args:
-        network: any module, on any device.
+        network: any module, on any device, with sharded parameters too.
 
     Returns:
         A copy of equal structure that holds shapes and no data.
     """
+    network = twin_of(network)
     memo: dict[int, Any] = {}
     for parameter in network.parameters():
         blank = torch.empty_like(parameter, device="meta")
