@@ -4,6 +4,7 @@ Both read detectron2's ``EventStorage``, which must be active (it is, inside a t
 """
 
 import datetime
+import json
 import logging
 import re
 import time
@@ -16,6 +17,7 @@ from detectron2.utils.events import EventStorage, EventWriter, get_event_storage
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from detrex.checkpoint.download import without_secrets
 from detrex.errors import ConfigError
 
 _AUXILIARY_LOSS = re.compile(r"_(\d+|enc|dn)$")
@@ -110,7 +112,9 @@ class WandbWriter(EventWriter):
             Path(params["dir"]).mkdir(parents=True, exist_ok=True)
         self.window_size = window_size
         self._image = wandb.Image
-        self._run = wandb.init(**{"config": plain(cfg), **params})
+        # Passwords in addresses are for their servers alone.
+        config = json.loads(without_secrets(json.dumps(plain(cfg))))
+        self._run = wandb.init(**{"config": config, **params})
         self._last_write = -1
 
     def write(self) -> None:

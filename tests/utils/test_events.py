@@ -35,6 +35,7 @@ def cfg(tmp_path):
     cfg = OmegaConf.create(flags={"allow_objects": True})
     params = {"dir": str(tmp_path / "runs"), "project": "detrex", "name": "a"}
     cfg.train = {"wandb": {"enabled": True, "params": params}, "link": "${nowhere}"}
+    cfg.train.init = "https://user:secret@a.b/ü.pth?token=secret"
     cfg.model = {"_target_": torch.nn.Linear, "sizes": [1, 2], "norm": torch.nn.GELU()}
     return cfg
 
@@ -73,6 +74,7 @@ def test_wandb_writer__config_and_params_reach_init(wandb, cfg, tmp_path):
     assert wandb.init_kwargs["config"]["model"]["_target_"] == "Linear"
     assert wandb.init_kwargs["config"]["model"]["sizes"] == [1, 2]
     assert wandb.init_kwargs["config"]["train"]["link"] == "${nowhere}"
+    assert wandb.init_kwargs["config"]["train"]["init"] == "https://a.b/ü.pth?..."
 
 
 def test_wandb_writer__missing_package(monkeypatch, cfg):

@@ -13,11 +13,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
-
-from filelock import FileLock, Timeout
+from typing import IO, TYPE_CHECKING
 
 from detrex.errors import DownloadError
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 logger = logging.getLogger(__name__)
 
@@ -45,11 +46,11 @@ def turn(target: Path, patience: float) -> Iterator[bool]:
     Raises:
         DownloadError: the holder stands still.
     """
-    lock = FileLock(beside(target, ".lock"), thread_local=False)
+    lock = _lock_of(target)
     waited = False
     try:
         lock.acquire(timeout=0)
-    except Timeout:
+    except TimeoutError:
         waited = True
         _wait(lock, target, patience)
     try:
@@ -59,17 +60,23 @@ def turn(target: Path, patience: float) -> Iterator[bool]:
         _leave(lock, target)
 
 
+def _lock_of(target: Path) -> "FileLock":
+    from filelock import FileLock
+
+    return FileLock(beside(target, ".lock"), thread_local=False)
+
+
 def tidy(target: Path) -> None:
     """Remove what a process that was killed left beside a file that is there, if it did."""
     if beside(target, _NOTE).exists():
-        lock = FileLock(beside(target, ".lock"), thread_local=False)
+        lock = _lock_of(target)
         with suppress(OSError, NotImplementedError):  # it is held, or the folder not ours
             lock.acquire(timeout=0)
             beside(target, PARTIAL).unlink(missing_ok=True)
             _leave(lock, target)
 
 
-def _leave(lock: FileLock, target: Path) -> None:
+def _leave(lock: "FileLock", target: Path) -> None:
     if not beside(target, PARTIAL).is_file():
         beside(target, _NOTE).unlink(missing_ok=True)
     # Those who wait for a lock that is no longer there take a new one.
@@ -77,13 +84,13 @@ def _leave(lock: FileLock, target: Path) -> None:
     lock.release()
 
 
-def _wait(lock: FileLock, target: Path, patience: float) -> None:
+def _wait(lock: "FileLock", target: Path, patience: float) -> None:
     seen, since, told = None, time.monotonic(), False
     while True:
         try:
             lock.acquire(timeout=min(0.2, patience), poll_interval=_PAUSE)
             return
-        except Timeout:
+        except TimeoutError:
             note = read_note(target)
             holder = f"process {note.get('process', '?')} on {note.get('host', '?')}"
         if not told and (note or time.monotonic() - since > _UNKNOWN):
