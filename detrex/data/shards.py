@@ -140,7 +140,7 @@ def shard_records(
     records = store(_all(loader, counts))
     if not len(records):
         raise DataError(
-            f"{name}: {len(files)} shards, and no image with an object to train on: "
+            f"{name}: no image with an object to train on in {len(files)} shard(s): "
             "correct them, or set filter_empty=False."
         )
     return _divided(records, counts, mixed)

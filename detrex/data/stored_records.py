@@ -102,7 +102,8 @@ def store(records: Iterable[Mapping[str, Any]]) -> StoredRecords:
     try:
         file: Any = tempfile.TemporaryFile()  # noqa: SIM115
         for record in records:
-            size += file.write(pickle.dumps(dict(record), protocol=5))
+            plain = record if type(record) is dict else dict(record)
+            size += file.write(pickle.dumps(plain, protocol=5))
             ends.append(size)
             aspects.append(_aspect(record))
         padding = bytes(-size % 8 or 8)

@@ -20,7 +20,7 @@ _NAME = re.compile(r"((?:.*/)?[^/.]+)\.([^/]+)")  # as WebDataset takes it: up t
 _KINDS = ("json", *_PICTURES)
 _ADDRESS = re.compile(re.escape(PREFIX) + r"(.*)#[^#]*@(\d+)\+(\d+)", re.DOTALL)
 _BLOCK = 512
-_LONGEST_JSON = 2**26
+_LONGEST_JSON = 2**24
 
 
 def samples_of(shard: str) -> Iterator[tuple[str, str, bytes]]:
@@ -49,8 +49,8 @@ def samples_of(shard: str) -> Iterator[tuple[str, str, bytes]]:
                 raise tarfile.ReadError(f"no valid header at byte {archive.offset}")
     except DataError:
         raise
-    except (OSError, tarfile.TarError, EOFError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    except Exception as error:  # tarfile raises whatever a damaged header leads to
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise DataError(
             f"{shard} is no tar file that can be read, or is damaged{last} ({reason[:150]}): "
             "copy or write it again, without compression."

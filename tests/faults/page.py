@@ -10,10 +10,10 @@ PAGE: Path = ROOT / "docs" / "faults.md"
 PACKAGES = ("python", "torch", "torchvision", "timm", "detectron2")
 HEAD = """# What can go wrong
 
-Hostile weights files, broken configs, pictures and annotations, servers of every kind, two runs in
-one folder, full disks, dead ranks, and runs that are killed at random moments: each is tried in a
-process of its own, and how it ended is counted here. `{command}` tries all of it, in about
-20 minutes on two cores, and writes this page; a few of each kind are part of `make test`.
+Hostile weights files, broken configs, pictures, annotations and shards, servers of every kind, two
+runs in one folder, full disks, dead ranks, and runs that are killed at random moments: each is
+tried in a process of its own, and how it ended is counted here. `{command}` tries all of it, in
+about 20 minutes on two cores, and writes this page; a few of each kind are part of `make test`.
 
 - **right**: the program did what it should, and the trial has looked at the result.
 - **one sentence**: it ended with an exit status other than 0 and one sentence that says what was
