@@ -38,9 +38,10 @@ class BatchOrder:
     """The batches of one rank, as keys.
 
     An epoch costs 4 bytes for each image of the data set while it is shuffled, and 8 for each of
-    this rank's share while it lasts (8 and 16 from 2**31 images on). To start in the midst costs
-    arithmetic and the permutations of that epoch and the one before; with groups and several ranks,
-    whose shares of a group vary, the groups of all epochs before are shuffled and counted.
+    this rank's share while it lasts (a moment 8 more while it is grouped; all of it doubled from
+    2**31 images on). To start in the midst costs arithmetic and the permutations of that epoch and
+    the one before; with groups and several ranks, whose shares of a group vary, the groups of all
+    epochs before are shuffled and counted.
 
     Args:
         size: the number of images, at least 1.
