@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from detrex.checkpoint.download.http_download import REMEDY, Check, fetch_url, reason_of
+from detrex.checkpoint.download.http_download import REMEDY, Check, fetch_url, no_page, reason_of
 from detrex.checkpoint.download.hub import fetch_from_hub
 from detrex.checkpoint.download.urls import shown, without_secrets
 from detrex.errors import DownloadError
@@ -30,7 +30,7 @@ def is_address(source: str) -> bool:
     return "://" in source or _HUB.match(source) is not None
 
 
-def fetch(address: str, check: Check | None = None) -> Path:
+def fetch(address: str, check: Check = no_page) -> Path:
     """Get the file at an address, from the cache or else over the network.
 
     Args:
@@ -54,17 +54,17 @@ def fetch(address: str, check: Check | None = None) -> Path:
     return _fetch_by_path_manager(address, check)
 
 
-def _fetch_of_detectron2(path: str, check: Check | None) -> Path:
+def _fetch_of_detectron2(path: str, check: Check) -> Path:
     from detectron2.utils.file_io import Detectron2Handler
     from iopath.common.file_io import get_cache_dir
 
     url = Detectron2Handler.S3_DETECTRON2_PREFIX + path
     theirs = Path(get_cache_dir()) / urlsplit(url).path.lstrip("/")
-    whole = theirs.is_file() and not (check and check(theirs, theirs.name))
+    whole = theirs.is_file() and not check(theirs, theirs.name)
     return theirs if whole else fetch_url(url, check)
 
 
-def _fetch_by_path_manager(address: str, check: Check | None) -> Path:
+def _fetch_by_path_manager(address: str, check: Check) -> Path:
     """Leave an address to detectron2, where a user may have registered a scheme."""
     from detectron2.checkpoint.catalog import ModelCatalog
     from detectron2.utils.file_io import PathManager

@@ -51,7 +51,14 @@ _PASSING_CODES = (408, 425, 429, 500, 502, 503, 504)
 _STRONG_TAG = re.compile(r'"[\x21\x23-\x7e]{1,200}"')
 
 
-def fetch_url(url: str, check: Check | None = None) -> Path:
+def no_page(file: Path, name: str) -> str:
+    """The least `Check`: what a portal or a server that has nothing gives in place of a file."""
+    with file.open("rb") as stream:
+        head = stream.read(64)
+    return "it is a web page" if head.lstrip()[:1] == b"<" else "" if head else "it is empty"
+
+
+def fetch_url(url: str, check: Check = no_page) -> Path:
     """Get the file at an address, from the cache or else over the network.
 
     Args:
@@ -89,7 +96,7 @@ def fetch_url(url: str, check: Check | None = None) -> Path:
     return target
 
 
-def _fault(target: Path, check: Check | None) -> str | None:
+def _fault(target: Path, check: Check) -> str | None:
     """Say what is wrong with a file in the cache; None for nothing, empty where there is none."""
     if target.is_dir():
         raise IsADirectoryError(errno.EISDIR, f"{target.name} is a folder there")
@@ -97,7 +104,7 @@ def _fault(target: Path, check: Check | None) -> str | None:
         return ""
     if hash_in_name(target.name):
         return None if has_promised_hash(target) else "is not the file that its name promises"
-    why = check(target, target.name) if check else ""
+    why = check(target, target.name)
     return f"is no whole weights file ({why})" if why else None
 
 
@@ -117,7 +124,7 @@ class _Job:
     address: WebAddress
     shown: str
     target: Path
-    check: Check | None
+    check: Check
     watch: Watch
     fault: str
 
@@ -170,7 +177,7 @@ def _fetch_once(job: _Job) -> None:
         fault = "" if got.startswith(promised) else "is not the file that its name promises"
         fault += f" (sha256 {got[:16]}..., expected {promised}...)" if fault else ""
     else:
-        why = job.check(job.partial, job.target.name) if job.check else ""
+        why = job.check(job.partial, job.target.name)
         fault = f"is no whole weights file ({brief(why)})" if why else ""
     if fault and resumed:
         raise _drop(job, "the parts do not fit together")
@@ -248,6 +255,7 @@ def _transfer(
             raise job.error(f"HTTP {response.status} {response.reason}", "check the address")
         else:
             digest, have = hashlib.sha256(), 0
+            job.partial.unlink(missing_ok=True)  # before it could be taken for what has this tag
             write_note(job.target, new_tag if _STRONG_TAG.fullmatch(new_tag) else "")
         _require_room(job, total, have)
         bar = _progress(job.target.name, have, total)

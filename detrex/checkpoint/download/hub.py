@@ -17,6 +17,7 @@ from detrex.checkpoint.download.http_download import (
     REMEDY,
     TIMEOUT_SECONDS,
     Check,
+    no_page,
     reason_of,
 )
 from detrex.checkpoint.download.turns import beside
@@ -34,7 +35,7 @@ _FILES = (
 )
 
 
-def fetch_from_hub(address: str, check: Check | None = None) -> Path:
+def fetch_from_hub(address: str, check: Check = no_page) -> Path:
     """Fetch a file of the hub.
 
     Args:
@@ -76,7 +77,7 @@ def fetch_from_hub(address: str, check: Check | None = None) -> Path:
         work = partial(get, name, local_files_only=only_cached)
         try:
             file = Path(run(work))
-            if check and (why := check(file, file.name)):
+            if why := check(file, file.name):
                 again = partial(run, partial(work, force_download=True))
                 return _mended(file, why, again, check)
             return file

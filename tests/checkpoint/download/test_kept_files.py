@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from detrex.checkpoint import load_weights, read_state_dict
-from detrex.checkpoint.download import cache_dir, cached_path, http_download
+from detrex.checkpoint.download import cache_dir, cached_path, fetch, http_download
 from detrex.errors import DownloadError
 from tests.checkpoint.download.test_resuming import ONES, files
 from tests.reference.raw_server import answering, response
@@ -34,6 +34,16 @@ def test_fetch__no_weights_are_never_kept(body, fault):
         pytest.raises(DownloadError, match=f"gave is no whole weights file .{fault}"),
     ):
         read_state_dict(server.url())
+    assert files() == []
+
+
+@pytest.mark.parametrize("body", [b"\n<html>log in</html>", b""])
+def test_fetch__no_page_is_kept_whatever_it_is_for(body):
+    with (
+        sending(response(body)) as server,
+        pytest.raises(DownloadError, match=r"it is (a web|emp)"),
+    ):
+        fetch(server.url("/notes.txt"))
     assert files() == []
 
 
