@@ -13,7 +13,6 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +20,13 @@ import torch
 
 from detrex.data.demo.shapes import write_shapes_dataset
 from tests.faults.dying_files import DyingFiles
+from tests.faults.run_damage import DAMAGE, LEFT, OUT
 from tests.faults.tiny_run import CONFIG, Ended, differing, metrics, state, train
 from tests.faults.trials import Trial, expect, note, sentences, shared_folder
 
 KIND = "runs"
 STEPS = 7
 OPTIONS = ("train.checkpointer.period=2", "train.eval_period=3")
-OUT = Path("out")
 ERRORS = ("ENOSPC", "EDQUOT", "EROFS", "EIO")
 
 
@@ -83,7 +82,10 @@ def trials(count: int, seed: int) -> Iterator[Trial]:
             (f"newest checkpoint {how.__name__}", functools.partial(_damaged, how))
             for how in DAMAGE
         ),
-        *((f"left there: {how.__name__}", functools.partial(_left_there, how)) for how in LEFT),
+        *(
+            (f"left there: {how.__name__}", functools.partial(_left_there, how))
+            for how in (checkpoints_of_another_run, *LEFT)
+        ),
     ]
     kinds += [
         (f"a full disk {index}", functools.partial(_full_disk, f"{seed}-{index}"))
@@ -273,65 +275,13 @@ def _damaged(damage: Callable[[Path], None]) -> None:
     _is_straight()
 
 
-def cut_short(file: Path) -> None:
-    file.write_bytes(file.read_bytes()[:-500])
-
-
-def with_a_flipped_bit(file: Path) -> None:
-    data = bytearray(file.read_bytes())
-    data[len(data) // 3] ^= 16
-    file.write_bytes(data)
-
-
-def empty(file: Path) -> None:
-    file.write_bytes(b"")
-
-
-def a_folder(file: Path) -> None:
-    file.unlink()
-    file.mkdir()
-
-
-def a_pipe(file: Path) -> None:
-    file.unlink()
-    os.mkfifo(file)
-
-
-def a_link_to_nothing(file: Path) -> None:
-    file.unlink()
-    file.symlink_to("gone.pth")
-    shutil.copy(OUT / "model_0000001.pth", OUT / "model_0000002.pth")
-    with (OUT / "model_0000002.pth").open("r+b") as stream:
-        stream.truncate(100)
-
-
-def a_web_page(file: Path) -> None:
-    file.write_bytes(b"<!DOCTYPE html><title>login</title>" * 99)
-
-
-def with_nan_weights(file: Path) -> None:
-    _poison(file, lambda content: next(iter(content["model"].values())))
-
-
-def with_a_nan_average(file: Path) -> None:
-    _poison(file, lambda content: next(iter(content["ema_state"].values())))
-
-
-def with_a_nan_optimizer(file: Path) -> None:
-    _poison(file, lambda content: content["trainer"]["optimizer"]["state"][0]["exp_avg"])
-
-
-def _poison(file: Path, find: Callable[[Any], torch.Tensor]) -> None:
-    content = torch.load(file, weights_only=True)
-    find(content).reshape(-1)[0] = float("nan")
-    torch.save(content, file)
-    file.with_name(f"{file.name}.sha256").unlink()
-
-
-DAMAGE = (
-    *(cut_short, with_a_flipped_bit, empty, a_folder, a_pipe, a_link_to_nothing, a_web_page),
-    *(with_nan_weights, with_a_nan_average, with_a_nan_optimizer),
-)
+def checkpoints_of_another_run() -> Sequence[str]:
+    other = Path("other")
+    _ends_well(_run(other, "train.seed=9", "train.max_iter=6"))
+    shutil.copy(other / "model_0000005.pth", OUT / "other_0000005.pth")
+    shutil.copy(other / "model_final.pth", OUT / "model_final.pth")
+    (OUT / "last_checkpoint").write_text("model_final.pth")
+    return ("other_0000005.pth",)
 
 
 def _left_there(leave: Callable[[], Sequence[str]]) -> None:
@@ -342,68 +292,3 @@ def _left_there(leave: Callable[[], Sequence[str]]) -> None:
     for name in staying:
         expect((OUT / name).exists(), f"{name} is gone")
     _is_straight()
-
-
-def foreign_weights() -> Sequence[str]:
-    """Weights of others, newer than all checkpoints, named by the tag."""
-    names = ("swin_tiny_patch4_window7_224.pth", "resnet_20990101.pth", "backbone_final.pth")
-    for name in names:
-        torch.save({"model": {"x": torch.zeros(3)}}, OUT / name)
-    (OUT / "last_checkpoint").write_text(names[2])
-    return names
-
-
-def checkpoints_of_another_run() -> Sequence[str]:
-    other = Path("other")
-    _ends_well(_run(other, "train.seed=9", "train.max_iter=6"))
-    shutil.copy(other / "model_0000005.pth", OUT / "other_0000005.pth")
-    shutil.copy(other / "model_final.pth", OUT / "model_final.pth")
-    (OUT / "last_checkpoint").write_text("model_final.pth")
-    return ("other_0000005.pth",)
-
-
-def unfinished_files() -> Sequence[str]:
-    for name in ("model_0000009.pth", "metrics.json", "run.json"):
-        (OUT / f"{name}.{'a' * 32}.unfinished").write_bytes(b"half")
-    return ()
-
-
-def a_damaged_tag() -> Sequence[str]:
-    (OUT / "last_checkpoint").write_bytes(b"\xff\xfe\x00/../..\n")
-    return ()
-
-
-def a_torn_line() -> Sequence[str]:
-    with (OUT / "metrics.json").open("ab") as stream:
-        stream.write(b'{"iteration": 3, "lo')
-    return ()
-
-
-def a_damaged_record() -> Sequence[str]:
-    (OUT / "run.json").write_bytes(b'{"id": "\xff')
-    return ()
-
-
-def no_record() -> Sequence[str]:
-    (OUT / "run.json").unlink()
-    return ()
-
-
-def a_lock_of_noise() -> Sequence[str]:
-    (OUT / "run.lock").write_bytes(os.urandom(300))
-    os.utime(OUT / "run.lock", (1, 1))
-    return ()
-
-
-def folders_and_pipes() -> Sequence[str]:
-    (OUT / "model_0000099.pth").mkdir()
-    os.mkfifo(OUT / "pipe_0000099.pth")
-    with suppress(FileNotFoundError):
-        (OUT / "last_checkpoint").unlink()
-    return ("model_0000099.pth", "pipe_0000099.pth")
-
-
-LEFT = (
-    *(foreign_weights, checkpoints_of_another_run, unfinished_files, a_damaged_tag, a_torn_line),
-    *(a_damaged_record, no_record, a_lock_of_noise, folders_and_pipes),
-)
