@@ -29,7 +29,7 @@ from detrex.checkpoint.placement import load_values
 from detrex.checkpoint.reading.state_dict import read_checkpoint, tensors_of
 from detrex.checkpoint.report import LoadReport, examples
 from detrex.checkpoint.runs import PERIODIC, RUN_KEY, earlier_name, origin_of
-from detrex.errors import CheckpointError
+from detrex.errors import CheckpointError, ConfigError
 from detrex.files import UNFINISHED, write_atomically, writing
 
 logger = logging.getLogger(__name__)
@@ -102,7 +102,8 @@ class DetectionCheckpointer(Checkpointer):
             kwargs: what else to save, such as ``iteration``.
 
         Raises:
-            ValueError: the name leads out of the folder.
+            ConfigError: the name leads out of the folder.
+            RunError: the file cannot be written.
         """
         if not self.save_dir or not self.save_to_disk:
             return
@@ -116,10 +117,13 @@ class DetectionCheckpointer(Checkpointer):
             ending: what comes behind it.
 
         Raises:
-            ValueError: the name leads out of the folder.
+            ConfigError: the name leads out of the folder.
         """
         if not name or name != os.path.basename(name):
-            raise ValueError(f"the checkpoint's name {name!r} must be a bare file name")
+            raise ConfigError(
+                f"the checkpoint's name {name!r} must be a bare file name: set "
+                "train.checkpointer.file_prefix to one without a folder"
+            )
         return Path(self.save_dir) / f"{name}{ending}"
 
     def content(self) -> dict[str, Any]:
@@ -250,7 +254,9 @@ class DetectionCheckpointer(Checkpointer):
         if self.on_weights is not None:
             self.on_weights(checkpoint, report)
         names = self.checkpointables if checkpointables is None else checkpointables
-        return self._load_state(checkpoint, [name for name in names if name in checkpoint])
+        return self._load_state(
+            checkpoint, [n for n in names if n in checkpoint], shown(os.fspath(path))
+        )
 
     def _require_heads(self, checkpoint: dict[str, Any], file: str) -> None:
         tensors = tensors_of(checkpoint.get("model", checkpoint), file)
@@ -278,14 +284,24 @@ class DetectionCheckpointer(Checkpointer):
         logger.info("Resuming from %s", report.summary())
         for name in self.checkpointables.keys() - checkpoint.keys():
             logger.warning("%s holds no %r, which starts afresh", file, name)
-        return self._load_state(checkpoint, self.checkpointables.keys() & checkpoint.keys())
+        return self._load_state(checkpoint, self.checkpointables.keys() & checkpoint.keys(), file)
 
-    def _load_state(self, checkpoint: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    def _load_state(
+        self, checkpoint: dict[str, Any], names: Iterable[str], file: str
+    ) -> dict[str, Any]:
         if "model" not in checkpoint:
             return {}
         rest = {name: value for name, value in checkpoint.items() if name != "model"}
         for name in names:
-            self.checkpointables[name].load_state_dict(rest.pop(name))
+            try:
+                self.checkpointables[name].load_state_dict(rest.pop(name))
+            except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+                reason = " ".join(f"{type(error).__name__}: {error}".split())[:160]
+                raise CheckpointError(
+                    f"the {name} in {file} does not fit this run ({reason}): resume with the "
+                    "config of that run, optimizer above all, or start from its weights alone by "
+                    "train.init_checkpoint in another train.output_dir"
+                ) from error
         return rest
 
     def _newest_complete(self) -> tuple[str, dict[str, Any]]:
@@ -323,12 +339,16 @@ class DetectionCheckpointer(Checkpointer):
     def _candidates(self) -> list[str]:
         files = [file for file in self._files() if self._is_own(file)]
         tag = Path(self.save_dir) / _TAG
-        if self.save_dir and tag.is_file():
-            tagged = tag.parent / tag.read_text(errors="replace").strip()
-            # False for any name that cannot be, too
-            there = os.path.isfile(tagged) or (tagged.suffix == IN_PARTS and tagged.is_dir())
-            if there and self._is_own(tagged, tagged=True):
-                files = [tagged, *(file for file in files if file != tagged)]
+        try:
+            name = tag.read_text(errors="replace").strip() if tag.is_file() else ""
+        except OSError as error:
+            logger.warning("%s cannot be read (%s): the newest counts", tag, error.strerror)
+            name = ""
+        tagged = tag.parent / name
+        # False for any name that cannot be, too
+        there = os.path.isfile(tagged) or (tagged.suffix == IN_PARTS and tagged.is_dir())
+        if self.save_dir and there and self._is_own(tagged, tagged=True):
+            files = [tagged, *(file for file in files if file != tagged)]
         return [str(file) for file in files]
 
     def _files(self) -> list[Path]:

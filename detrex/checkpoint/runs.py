@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from detrex.checkpoint.reading.outline import read_outline
 from detrex.checkpoint.reading.sharded_folders import REST, is_sharded_folder
@@ -67,7 +67,12 @@ def run_in(content: Mapping[str, Any]) -> str:
     """Give the identity of the run that wrote a checkpoint; empty where it has none."""
     run = content.get(RUN_KEY)
     identity = run.get("id") if isinstance(run, Mapping) else None
-    return identity if isinstance(identity, str) else ""
+    return identity if is_identity(identity) else ""
+
+
+def is_identity(value: Any) -> TypeGuard[str]:
+    """Tell what can be a run's identity, and a part of a file's name, whoever wrote it."""
+    return isinstance(value, str) and re.fullmatch(r"[\w-]{1,64}", value, re.ASCII) is not None
 
 
 def earlier_name(file: Path, identity: str) -> Path:

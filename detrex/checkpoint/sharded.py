@@ -88,7 +88,7 @@ class ShardedCheckpointer(DetectionCheckpointer):
         Raises:
             CheckpointError: this checkpoint, or the one before, cannot be written.
             RunError: likewise, for a reason of the disk's.
-            ValueError: the name leads out of the folder.
+            ConfigError: the name leads out of the folder.
         """
         self.finish()
         if not self.save_dir:

@@ -74,7 +74,16 @@ def in_implementation_of(optimizer: optim.Optimizer, saved: Mapping[str, Any]) -
 
     Returns:
         The state dict to load.
+
+    Raises:
+        ConfigError: it is of an optimizer of another kind.
     """
+    for own, group in zip(optimizer.param_groups, saved["param_groups"], strict=False):
+        if lacking := sorted(own.keys() - group.keys() - {*_IMPLEMENTATION, "initial_lr"}):
+            raise ConfigError(
+                f"{type(optimizer).__name__} needs {', '.join(lacking[:3])}, which the saved "
+                "optimizer does not have"
+            )
     groups = [
         {**group, **{name: own[name] for name in _IMPLEMENTATION if name in own}}
         for own, group in zip(optimizer.param_groups, saved["param_groups"], strict=False)

@@ -91,10 +91,10 @@ def cut_metrics(
 def _iteration_of(line: bytes) -> int | None:
     try:
         content = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     iteration = content.get("iteration") if isinstance(content, dict) else None
-    return int(iteration) if isinstance(iteration, int | float) else None
+    return iteration if type(iteration) is int else None
 
 
 def _append(file: Path, text: bytes) -> None:

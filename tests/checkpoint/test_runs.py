@@ -36,7 +36,8 @@ def test_origin_of__is_of_the_present_content(tmp_path):
 
 
 def test_run_in__what_is_none():
-    assert [run_in(c) for c in ({}, {"run": None}, {"run": {}}, {"run": {"id": 3}})] == [""] * 4
+    contents = [{}, {"run": None}, {"run": {}}, {"run": {"id": 3}}, {"run": {"id": "../x"}}]
+    assert [run_in(content) for content in contents] == [""] * 5
 
 
 @pytest.mark.parametrize(

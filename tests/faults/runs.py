@@ -156,7 +156,7 @@ def _stopped_while(act: Callable[[int], None]) -> Callable[[int], None]:
     """Do something while a run is stopped, so that it does not end before."""
 
     def disturb(pid: int) -> None:
-        _await(OUT / "run.lock")
+        _await(OUT / "log.txt")  # it has its lock by then
         os.kill(pid, signal.SIGSTOP)
         try:
             act(pid)

@@ -97,6 +97,8 @@ def test_cut_metrics__lines_that_come_later_and_torn_ones(tmp_path):
         b'{"iteration": 7}',
         b"{\xff",
         b"7",
+        b'{"iteration": 1e999}',
+        b"[" * 99999,
     ]
     file.write_bytes(b"\n".join(lines) + b'\n{"iter')
     assert cut_metrics(file, lambda i: i < 5) == {1, 2}

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from detrex.checkpoint.detection_checkpoint import DetectionCheckpointer
-from detrex.checkpoint.runs import earlier_name, origin_of
+from detrex.checkpoint.runs import earlier_name, is_identity, origin_of
 from detrex.engine.run_folder.differences import describe, differences
 from detrex.files import UNFINISHED, write_atomically, writing
 
@@ -114,12 +114,12 @@ def read_run(folder: str | os.PathLike[str]) -> Run | None:
             raise ValueError("it is no file")
         content = json.loads(file.read_text(encoding="utf-8"))
         run = Run(**{key: content[key] for key in Run.__annotations__ if key in content})
-        if not isinstance(run.id, str) or not isinstance(run.config, dict) or not run.id:
+        if not is_identity(run.id) or not isinstance(run.config, dict):
             raise ValueError("it has no proper id and config")
         run.started = float(run.started)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         logger.warning("%s cannot be read (%s): it counts as not there.", file, error)
         return None
     return run

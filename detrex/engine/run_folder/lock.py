@@ -34,7 +34,7 @@ except ImportError:  # another system than Unix
 logger = logging.getLogger(__name__)
 
 LOCK = "run.lock"
-SILENT_AFTER = 600.0
+SILENT_AFTER = 300.0
 """Seconds after which a run on another machine that gave no sign of life counts as dead."""
 
 _SIGN_EVERY = 20.0
@@ -175,7 +175,10 @@ def _refusal(file: Path, who: str) -> str:
 
 
 def _name(holder: Mapping[str, Any]) -> str:
-    return f"process {holder.get('pid')} on {holder.get('host')} since {holder.get('since')}"
+    pid, host, since = (
+        " ".join(str(holder.get(key)).split())[:60] for key in ("pid", "host", "since")
+    )
+    return f"process {pid} on {host} since {since}"
 
 
 def _why_dead(file: Path, holder: Mapping[str, Any], silent_after: float) -> str:
@@ -262,7 +265,7 @@ def _read(file: Path) -> dict[str, Any]:
     """Read what a lock says; empty where there is none, or it is half written."""
     try:
         content = json.loads(file.read_bytes()[:4096]) if file.is_file() else {}
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
 

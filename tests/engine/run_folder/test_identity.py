@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import torch
+from detectron2.config import LazyCall as L
 
 from detrex.engine import do_train, evaluate_only
 from detrex.engine.run_folder.identity import config_file, read_run
@@ -270,3 +271,24 @@ def test_config_file__of_earlier_runs_and_evaluations(tmp_path):
         assert config_file(tmp_path, fresh=True) == tmp_path / "config.yaml"
         (tmp_path / "config.yaml").write_text(text)
     assert (tmp_path / f"config.{read_run(tmp_path).id}.yaml").read_text() == "first"
+
+
+@pytest.mark.parametrize("change", ["optimizer", "groups"])
+def test_resume__with_another_optimizer_is_a_sentence(tmp_path, change):
+    killed_run(tmp_path, 3)
+    cfg = config(tmp_path)
+    if change == "optimizer":
+        cfg.optimizer = L(torch.optim.SGD)(params=cfg.optimizer.params, lr=0.01, momentum=0.9)
+    else:
+        cfg.optimizer.params.bias_lr_factor = 2.0
+    with pytest.raises(CheckpointError, match=r"the trainer in .*model_0000001\.pth does not fit"):
+        do_train(RESUME, cfg)
+
+
+@pytest.mark.parametrize("identity", ["../../x", "", 7, "a" * 99, "a\nb"])
+def test_read_run__an_identity_that_is_no_name(tmp_path, caplog, identity):
+    (tmp_path / "run.json").write_text(
+        json.dumps({"id": identity, "config_digest": "", "started": 0.0})
+    )
+    assert read_run(tmp_path) is None
+    assert "it has no proper id" in caplog.text

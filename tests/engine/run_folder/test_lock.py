@@ -77,7 +77,7 @@ def test_locked__a_number_that_another_process_has_now(held, tmp_path, caplog):
         assert "whose number another process has now" in caplog.text
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\x00" * 99, b'{"pid": "x"}'])
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\x00" * 99, b"[" * 4096, b'{"pid": "x"}'])
 def test_locked__half_written_ones_count_after_moments_only(tmp_path, content):
     (tmp_path / LOCK).write_bytes(content)
     if content != b'{"pid": "x"}':
@@ -94,7 +94,7 @@ def test_locked__another_machine_by_its_signs(tmp_path, caplog):
     (tmp_path / LOCK).write_text(content)
     edit(tmp_path, host="node7", pid=1)
     words = (
-        r"process 1 on node7 .*counts as dead after 600 s .*train\.timeouts\.lock.*remove run\.lock"
+        r"process 1 on node7 .*counts as dead after 300 s .*train\.timeouts\.lock.*remove run\.lock"
     )
     with pytest.raises(RunError, match=words), locked(tmp_path):
         pass
