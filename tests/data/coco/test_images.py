@@ -138,7 +138,7 @@ def test_check_sizes__a_picture_that_is_not_read(monkeypatch):
 
     doc = document(change)
     check_sizes(doc)
-    assert ("image-too-large", "error", 1) in findings(doc)
+    assert ("image-too-large", "error", 2) in findings(doc)
     assert "DETREX_MAX_PIXELS" in doc.findings[-1].message
 
 
