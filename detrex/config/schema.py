@@ -173,7 +173,7 @@ class Timeouts:
 
     collective: float = key(1800.0, at_least=0)
     data: float = key(600.0, at_least=0)
-    lock: float = key(600.0, above=0)
+    lock: float = key(300.0, above=0)
 
 
 @dataclass

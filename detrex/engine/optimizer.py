@@ -1,7 +1,7 @@
 """The optimizer of a run, and how its step is computed."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from omegaconf import DictConfig
@@ -74,16 +74,7 @@ def in_implementation_of(optimizer: optim.Optimizer, saved: Mapping[str, Any]) -
 
     Returns:
         The state dict to load.
-
-    Raises:
-        ConfigError: it is of an optimizer of another kind.
     """
-    for own, group in zip(optimizer.param_groups, saved["param_groups"], strict=False):
-        if lacking := sorted(own.keys() - group.keys() - {*_IMPLEMENTATION, "initial_lr"}):
-            raise ConfigError(
-                f"{type(optimizer).__name__} needs {', '.join(lacking[:3])}, which the saved "
-                "optimizer does not have"
-            )
     groups = [
         {**group, **{name: own[name] for name in _IMPLEMENTATION if name in own}}
         for own, group in zip(optimizer.param_groups, saved["param_groups"], strict=False)
@@ -99,3 +90,22 @@ def in_implementation_of(optimizer: optim.Optimizer, saved: Mapping[str, Any]) -
                 for name, value in state[number].items()
             }
     return {**saved, "state": state, "param_groups": groups}
+
+
+def require_settings(optimizer: optim.Optimizer, names: Iterable[str]) -> None:
+    """Check that an optimizer has its settings, once it has loaded those of another.
+
+    Args:
+        optimizer: torch gives settings of its newer versions their defaults.
+        names: of the settings that it was built with.
+
+    Raises:
+        ConfigError: it lacks some, for the other was of another kind.
+    """
+    wanted = set(names)
+    for group in optimizer.param_groups:
+        if lacking := sorted(wanted - group.keys()):
+            raise ConfigError(
+                f"{type(optimizer).__name__} needs {', '.join(lacking[:3])}, which the saved "
+                "optimizer does not have"
+            )

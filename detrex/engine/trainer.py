@@ -25,7 +25,7 @@ from detrex.data.worker_notes import explain_worker
 from detrex.engine import signals
 from detrex.engine.distributed import unwrap_ddp
 from detrex.engine.fsdp import is_sharded
-from detrex.engine.optimizer import in_implementation_of
+from detrex.engine.optimizer import in_implementation_of, require_settings
 from detrex.errors import ConfigError, DetrexError, NonFiniteLossError
 from detrex.utils.dist import came_by_exchange, exchange, failing_together
 from detrex.utils.presence import LostRankError, explain, is_of_group, present
@@ -293,6 +293,7 @@ class Trainer(SimpleTrainer):
             optimizer = in_implementation_of(self.optimizer, state_dict["optimizer"])
             state_dict = {**state_dict, "optimizer": optimizer}
         super().load_state_dict(state_dict)
+        require_settings(self.optimizer, self.optimizer.defaults)
         if self.grad_scaler.is_enabled() and "grad_scaler" in state_dict:
             self.grad_scaler.load_state_dict(state_dict["grad_scaler"])
         self.seed = state_dict.get("seed", self.seed)

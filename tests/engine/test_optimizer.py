@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from detrex.engine import Trainer, build_model, build_optimizer
+from detrex.engine.optimizer import require_settings
 from detrex.errors import ConfigError
 from tests.reference.stand_in import stand_in_config
 
@@ -100,3 +101,16 @@ def test_load_state_dict__keeps_the_implementation_of_the_run(saved_with, resume
     torch.testing.assert_close(
         _trained(optimizer, twin), _trained(saved, model), rtol=1e-5, atol=1e-6
     )
+
+
+def test_require_settings__of_another_kind_and_of_an_older_version():
+    adam = torch.optim.AdamW(nn.Linear(2, 3).parameters())
+    sgd = torch.optim.SGD(nn.Linear(2, 3).parameters())
+    old = adam.state_dict()
+    for name in ("decoupled_weight_decay", "maximize", "capturable", "differentiable", "fused"):
+        old["param_groups"][0].pop(name, None)
+    adam.load_state_dict(old)
+    require_settings(adam, adam.defaults)
+    sgd.load_state_dict(old)
+    with pytest.raises(ConfigError, match="SGD needs dampening, momentum"):
+        require_settings(sgd, sgd.defaults)
