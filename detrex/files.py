@@ -88,13 +88,26 @@ def write_atomically(file: Path, write: Callable[[IO[bytes]], object]) -> None:
     unfinished = file.with_name(f"{file.name[:100]}.{uuid.uuid4().hex}{UNFINISHED}")
     try:
         with unfinished.open("xb") as stream:
-            write(stream)
+            _write(stream, write)
             stream.flush()
             os.fsync(stream.fileno())
         unfinished.replace(file)
     finally:
         unfinished.unlink(missing_ok=True)
     sync_folder(file.parent)
+
+
+def _write(stream: IO[bytes], write: Callable[[IO[bytes]], object]) -> None:
+    """Write, and raise what a signal raised, in whose place ``torch.save`` puts its own error."""
+    try:
+        write(stream)
+    except Exception as error:
+        cause: BaseException | None = error
+        while isinstance(cause, Exception):
+            cause = cause.__cause__ or cause.__context__
+        if cause is None:
+            raise
+        raise cause from None
 
 
 def sync_folder(folder: Path) -> None:

@@ -1,6 +1,8 @@
 import hashlib
+import io
 
 import pytest
+import torch
 
 from detrex import files
 from detrex.files import default_cache_dir, keep, read_kept, sha256_of, write_atomically
@@ -46,3 +48,15 @@ def test_write_atomically__keeps_the_old_where_writing_fails(tmp_path):
         write_atomically(file, fail)
     assert file.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_write_atomically__raises_what_a_signal_raised_within_torch(tmp_path):
+    class Interrupted(io.BytesIO):
+        def write(self, data):
+            if self.tell() > 100:
+                raise KeyboardInterrupt
+            return super().write(data)
+
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(tmp_path / "a.pth", lambda _: torch.save([1] * 999, Interrupted()))
+    assert list(tmp_path.iterdir()) == []

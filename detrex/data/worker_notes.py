@@ -15,7 +15,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterable
 from types import FrameType
-from typing import Any
+from typing import IO, Any
 
 from detectron2.utils import comm
 from torch.utils.data import get_worker_info
@@ -40,16 +40,14 @@ class WorkerNotes:
 
     def __init__(self, key: str, seconds: float) -> None:
         self.key, self.seconds = key, seconds
-        handle, self.path = tempfile.mkstemp(prefix="detrex-workers-")
-        with os.fdopen(handle, "wb") as file:
-            file.truncate(_STOPPING + 1)
+        self._file, self.path = _new_file()
         self._map: mmap.mmap | None = None
         self._owner = self._prepared = os.getpid()
-        weakref.finalize(self, _remove, self.path, self._owner)
+        weakref.finalize(self, _remove, self._file, self.path, self._owner)
         _alive.add(self)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_map": None}
+        return {**self.__dict__, "_map": None, "_file": None}
 
     def begin(self, name: str) -> None:
         """Note in a worker what it reads from now on; elsewhere nothing happens.
@@ -250,6 +248,22 @@ def _kill(pids: Iterable[int]) -> None:
             continue
 
 
-def _remove(path: str, owner: int) -> None:
-    if os.getpid() == owner and os.path.exists(path):
+def _new_file() -> tuple[IO[bytes], str]:
+    """Make the file, without a name where the system has other ways to it, and give a path to it.
+
+    A process that is killed removes no file.
+    """
+    if os.path.isdir("/proc/self/fd"):
+        file: Any = tempfile.TemporaryFile()  # noqa: SIM115
+        path = f"/proc/{os.getpid()}/fd/{file.fileno()}"
+    else:
+        file = tempfile.NamedTemporaryFile(prefix="detrex-workers-", delete=False)  # noqa: SIM115
+        path = file.name
+    file.truncate(_STOPPING + 1)
+    return file, path
+
+
+def _remove(file: IO[bytes], path: str, owner: int) -> None:
+    file.close()
+    if os.getpid() == owner and not path.startswith("/proc/") and os.path.exists(path):
         os.unlink(path)

@@ -13,9 +13,11 @@ import tempfile
 import threading
 import time
 import traceback
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from detrex.errors import DetrexError
 from tests.faults.trials import FACTS, Ending, Result, Trial, Wrong, classify
@@ -124,13 +126,14 @@ def attempt_all(trials: Iterable[Trial], jobs: int = 1) -> Iterator[Result]:
 
 def _be_the_trial(trial: Trial, folder: Path) -> None:
     """Body of the forked process; never returns."""
-    status = 70
+    status, inherited = 70, finalizers()
     try:
         _settle_in(trial, folder)
         status = status_of(trial.run, folder / "wrong")
         # what the interpreter waits for at its end; what the parent registered stays the parent's
         threading._shutdown()
         multiprocessing.util._exit_function()
+        finalize(inherited)
     except BaseException:
         traceback.print_exc()
     finally:
@@ -138,6 +141,17 @@ def _be_the_trial(trial: Trial, folder: Path) -> None:
             sys.stdout.flush()
             sys.stderr.flush()
         os._exit(status)
+
+
+def finalizers() -> set[Any]:
+    """Give what this process's `weakref.finalize` objects are at present."""
+    return set(weakref.finalize._registry)  # type: ignore[attr-defined]
+
+
+def finalize(inherited: set[Any]) -> None:
+    """Call those that a forked process has made, and not those of its parent, as its end would."""
+    for one in finalizers() - inherited:
+        one()
 
 
 def _settle_in(trial: Trial, folder: Path) -> None:

@@ -113,8 +113,9 @@ def _kill_and_resume(signal_name: str, how: str, draw: str) -> None:
         }
     )
     problems = _wrong_end(killed, signal_name, how)
-    if signal_name == "TERM" and killed.code == REQUEUE and runs[0].start < killed.done:
-        problems.append(f"resumed from step {runs[0].start}, and {killed.done} were done")
+    start = next((run.start for run in runs if run.trained), STEPS)
+    if signal_name == "TERM" and killed.code == REQUEUE and start < killed.done:
+        problems.append(f"resumed from step {start}, and {killed.done} were done")
     if not resumed:
         sys.stderr.write(runs[-1].text[-3000:])
         problems.append(f"not resumed: ended with {runs[-1].code}")

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from detrex.engine import run
-from tests.faults.attempts import SUBREAPER, status_of
+from tests.faults.attempts import SUBREAPER, finalize, finalizers, status_of
 
 CONFIG = """
 from detectron2.config import LazyCall as L
@@ -121,7 +121,7 @@ def train(
 
 
 def _be_the_run(argv: list[str], output: Path, before: Callable[[], object]) -> None:
-    status = 70
+    status, inherited = 70, finalizers()
     try:
         os.setpgid(0, 0)
         for number, end in enumerate(STREAMS, 1):
@@ -130,6 +130,7 @@ def _be_the_run(argv: list[str], output: Path, before: Callable[[], object]) -> 
         fork_ranks()
         before()
         status = status_of(lambda: run(argv), output.with_suffix(".wrong"))
+        finalize(inherited)
     finally:
         logging.shutdown()
         sys.stdout.flush()
