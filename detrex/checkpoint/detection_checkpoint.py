@@ -28,8 +28,8 @@ from detrex.checkpoint.loading import fit_state_dict, load_init_checkpoint
 from detrex.checkpoint.placement import load_values
 from detrex.checkpoint.reading.state_dict import read_checkpoint, tensors_of
 from detrex.checkpoint.report import LoadReport, examples
-from detrex.checkpoint.runs import PERIODIC, RUN_KEY, earlier_name, origin_of
-from detrex.errors import CheckpointError, ConfigError
+from detrex.checkpoint.runs import PERIODIC, RUN_KEY, earlier_name, origin_of, written_at
+from detrex.errors import CheckpointError, ConfigError, DetrexError
 from detrex.files import UNFINISHED, write_atomically, writing
 
 logger = logging.getLogger(__name__)
@@ -38,6 +38,8 @@ IN_PARTS = ".dcp"
 """How the name of a folder ends that is a checkpoint in parts; see `detrex.checkpoint.sharded`."""
 
 _TAG = "last_checkpoint"
+# What `load_state_dict` of the many kinds of state raises for another's.
+_UNFIT = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 class DetectionCheckpointer(Checkpointer):
@@ -254,9 +256,8 @@ class DetectionCheckpointer(Checkpointer):
         if self.on_weights is not None:
             self.on_weights(checkpoint, report)
         names = self.checkpointables if checkpointables is None else checkpointables
-        return self._load_state(
-            checkpoint, [n for n in names if n in checkpoint], shown(os.fspath(path))
-        )
+        known = [name for name in names if name in checkpoint]
+        return self._load_state(checkpoint, known, shown(os.fspath(path)))
 
     def _require_heads(self, checkpoint: dict[str, Any], file: str) -> None:
         tensors = tensors_of(checkpoint.get("model", checkpoint), file)
@@ -284,7 +285,14 @@ class DetectionCheckpointer(Checkpointer):
         logger.info("Resuming from %s", report.summary())
         for name in self.checkpointables.keys() - checkpoint.keys():
             logger.warning("%s holds no %r, which starts afresh", file, name)
-        return self._load_state(checkpoint, self.checkpointables.keys() & checkpoint.keys(), file)
+        known = self.checkpointables.keys() & checkpoint.keys()
+        rest = self._load_state(checkpoint, known, file)
+        if not isinstance(iteration := rest.get("iteration", -1), int):
+            raise CheckpointError(
+                f"{file} holds a {type(iteration).__name__} as its 'iteration', expected an "
+                "integer: resume from another checkpoint, or start without --resume"
+            )
+        return rest
 
     def _load_state(
         self, checkpoint: dict[str, Any], names: Iterable[str], file: str
@@ -295,7 +303,9 @@ class DetectionCheckpointer(Checkpointer):
         for name in names:
             try:
                 self.checkpointables[name].load_state_dict(rest.pop(name))
-            except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            except DetrexError:
+                raise
+            except _UNFIT as error:
                 reason = " ".join(f"{type(error).__name__}: {error}".split())[:160]
                 raise CheckpointError(
                     f"the {name} in {file} does not fit this run ({reason}): resume with the "
@@ -358,13 +368,13 @@ class DetectionCheckpointer(Checkpointer):
             return []
         named = (*folder.glob("*.pth"), *folder.glob(f"*{IN_PARTS}"))
         files = [file for file in named if PERIODIC.search(file.stem)]
-        return sorted(files, key=lambda f: (_written(f), f.name), reverse=True)
+        return sorted(files, key=lambda f: (written_at(f), f.name), reverse=True)
 
     def _is_own(self, file: Path, tagged: bool = False) -> bool:
         """Whether a file is a checkpoint of this run, as far as can be told; of any without one."""
         origin, run = origin_of(file), self.notes.get(RUN_KEY)
         if not origin.readable:  # a damaged one of this run, if it is not older
-            return run is None or _written(file) >= run.get("started", 0.0)
+            return run is None or written_at(file) >= run.get("started", 0.0)
         if run is None or (self._takes_unnamed and not origin.run):
             return tagged or origin.of_run
         return origin.run == run["id"]
@@ -388,11 +398,3 @@ def remove(file: Path) -> None:
         return
     moved = file.rename(file.with_name(f"{file.name}.removed{UNFINISHED}"))
     shutil.rmtree(moved)
-
-
-def _written(file: Path) -> float:
-    """When a file was written, in seconds since 1970; 0 for one that is gone."""
-    try:
-        return file.stat().st_mtime
-    except OSError:
-        return 0.0

@@ -18,13 +18,12 @@ _MOST_NAMED = 3
 _BUILT: Mapping[str, Tensor] = MappingProxyType({})
 
 
-def require_finite(
-    tensors: Mapping[str, Any], source: str, built: Mapping[str, Tensor] = _BUILT
-) -> None:
+def require_finite(tensors: Any, source: str, built: Mapping[str, Tensor] = _BUILT) -> None:
     """Refuse weights with NaN or infinite values.
 
     Args:
-        tensors: by name, at any depth; integers, and what is no tensor, are left aside.
+        tensors: by name, in mappings and lists of any depth; integers, and what is no tensor, are
+            left aside.
         source: how to call the file in the error.
         built: the tensors of the model, as it was built, whose infinities may stand in the file.
 
@@ -33,6 +32,27 @@ def require_finite(
     """
     pairs = list(_flat(tensors))
     _refuse(non_finite(pairs, built), len(pairs), source)
+
+
+def require_real(tensors: Mapping[str, Tensor], source: str, built: Mapping[str, Tensor]) -> None:
+    """Refuse integers, truth values and complex numbers where a model has real weights.
+
+    Quantized weights are such, whose scales stand elsewhere.
+
+    Args:
+        tensors: by the model's names.
+        source: how to call the file in the error.
+        built: the tensors of the model.
+
+    Raises:
+        CheckpointError: the first of them, with its type.
+    """
+    for name, tensor in tensors.items():
+        if built[name].is_floating_point() and not tensor.is_floating_point():
+            raise CheckpointError(
+                f"{source} holds numbers of the type {tensor.dtype} for {name!r}, where the model "
+                f"has {built[name].dtype}: give weights that are neither quantized nor complex"
+            )
 
 
 def require_finite_model(model: nn.Module, source: str) -> None:
@@ -85,12 +105,14 @@ def _refuse(found: Mapping[str, str], total: int, source: str) -> None:
     )
 
 
-def _flat(content: Mapping[Any, Any], start: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in content.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{start}{key}.")
-        elif isinstance(value, Tensor):
-            yield f"{start}{key}", value
+def _flat(content: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
+    """List all tensors in mappings and lists, by the path to each."""
+    if isinstance(content, Tensor):
+        yield name, content
+    elif isinstance(content, (Mapping, list, tuple)):
+        pairs = content.items() if isinstance(content, Mapping) else enumerate(content)
+        for key, value in pairs:
+            yield from _flat(value, f"{name}.{key}" if name else str(key))
 
 
 def _describe(tensor: Tensor, built: Tensor | None) -> str:

@@ -17,7 +17,7 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from detrex.checkpoint.bare_networks import NETWORK_SHARE, check_network
 from detrex.checkpoint.download import shown
-from detrex.checkpoint.finite import non_finite, require_finite
+from detrex.checkpoint.finite import non_finite, require_finite, require_real
 from detrex.checkpoint.matching.input_conv import adapt_input_conv, input_convs, is_for_image
 from detrex.checkpoint.matching.key_matching import (
     PREFIXES,
@@ -161,7 +161,9 @@ def _load_region_stage(stage: nn.Module, tensors: Mapping[str, Tensor], name: st
             *(name, len(report.matched), report.total, REGION_STAGE),
         )
         return
-    require_finite(values, name, stage.state_dict())
+    built = stage.state_dict()
+    require_real(values, name, built)
+    require_finite(values, name, built)
     load_values(stage, values)
     logger.info("%s: %s", REGION_STAGE, report.summary())
 
@@ -299,6 +301,7 @@ def _load(
     for name in report.lacking["input layer"]:
         raise CheckpointError(_about_input(name, report, in_channels))
     built = module.state_dict()
+    require_real(values, report.source, built)
     require_finite(values, report.source, built)
     if not any(tensor.is_meta for tensor in built.values()):
         load_values(module, values)

@@ -5,12 +5,16 @@ from collections import Counter
 from dataclasses import dataclass
 
 _MOST_EXAMPLES = 4
+_LONGEST = 120
 _PYRAMID = re.compile(r"(^|\.)pyramid\.")
 
 
 def examples(names: tuple[str, ...] | list[str], most: int = _MOST_EXAMPLES) -> str:
     """Write out a few names, and how many more there are."""
-    shown = ", ".join(repr(name) for name in names[:most])
+    short = (
+        name if len(name) <= _LONGEST else f"{name[: _LONGEST - 3]}..." for name in names[:most]
+    )
+    shown = ", ".join(map(repr, short))
     rest = len(names) - most
     return f"{shown} and {rest} more" if rest > 0 else shown or "none"
 

@@ -75,6 +75,14 @@ def is_identity(value: Any) -> TypeGuard[str]:
     return isinstance(value, str) and re.fullmatch(r"[\w-]{1,64}", value, re.ASCII) is not None
 
 
+def written_at(file: Path) -> float:
+    """Say when a file was written, in seconds since 1970; 0 for one that is gone."""
+    try:
+        return file.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
 def earlier_name(file: Path, identity: str) -> Path:
     """Give a free name beside a file's: the same with an identity before its ending.
 

@@ -331,3 +331,27 @@ def test_has_checkpoint__a_damaged_tag_leaves_the_newest(tmp_path, text):
     (tmp_path / "last_checkpoint").write_bytes(text)
     checkpointer = DetectionCheckpointer(nn.Linear(1, 1), str(tmp_path))
     assert checkpointer.get_checkpoint_file() == str(tmp_path / "model_final.pth")
+
+
+@pytest.mark.parametrize("state", [None, 5, {}, [1], "text"])
+def test_resume__state_that_does_not_fit(tmp_path, state):
+    content = {"model": model().state_dict(), "trainer": state, "iteration": 3}
+    torch.save(content, tmp_path / "model_final.pth")
+    checkpointer = DetectionCheckpointer(model(), tmp_path, trainer=Counter())
+    with pytest.raises(CheckpointError, match=r"the trainer in .* does not fit this run \("):
+        checkpointer.resume_or_load("")
+
+
+@pytest.mark.parametrize("iteration", [None, "3", [3], 1.5])
+def test_resume__iteration_that_is_none(tmp_path, iteration):
+    content = {"model": model().state_dict(), "iteration": iteration}
+    torch.save(content, tmp_path / "model_final.pth")
+    with pytest.raises(CheckpointError, match="as its 'iteration', expected an integer"):
+        DetectionCheckpointer(model(), tmp_path).resume_or_load("")
+
+
+@pytest.mark.parametrize("table", [None, [1], "text", 5])
+def test_resume__model_that_is_no_table(tmp_path, table):
+    torch.save({"model": table, "iteration": 3}, tmp_path / "model_final.pth")
+    with pytest.raises(CheckpointError, match="where its weights should be, expected a state dict"):
+        DetectionCheckpointer(model(), tmp_path).resume_or_load("")

@@ -109,3 +109,26 @@ def test_require_finite_model__parameters_and_buffers():
     module[0].bias.data[0] = INF
     with pytest.raises(CheckpointError, match=r"'0\.bias' \(1 infinite of 4\)"):
         require_finite_model(module, "w.pth")
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.bool, torch.complex64])
+def test_load_weights__numbers_of_another_kind(dtype):
+    module, tensors = norm(), norm().state_dict()
+    tensors["0.weight"] = tensors["0.weight"].to(dtype)
+    with pytest.raises(CheckpointError, match=f"numbers of the type {dtype} for '0.weight', where"):
+        load_weights(module, tensors)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float8_e4m3fn])
+def test_load_weights__real_numbers_of_another_width(dtype):
+    module, tensors = norm(), norm().state_dict()
+    tensors["0.weight"] = torch.full((4, 3), 0.5).to(dtype)
+    load_weights(module, tensors)
+    assert module[0].weight.eq(0.5).all()
+
+
+def test_require_finite__in_lists_and_of_what_is_no_table():
+    require_finite(None, "w.pth")
+    require_finite({"a": [1, "x", (torch.ones(2),)]}, "w.pth")
+    with pytest.raises(CheckpointError, match=r"'state\.3\.exp_avg' \(1 NaN of 2\)"):
+        require_finite({"state": [0, 1, 2, {"exp_avg": torch.tensor([NAN, 1])}]}, "w.pth")

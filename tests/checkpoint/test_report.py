@@ -52,6 +52,7 @@ def test_examples():
     assert examples([]) == "none"
     assert examples(["a", "b"]) == "'a', 'b'"
     assert examples(tuple("abcdef")) == "'a', 'b', 'c', 'd' and 2 more"
+    assert examples(["x" * 999, "\x1b[2J"]) == f"'{'x' * 117}...', '\\x1b[2J'"
 
 
 def test_lacking__by_kind():

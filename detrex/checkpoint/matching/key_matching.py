@@ -143,10 +143,8 @@ def _matches(
 ) -> Iterator[KeyMatch]:
     """Try every family with every pair of prefixes; stop at a family by which everything fits."""
     total = len(weight_names(wanted))
-    targets = {
-        add: _Tails({name: name for name in wanted}, add)
-        for add in _common_prefixes(wanted, _LEAST_SHARE * total, prefixes)
-    }
+    adds = _common_prefixes(wanted, _LEAST_SHARE * total, prefixes)
+    targets = _tails({name: name for name in wanted}, adds)
     complete = False
     for family, rename in KEY_CONVERSIONS.items():
         if complete:
@@ -154,8 +152,8 @@ def _matches(
         renamed = {rename(name): name for name in state_dict}
         if rename is not same and renamed.keys() == state_dict.keys():
             continue
-        for strip in _common_prefixes(renamed, _LEAST_SHARE * total, prefixes):
-            origins = _Tails(renamed, strip)
+        strips = _common_prefixes(renamed, _LEAST_SHARE * total, prefixes)
+        for strip, origins in _tails(renamed, strips).items():
             for add, target in targets.items():
                 pairs = target.pairs_with(origins)
                 fitting = [n for n, o in pairs.items() if wanted[n].shape == state_dict[o].shape]
@@ -167,9 +165,8 @@ def _matches(
 class _Tails:
     """Names without a prefix, to look up exactly or without regard to their separators."""
 
-    def __init__(self, names: Mapping[str, str], prefix: str) -> None:
-        start = len(prefix)
-        self.exact = {n[start:]: origin for n, origin in names.items() if n.startswith(prefix)}
+    def __init__(self, exact: Mapping[str, str]) -> None:
+        self.exact = exact
         spelt = Counter(map(flat, self.exact))
         self.flat = {flat(n): n for n in self.exact if spelt[flat(n)] == 1}
 
@@ -183,6 +180,29 @@ class _Tails:
             if spelt in origins.exact and (spelt == tail or _differ_in_head(tail, spelt)):
                 pairs[name] = origins.exact[spelt]
         return pairs
+
+
+def _tails(names: Mapping[str, str], prefixes: Sequence[str]) -> dict[str, _Tails]:
+    """Take prefixes off names, in one walk through the names: there may be thousands of both.
+
+    Args:
+        names: what they stand for by name.
+        prefixes: an empty one, and others that end in a dot.
+
+    Returns:
+        For each prefix the names that have it, in their order.
+    """
+    found: dict[str, dict[str, str]] = {prefix: {} for prefix in prefixes}
+    for name, origin in names.items():
+        for start in _starts(name):
+            if (tails := found.get(name[:start])) is not None:
+                tails[name[start:]] = origin
+    return {prefix: _Tails(tails) for prefix, tails in found.items()}
+
+
+def _starts(name: str) -> list[int]:
+    """Where a name's tails begin: at its beginning, and after each dot."""
+    return [0, *(i + 1 for i, letter in enumerate(name) if letter == ".")]
 
 
 def _differ_in_head(name: str, other: str) -> bool:
@@ -199,9 +219,7 @@ def _differ_in_head(name: str, other: str) -> bool:
 
 def _common_prefixes(names: Iterable[str], least: float, known: Sequence[str]) -> list[str]:
     """List the dotted prefixes of at least ``least`` names, and the known ones, short first."""
-    counts = Counter(
-        name[: i + 1] for name in names for i, letter in enumerate(name) if letter == "."
-    )
+    counts = Counter(name[:start] for name in names for start in _starts(name)[1:])
     common = [p for p, count in counts.items() if count >= least or p in known]
     return ["", *sorted(common, key=len)]
 

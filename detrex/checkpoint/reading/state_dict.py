@@ -35,6 +35,8 @@ _WRAPPER = "module."
 _INNER_WRAPPERS = re.compile(
     r"\b(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|_forward_module)\."
 )
+# Matching takes the dots of all names, for each family of names.
+_LONGEST_NAME, _MOST_DOTS = 1000, 50
 _HEURISTICS_SUFFIX = re.compile(r"[?&]matching_heuristics=(True|False)$")
 
 
@@ -159,6 +161,11 @@ def tensors_of(content: Mapping[str, Any], source: str = "a dictionary") -> dict
     Raises:
         CheckpointError: it holds no tensors, or several tables of equal rank.
     """
+    if not isinstance(content, Mapping):
+        raise CheckpointError(
+            f"{source} holds a {type(content).__name__} where its weights should be, expected a "
+            "state dict, bare or under one of 'model', 'state_dict', 'ema': take another copy"
+        )
     content = wanted_table(content, source)
     tensors = {str(name): _as_tensor(value) for name, value in content.items() if is_tensor(value)}
     if not tensors:
@@ -167,7 +174,15 @@ def tensors_of(content: Mapping[str, Any], source: str = "a dictionary") -> dict
             "under one of 'model', 'state_dict', 'ema'"
         )
     tensors = _without_wrappers(tensors)
-    return from_caffe2(tensors) if is_caffe2(tensors) else tensors
+    tensors = from_caffe2(tensors) if is_caffe2(tensors) else tensors
+    for name in tensors:
+        if len(name) > _LONGEST_NAME or name.count(".") > _MOST_DOTS:
+            raise CheckpointError(
+                f"{source} holds a tensor whose name has {len(name)} characters and "
+                f"{name.count('.')} dots, '{shorten(name)}', expected at most {_LONGEST_NAME} and "
+                f"{_MOST_DOTS}: give a state dict of modules"
+            )
+    return tensors
 
 
 def is_caffe2_checkpoint(content: Mapping[str, Any]) -> bool:

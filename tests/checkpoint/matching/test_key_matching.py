@@ -125,3 +125,13 @@ def test_foreign_names__network_cut_within_a_block():
     file = torchvision.models.resnet18().state_dict()
     used = [name for name in file if not name.startswith(("layer4", "layer3.1.conv2", "fc"))]
     assert foreign_names(file, used) == []
+
+
+def test_best_match__thousands_of_prefixes():
+    """Each of them is tried, in a time that grows with the names and not with their square."""
+    wanted = {f"{i}.weight": torch.zeros(3) for i in range(5)}
+    tensors = {f"p{n}.{name}": torch.zeros(4) for n in range(3000) for name in wanted}
+    tensors |= {f"right.{name}": torch.ones(3) for name in wanted}
+    match = best_match(wanted, tensors)
+    assert (match.strip, match.score) == ("right.", 5)
+    assert match.pairs == {name: f"right.{name}" for name in wanted}

@@ -196,3 +196,12 @@ def test_read_checkpoint__no_permission(tmp_path, monkeypatch):
     monkeypatch.setattr("pathlib.Path.open", refuse)
     with pytest.raises(CheckpointError, match=r"cannot be read \(Permission denied\): check its"):
         read_checkpoint(tmp_path / "w.pth")
+
+
+def test_read_checkpoint__safetensors_that_is_truncated_later(tmp_path):
+    """What was read is no map of the file, whose end would end the process."""
+    expected = {"a": torch.randn(300, 300)}
+    save_file(expected, tmp_path / "w.safetensors")
+    got = read_checkpoint(tmp_path / "w.safetensors")
+    (tmp_path / "w.safetensors").write_bytes(b"")
+    assert_same(got, expected)

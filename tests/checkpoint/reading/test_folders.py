@@ -1,6 +1,7 @@
 """Folders of weights, and weights in shards."""
 
 import json
+import os
 
 import pytest
 import torch
@@ -88,3 +89,37 @@ def test_weights_in__usual_name_or_the_only_file(tmp_path):
         weights_in(tmp_path)
     (tmp_path / "model.safetensors").touch()
     assert weights_in(tmp_path).name == "model.safetensors"
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda p: os.symlink(p, p)])
+def test_weights_in__what_is_no_file_is_none(tmp_path, make):
+    make(tmp_path / "model.pth")
+    with pytest.raises(CheckpointError, match=r"folder with 0 weights files"):
+        weights_in(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[" * 10**5, '{"a":' * 10**5, '{"weight_map": ' + "9" * 10**5 + "}", "\ufffe"],
+)
+def test_read_shards__hostile_index(tmp_path, text):
+    (tmp_path / "model.safetensors.index.json").write_text(text)
+    with pytest.raises(CheckpointError, match="is no JSON"):
+        read_shards(tmp_path / "model.safetensors.index.json")
+
+
+def test_read_shards__an_index_that_is_too_large(tmp_path):
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text("{")
+    os.truncate(index, 2**26 + 1)
+    with pytest.raises(CheckpointError, match=r"it has 67108865 bytes, and at most 67108864"):
+        read_shards(index)
+
+
+@pytest.mark.parametrize("name", ["x" * 10**5, "a\0b", "..", ".", "", "/etc/passwd", "\ud800"])
+def test_read_shards__a_name_that_cannot_be(tmp_path, name):
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"a": name}}))
+    with pytest.raises(CheckpointError, match="needs the shard") as error:
+        read_shards(index)
+    assert len(str(error.value)) < 200 + 2 * len(str(tmp_path))

@@ -161,3 +161,16 @@ def test_is_caffe2_checkpoint__by_names_of_tensors():
 def test_read_checkpoint__neither_path_nor_address(path):
     with pytest.raises(TypeError, match="a weights file is named by a path or an address, got a"):
         read_checkpoint(path)
+
+
+@pytest.mark.parametrize("name", ["x" * 1001, ".".join("a" * 52), "." * 2000])
+def test_tensors_of__a_name_beyond_any_module(name):
+    with pytest.raises(CheckpointError, match=r"name has \d+ characters and \d+ dots, '.*',") as e:
+        tensors_of({"a": torch.ones(1), name: torch.ones(1)}, "w.pth")
+    assert len(str(e.value)) < 400
+
+
+@pytest.mark.parametrize("content", [None, [1], "text"])
+def test_tensors_of__no_table(content):
+    with pytest.raises(CheckpointError, match="where its weights should be, expected a state dict"):
+        tensors_of(content, "w.pth")

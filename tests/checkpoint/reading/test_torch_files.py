@@ -139,3 +139,40 @@ def test_read_pickle__damaged(tmp_path, change, match):
 def test_read_pickle__storages_that_claim_more_than_the_file(tmp_path):
     data = older(pickled(tensor(source=storage(count=2**12))))
     assert_refused(tmp_path, data, "its storages are larger than the file")
+
+
+def test_read_zip__a_flipped_bit_is_noticed_or_changes_nothing(tmp_path):
+    content = {"a": torch.arange(5.0), "b": torch.tensor([True, False]), "lr": 0.25}
+    torch.save(content, tmp_path / "w.pth")
+    whole = (tmp_path / "w.pth").read_bytes()
+    expected = repr(read_checkpoint(tmp_path / "w.pth"))
+    refused = 0
+    for at in range(0, len(whole), 5):
+        data = bytearray(whole)
+        data[at] ^= 1 << at % 8
+        try:
+            assert repr(read_checkpoint(write(tmp_path, data))) == expected
+        except CheckpointError:
+            refused += 1
+    assert refused > 100
+
+
+@pytest.mark.parametrize("extra", [2, 4, 100])
+def test_read_zip__a_record_that_is_longer_than_described(tmp_path, extra):
+    records = [("data/0", bytes(16 + extra))]
+    file = write(tmp_path, archive(pickled(tensor()), records=records))
+    if extra < 4:  # torch writes such of a tensor that was seen as one of a narrower type
+        assert read_zip(file)["a"].tolist() == [0] * 4
+    else:
+        with pytest.raises(CheckpointError, match=f"data/0 has {16 + extra} bytes and 4 elements"):
+            read_checkpoint(file)
+
+
+def test_read_zip__written_without_checksums(tmp_path):
+    content = {"a": torch.arange(5.0)}
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save(content, tmp_path / "w.pth")
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert read_checkpoint(tmp_path / "w.pth")["a"].tolist() == [0, 1, 2, 3, 4]
