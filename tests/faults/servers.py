@@ -22,11 +22,20 @@ from safetensors.torch import save
 from detrex.checkpoint import read_state_dict
 from detrex.checkpoint.download import cache_dir, cached_path, http_download
 from detrex.errors import DetrexError
+from tests.faults.addresses import (
+    NOWHERE,
+    PLANTED,
+    SECRET,
+    SURROUNDINGS,
+    ask_amid,
+    ask_hub,
+    ask_nowhere,
+    name_of,
+)
 from tests.faults.trials import Trial, Wrong, expect
 from tests.reference.raw_server import answering, response
 
 Behave = Callable[[socket.socket, bytes, int], object]
-SECRET = "hunter2"
 BOUNDS = {"TIMEOUT": "0.2", "DEADLINE": "3", "MAX_BYTES": "3e7", "LOCK_TIMEOUT": "1"}
 TENSORS = {"a": torch.arange(3000.0), "b": torch.ones(2, 5)}
 
@@ -278,15 +287,44 @@ def ask_mutated(seed: int) -> None:
     ask(sends(bytes(answer)), right=True)
 
 
+HUB: dict[str, tuple[Behave, dict[str, str], str]] = {
+    "good": (sends(response(TABLE)), {}, "right"),
+    "silent": (lambda c, r, n: time.sleep(60), {}, "sentence"),
+    "slow body": (sends(response(length="12176"), *[b"x"] * 99, pause=0.05), {}, "sentence"),
+    "100 for ever": (endless(b"HTTP/1.1 100 Continue\r\n\r\n"), {}, "sentence"),
+    "a page": (sends(response(b"<html>log in</html>")), {}, "sentence"),
+    "as many other bytes": (sends(response(b"<" * len(TABLE))), {}, "sentence"),
+    "cut short": (sends(response(TABLE)[:-9]), {}, "sentence"),
+    "404": (sends(response(b"", "404 No")), {}, "sentence"),
+    "401 with the token": (sends(response(b"", f"401 {SECRET * 4}")), {}, "sentence"),
+    "a tag that is a path": (sends(response(TABLE)), {"ETag": '"../../evil"'}, "sentence"),
+    "a commit that is a path": (sends(response(TABLE)), {"X-Repo-Commit": "../evil"}, "sentence"),
+}
+
+
+def _others() -> Iterable[Trial]:
+    for address in NOWHERE:
+        run = partial(ask_nowhere, address)
+        yield Trial("servers", f"at {name_of(address)} #{len(address)}", run, "sentence", 20)
+    for name, plant in SURROUNDINGS.items():
+        yield Trial("servers", name, partial(ask_amid, plant, WEIGHTS), "sentence", 20)
+    for name, plant in PLANTED.items():
+        yield Trial("servers", name, partial(ask_amid, plant, WEIGHTS), "either", 20)
+    for name, (get, head, ending) in HUB.items():
+        run = partial(ask_hub, get, head, TABLE, ending == "right")
+        yield Trial("servers", f"hub: {name}", run, ending, 20)
+
+
 def trials(count: int, seed: int) -> Iterable[Trial]:
     """The servers above, in an order of the seed, then those with mutated answers."""
     known = [(name, behave, "right") for name, behave in RIGHT.items()]
     known += [(name, behave, "sentence") for name, behave in WRONG.items()]
-    random.Random(seed).shuffle(known)
-    fixed = (
+    fixed = [
         Trial("servers", name, partial(ask, behave, ending == "right"), ending, 20)
         for name, behave, ending in known
-    )
+    ]
+    fixed += _others()
+    random.Random(seed).shuffle(fixed)
     mutated = (
         Trial("servers", f"mutated {n}", partial(ask_mutated, n), "either", 20)
         for n in range(seed * 10**6, seed * 10**6 + max(0, count))

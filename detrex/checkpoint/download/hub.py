@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from detrex.checkpoint.download.http_download import (
     DAMAGED,
@@ -52,6 +53,7 @@ def fetch_from_hub(address: str, check: Check = no_page) -> Path:
     try:
         import huggingface_hub
         from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+        from huggingface_hub.utils import get_session
     except ImportError as error:
         raise DownloadError(
             f"cannot fetch {named}, as huggingface_hub is not installed: "
@@ -66,6 +68,7 @@ def fetch_from_hub(address: str, check: Check = no_page) -> Path:
     )
     limits = Limits.from_environment(TIMEOUT_SECONDS)
     _sweep(repository, limits.lock)
+    _guard(get_session())
     run = partial(
         Watch(limits).run,
         progress=partial(_arrived, repository),
@@ -95,6 +98,23 @@ def fetch_from_hub(address: str, check: Check = no_page) -> Path:
         f"cannot fetch {named} ({_why(cause or reason)}), looked for {brief(' or '.join(names))}: "
         f"check the name and the network, or {REMEDY}"
     ) from None
+
+
+def _guard(session: Any) -> None:
+    """Let the client name no file of its cache as a server likes: it takes tags for bare names."""
+    hooks = getattr(session, "event_hooks", None) or session.hooks  # of httpx, or of requests
+    if _refuse_path not in hooks["response"]:
+        hooks["response"] = [*hooks["response"], _refuse_path]
+
+
+def _refuse_path(response: Any, *_: object, **__: object) -> None:
+    for header in ("ETag", "X-Linked-Etag", "X-Repo-Commit"):
+        name = response.headers.get(header, "").removeprefix("W/")
+        if "/" in name or "\\" in name:
+            raise DownloadError(
+                f"the hub's server names a file {brief(name, 60)!r}, which leads out of the cache: "
+                f"check HF_ENDPOINT, or {REMEDY}"
+            )
 
 
 def _mended(file: Path, why: str, again: Callable[[], str], check: Check) -> Path:

@@ -104,3 +104,13 @@ def test_fetch__hub_leftovers_of_killed_downloads_go(hub, tmp_path):
         os.utime(file, (time.time() - age,) * 2)
     fetch("hf-hub:owner/name")
     assert [file.exists() for file in files] == [False, True]
+
+
+@pytest.mark.parametrize("header", ["ETag", "X-Repo-Commit"])
+def test_fetch__hub_that_names_a_file_outside_of_the_cache(hub, tmp_path, header):
+    path = "/owner/name/resolve/main/model.safetensors"
+    hub.headers[path][header] = f'"{"../" * 9}{str(tmp_path)[1:]}/evil"'
+    for _ in range(2):
+        with pytest.raises(DownloadError, match=r"names a file .*, which leads out of the cache"):
+            fetch("hf-hub:owner/name")
+    assert not (tmp_path / "evil").exists()
