@@ -38,7 +38,7 @@ NOWHERE = (
 def ask_nowhere(address: str) -> None:
     """Read weights from an address at which nothing answers."""
     os.environ |= {"DETREX_DOWNLOAD_TIMEOUT": "0.2", "HF_ENDPOINT": "http://127.0.0.1:9"}
-    constants.HF_HUB_CACHE = os.path.abspath("hub")
+    constants.HF_HUB_CACHE = os.path.join(os.environ["HF_HOME"], "hub")
     try:
         read_state_dict(address)
     except DetrexError as error:
@@ -83,11 +83,8 @@ SURROUNDINGS = {
     "a file for the cache": _blocked,
     "a folder for the file": _folder,
     "no such TORCH_HOME": _unset("/proc/nowhere"),
-    **{
-        f"{name} {value!r}": _setting(name, value)
-        for name in ("TIMEOUT", "MAX_BYTES")
-        for value in ("x", "0", "-1", "nan")
-    },
+    **{f"TIMEOUT {text!r}": _setting("TIMEOUT", text) for text in ("x", "0", "-1", "nan")},
+    **{f"MAX_BYTES {text!r}": _setting("MAX_BYTES", text) for text in ("x", "0", "-1", "5")},
 }
 PLANTED = {
     **{f"a link for {ending}": _link(ending) for ending in (".lock", ".fetching", ".partial")},
@@ -121,7 +118,7 @@ def ask_hub(get: Callable[..., object], head: dict[str, str], body: bytes, right
             get(connection, request, number)
 
     os.environ |= {"DETREX_DOWNLOAD_TIMEOUT": "0.2", "HF_TOKEN": f"hf_{SECRET * 4}"}
-    constants.HF_HUB_CACHE = os.path.abspath("hub")
+    constants.HF_HUB_CACHE = os.path.join(os.environ["HF_HOME"], "hub")
     with answering(behave) as server:
         os.environ["HF_ENDPOINT"] = server.url("").replace("//", f"//user:{SECRET}@")
         try:

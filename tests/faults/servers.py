@@ -296,7 +296,7 @@ HUB: dict[str, tuple[Behave, dict[str, str], str]] = {
     "as many other bytes": (sends(response(b"<" * len(TABLE))), {}, "sentence"),
     "cut short": (sends(response(TABLE)[:-9]), {}, "sentence"),
     "404": (sends(response(b"", "404 No")), {}, "sentence"),
-    "401 with the token": (sends(response(b"", f"401 {SECRET * 4}")), {}, "sentence"),
+    "401 with the token": (sends(response(b"", f"401 hf_{SECRET * 4}")), {}, "sentence"),
     "a tag that is a path": (sends(response(TABLE)), {"ETag": '"../../evil"'}, "sentence"),
     "a commit that is a path": (sends(response(TABLE)), {"X-Repo-Commit": "../evil"}, "sentence"),
 }

@@ -5,9 +5,10 @@ downloads. It heeds ``HF_HOME``, ``HF_TOKEN``, ``HF_ENDPOINT`` and ``HF_HUB_OFFL
 """
 
 import logging
+import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -23,7 +24,7 @@ from detrex.checkpoint.download.http_download import (
 )
 from detrex.checkpoint.download.turns import beside
 from detrex.checkpoint.download.urls import brief, without_secrets
-from detrex.checkpoint.download.watch import Limits, Watch
+from detrex.checkpoint.download.watch import Limits, OutOfBoundsError, Watch
 from detrex.errors import DownloadError
 
 logger = logging.getLogger(__name__)
@@ -67,7 +68,8 @@ def fetch_from_hub(address: str, check: Check = no_page) -> Path:
         endpoint=os.environ.get("HF_ENDPOINT"),
     )
     limits = Limits.from_environment(TIMEOUT_SECONDS)
-    _sweep(repository, limits.lock)
+    there = _incomplete(repository)
+    _remove(file for file in there if time.time() - _written(file) > limits.lock)
     _guard(get_session())
     run = partial(
         Watch(limits).run,
@@ -91,6 +93,8 @@ def fetch_from_hub(address: str, check: Check = no_page) -> Path:
         except DownloadError:
             raise
         except Exception as error:
+            if isinstance(error, OutOfBoundsError):
+                _remove(_incomplete(repository) - there)
             reason = error
             break
     cause = reason.__cause__ if isinstance(reason, LocalEntryNotFoundError) else None
@@ -149,12 +153,22 @@ def _blobs(repository: str) -> Path:
     return Path(constants.HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}" / "blobs"
 
 
-def _sweep(repository: str, age: float) -> None:
-    """Remove what killed downloads left: the client gives each attempt a file of its own."""
-    for file in _blobs(repository).glob("*.????????.incomplete"):
+def _incomplete(repository: str) -> set[Path]:
+    """Find what is being fetched, or was when its process died: each attempt has its own file."""
+    return set(_blobs(repository).glob("*.????????.incomplete"))
+
+
+def _written(file: Path) -> float:
+    try:
+        return file.stat().st_mtime
+    except OSError:  # it is there no more
+        return math.inf
+
+
+def _remove(files: Iterable[Path]) -> None:
+    for file in files:
         with suppress(OSError):  # another process was first
-            if time.time() - file.stat().st_mtime > age:
-                file.unlink()
+            file.unlink()
 
 
 def _arrived(repository: str) -> int:
