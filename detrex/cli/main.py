@@ -7,7 +7,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from detrex.cli import backbones, check, export
+from detrex.cli import backbones, check, export, merge
 from detrex.errors import DetrexError
 from detrex.threads import prepare_threads
 
@@ -18,6 +18,7 @@ _EXAMPLES = """examples:
   detrex backbones nodes resnet50
   detrex check configs/dino/dino_r50_4scale_12ep.py train.max_iter=1000
   detrex export configs/dino/dino_r50_4scale_12ep.py --weights model.pth --output dino.onnx
+  detrex merge output/model_0004999.dcp --output model.pth
 """
 
 
@@ -43,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     backbones.add_parser(commands)
     check.add_parser(commands)
     export.add_parser(commands)
+    merge.add_parser(commands)
     parsed, further = parser.parse_known_args(arguments)
     if further and hasattr(parsed, "overrides") and not any(w.startswith("-") for w in further):
         parsed.overrides += further  # key=value after an option

@@ -138,8 +138,8 @@ def train(case: Case, sharded: bool) -> dict[str, Any]:
     trainer = Trainer(
         spread_over_ranks(cfg, model, optimizer), batches(), optimizer, seed=5, **options
     )
-    if trainer.grad_scaler.is_enabled():  # the first scales overflow, and the last ones do not
-        trainer.grad_scaler = torch.amp.GradScaler("cpu", init_scale=2.0**20)
+    if trainer.grad_scaler.is_enabled():  # the first scales do not overflow, and later ones do
+        trainer.grad_scaler = torch.amp.GradScaler("cpu", 8.0, growth_factor=64, growth_interval=3)
     trainer.register_hooks([ema.EMAHook(cfg, model)])
     trainer.train(0, STEPS)
     averages = ema.get_model_ema_state(model).state_dict()

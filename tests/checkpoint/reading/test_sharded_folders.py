@@ -5,17 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed.checkpoint as dcp
-from torch.distributed.checkpoint.metadata import (
-    ChunkStorageMetadata,
-    Metadata,
-    MetadataIndex,
-    TensorProperties,
-    TensorStorageMetadata,
-)
+from torch.distributed.checkpoint.metadata import MetadataIndex
 
 from detrex.checkpoint import read_checkpoint, read_state_dict
 from detrex.checkpoint.reading.sharded_folders import ShardedFolder, split_sharded
 from detrex.errors import CheckpointError
+from tests.reference.sharded_files import in_parts
 
 
 class Runs:
@@ -49,27 +44,6 @@ def test_read_checkpoint__what_torch_wrote(tmp_path):
     torch.testing.assert_close(held["model"], content()["model"], rtol=0, atol=0)
     torch.testing.assert_close(held["counts"], content()["counts"], rtol=0, atol=0)
     assert list(read_state_dict(tmp_path)) == ["weight", "half"]
-
-
-def in_parts(folder, changes=lambda metadata: None, sizes=((2, 3), (3, 3))):
-    """A tensor of ``(5, 3)`` in two parts, as two ranks write it; and its index, changed."""
-    folder.mkdir(exist_ok=True)
-    whole = torch.arange(15.0).view(5, 3)
-    places, chunks = {}, []
-    for rank, rows in enumerate((whole[:2], whole[2:])):
-        file = folder / f"__{rank}_0.distcp"
-        torch.save(rows.clone(), file)
-        offsets = torch.Size((2 * rank, 0))
-        chunks.append(ChunkStorageMetadata(offsets, torch.Size(sizes[rank])))
-        places[MetadataIndex("weight", offsets)] = dcp.filesystem._StorageInfo(
-            file.name, 0, file.stat().st_size
-        )
-    entry = TensorStorageMetadata(TensorProperties(torch.float32), torch.Size((5, 3)), chunks)
-    metadata = Metadata({"weight": entry}, storage_data=places)
-    changes(metadata)
-    with (folder / ".metadata").open("wb") as stream:
-        pickle.dump(metadata, stream)
-    return whole
 
 
 def test_read_checkpoint__parts_become_a_whole(tmp_path):
