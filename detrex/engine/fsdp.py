@@ -106,6 +106,21 @@ def shard_model(
     return model
 
 
+def unfit_model(model: nn.Module, error: RuntimeError) -> ConfigError:
+    """Say in one sentence why a model cannot be trained in parts.
+
+    Args:
+        model: a sharded model.
+        error: of an operation that met parts of weights beside whole tensors.
+    """
+    name = type(model).__name__.removeprefix("FSDP")
+    return ConfigError(
+        f"train.fsdp.enabled=True cannot be had with {name}, which reads weights of a block "
+        "outside of that block's own forward, where they are not gathered "
+        f"({str(error).partition('.')[0][:150]}): train it by DistributedDataParallel."
+    )
+
+
 def spread_over_ranks(cfg: DictConfig, model: nn.Module, optimizer: optim.Optimizer) -> nn.Module:
     """Prepare a model for the processes of a run, by FSDP or DistributedDataParallel.
 

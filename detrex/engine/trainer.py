@@ -24,7 +24,7 @@ from torch.nn.parallel import DistributedDataParallel
 from detrex.data.worker_notes import explain_worker
 from detrex.engine import signals
 from detrex.engine.distributed import unwrap_ddp
-from detrex.engine.fsdp import is_sharded
+from detrex.engine.fsdp import is_sharded, unfit_model
 from detrex.engine.optimizer import in_implementation_of, require_settings
 from detrex.errors import ConfigError, DetrexError, NonFiniteLossError
 from detrex.utils.dist import came_by_exchange, exchange, failing_together
@@ -182,6 +182,10 @@ class Trainer(SimpleTrainer):
                 f"Training stopped at iteration {self.iter}, whose losses cannot be computed on "
                 f"rank {comm.get_rank()}: {error}"
             ) from error
+        except RuntimeError as error:
+            if is_sharded(self.model) and "DTensor" in str(error):
+                raise unfit_model(self.model, error) from error
+            raise
         return {"total_loss": losses} if isinstance(losses, Tensor) else losses
 
     def _check_names(self, losses: Iterable[str]) -> None:

@@ -6,7 +6,7 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from detrex.checkpoint import read_checkpoint
-from detrex.engine import do_train
+from detrex.engine import Trainer, do_train
 from detrex.engine.fsdp import check_fsdp, is_sharded, shard_model, whole_copy
 from detrex.errors import ConfigError
 from detrex.modeling.backbone import TimmBackbone, TorchvisionBackbone
@@ -139,6 +139,26 @@ def test_shard_model__fused_sgd_and_scalars_are_refused(one_rank):  # noqa: F811
     model.gain = nn.Parameter(torch.tensor(1.0))
     with pytest.raises(ConfigError, match="'gain' is a single number"):
         shard_model(model, torch.optim.SGD(model.parameters(), lr=0.1))
+
+
+class Meddling(nn.Module):
+    """Reads the weights of its blocks itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.backbone = nn.Sequential(*(nn.TransformerEncoderLayer(8, 2, 8) for _ in range(2)))
+
+    def forward(self, batch):
+        weights = self.backbone[0].linear1.weight
+        return (torch.randn(2, 8) @ weights).square().sum()
+
+
+def test_run_step__a_model_that_cannot_be_sharded_is_told(one_rank):  # noqa: F811
+    model = Meddling()
+    optimizer = torch.optim.AdamW(model.parameters())
+    trainer = Trainer(shard_model(model, optimizer), iter([[]] * 2), optimizer)
+    with pytest.raises(ConfigError, match=r"cannot be had with Meddling, which reads weights of"):
+        trainer.train(0, 1)
 
 
 @pytest.mark.parametrize(
