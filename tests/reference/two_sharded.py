@@ -154,6 +154,7 @@ def train(case: Case, sharded: bool) -> dict[str, Any]:
         "weights": {name: value.detach() for name, value in whole.state_dict().items()},
         "averages": {name: value.detach() for name, value in averaged.state_dict().items()},
         "scores": found.scores.detach(),
+        "scale": trainer.grad_scaler.get_scale(),
     }
 
 
