@@ -16,12 +16,12 @@ from tests.faults.trials import OUTCOMES, SHARED, Result, Trial, Wrong, shared_f
 
 SAMPLE = {  # of `make test`: seconds
     **{"configs": 10, "weights_files": 16, "pictures": 10, "annotations": 10},
-    **{"shards": 12},
+    **{"shards": 12, "sharded_checkpoints": 8},
     **{"servers": 6, "runs": 4, "ranks": 1, "commands": 10, "kills": 0},
 }
 FULL = {
     **{"configs": 100, "weights_files": 300, "pictures": 200, "annotations": 200},
-    **{"shards": 200},
+    **{"shards": 200, "sharded_checkpoints": 200},
     **{"servers": 200, "runs": 40, "ranks": 16, "commands": 180, "kills": 200},
 }
 TITLES = {"right": "right", "sentence": "one sentence"}

@@ -108,7 +108,7 @@ def config(sharded: bool, kind: Any = ADAMW) -> Any:
     cfg.train = {
         "model_ema": {"enabled": True, "decay": 0.9, "device": ""},
         "fsdp": {"enabled": sharded},
-        "ddp": {},
+        "ddp": {"broadcast_buffers": False},
     }
     cfg.optimizer = L(kind)(
         params=L(get_layer_decay_params)(base_lr="${..lr}", decay_rate=0.8, weight_decay=0.01),
