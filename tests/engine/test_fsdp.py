@@ -6,14 +6,17 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from detrex.checkpoint import read_checkpoint
+from detrex.checkpoint.placement import whole_tensor
+from detrex.checkpoint.sharded import ShardedCheckpointer
 from detrex.engine import Trainer, do_train
 from detrex.engine.fsdp import check_fsdp, is_sharded, shard_model, whole_copy
+from detrex.engine.optimizer import build_optimizer
 from detrex.errors import ConfigError
 from detrex.modeling.backbone import TimmBackbone, TorchvisionBackbone
 from tests.reference.one_rank import one_rank  # noqa: F401
 from tests.reference.stand_in import read_losses
 from tests.reference.torchrun import run_two_ranks
-from tests.reference.two_sharded import CASES, run_config
+from tests.reference.two_sharded import CASES, Blocks, run_config
 
 
 def close(first, second, **tolerances):
@@ -43,7 +46,8 @@ def check_case(folder, name):
             running = {n for n in ddp[table] if "running_" in n}
             for names, tolerances in ((running, statistics), (ddp[table].keys() - running, bounds)):
                 close(*({n: way[table][n] for n in names} for way in (fsdp, ddp)), **tolerances)
-        torch.testing.assert_close(fsdp["scores"], ddp["scores"], rtol=2e-3, atol=1e-4)
+        tolerances = {"rtol": 2e-2, "atol": 2e-3} if half else {"rtol": 1e-3, "atol": 1e-5}
+        torch.testing.assert_close(fsdp["scores"], ddp["scores"], **tolerances)
         assert fsdp["scale"] == ddp["scale"]  # the same steps were left out
 
 
@@ -102,6 +106,23 @@ def test_do_train__one_process_goes_on_from_two(two_ranks, tmp_path):
         assert list(read_losses(tmp_path / name)) == [8, 9]
         weights.append(held["model"] | {f"ema {k}": v for k, v in held["ema_state"].items()})
     close(*weights, rtol=1e-5, atol=1e-6)
+
+
+def test_resume_or_load__parts_of_two_ranks_by_one(two_ranks, one_rank, tmp_path):  # noqa: F811
+    """Each rank plans what it reads, here all that the two have written."""
+    name = "model_0000007.dcp"
+    (tmp_path / name).symlink_to(two_ranks / "fsdp" / name)
+    model = Blocks()
+    optimizer = build_optimizer(run_config(tmp_path, "", fsdp={"enabled": True}), model)
+    trainer = Trainer(shard_model(model, optimizer), [], optimizer)
+    checkpointer = ShardedCheckpointer(model, tmp_path, trainer=trainer)
+    assert checkpointer.resume_or_load("", resume=True)["iteration"] == 7
+    expected = read_checkpoint(tmp_path / name)
+    close(whole_copy(model).state_dict(), expected["model"], rtol=0, atol=0)
+    state = optimizer.state_dict()["state"]
+    for number, values in expected["trainer"]["optimizer"]["state"].items():
+        held = {name: whole_tensor(value) for name, value in state[number].items()}
+        close(held, values, rtol=0, atol=0)
 
 
 BACKBONES = {
