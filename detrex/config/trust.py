@@ -57,7 +57,8 @@ REFUSED_PARTS = (
     "detectron2.evaluation.sem_seg_evaluation.load_image_into_numpy_array",
     *("timm.models.repghost.repghost_model_convert", "timm.loss.class_weights"),
     *("detrex.data.coco", "detrex.data.drawing", "detrex.data.pictures", "detrex.data.preparation"),
-    *("detrex.data.demo.pinned_wheel", "detrex.data.demo.shapes"),
+    *("detrex.data.stored_records", "detrex.data.shards.ShardRecords", "detrex.data.tars"),
+    *("detrex.data.shared_sets", "detrex.data.demo.pinned_wheel", "detrex.data.demo.shapes"),
     "detrex.data.demo.photographs.write_photograph_tiles",
     "detrex.layers.deform_sampling.installed",
 )

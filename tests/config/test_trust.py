@@ -8,6 +8,8 @@ from detrex.errors import ConfigError
 
 # Of trusted packages, and able to run or write what a config names, or to hand out what does.
 UNFIT = (
+    *("detrex.data.stored_records.StoredRecords", "detrex.data.shards.ShardRecords"),
+    *("detrex.data.stored_records.store", "detrex.data.tars.samples_of"),
     *("torch.load", "torch.save", "torch.hub.load", "torch.jit.load", "torch.compile"),
     "torch.from_file",
     "torch.ops.load_library",
@@ -59,6 +61,7 @@ UNFIT = (
         *("detectron2.modeling.meta_arch.fcos.FCOSHead", "detectron2.layers.FrozenBatchNorm2d"),
         *("detrex.data.loader.build_train_loader", "detrex.data.DetrDatasetMapper"),
         *("detrex.data.datasets.register_coco_json", "detrex.data.transforms.RandomRotate90"),
+        "detrex.data.shards.shard_records",
         *("detrex.data.demo.photographs.fetch_mobilenet_v2_weights", "detrex.layers.LayerNorm"),
         *("detrex.config.optim.backbone_lr_factor", "detrex.modeling.backbone.TimmBackbone"),
         "detrex.modeling.backbone.training.layer_decay.get_layer_decay_params",
