@@ -229,6 +229,8 @@ def run_on_video(predictor: Predictor, metadata: Metadata, args: argparse.Namesp
         refuse_to_replace([video_file(args)])
     cv2 = require_opencv()
     source = 0 if args.webcam else args.video_input
+    if not args.webcam and Path(source).is_fifo():
+        raise FileNotFoundError(f"The video {source!r} is a named pipe: name a file.")
     video = cv2.VideoCapture(source)
     if not video.isOpened():
         raise FileNotFoundError(

@@ -98,6 +98,8 @@ def read_predictions(path: str) -> dict[Any, list[Mapping[str, Any]]]:
     Raises:
         ConfigError: the file is missing, or something else.
     """
+    if Path(path).exists() and not Path(path).is_file():
+        raise ConfigError(f"--input {path} is no regular file: name a JSON file.")
     try:
         rows = json.loads(Path(path).read_text())
     except OSError as error:
@@ -105,7 +107,7 @@ def read_predictions(path: str) -> dict[Any, list[Mapping[str, Any]]]:
             f"--input {path} cannot be read ({error.strerror}): name a run's "
             "coco_instances_results.json."
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"--input {path} is no JSON ({error}): evaluate once more.") from error
     by_image: dict[Any, list[Mapping[str, Any]]] = defaultdict(list)
     needed = {"image_id", "category_id", "bbox", "score"}

@@ -146,7 +146,7 @@ class _Loader(yaml.SafeLoader):
             return locate_trusted(name, f"the name{_place(node.start_mark)}", self.trusted)
         if tag in (_SHAPE_SPEC, _PARTIAL) and isinstance(node, yaml.MappingNode):
             fields = {str(name): x for name, x in self.construct_mapping(node, deep=True).items()}
-            return self._shape_spec(node, fields) if tag == _SHAPE_SPEC else _partial(node, fields)
+            return self._shape_spec(node, fields) if tag == _SHAPE_SPEC else _partial(node, fields, self.trusted)
         short = tag.replace(_PYTHON, "!!python/").replace("tag:yaml.org,2002:", "!!")
         raise ConfigError(
             f"the tag {short[:80]}{_place(node.start_mark)} is refused, for it can run code: write "
@@ -163,10 +163,13 @@ class _Loader(yaml.SafeLoader):
             ) from error
 
 
-def _partial(node: yaml.MappingNode, fields: dict[str, Any]) -> functools.partial:
+def _partial(
+    node: yaml.MappingNode, fields: dict[str, Any], trusted: Sequence[str]
+) -> functools.partial:
     """A partial function as PyYAML writes it; only a name's tag gives a function, a checked one."""
     match fields.get("state"):
         case [function, list(arguments), dict(keywords), None] if callable(function):
+            check_named([arguments, keywords], "partial", trusted)
             return functools.partial(function, *arguments, **keywords)
     place = _place(node.start_mark)
     raise ConfigError(f"the functools.partial{place} is wrong: expected the state of a function.")

@@ -57,6 +57,8 @@ def read_document(path: str | os.PathLike[str]) -> Document:
 
 
 def _read_bytes(name: str) -> bytes:
+    if os.path.exists(name) and not (os.path.isfile(name) or os.path.isdir(name)):
+        raise DataError(f"{name} is no regular file, expected annotations: name a JSON file.")
     try:
         data = Path(PathManager.get_local_path(name)).read_bytes()
     except FileNotFoundError:
@@ -68,8 +70,9 @@ def _read_bytes(name: str) -> bytes:
         raise DataError(
             f"{name} is a folder, expected an annotation file: name the JSON file in it."
         ) from None
-    except OSError as error:
-        raise DataError(f"{name} cannot be read: {error.strerror or error}.") from error
+    except (OSError, ValueError) as error:  # a name with NUL, too
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{shorten(name)} cannot be read: {reason}.") from error
     if not data.strip():
         raise DataError(f"{name} is empty, expected annotations in COCO's format: write it again.")
     if data[:2] in (b"\x1f\x8b", b"PK"):

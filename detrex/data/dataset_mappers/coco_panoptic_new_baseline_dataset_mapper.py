@@ -54,12 +54,14 @@ def add_segments(record: dict[str, Any], transforms: T.TransformList) -> None:
             f"{shown(record['file_name'])} has no {' and no '.join(missing)} in its record: a "
             "mapper of panoptic segmentation needs both; use a data set registered with them."
         )
-    segments = [s for s in record["segments_info"] if not s.get("iscrowd", 0)]
-    if any(not isinstance(s.get(key), Integral) for s in segments for key in ("id", "category_id")):
+    segments = record["segments_info"]
+    if not (isinstance(segments, list) and all(map(_is_segment, segments))):
         raise DataError(
             f"{shown(record['file_name'])}: a segment of segments_info has no id or no category_id "
-            "that is an integer, which a mapper of panoptic segmentation needs: give it both."
+            "that is an integer of 24 bits, which a mapper of panoptic segmentation needs: give it "
+            "both."
         )
+    segments = [segment for segment in segments if not segment.get("iscrowd", 0)]
     path = record.pop("pan_seg_file_name")
     colours = read_image(path, "RGB")
     check_image_size({**record, "file_name": path}, colours)
@@ -70,3 +72,12 @@ def add_segments(record: dict[str, Any], transforms: T.TransformList) -> None:
     record["instances"] = instances_of(
         ids == wanted[:, None, None], [segment["category_id"] for segment in segments]
     )
+
+
+def _is_segment(segment: Any) -> bool:
+    """Whether it is a crowd, or has the numbers of a colour and of a class."""
+    if not isinstance(segment, dict):
+        return False
+    ids = (segment.get("id"), segment.get("category_id"))
+    are_numbers = all(isinstance(n, Integral) and 0 <= int(n) < 1 << 24 for n in ids)
+    return bool(segment.get("iscrowd", 0)) or are_numbers

@@ -1,5 +1,6 @@
 import gc
 import json
+import os
 
 import pytest
 
@@ -108,3 +109,12 @@ def test_read_document__a_list_twice(tmp_path):
     file.write_text('{"images": [], "annotations": [], "categories": [], "annotations": []}')
     with pytest.raises(DataError, match="'annotations' is given twice"):
         read_document(file)
+
+
+@pytest.mark.parametrize("name", ["pipe.json", "/dev/zero", "a\0.json", "x" * 300])
+def test_read_document__what_is_no_file(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe.json")
+    with pytest.raises(DataError, match=r"is no regular file|cannot be read") as info:
+        read_document(name)
+    assert "\n" not in str(info.value)
