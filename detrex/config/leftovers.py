@@ -68,7 +68,7 @@ def _is_importable(value: Any) -> bool:
 
 def _is_referred_to(cfg: DictConfig, name: str) -> bool:
     reference = re.compile(rf"\$\{{[^}}]*\b{re.escape(name)}\b")
-    others = [OmegaConf.to_container(cfg._get_node(key)) for key in cfg if key != name]
+    others = [text for key, text in OmegaConf.to_container(cfg).items() if key != name]
     return any(reference.search(text) for text in _strings(others))
 
 

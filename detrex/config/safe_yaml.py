@@ -146,7 +146,11 @@ class _Loader(yaml.SafeLoader):
             return locate_trusted(name, f"the name{_place(node.start_mark)}", self.trusted)
         if tag in (_SHAPE_SPEC, _PARTIAL) and isinstance(node, yaml.MappingNode):
             fields = {str(name): x for name, x in self.construct_mapping(node, deep=True).items()}
-            return self._shape_spec(node, fields) if tag == _SHAPE_SPEC else _partial(node, fields, self.trusted)
+            return (
+                self._shape_spec(node, fields)
+                if tag == _SHAPE_SPEC
+                else _partial(node, fields, self.trusted)
+            )
         short = tag.replace(_PYTHON, "!!python/").replace("tag:yaml.org,2002:", "!!")
         raise ConfigError(
             f"the tag {short[:80]}{_place(node.start_mark)} is refused, for it can run code: write "

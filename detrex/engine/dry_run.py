@@ -90,7 +90,11 @@ def _build(model: DictConfig, seen: DryRun) -> Any:
     """Build a detector; where that fails its parts, so that each tells its own mistake."""
     whole: list[str] = []
     try:
-        return build_on_meta(model)
+        built = build_on_meta(model)
+        if isinstance(built, nn.Module):
+            return built
+        seen.findings.append(f"model is a {type(built).__name__}, expected a module of PyTorch's.")
+        return None
     except Exception as error:  # a config can break in any way
         whole.append(_sentence("model", error))
     for name in sorted(model, key=lambda name: name != "backbone"):
