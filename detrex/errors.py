@@ -21,8 +21,8 @@ import re
 from collections.abc import Callable, Iterable
 
 _LONGEST_NAME = 300
-# What breaks a line, steers a terminal or cannot be written as UTF-8.
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+# What breaks or turns a line, steers a terminal or cannot be written as UTF-8.
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def printable(text: object) -> str:

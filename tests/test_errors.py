@@ -85,6 +85,7 @@ def test_run_tool__other_errors_stay():
         ("\x1b[2Jcleared\x9b", r"\x1b[2Jcleared\x9b"),
         ("no utf-8 \udcff.pth", r"no utf-8 \udcff.pth"),
         ("\u2028\x85", r"\u2028\x85"),
+        ("w\u202ehtp.", r"w\u202ehtp."),
     ],
 )
 @pytest.mark.parametrize("kind", [CheckpointError, DownloadError, DetrexError])

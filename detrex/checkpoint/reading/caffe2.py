@@ -9,11 +9,11 @@ from torch import Tensor
 _FROZEN_NORM_EPS = 1e-5
 
 
-def is_caffe2(names: Iterable[str]) -> bool:
+def is_caffe2(names: Iterable[object]) -> bool:
     """Tell Detectron's Caffe2 names (``res2_0_branch2a_w``), which have no dots."""
-    names = list(names)
+    texts = [str(name) for name in names]
     ends = re.compile(r"_(w|b|s|rm|riv)$")
-    return not any("." in name for name in names) and any(ends.search(name) for name in names)
+    return not any("." in text for text in texts) and any(map(ends.search, texts))
 
 
 def from_caffe2(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

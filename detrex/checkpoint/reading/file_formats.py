@@ -156,5 +156,12 @@ def _read_arrays(file: Path) -> Any:
 
 
 def _damaged(file: Path, error: Exception) -> CheckpointError:
+    if isinstance(error, OSError) and error.strerror:
+        return CheckpointError(f"{file} cannot be read ({error.strerror}): check its disk")
+    if isinstance(error, MemoryError) or "allocate memory" in str(error):
+        return CheckpointError(
+            f"{file} takes more memory than there is (it has {file.stat().st_size} bytes): free "
+            "memory, or read it on another machine"
+        )
     reason = re.split(r"\.\s|\n", str(error).strip())[0].rstrip(".")[:200] or type(error).__name__
     return CheckpointError(f"{file} is truncated or damaged ({reason}): copy or download it again")

@@ -205,3 +205,24 @@ def test_read_checkpoint__safetensors_that_is_truncated_later(tmp_path):
     got = read_checkpoint(tmp_path / "w.safetensors")
     (tmp_path / "w.safetensors").write_bytes(b"")
     assert_same(got, expected)
+
+
+@pytest.mark.parametrize(
+    ("error", "match"),
+    [
+        (MemoryError(), r"takes more memory than there is \(it has \d+ bytes\): free"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes"), "takes more memory"),
+        (
+            OSError(5, "Input/output error"),
+            r"cannot be read \(Input/output error\): check",
+        ),
+    ],
+)
+def test_read_checkpoint__what_is_no_fault_of_the_file(tmp_path, monkeypatch, error, match):
+    def fail(*_args, **_options):
+        raise error
+
+    torch.save(table(), tmp_path / "w.pth")
+    monkeypatch.setattr(torch, "empty", fail)
+    with pytest.raises(CheckpointError, match=match):
+        read_checkpoint(tmp_path / "w.pth")

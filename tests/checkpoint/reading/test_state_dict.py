@@ -174,3 +174,8 @@ def test_tensors_of__a_name_beyond_any_module(name):
 def test_tensors_of__no_table(content):
     with pytest.raises(CheckpointError, match="where its weights should be, expected a state dict"):
         tensors_of(content, "w.pth")
+
+
+def test_is_caffe2_checkpoint__keys_that_are_no_texts():
+    assert not is_caffe2_checkpoint({5: torch.ones(1), None: torch.ones(2)})
+    assert is_caffe2_checkpoint({5: torch.ones(1), "conv1_w": torch.ones(2)})
