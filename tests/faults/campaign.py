@@ -22,7 +22,7 @@ SAMPLE = {  # of `make test`: seconds
 FULL = {
     **{"configs": 100, "weights_files": 300, "pictures": 200, "annotations": 200},
     **{"shards": 200, "sharded_checkpoints": 200},
-    **{"servers": 200, "runs": 40, "ranks": 16, "commands": 180, "kills": 200},
+    **{"servers": 200, "runs": 40, "ranks": 40, "commands": 180, "kills": 200},
 }
 TITLES = {"right": "right", "sentence": "one sentence"}
 
