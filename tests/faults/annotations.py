@@ -9,6 +9,7 @@ import copy
 import io
 import json
 import math
+import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -166,6 +167,17 @@ def places(value: Any, path: tuple = ()) -> Iterator[tuple]:
             yield from places(child, (*path, key))
 
 
+@contextlib.contextmanager
+def _deep() -> Iterator[None]:
+    """Let what is nested deeply be written; what reads it has the usual limit."""
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(10 * limit)
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(limit)
+
+
 def broken(random: Random) -> bytes:
     """A file with one to three things changed in it, or some bytes."""
     file = content()
@@ -256,7 +268,9 @@ def trials(count: int, seed: int) -> Iterator[Trial]:
             if name in ("a polygon of a million corners",):
                 masks = True
         else:
-            name, data = f"random {seed}.{number}", broken(random)
+            name = f"random {seed}.{number}"
+            with _deep():
+                data = broken(random)
         yield Trial(
             "annotations",
             f"{name}{', masks' * masks}{', keypoints' * keypoints}",

@@ -5,6 +5,7 @@ import importlib.util
 import os
 import shutil
 import tempfile
+import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -97,7 +98,12 @@ def run_campaign(
                 show(f"{kind}: there are no trials of this kind")
                 continue
             chosen = (trial for trial in trials_of(kind, count, seed) if only in trial.name)
-            of_kind = list(attempt_all(chosen, jobs))
+            of_kind, said_at = list[Result](), time.monotonic()
+            for result in attempt_all(chosen, jobs):
+                of_kind.append(result)
+                if time.monotonic() - said_at > 60:
+                    said_at = time.monotonic()
+                    show(f"{kind}: {len(of_kind)} of {count}, {len(failures(of_kind))} failures")
             show(line(kind, of_kind))
             for result in failures(of_kind):
                 show(f"  {result.name}: {result.outcome}, not {result.expected}: {said(result)}")
