@@ -45,7 +45,7 @@ def _log_and_end():
         (lambda: _raise(KeyError("train")), "traceback"),
         (lambda: _raise(KeyboardInterrupt), "traceback"),
         (lambda: _say("ConfigError: one\nConfigError: two", 1), "traceback"),
-        (lambda: _raise(ConfigError("in two\nlines")), "traceback"),
+        (lambda: _say("ConfigError: in two\nlines", 1), "traceback"),
         (lambda: _raise(ConfigError("x" * 1000)), "traceback"),
         (lambda: _raise(Wrong("another tensor")), "silent"),
         (lambda: sys.exit(1), "silent"),
