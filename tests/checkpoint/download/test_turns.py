@@ -92,11 +92,11 @@ def test_turn__ends_when_the_holder_stands_still(target):
 
 
 def test_turn__waits_while_the_file_grows(target):
-    process = holder(target, seconds=1.2)
+    process = holder(target, seconds=0.9)
     part = beside(target, PARTIAL)
-    grown = FORK.Process(target=_grow, args=(part, 1.2))
+    grown = FORK.Process(target=_grow, args=(part, 0.9))
     grown.start()
-    with turn(target, 0.5) as waited:
+    with turn(target, 0.4) as waited:
         assert waited
     grown.join()
     process.join()

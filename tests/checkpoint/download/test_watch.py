@@ -52,14 +52,14 @@ def test_run__goes_on_while_enough_arrives():
     watch = Watch(limits())
 
     def work():
-        for _ in range(50):
+        for _ in range(30):
             watch.arrived(100)
             time.sleep(0.01)
         return "whole"
 
     assert watch.run(work) == "whole"
     so_far = iter(range(0, 10**9, 1000))
-    assert watch.run(lambda: time.sleep(0.5), progress=lambda: next(so_far)) is None
+    assert watch.run(lambda: time.sleep(0.3), progress=lambda: next(so_far)) is None
 
 
 def test_run__work_given_up_is_told_so_and_its_connection_shut():
