@@ -6,6 +6,9 @@ import signal
 import sys
 import time
 from contextlib import contextmanager, suppress
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class Forked:
