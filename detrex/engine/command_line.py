@@ -134,6 +134,8 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
         DetrexError: for every mistake that the user can mend; see :func:`load_run_config` and
             :func:`detrex.engine.do_train`.
     """
+    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0:
+        args.resume = True  # what torchrun starts again goes on
     cfg = load_run_config(args)
     if args.eval_only:
         start_run(cfg, args)

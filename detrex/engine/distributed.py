@@ -1,7 +1,8 @@
 """What differs between one process and many: devices, DDP, and values all ranks agree on."""
 
 import inspect
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import torch
@@ -12,6 +13,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from detrex.errors import ConfigError
+from detrex.utils.meeting import identity
 
 T = TypeVar("T")
 
@@ -109,6 +111,36 @@ def broadcast_from_main(value: T) -> T:
     box = [value]
     dist.broadcast_object_list(box, src=0, device=_object_device())
     return box[0]
+
+
+def agree_on(find: Callable[[], str], key: str, tries: int = 15) -> str:
+    """Find a file on every rank, and the same one; a shared file system may take its time.
+
+    Args:
+        find: gives a path, empty where there is none.
+        key: where the config names the folder.
+        tries: how often, a second apart.
+
+    Returns:
+        The path.
+
+    Raises:
+        ConfigError: ranks find different files, on all of them.
+    """
+    while True:
+        found = comm.all_gather((find(), identity()))
+        file, main = found[0]
+        other = next((i for i, (path, _) in enumerate(found) if path != file), None)
+        tries -= 1
+        if other is None:
+            return file
+        if tries < 1:
+            path, who = found[other]
+            raise ConfigError(
+                f"Rank 0 ({main}) finds {file or 'no checkpoint'}, and rank {other} ({who}) "
+                f"{path or 'none'}: {key} has to be a folder that all machines see."
+            )
+        time.sleep(1)
 
 
 def _object_device() -> torch.device:

@@ -15,7 +15,7 @@ from detrex.data.bad_pictures import ReadableBatches
 from detrex.data.class_names import CHECKPOINT_KEY, checkpoint_class_names, config_class_names
 from detrex.data.preparation import prepared_data
 from detrex.engine.checkpoints import Checkpoints, build_checkpointer
-from detrex.engine.distributed import broadcast_from_main
+from detrex.engine.distributed import agree_on, broadcast_from_main
 from detrex.engine.evaluation import Evaluation, Metrics, amp_dtype, build_evaluation, build_loader
 from detrex.engine.fsdp import check_fsdp, spread_over_ranks
 from detrex.engine.model_building import build_model
@@ -215,8 +215,8 @@ def _clip_grad_params(cfg: DictConfig) -> dict[str, Any] | None:
 
 
 def _resumes(args: argparse.Namespace, checkpointer: DetectionCheckpointer) -> bool:
-    """Whether there is something to resume; the main process decides for all."""
-    return broadcast_from_main(bool(args.resume and checkpointer.has_checkpoint()))
+    """Whether there is something to resume, for all ranks alike."""
+    return bool(args.resume and agree_on(checkpointer.get_checkpoint_file, "train.output_dir"))
 
 
 def _enter_run(

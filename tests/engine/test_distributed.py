@@ -1,8 +1,10 @@
 import pytest
 import torch
+from detectron2.utils import comm
 from torch import nn
 
 from detrex.engine.distributed import (
+    agree_on,
     broadcast_from_main,
     resolve_device,
     unwrap_ddp,
@@ -60,3 +62,15 @@ def test_wrap_ddp__single_process_is_left_alone():
 def test_broadcast_from_main__single_process():
     value = object()
     assert broadcast_from_main(value) is value
+
+
+@pytest.mark.parametrize("seen", [("a.pth", "a.pth"), ("", ""), ("a.pth", ""), ("", "b.pth")])
+def test_agree_on__file_that_all_ranks_see(monkeypatch, seen):
+    pairs = [(path, f"node{rank}") for rank, path in enumerate(seen)]
+    monkeypatch.setattr(comm, "all_gather", lambda mine: pairs)
+    if seen[0] == seen[1]:
+        assert agree_on(lambda: seen[0], "train.output_dir") == seen[0]
+        return
+    wanted = r"Rank 0 \(node0\) finds .*, and rank 1 \(node1\) .*: train.output_dir has to be a"
+    with pytest.raises(ConfigError, match=wanted):
+        agree_on(lambda: seen[0], "train.output_dir", tries=1)

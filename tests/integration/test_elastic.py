@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 def program(folder, *argv):
     checkpoints = f"train.checkpointer.period={PERIOD}"
-    return [str(folder), checkpoints, "train.max_iter=60", "train.log_period=1", *argv]
+    return [str(folder), checkpoints, "train.max_iter=150", "train.log_period=1", *argv]
 
 
 @pytest.fixture
@@ -122,4 +122,4 @@ def test_torchrun__machine_dies_and_comes_back(tmp_path):
     logger.info("Parts (first iteration, processes): %s.", parts)
     assert [ranks for _, ranks in parts] == [2, 1, 2]
     assert 0 <= reached - parts[1][0] <= PERIOD
-    assert_equal_to_one_led_through(folder, 60)
+    assert_equal_to_one_led_through(folder, 150)

@@ -46,9 +46,11 @@ class Node:
             *(sys.executable, "-m", "torch.distributed.run", "--nnodes=1:2"),
             *("--nproc-per-node=1", "--rdzv-backend=c10d", f"--rdzv-endpoint={host}:29500"),
             *("--rdzv-id=elastic", "--max-restarts=10", f"--local-addr={address}"),
-            "--rdzv-conf=last_call_timeout=3,keep_alive_interval=1,keep_alive_max_attempt=3",
+            "--rdzv-conf=last_call_timeout=3,keep_alive_interval=1,keep_alive_max_attempt=3,"
+            f"is_host={int(address == host)}",
         ]
         env = {**os.environ, "GLOO_SOCKET_IFNAME": CABLE, "PYTHONPATH": str(ROOT)}
+        env["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
         with open(log, "ab") as file:
             self.process = subprocess.Popen(
                 ["ip", "netns", "exec", name, *torchrun, *program],
