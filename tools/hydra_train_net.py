@@ -5,7 +5,8 @@
     hydra_train_net.py config_file=CONFIG num_machines=2 num_gpus=8 +slurm=research
 
 Arguments of the program are those of configs/hydra/train_args.yaml; what has a `+` before it
-changes the detector's config. A SLURM job needs the package submitit, and resumes when requeued.
+changes the detector's config. A SLURM job needs the package submitit; before its machines are taken
+away it writes a checkpoint, and it resumes when it is queued again.
 """
 
 from detrex.threads import prepare_threads
@@ -13,11 +14,14 @@ from detrex.threads import prepare_threads
 if __name__ == "__main__":
     prepare_threads()  # before torch is imported, which reads them once
 
+import os
 import re
+import signal
 import sys
 import uuid
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +33,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from detrex.config.trust import check_named
 from detrex.engine import run
+from detrex.engine.signals import REQUEUE
 from detrex.errors import ConfigError, DetrexError, run_tool
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -57,13 +62,30 @@ class Trainer:
         job = submitit.JobEnvironment()
         slurm = self.args["slurm"]
         url = get_dist_url(slurm["ddp_comm_mode"], slurm["share_root"], job.hostnames, job.job_id)
-        run(argument_list({**self.args, "machine_rank": job.node, "dist_url": url}))
+        with _queued_again():
+            run(argument_list({**self.args, "machine_rank": job.node, "dist_url": url}))
 
     def checkpoint(self) -> Any:
         """Give what is submitted when the job is taken off its machines: the same run, resumed."""
         import submitit
 
         return submitit.helpers.DelayedSubmission(Trainer({**self.args, "resume": True}))
+
+
+@contextmanager
+def _queued_again() -> Iterator[None]:
+    """Let a run write a checkpoint when submitit is told of its end, and submitit then go on."""
+    signum = signal.Signals[os.environ.get("SUBMITIT_PREEMPT_SIGNAL", "SIGUSR2")]
+    requeue = signal.signal(signum, lambda *_: signal.raise_signal(signal.SIGTERM))
+    try:
+        yield
+    except SystemExit as end:
+        if end.code == REQUEUE:
+            signal.signal(signum, requeue)
+            signal.raise_signal(signum)
+        raise
+    finally:
+        signal.signal(signum, requeue)
 
 
 def argument_list(args: dict[str, Any]) -> list[str]:

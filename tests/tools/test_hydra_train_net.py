@@ -1,13 +1,27 @@
 import logging
+import signal
 import sys
 from types import SimpleNamespace
 
 import pytest
 
+from detrex.engine import signals
 from detrex.errors import ConfigError
 from tools import hydra_train_net as tool
 
 SLURM = {"ddp_comm_mode": "tcp", "share_root": None}
+
+ARGS = {
+    **{"config_file": "c.py", "num_gpus": 1, "num_machines": 2, "machine_rank": 0},
+    **{
+        "dist_url": "auto",
+        "resume": False,
+        "eval_only": False,
+        "trust": [],
+        "opts": [],
+        "slurm": SLURM,
+    },
+}
 
 
 @pytest.fixture
@@ -156,6 +170,25 @@ def test_hydra_app__submits_and_resumes_a_job(monkeypatch, runs, submitit, capsy
     assert named["--machine-rank"] == "1"
     assert named["--dist-url"] == "tcp://n7:34152"
     assert opts == []
+
+
+@pytest.mark.usefixtures("submitit")
+def test_trainer__writes_a_checkpoint_before_it_is_queued_again(monkeypatch):
+    def run(_words):
+        with signals.heeded():
+            signal.raise_signal(signal.SIGUSR2)
+            pytest.fail("it is SIGTERM to the run")
+
+    seen = []
+    monkeypatch.setattr(tool, "run", run)
+    before = signal.signal(signal.SIGUSR2, lambda *_: seen.append("queued again"))
+    try:
+        with pytest.raises(SystemExit) as caught:
+            tool.Trainer(ARGS)()
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    assert caught.value.code == 75
+    assert seen == ["queued again"]
 
 
 def test_hydra_app__without_submitit(monkeypatch, runs):
