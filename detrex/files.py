@@ -134,10 +134,12 @@ def writing(file: Path) -> Iterator[None]:
         yield
     except (OSError, RuntimeError) as error:
         cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, OSError):
+        while isinstance(cause, Exception) and not isinstance(cause, OSError):
             cause = cause.__cause__ or cause.__context__
         if cause is None or isinstance(error, RunError):
             raise
+        if not isinstance(cause, OSError):
+            raise cause from None  # an interrupt, which torch.save turned into an error of its own
         known = _REASONS.get(cause.errno or 0)
         detail = f"{known} ({cause.strerror})" if known else cause.strerror or cause
         raise RunError(

@@ -1,11 +1,15 @@
+import errno
 import hashlib
 import io
+import os
+from pathlib import Path
 
 import pytest
 import torch
 
 from detrex import files
-from detrex.files import default_cache_dir, keep, read_kept, sha256_of, write_atomically
+from detrex.errors import RunError
+from detrex.files import default_cache_dir, keep, read_kept, sha256_of, write_atomically, writing
 
 
 def test_default_cache_dir__variable(monkeypatch, tmp_path):
@@ -60,3 +64,36 @@ def test_write_atomically__raises_what_a_signal_raised_within_torch(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         write_atomically(tmp_path / "a.pth", lambda _: torch.save([1] * 999, Interrupted()))
     assert list(tmp_path.iterdir()) == []
+
+
+class Failing:
+    """A stream that raises once it got so many bytes."""
+
+    def __init__(self, error, space):
+        self.error, self.space = error, space
+
+    def write(self, data):
+        self.space -= len(memoryview(data).cast("B"))
+        if self.space < 0:
+            raise self.error
+        return len(data)
+
+    def flush(self):
+        pass
+
+
+@pytest.mark.parametrize("space", [0, 70, 700, 1500, 5000])
+def test_writing__what_torch_hides_behind_an_error_of_its_own(space):
+    content = {"model": torch.zeros(2000)}
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    words = r"a\.pth cannot be written: the disk is full \(No space"
+    with pytest.raises(RunError, match=words), writing(Path("a.pth")):
+        torch.save(content, Failing(full, space))
+    with pytest.raises(KeyboardInterrupt), writing(Path("a.pth")):
+        torch.save(content, Failing(KeyboardInterrupt(), space))
+
+
+def test_writing__lets_other_errors_through():
+    for error in (RuntimeError("other"), ValueError("other"), RunError("b.pth is full")):
+        with pytest.raises(type(error), match=str(error)), writing(Path("a.pth")):
+            raise error
