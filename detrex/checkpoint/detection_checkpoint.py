@@ -83,6 +83,7 @@ class DetectionCheckpointer(Checkpointer):
         self.notes: dict[str, Any] = {}
         self.on_weights: Callable[[Mapping[str, Any], LoadReport], None] | None = None
         self._takes_unnamed = True
+        self.resumed = ""  # the file, once there is one
 
     def follow(self, run: Mapping[str, Any], takes_unnamed: bool = False) -> None:
         """Belong to one run from now on, whose identity every checkpoint gets.
@@ -176,7 +177,7 @@ class DetectionCheckpointer(Checkpointer):
 
     def has_checkpoint(self) -> bool:
         """Tell whether the folder holds a checkpoint to resume from, complete or not."""
-        return bool(self._candidates())
+        return bool(self.checkpoint_files())
 
     def get_checkpoint_file(self) -> str:
         """Name the checkpoint to resume from, without looking into it.
@@ -185,7 +186,7 @@ class DetectionCheckpointer(Checkpointer):
             The path of the one that ``last_checkpoint`` names, else of the newest; empty when
             there is none.
         """
-        return next(iter(self._candidates()), "")
+        return next(iter(self.checkpoint_files()), "")
 
     def resume_or_load(
         self, path: str | os.PathLike[str], *, resume: bool = True
@@ -216,6 +217,7 @@ class DetectionCheckpointer(Checkpointer):
         file, mistake = comm.all_gather((file, mistake))[0]
         if mistake:
             raise CheckpointError(mistake)
+        self.resumed = file
         if not file:
             return self.load(path, checkpointables=[])
         return self._resume(file, checkpoint or self.read(file))
@@ -315,7 +317,7 @@ class DetectionCheckpointer(Checkpointer):
         return rest
 
     def _newest_complete(self) -> tuple[str, dict[str, Any]]:
-        candidates = self._candidates()
+        candidates = self.checkpoint_files()
         if others := [f.name for f in self._files() if f.exists() and str(f) not in candidates]:
             logger.warning(
                 "%d files in %s are no checkpoints of this run, and are passed over: %s",
@@ -344,9 +346,6 @@ class DetectionCheckpointer(Checkpointer):
 
     def checkpoint_files(self) -> list[str]:
         """List the checkpoints to resume from, the one that was tagged first, then new to old."""
-        return self._candidates()
-
-    def _candidates(self) -> list[str]:
         files = [file for file in self._files() if self._is_own(file)]
         tag = Path(self.save_dir) / _TAG
         try:

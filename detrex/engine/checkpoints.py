@@ -3,6 +3,7 @@
 import functools
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from detectron2.engine import hooks
@@ -91,18 +92,34 @@ class Checkpoints(hooks.PeriodicCheckpointer):
                 self.checkpointer.keep_newest(self.most, self.file_prefix)
 
     def after_train(self) -> None:
-        """Wait for what is being written, however the run ended.
+        """Save the final checkpoint that a kill prevented, and wait for what is being written.
 
         Raises:
             CheckpointError: it could not be written, and no other error ended the run.
             RunError: likewise.
         """
+        self._make_up_for_final()
         try:
             self.checkpointer.finish()
         except (CheckpointError, RunError) as error:
             if self.trainer.iter >= self.trainer.max_iter:
                 raise
             logger.warning("%s", error)
+
+    def _make_up_for_final(self) -> None:
+        """Save the end of a run that died after its last periodic checkpoint."""
+        start, name = self.trainer.start_iter, f"{self.file_prefix}_final"
+        resumed = Path(self.checkpointer.resumed)
+        nothing_left = start == self.trainer.max_iter == self.trainer.iter
+        if not nothing_left or resumed.stem in ("", name):
+            return
+        with failing_together():
+            reached, self.trainer.iter = self.trainer.iter, start - 1
+            try:
+                self.checkpointer.save(name, iteration=start - 1)
+            finally:
+                self.trainer.iter = reached
+        exchange()
 
     def _require_finite(self) -> None:
         if broken := non_finite(self.checkpointer.model.named_parameters()):

@@ -1,7 +1,5 @@
 """What a run starts from: `train.init_checkpoint`."""
 
-import argparse
-
 import pytest
 import timm
 import torch
@@ -12,9 +10,8 @@ from detrex.engine import build_model, do_train
 from detrex.engine.checkpoints import build_checkpointer
 from detrex.errors import CheckpointError
 from detrex.modeling.backbone import TimmBackbone
+from tests.reference.runs import FRESH, RESUME, config, records
 from tests.reference.stand_in import read_weights, stand_in_config
-
-FRESH = argparse.Namespace(resume=False)
 
 
 def test_do_train__init_checkpoint_of_a_detector_and_of_a_backbone(tmp_path):
@@ -72,3 +69,17 @@ def test_do_train__init_checkpoint_that_fits_nothing_stops(tmp_path):
     cfg = stand_in_config(str(tmp_path), init_checkpoint=str(tmp_path / "other.pth"))
     with pytest.raises(CheckpointError):
         do_train(FRESH, cfg)
+
+
+def test_checkpoints__a_kill_before_the_final_one_is_made_up_for(tmp_path):
+    keep = {"checkpointer": {"period": 3, "max_to_keep": 2}, "eval_period": 2}
+    do_train(FRESH, config(tmp_path, **keep))
+    file, last = tmp_path / "model_final.pth", tmp_path / "model_0000005.pth"
+    expected, lines = torch.load(file, weights_only=True), records(tmp_path)
+    file.unlink()
+    (tmp_path / "last_checkpoint").write_text(last.name)
+    for _ in range(2):  # the second time it is there
+        do_train(RESUME, config(tmp_path, **keep))
+        torch.testing.assert_close(torch.load(file, weights_only=True), expected, rtol=0, atol=0)
+        assert records(tmp_path) == lines
+        assert (tmp_path / "last_checkpoint").read_text() == file.name
