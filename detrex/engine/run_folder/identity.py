@@ -9,6 +9,7 @@ import hashlib
 import json
 import logging
 import os
+import shutil
 import socket
 import time
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from detrex.checkpoint.detection_checkpoint import DetectionCheckpointer
+from detrex.checkpoint.detection_checkpoint import IN_PARTS, DetectionCheckpointer
 from detrex.checkpoint.runs import earlier_name, is_identity, origin_of
 from detrex.engine.run_folder.differences import describe, differences
 from detrex.files import UNFINISHED, write_atomically, writing
@@ -68,8 +69,7 @@ def enter_run(checkpointer: DetectionCheckpointer, cfg: Mapping[str, Any], resum
     """
     folder = Path(checkpointer.save_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    for leftover in folder.glob(f"*{UNFINISHED}"):
-        leftover.unlink(missing_ok=True)
+    _remove_leftovers(folder)
     config = describe(cfg)
     digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
     earlier = read_run(folder)
@@ -145,6 +145,16 @@ def config_file(folder: str | os.PathLike[str], fresh: bool, evaluation: bool = 
             with writing(kept):
                 file.rename(kept)
     return file
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove what processes that were killed had begun to write: files, and checkpoints in parts."""
+    with writing(folder):
+        for leftover in folder.glob(f"*{UNFINISHED}"):
+            if not leftover.is_dir():
+                leftover.unlink(missing_ok=True)
+            elif IN_PARTS in leftover.name:
+                shutil.rmtree(leftover)
 
 
 def _of_checkpoints(checkpointer: DetectionCheckpointer) -> Run | None:

@@ -233,8 +233,12 @@ def test_resume__of_a_run_all_of_whose_checkpoints_are_damaged(tmp_path):
 def test_enter_run__removes_what_a_killed_process_left(tmp_path):
     for name in ("model_0000001.pth.ab.unfinished", "metrics.json.cd.unfinished"):
         (tmp_path / name).write_text("x")
+    for name in ("model_0000001.dcp.unfinished", "model_0000002.dcp.removed.unfinished", "mine"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__0_0.distcp").write_bytes(b"half")
+    (tmp_path / "mine").rename(tmp_path / "mine.unfinished")
     do_train(FRESH, config(tmp_path, max_iter=1))
-    assert not [name for name in names(tmp_path) if "unfinished" in name]
+    assert [name for name in names(tmp_path) if "unfinished" in name] == ["mine.unfinished"]
     assert "run.lock" not in names(tmp_path)
 
 
