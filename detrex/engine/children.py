@@ -95,11 +95,12 @@ def run_children(
 def _wait_for_failure(processes: Sequence[Any]) -> list[int]:
     """Wait until all have ended well, or give the numbers of those that did not."""
     while True:
-        failed = [i for i, process in enumerate(processes) if process.exitcode]
-        running = [process.sentinel for process in processes if process.exitcode is None]
-        if failed or not running:
+        codes = [process.exitcode for process in processes]  # once: each may end at any moment
+        failed = [i for i, code in enumerate(codes) if code]
+        if failed or None not in codes:
             return failed
-        wait(running, timeout=5)
+        running = (p.sentinel for p, code in zip(processes, codes, strict=True) if code is None)
+        wait(list(running), timeout=5)
 
 
 def _end(processes: Sequence[Any], grace: float = _GRACE) -> None:

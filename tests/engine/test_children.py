@@ -49,6 +49,24 @@ def _program(folder, *argv):
         signalled.main([str(folder), "--num-gpus=2", *argv])
 
 
+class _EndsWhenItIsAskedTwice:
+    """A process that fails between two looks at it."""
+
+    sentinel = None
+
+    def __init__(self):
+        self.codes = [None, 1]
+
+    @property
+    def exitcode(self):
+        return self.codes.pop(0) if len(self.codes) > 1 else self.codes[0]
+
+
+def test_wait_for_failure__process_that_fails_between_two_looks(monkeypatch):
+    monkeypatch.setattr(children, "wait", lambda *_, **__: None)
+    assert children._wait_for_failure([_EndsWhenItIsAskedTwice()]) == [0]
+
+
 def _step_of(folder, rank):
     file = folder / f"step{rank}s"
     return int(file.read_text().split()[-1]) if file.exists() and file.read_text() else 0
