@@ -25,7 +25,7 @@ train = dict(
     fast_dev_run=dict(enabled=False),
     checkpointer=dict(period=5000, max_to_keep=100),
     # Seconds to wait for other processes and for a batch of the loader's workers, 0 for ever; and
-    # of silence after which a run on another machine no longer has its output_dir for itself.
+    # of silence (above 0) after which a run on another machine no longer has output_dir for itself.
     timeouts=dict(collective=1800, data=600, lock=300),
     eval_period=5000,
     log_period=20,

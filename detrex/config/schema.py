@@ -169,7 +169,7 @@ class Checkpointer:
 
 @dataclass
 class Timeouts:
-    """``train.timeouts``: seconds that a run waits, 0 for ever."""
+    """``train.timeouts``: seconds that a run waits, 0 for ever (but for ``lock``)."""
 
     collective: float = key(1800.0, at_least=0)
     data: float = key(600.0, at_least=0)

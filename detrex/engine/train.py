@@ -72,7 +72,8 @@ def do_train(args: argparse.Namespace, cfg: DictConfig) -> Metrics:
     * ``train.checkpointer``: ``period``, default 5000, and ``max_to_keep``, default all.
     * ``train.timeouts``: seconds to wait, 0 for ever: ``collective``, default 1800, for other
       processes of the run, and ``data``, default 600, for a batch of the loader's workers;
-      ``lock``, default 300: of silence of a run on another machine that has ``output_dir``.
+      ``lock``, default 300, above 0: of silence after which a run on another machine that has
+      ``output_dir`` counts as dead.
     * ``train.eval_period``: iterations between evaluations; 0 (default) after the last one only.
     * ``train.log_period``: iterations between lines of log and ``metrics.json``; default 20.
     * ``train.wandb.enabled``, ``train.wandb.params``: keywords of ``wandb.init``; default off.

@@ -148,7 +148,7 @@ def config_file(folder: str | os.PathLike[str], fresh: bool, evaluation: bool = 
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """Remove what processes that were killed had begun to write: files, and checkpoints in parts."""
+    """Remove what killed processes had begun to write: files, and checkpoints in parts."""
     with writing(folder):
         for leftover in folder.glob(f"*{UNFINISHED}"):
             if not leftover.is_dir():

@@ -68,9 +68,7 @@ def locked(folder: str | os.PathLike[str], silent_after: float = SILENT_AFTER) -
     finally:
         stop.set()
         del _held[held]
-        with _alone_in(file.parent):
-            if _read(file).get("token") == token:
-                file.unlink(missing_ok=True)
+        _give_back(file, token)
 
 
 @contextmanager
@@ -148,6 +146,15 @@ def _take(file: Path, silent_after: float) -> str:
     return mine["token"]
 
 
+def _give_back(file: Path, token: str) -> None:
+    try:
+        with _alone_in(file.parent):
+            if _read(file).get("token") == token:
+                file.unlink(missing_ok=True)
+    except OSError as error:  # the next run sees that this process is gone
+        logger.warning("%s cannot be removed (%s)", file, error.strerror)
+
+
 def _require_dead(file: Path, silent_after: float) -> None:
     holder = _read(file)
     if not holder:
@@ -158,7 +165,7 @@ def _require_dead(file: Path, silent_after: float) -> None:
         logger.warning("%s is of %s, %s: it is taken over.", file, _name(holder), why)
     else:
         how = ""
-        if not _is_here(holder):
+        if not (_is_here(holder) and holder.get("begun")):
             how = (
                 f"; it gave a sign of life {max(0, _silence(file)):.0f} s ago and counts as dead "
                 f"after {silent_after:.0f} s without (train.timeouts.lock), or when you remove "
@@ -187,8 +194,11 @@ def _why_dead(file: Path, holder: Mapping[str, Any], silent_after: float) -> str
         begun = _begin_of(holder.get("pid"))
         if begun is None:
             return "which is no more"
-        return "" if begun == holder.get("begun") else "whose number another process has now"
-    if _succeeds(holder.get("job")):
+        if begun != holder.get("begun"):
+            return "whose number another process has now"
+        if begun:
+            return ""
+    elif _succeeds(holder.get("jobs")):
         return "an earlier start of this same job"
     silence = _silence(file)
     return f"silent for {silence:.0f} s" if silence > silent_after else ""
@@ -206,7 +216,7 @@ def _this_process() -> dict[str, Any]:
         "pid": os.getpid(),
         "begun": _begin_of(os.getpid()),
         "since": time.strftime("%Y-%m-%d %H:%M:%S"),
-        "job": _job(),
+        "jobs": _jobs(),
         "token": uuid.uuid4().hex,
     }
 
@@ -241,24 +251,28 @@ def _begin_of(pid: Any) -> int | None:
     return None if fields[0] in "ZX" else int(fields[19])
 
 
-def _job() -> list[Any]:
-    """The cluster's job that this process is of, and how often it was restarted.
+def _jobs() -> dict[str, int]:
+    """The jobs that this process is of, by name, and how often each was restarted.
 
-    A torchrun that lost a machine, and a job that SLURM queues again, go on elsewhere at once.
+    One of SLURM that is queued again, and one of torchrun that lost a machine (restarts are not
+    counted there: -1), go on elsewhere at once.
     """
-    env = os.environ
+    env, jobs = os.environ, {}
     if "SLURM_JOB_ID" in env:
         name = f"slurm {env['SLURM_JOB_ID']}.{env.get('SLURM_STEP_ID', '')}"
-        return [name, int(env.get("SLURM_RESTART_COUNT") or 0)]
-    run_id = env.get("TORCHELASTIC_RUN_ID", "none")
-    return [f"torchrun {run_id}", -1] if run_id != "none" else []
+        jobs[name] = int(env.get("SLURM_RESTART_COUNT") or 0)
+    if (run_id := env.get("TORCHELASTIC_RUN_ID", "none")) != "none":
+        jobs[f"torchrun {run_id}"] = -1
+    return jobs
 
 
-def _succeeds(job: Any) -> bool:
-    mine = _job()
-    if not mine or not isinstance(job, list) or job[:1] != mine[:1]:
-        return False
-    return mine[1] < 0 or (isinstance(job[1], int) and job[1] < mine[1])
+def _succeeds(jobs: Any) -> bool:
+    """Whether this process is of a later start of one of a holder's jobs."""
+    earlier = jobs if isinstance(jobs, dict) else {}
+    return any(
+        isinstance(begun := earlier.get(name), int) and (starts < 0 or begun < starts)
+        for name, starts in _jobs().items()
+    )
 
 
 def _read(file: Path) -> dict[str, Any]:

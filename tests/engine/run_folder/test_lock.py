@@ -108,16 +108,21 @@ def test_locked__another_machine_by_its_signs(tmp_path, caplog):
 @pytest.mark.parametrize(
     ("theirs", "mine", "taken"),
     [
-        (["torchrun a", -1], {"TORCHELASTIC_RUN_ID": "a"}, True),
-        (["torchrun a", -1], {"TORCHELASTIC_RUN_ID": "b"}, False),
-        ([], {"TORCHELASTIC_RUN_ID": "none"}, False),
-        (["slurm 7.0", 0], {"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0"}, False),
+        ({"torchrun a": -1}, {"TORCHELASTIC_RUN_ID": "a"}, True),
+        ({"torchrun a": -1}, {"TORCHELASTIC_RUN_ID": "b"}, False),
+        ({}, {"TORCHELASTIC_RUN_ID": "none"}, False),
+        ({"slurm 7.0": 0}, {"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0"}, False),
         (
-            ["slurm 7.0", 0],
+            {"slurm 7.0": 0},
             {"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0", "SLURM_RESTART_COUNT": "1"},
             True,
         ),
         (None, {"TORCHELASTIC_RUN_ID": "a"}, False),
+        (
+            {"slurm 7.0": 0, "torchrun a": -1},
+            {"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0", "TORCHELASTIC_RUN_ID": "a"},
+            True,
+        ),
     ],
 )
 def test_locked__a_job_that_goes_on_on_another_machine(tmp_path, monkeypatch, theirs, mine, taken):
@@ -126,7 +131,7 @@ def test_locked__a_job_that_goes_on_on_another_machine(tmp_path, monkeypatch, th
     with locked(tmp_path):
         content = (tmp_path / LOCK).read_text()
     (tmp_path / LOCK).write_text(content)
-    edit(tmp_path, host="node7", job=theirs)
+    edit(tmp_path, host="node7", jobs=theirs)
     for name, value in mine.items():
         monkeypatch.setenv(name, value)
     if taken:
@@ -134,6 +139,28 @@ def test_locked__a_job_that_goes_on_on_another_machine(tmp_path, monkeypatch, th
             return
     with pytest.raises(RunError, match="node7"), locked(tmp_path):
         pass
+
+
+def test_locked__where_the_system_does_not_tell_when_a_process_began(tmp_path, monkeypatch, caplog):
+    begin_of = lock._begin_of
+    monkeypatch.setattr(lock, "_begin_of", lambda pid: 0 if begin_of(pid) else None)
+    with locked(tmp_path):
+        content = (tmp_path / LOCK).read_text()
+    (tmp_path / LOCK).write_text(content)
+    with pytest.raises(RunError, match=r"counts as dead after 300 s"), locked(tmp_path):
+        pass
+    os.utime(tmp_path / LOCK, (time.time() - 400, time.time() - 400))
+    with locked(tmp_path):  # its number may be another process's by now
+        assert "silent for 400 s" in caplog.text
+
+
+def test_locked__a_folder_that_can_no_longer_be_written_to(tmp_path, monkeypatch, caplog):
+    def read_only(*_, **__):
+        raise OSError(30, "Read-only file system")
+
+    with locked(tmp_path):
+        monkeypatch.setattr(lock.Path, "unlink", read_only)
+    assert "run.lock cannot be removed (Read-only file system)" in caplog.text
 
 
 def test_require_own__when_it_was_taken_over(tmp_path):
