@@ -207,16 +207,17 @@ class DetectionCheckpointer(Checkpointer):
             CheckpointError: every checkpoint in the folder is damaged, the one to resume is of
                 another model, or the weights to start from do not fit (see `load`).
         """
-        file, mistake = "", ""
+        file, told = "", ""
         checkpoint: dict[str, Any] = {}
+        mistake: Exception | None = None
         if resume and comm.is_main_process():
             try:
                 file, checkpoint = self._newest_complete()
-            except CheckpointError as error:
-                mistake = str(error)
-        file, mistake = comm.all_gather((file, mistake))[0]
-        if mistake:
-            raise CheckpointError(mistake)
+            except Exception as error:  # the others wait for the file
+                mistake, told = error, str(error) or type(error).__name__
+        file, told = comm.all_gather((file, told))[0]
+        if told:
+            raise mistake or CheckpointError(told)
         self.resumed = file
         if not file:
             return self.load(path, checkpointables=[])
@@ -392,7 +393,7 @@ class DetectionCheckpointer(Checkpointer):
 
 def remove(file: Path) -> None:
     """Remove a checkpoint, and its digest; of a folder no part is left under its name."""
-    if not file.is_dir():
+    if file.is_symlink() or not file.is_dir():
         digests.remove(file)
         return
     moved = file.rename(file.with_name(f"{file.name}.removed{UNFINISHED}"))

@@ -41,6 +41,7 @@ from detrex.engine.train import apply_fast_dev_run, do_train, evaluate_only
 from detrex.errors import ConfigError, DetrexError
 from detrex.files import write_atomically, writing
 from detrex.options import add_trust_option
+from detrex.utils.dist import exchange
 
 logger = logging.getLogger(__name__)
 
@@ -134,8 +135,9 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
         DetrexError: for every mistake that the user can mend; see :func:`load_run_config` and
             :func:`detrex.engine.do_train`.
     """
-    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0:
-        args.resume = True  # what torchrun starts again goes on
+    if not args.eval_only:  # what torchrun starts again goes on; each machine counts for itself
+        starts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
+        args.resume = any(exchange(int(args.resume or starts > 0)))
     cfg = load_run_config(args)
     if args.eval_only:
         start_run(cfg, args)

@@ -8,6 +8,7 @@ from detectron2.checkpoint import DetectionCheckpointer as D2Checkpointer
 from detectron2.engine.hooks import BestCheckpointer, PeriodicCheckpointer
 from torch import nn
 
+from detrex.checkpoint import detection_checkpoint
 from detrex.checkpoint.detection_checkpoint import DetectionCheckpointer
 from detrex.errors import CheckpointError
 from detrex.files import UNFINISHED
@@ -209,6 +210,28 @@ def test_resume__every_file_truncated(tmp_path):
     checkpointer.save("model_0000001")
     truncate(tmp_path / "model_0000001.pth")
     with pytest.raises(CheckpointError, match=r"none of the 1 checkpoints in .* remove them"):
+        checkpointer.resume_or_load("")
+
+
+def test_resume__any_error_of_the_main_process_reaches_the_others(tmp_path, monkeypatch):
+    """They wait for the file that it chooses."""
+    checkpointer, told = DetectionCheckpointer(model(), tmp_path), []
+
+    def fail():
+        raise MemoryError
+
+    def gather(value):
+        told.append(value)
+        return [value]
+
+    monkeypatch.setattr(checkpointer, "_newest_complete", fail)
+    monkeypatch.setattr(detection_checkpoint.comm, "all_gather", gather)
+    with pytest.raises(MemoryError):
+        checkpointer.resume_or_load("")
+    assert told == [("", "MemoryError")]
+    monkeypatch.setattr(detection_checkpoint.comm, "is_main_process", lambda: False)
+    monkeypatch.setattr(detection_checkpoint.comm, "all_gather", lambda _: told)
+    with pytest.raises(CheckpointError, match="MemoryError"):
         checkpointer.resume_or_load("")
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 import yaml
 
-from detrex.engine import argument_parser, load_run_config, main, run
+from detrex.engine import argument_parser, command_line, load_run_config, main, run
 from detrex.engine.command_line import start_run
 from detrex.errors import ConfigError
 
@@ -67,6 +67,30 @@ def test_main__trains_then_evaluates(config, tmp_path):
     assert "iter: 3/3" in log
     weights = f"train.init_checkpoint={out / 'model_final.pth'}"
     assert run([*options, "--eval-only", weights]) == metrics
+
+
+@pytest.mark.parametrize(
+    ("here", "elsewhere", "option", "resumes"),
+    [(1, 0, "--resume", True), (1, 0, "", True), (0, 1, "", True), (0, 0, "", False)],
+)
+def test_main__resumes_where_any_machines_torchrun_started_it_again(
+    config, monkeypatch, here, elsewhere, option, resumes
+):
+    """Of ranks that disagree, some would wait for the others."""
+    seen = []
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", str(here))
+    monkeypatch.setattr(command_line, "exchange", lambda value: [value, elsewhere])
+    monkeypatch.setattr(command_line, "do_train", lambda args, _: seen.append(args.resume))
+    main(argument_parser().parse_args(["--config-file", config, *filter(None, [option])]))
+    assert seen == [resumes]
+
+
+def test_main__an_evaluation_that_is_started_again_takes_its_weights(config, monkeypatch):
+    seen = []
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    monkeypatch.setattr(command_line, "evaluate_only", lambda args, _: seen.append(args.resume))
+    main(argument_parser().parse_args(["--config-file", config, "--eval-only"]))
+    assert seen == [False]
 
 
 def test_load_run_config__fast_dev_run(config):

@@ -151,7 +151,7 @@ def _remove_leftovers(folder: Path) -> None:
     """Remove what killed processes had begun to write: files, and checkpoints in parts."""
     with writing(folder):
         for leftover in folder.glob(f"*{UNFINISHED}"):
-            if not leftover.is_dir():
+            if leftover.is_symlink() or not leftover.is_dir():
                 leftover.unlink(missing_ok=True)
             elif IN_PARTS in leftover.name:
                 shutil.rmtree(leftover)
