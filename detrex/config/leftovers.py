@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import re
+from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +16,8 @@ from detrex.config.validation import read
 
 logger = logging.getLogger(__name__)
 
+_REFERENCE = re.compile(r"\$\{([^}]*)")
+_WORD = re.compile(r"""[^\\{}()\[\]:.,\s'"$]+""")
 _SCALARS = (str, bytes, int, float, type(None))
 
 PARTS = ("model", "dataloader", "optimizer", "lr_multiplier", "train")
@@ -33,8 +36,12 @@ def drop_leftovers(cfg: DictConfig) -> DictConfig:
     Returns:
         ``cfg``, with its parts and with all else that can be saved.
     """
-    for name in [name for name in cfg if name not in PARTS]:
-        if not _can_be_saved(cfg, name):
+    leftovers = [name for name in cfg if name not in PARTS and not _can_be_saved(cfg, name)]
+    referring = _referring(cfg) if leftovers else {}
+    dropped = set()
+    for name in leftovers:
+        if not referring.get(str(name), set()) - {name} - dropped:
+            dropped.add(name)
             del cfg[name]
             logger.debug("%s of the config is left out: it cannot be saved.", name)
     return cfg
@@ -43,9 +50,7 @@ def drop_leftovers(cfg: DictConfig) -> DictConfig:
 def _can_be_saved(cfg: DictConfig, name: Any) -> bool:
     value = read(cfg, name)
     broken = value is ... or any(isinstance(node, Exception) for _, node in walk(value, str(name)))
-    if broken or not _is_plain(value):
-        return _is_referred_to(cfg, str(name))
-    return True
+    return not broken and _is_plain(value)
 
 
 def _is_plain(value: Any) -> bool:
@@ -66,10 +71,15 @@ def _is_importable(value: Any) -> bool:
         return False
 
 
-def _is_referred_to(cfg: DictConfig, name: str) -> bool:
-    reference = re.compile(rf"\$\{{[^}}]*\b{re.escape(name)}\b")
-    others = [text for key, text in OmegaConf.to_container(cfg).items() if key != name]
-    return any(reference.search(text) for text in _strings(others))
+def _referring(cfg: DictConfig) -> dict[str, set[Any]]:
+    """For each name in a reference the keys at the top level in which it stands."""
+    referring: dict[str, set[Any]] = defaultdict(set)
+    for key, value in OmegaConf.to_container(cfg).items():  # type: ignore[union-attr]
+        for text in _strings(value):
+            for reference in _REFERENCE.findall(text):
+                for name in _WORD.findall(reference):
+                    referring[name].add(key)
+    return referring
 
 
 def _strings(value: Any) -> Iterator[str]:

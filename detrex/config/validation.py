@@ -95,7 +95,8 @@ def read(node: DictConfig | ListConfig, name: Any) -> Any:
         nowhere, which `detrex.config.lint` tells.
     """
     try:
-        is_there = isinstance(node, ListConfig) or (not node._is_none() and name in list(node))
+        # `in` a config would resolve.
+        is_there = isinstance(node, ListConfig) or name in node.keys()  # noqa: SIM118
         return node[name] if is_there else ...
     except (OmegaConfBaseException, RecursionError):
         return ...

@@ -86,8 +86,8 @@ def _parse(name: str, data: bytes, twice: list[str]) -> Any:
     def collect(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
         if len(found) < len(pairs):
-            keys = [key for key, _ in pairs]
-            again = next(key for i, key in enumerate(keys) if key in keys[:i])
+            seen: set[str] = set()
+            again = next(key for key, _ in pairs if key in seen or seen.add(key))
             if again in _LISTS and isinstance(found[again], list):
                 raise DataError(f"{name}: {again!r} is given twice: merge the two lists.")
             twice.append(again[:100])
