@@ -11,7 +11,7 @@ from tests.reference.forked import ROOT, wait_until
 
 SCRIPT = ROOT / "tools/slurm/train.sbatch"
 STAND_INS = {
-    "srun": 'shift; exec "$@"\n',
+    "srun": 'echo "$SRUN_CPUS_PER_TASK" > cpus.txt; shift; exec "$@"\n',
     "scontrol": 'echo "$@" >> scontrol.txt; echo node1; echo node2; exit "${REFUSE:-0}"\n',
     "torchrun": (
         'echo "$@" > torchrun.txt\n'
@@ -37,7 +37,7 @@ def job(tmp_path):
             **os.environ,
             "PATH": f"{tmp_path}/bin:{os.environ['PATH']}",
             **{"SLURM_JOB_ID": "41234", "SLURM_NNODES": "2", "SLURM_GPUS_ON_NODE": "8"},
-            "SLURM_JOB_NODELIST": "node[1-2]",
+            **{"SLURM_JOB_NODELIST": "node[1-2]", "SLURM_CPUS_PER_TASK": "64"},
             **variables,
         }
         process = subprocess.Popen(
@@ -65,6 +65,7 @@ def test_script__starts_torchrun_on_all_machines(tmp_path, job):
     assert "--nnodes=2 --nproc-per-node=8 --rdzv-backend=c10d --rdzv-id=41234.0 " in words
     assert "--rdzv-endpoint=node1:21234 " in words
     assert words.endswith("train_net.py --resume --config-file a b.py train.max_iter=3\n")
+    assert (tmp_path / "cpus.txt").read_text() == "64\n"
     assert not requeued(tmp_path)
 
 
