@@ -385,9 +385,7 @@ class DetectionCheckpointer(Checkpointer):
         if not file.exists() or (is_kind and self._is_own(file)):
             return
         moved = earlier_name(file, origin_of(file).run)
-        file.rename(moved)
-        if digests.digest_file(file).exists():
-            digests.digest_file(file).rename(digests.digest_file(moved))
+        digests.move(file, moved)
         logger.warning("%s is no checkpoint of this run: it is named %s now", file, moved.name)
 
 

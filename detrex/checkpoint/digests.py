@@ -44,11 +44,7 @@ def write_with_digest(file: Path, write: Callable[[IO[bytes]], object]) -> None:
         digest_file(file).unlink(missing_ok=True)
 
     write_atomically(file, write_both)
-    escaped = file.name.translate(_ESCAPES)
-    line = f"{'' if escaped == file.name else chr(92)}{digest.hexdigest()}  {escaped}\n"
-    write_atomically(
-        digest_file(file), lambda stream: stream.write(line.encode(errors="surrogateescape"))
-    )
+    _write(file, digest.hexdigest())
 
 
 def verify(file: Path) -> None:
@@ -71,6 +67,19 @@ def verify(file: Path) -> None:
         )
 
 
+def move(file: Path, to: Path) -> None:
+    """Rename a checkpoint, a file or a folder, and with it its digest, which holds the name.
+
+    Args:
+        file: what is there.
+        to: a free name in the same folder.
+    """
+    if sha256 := _read(digest_file(file)):
+        _write(to, sha256)
+    file.rename(to)
+    digest_file(file).unlink(missing_ok=True)
+
+
 def remove(file: Path) -> None:
     """Remove a checkpoint and its digest; it is no error where they are not there."""
     digest_file(file).unlink(missing_ok=True)
@@ -87,6 +96,14 @@ def remove_orphans(folder: Path, pattern: str = "*.pth") -> None:
     for place in folder.glob(pattern + _ENDING):
         if not place.with_name(place.name.removesuffix(_ENDING)).exists():
             place.unlink(missing_ok=True)
+
+
+def _write(file: Path, sha256: str) -> None:
+    escaped = file.name.translate(_ESCAPES)
+    line = f"{'' if escaped == file.name else chr(92)}{sha256}  {escaped}\n"
+    write_atomically(
+        digest_file(file), lambda stream: stream.write(line.encode(errors="surrogateescape"))
+    )
 
 
 def _read(place: Path) -> str:

@@ -9,6 +9,7 @@ import torch
 from detrex.checkpoint import digests, read_checkpoint
 from detrex.checkpoint.digests import (
     digest_file,
+    move,
     remove,
     remove_orphans,
     verify,
@@ -27,7 +28,9 @@ def written(folder, name="model_0000009.pth", content=b"weights"):
 @pytest.mark.parametrize("name", ["model_final.pth", "a b.pth", "back\\slash.pth", "new\nline.pth"])
 @pytest.mark.skipif(shutil.which("sha256sum") is None, reason="needs sha256sum")
 def test_write_with_digest__as_sha256sum_checks_it(tmp_path, name):
-    file = written(tmp_path, name)
+    file = tmp_path / name
+    move(written(tmp_path), file)
+    written(tmp_path, content=b"of the run that comes after")
     check = ["sha256sum", "--check", "--strict", digest_file(file).name]
     assert subprocess.run(check, cwd=tmp_path, check=False, stdout=subprocess.PIPE).returncode == 0
     verify(file)
@@ -105,6 +108,29 @@ def test_verify__of_both_moved_under_another_name(tmp_path):
     file = written(tmp_path)
     digest_file(file).rename(tmp_path / "best.pth.sha256")
     verify(file.rename(tmp_path / "best.pth"))
+
+
+@pytest.mark.parametrize("dies_at", ["replace", "rename"])
+def test_move__killed_leaves_no_pair_that_disagrees(tmp_path, monkeypatch, dies_at):
+    file, moved = written(tmp_path), tmp_path / "model_0000009.earlier.pth"
+
+    def die(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(digests.Path, dies_at, die)
+        with pytest.raises(KeyboardInterrupt):
+            move(file, moved)
+    verify(file)
+    move(file, moved)
+    verify(moved)
+    assert sorted(tmp_path.iterdir()) == sorted([moved, digest_file(moved)])
+
+
+def test_move__without_a_digest(tmp_path):
+    (tmp_path / "a.pth").write_bytes(b"x")
+    move(tmp_path / "a.pth", tmp_path / "b.pth")
+    assert [file.name for file in tmp_path.iterdir()] == ["b.pth"]
 
 
 def test_remove__with_the_digest(tmp_path):
