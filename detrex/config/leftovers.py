@@ -38,7 +38,7 @@ def drop_leftovers(cfg: DictConfig) -> DictConfig:
     """
     leftovers = [name for name in cfg if name not in PARTS and not _can_be_saved(cfg, name)]
     referring = _referring(cfg) if leftovers else {}
-    dropped = set()
+    dropped: set[Any] = set()
     for name in leftovers:
         if not referring.get(str(name), set()) - {name} - dropped:
             dropped.add(name)

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 from detectron2.layers import ShapeSpec
 
+from detrex.config.references import check_references
 from detrex.config.trust import check_named, locate_trusted
 from detrex.errors import ConfigError
 
@@ -50,8 +51,8 @@ def read_yaml(path: Path, trusted: Sequence[str] = ()) -> dict[str, Any]:
 
     Raises:
         ConfigError: the file cannot be read, is no YAML, holds another tag or a key twice, is too
-            long, too deep, or too large once its aliases are written out, or names what text may
-            not.
+            long, too deep, or too large once its aliases and references are written out, or names
+            what text may not.
     """
     try:
         loader = _Loader(_read_text(path), trusted)
@@ -59,6 +60,7 @@ def read_yaml(path: Path, trusted: Sequence[str] = ()) -> dict[str, Any]:
         _measure(node)
         value = loader.construct_document(node) if node is not None else {}
         if isinstance(value, dict):
+            check_references(value)
             check_named(value, trusted=trusted)
             return value
     except ConfigError as error:

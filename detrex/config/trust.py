@@ -12,10 +12,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from detectron2.utils.registry import locate
-from omegaconf.errors import OmegaConfBaseException
-from omegaconf.grammar_parser import parse
 
 from detrex.config.lazy_call import plain
+from detrex.config.references import nodes_of
 from detrex.errors import ConfigError, did_you_mean
 
 TRUSTED_PACKAGES = ("torch", "torchvision", "timm", "detectron2", "detrex", "fvcore")
@@ -234,11 +233,7 @@ def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
 
 def _check_resolvers(text: str, where: str) -> None:
     """Refuse interpolations that make a part of the config out of text."""
-    try:
-        tree = parse(text)
-    except (OmegaConfBaseException, RecursionError):
-        return  # it resolves to nothing, which the lint tells
-    for node in _descend(tree):
+    for node in nodes_of(text):
         kind = type(node).__name__
         resolver = node.resolverName().getText() if kind == "InterpolationResolverContext" else ""
         refused = resolver in _REFUSED_RESOLVERS or "${" in resolver
@@ -247,11 +242,3 @@ def _check_resolvers(text: str, where: str) -> None:
                 f"{where[-_LONGEST:]}={_short(text)} is refused: {resolver or 'this'} makes a part "
                 "of the config out of text; write the part itself."
             )
-
-
-def _descend(tree: Any) -> Iterator[Any]:
-    stack = [tree]
-    while stack:
-        node = stack.pop()
-        yield node
-        stack.extend(getattr(node, "children", None) or ())

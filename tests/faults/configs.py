@@ -66,6 +66,15 @@ TEXTS: dict[str, bytes] = {
     "a number": b"3",
     "nothing": b"",
     "three megabytes": b"a: " + b"x" * (3 << 20),
+    "20,000 keys": b"".join(b"key%d: %d\n" % (i, i) for i in range(20000)),
+    "20,000 keys of train": b"train:\n" + b"".join(b"  k%d: 1\n" % i for i in range(20000)),
+    "20,000 keywords": b"model:\n  _target_: torch.nn.Linear\n"
+    + b"".join(b"  key%d: 1\n" % i for i in range(20000)),
+    "2,000 references to nothing": b"".join(b"k%d: ${a%d}\n" % (i, i) for i in range(2000)),
+    "a chain of references": b"k0: 1\n"
+    + b"".join(b"k%d: ${k%d}\n" % (i + 1, i) for i in range(20000)),
+    "references that explode": b"k0: x\n"
+    + b"".join(b"k%d: '%s'\n" % (i + 1, b"${k%d}" % i * 10) for i in range(9)),
     "no text": bytes(range(256)),
     "UTF-16": "a: 1".encode("utf-16"),
     "Latin-1": b"a: \xe9",
