@@ -98,27 +98,27 @@ def locked_together(cfg: DictConfig) -> Iterator[None]:
 def require_own(folder: str | os.PathLike[str]) -> None:
     """Check that a folder which this process had for itself was not taken over since.
 
+    A lock that somebody removed is written again, with a warning.
+
     Args:
         folder: as it was given to `locked`; nothing is checked where it was not.
 
     Raises:
-        RunError: the lock is another run's, or was removed.
+        RunError: the lock is another run's, or cannot be written.
     """
-    if (token := _held.get(_key(folder))) is not None:
-        holder = _read(Path(folder, LOCK))
-        if holder.get("token") != token:
-            who = _name(holder) if holder else "somebody who removed its lock"
-            raise RunError(
-                f"{folder} was taken over by {who} while this run was in it, so this one ends: let "
-                "one run at a time into a train.output_dir, and don't remove run.lock"
-            )
-
-
-def holder_of(folder: str | os.PathLike[str], silent_after: float = SILENT_AFTER) -> str:
-    """Name the run that is at work in a folder; empty where none is."""
-    file = Path(folder, LOCK)
+    token, file = _held.get(_key(folder)), Path(os.path.realpath(folder), LOCK)
+    if token is None:
+        return
+    if not file.exists():
+        logger.warning("%s was removed while this run is at work, and is written again.", file)
+        with _alone_in(file.parent), writing(file):
+            _create(file, {**_this_process(), "token": token})
     holder = _read(file)
-    return _name(holder) if holder and not _why_dead(file, holder, silent_after) else ""
+    if holder.get("token") != token:
+        raise RunError(
+            f"{folder} was taken over by {_name(holder)} while this run was in it, so this one "
+            "ends: let one run at a time into a train.output_dir, and don't remove run.lock"
+        )
 
 
 def _key(folder: str | os.PathLike[str]) -> tuple[int, str]:
@@ -131,19 +131,23 @@ def _take(file: Path, silent_after: float) -> str:
         if file.exists():
             _require_dead(file, silent_after)
             file.unlink(missing_ok=True)
-        try:
-            descriptor = os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
-        except FileExistsError:
-            raise RunError(_refusal(file, "another run that starts at this moment")) from None
-        try:
-            os.write(descriptor, json.dumps(mine).encode())
-            os.fsync(descriptor)
-        except OSError:
-            file.unlink(missing_ok=True)
-            raise
-        finally:
-            os.close(descriptor)
+        _create(file, mine)
     return mine["token"]
+
+
+def _create(file: Path, content: Mapping[str, Any]) -> None:
+    try:
+        descriptor = os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+    except FileExistsError:
+        raise RunError(_refusal(file, "another run that starts at this moment")) from None
+    try:
+        os.write(descriptor, json.dumps(content).encode())
+        os.fsync(descriptor)
+    except OSError:
+        file.unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(descriptor)
 
 
 def _give_back(file: Path, token: str) -> None:

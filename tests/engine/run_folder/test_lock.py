@@ -9,8 +9,9 @@ import pytest
 
 from detrex.engine import do_train
 from detrex.engine.run_folder import lock
-from detrex.engine.run_folder.lock import LOCK, holder_of, locked, require_own
+from detrex.engine.run_folder.lock import LOCK, locked, require_own
 from detrex.errors import RunError
+from tests.reference.forked import wait_until
 from tests.reference.runs import FRESH, config
 
 fork = multiprocessing.get_context("fork")
@@ -45,9 +46,7 @@ def test_locked__names_the_holder_and_is_gone_afterwards(tmp_path):
         assert (content["pid"], content["host"]) == (os.getpid(), socket.gethostname())
         with locked(str(tmp_path)):  # the command line and the loop both ask
             pass
-        assert holder_of(tmp_path).startswith(f"process {os.getpid()} on ")
     assert os.listdir(tmp_path) == []
-    assert holder_of(tmp_path) == ""
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
@@ -62,9 +61,7 @@ def test_locked__refused_while_the_holder_lives_and_taken_when_it_was_killed(
         do_train(FRESH, config(tmp_path))
     assert sorted(os.listdir(tmp_path)) == before
     os.kill(held.pid, signal.SIGKILL)
-    deadline = time.monotonic() + 20
-    while holder_of(tmp_path) and time.monotonic() < deadline:
-        time.sleep(0.01)  # until it is a zombie, which nobody has waited for
+    wait_until(lambda: lock._begin_of(held.pid) is None)  # a zombie, which nobody has waited for
     with locked(tmp_path):
         assert "which is no more: it is taken over" in caplog.text
     assert os.listdir(tmp_path) == []
@@ -170,20 +167,28 @@ def test_require_own__when_it_was_taken_over(tmp_path):
         edit(tmp_path, token="other", host="node7")
         with pytest.raises(RunError, match=r"was taken over by process .* on node7"):
             require_own(tmp_path)
-        (tmp_path / LOCK).rename(tmp_path / "elsewhere")
-        with pytest.raises(RunError, match="somebody who removed its lock"):
-            require_own(tmp_path)
-    assert os.listdir(tmp_path) == ["elsewhere"]
+    assert os.listdir(tmp_path) == [LOCK], "it is the other's"
+
+
+def test_require_own__a_lock_that_was_removed_is_written_again(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(lock, "_SIGN_EVERY", 0.01)
+    with locked(tmp_path):
+        before = json.loads((tmp_path / LOCK).read_text())
+        (tmp_path / LOCK).unlink()
+        require_own(tmp_path)
+        assert "run.lock was removed while this run is at work" in caplog.text
+        after = json.loads((tmp_path / LOCK).read_text())
+        assert (after["pid"], after["token"]) == (before["pid"], before["token"])
+        os.utime(tmp_path / LOCK, (1, 1))
+        wait_until(lambda: (tmp_path / LOCK).stat().st_mtime > 1)
+    assert os.listdir(tmp_path) == []
 
 
 def test_locked__gives_signs_of_life(tmp_path, monkeypatch):
     monkeypatch.setattr(lock, "_SIGN_EVERY", 0.01)
     with locked(tmp_path):
         os.utime(tmp_path / LOCK, (1, 1))
-        deadline = time.monotonic() + 20
-        while (tmp_path / LOCK).stat().st_mtime == 1 and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert (tmp_path / LOCK).stat().st_mtime > 1
+        wait_until(lambda: (tmp_path / LOCK).stat().st_mtime > 1)
 
 
 def test_locked__a_full_disk(tmp_path, monkeypatch):
