@@ -19,7 +19,7 @@ from typing import Any
 import torch.multiprocessing as mp
 
 from detrex import errors
-from detrex.engine.signals import INTERRUPTED, REQUEUE, STOPPING, StoppedBySignal, name_of
+from detrex.engine.signals import INTERRUPTED, REQUEUE, StoppedBySignal, name_of, replaceable
 from detrex.errors import DetrexError
 
 logger = logging.getLogger(__name__)
@@ -130,7 +130,7 @@ def _handing_on(processes: Sequence[Any]) -> Iterator[None]:
         got.append(signum)
 
     try:
-        before = {signum: signal.signal(signum, hand_on) for signum in STOPPING}
+        before = {signum: signal.signal(signum, hand_on) for signum in replaceable()}
     except ValueError:  # not the main thread
         yield
         return

@@ -74,13 +74,21 @@ def heeded(*, handed_on: bool = False) -> Iterator[None]:
         return
     _forget()
     _State.handed_on = handed_on
-    before = {signum: signal.signal(signum, _heed) for signum in STOPPING}
+    before = {signum: signal.signal(signum, _heed) for signum in replaceable()}
     try:
         yield
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
         _forget()
+
+
+def replaceable() -> list[int]:
+    """List the signals of `STOPPING` whose handlers can be put back.
+
+    For one that a host program in another language has installed, Python gives None.
+    """
+    return [signum for signum in STOPPING if signal.getsignal(signum) is not None]
 
 
 @contextmanager

@@ -17,6 +17,16 @@ def test_heeded__raises_at_once_and_restores():
     assert signals.asked() == 0
 
 
+def test_heeded__leaves_handlers_alone_that_it_could_not_put_back(monkeypatch):
+    """Python gives None for those that a host program in C has installed."""
+    usual, before = signal.getsignal, signal.getsignal(signal.SIGUSR1)
+    hosts = signal.SIGUSR1
+    monkeypatch.setattr(signal, "getsignal", lambda s: None if s == hosts else usual(s))
+    with signals.heeded():
+        assert usual(hosts) is before
+        assert usual(signal.SIGTERM) is signals._heed
+
+
 def test_noted__waits_until_it_is_asked_for():
     with signals.heeded(), signals.noted():
         signal.raise_signal(signal.SIGUSR1)
