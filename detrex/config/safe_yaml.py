@@ -1,8 +1,9 @@
 """YAML read as data: no tag builds an object but the few that saved configs need."""
 
 import functools
+import inspect
 import re
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -175,10 +176,18 @@ def _partial(
     """A partial function as PyYAML writes it; only a name's tag gives a function, a checked one."""
     match fields.get("state"):
         case [function, list(arguments), dict(keywords), None] if callable(function):
-            check_named([arguments, keywords], "partial", trusted)
+            named = dict(zip(_parameters(function), arguments, strict=False)) | keywords
+            check_named([arguments, named], "partial", trusted)
             return functools.partial(function, *arguments, **keywords)
     place = _place(node.start_mark)
     raise ConfigError(f"the functools.partial{place} is wrong: expected the state of a function.")
+
+
+def _parameters(function: Callable[..., Any]) -> list[str]:
+    try:
+        return list(inspect.signature(function).parameters)
+    except ValueError:  # some builtins do not tell
+        return []
 
 
 _Loader.yaml_implicit_resolvers = {

@@ -131,10 +131,10 @@ def check_named(value: Any, where: str = "", trusted: Sequence[str] = ()) -> Non
         ConfigError: see `locate_trusted`; or a file is named that is read by unpickling it.
     """
     for path, item in _leaves(value, where):
-        key = _last_key(path)
-        if "_target_" in path.split("."):  # below one, too, where an override is for a part of it
+        keys = _keys(path)  # below one of these, too, where an override is for a part of it
+        if "_target_" in keys:
             locate_trusted(item, path, trusted)
-        elif key in _UNPICKLED and item:
+        elif item and not {*keys}.isdisjoint(_UNPICKLED):
             raise ConfigError(
                 f"{path}={_short(item)} is refused: it is read by pickle, which runs what the file "
                 "says; set it in a .py config."
@@ -148,8 +148,8 @@ def _short(value: Any) -> str:
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
-def _last_key(path: str) -> str:
-    return re.split(r"[.\[\]]+", path.rstrip("]"))[-1]
+def _keys(path: str) -> list[str]:
+    return re.split(r"[.\[\]]+", path.rstrip("]"))
 
 
 def _is_of(name: str, parts: Sequence[str]) -> bool:
@@ -214,7 +214,7 @@ def _near(name: str) -> str:
 
 def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
     """Go through scalars, and whatever stands under ``_target_`` or is unpickled."""
-    if _last_key(path) in ("_target_", *_UNPICKLED):
+    if _keys(path)[-1] in ("_target_", *_UNPICKLED):
         yield path, value
         return
     value = plain(value)

@@ -1,5 +1,6 @@
 """Pictures and their JSON files in tar files, found once and read where they lie."""
 
+import errno
 import io
 import os
 import re
@@ -103,9 +104,12 @@ class _PicturesInTars(PathHandler):
         if address is None or mode != "rb":
             raise ValueError(f"{path} is no address of a picture in a tar file, to be read")
         shard, offset, size = address.groups()
+        if not os.path.isfile(shard):
+            raise FileNotFoundError(errno.ENOENT, "no regular file", shard)
         with open(shard, "rb") as file:
             file.seek(int(offset))
-            return io.BytesIO(file.read(int(size)))
+            # `read` takes the memory that it is asked for, though the file be shorter.
+            return io.BytesIO(file.read(min(int(size), os.fstat(file.fileno()).st_size)))
 
 
 PathManager.register_handler(_PicturesInTars())

@@ -20,6 +20,15 @@ MERGE_BOMB = "a0: &a0 {k0: 1}\n" + "".join(
     f"a{i}: &a{i} {{<<: [{', '.join([f'*a{i - 1}'] * 9)}], k{i}: 1}}\n" for i in range(1, 9)
 )
 
+PROPOSALS = """
+d: !!python/object/apply:functools.partial
+  state:
+  - !!python/name:detectron2.data.build.get_detection_dataset_dicts ''
+  - [[coco], true, 0, [proposals.pkl]]
+  - {{}}
+  - null
+"""
+
 
 @pytest.fixture
 def read(tmp_path):
@@ -70,6 +79,7 @@ def read(tmp_path):
         ("# " + "x" * (2 << 20), "is longer than 2097152 bytes"),
         ("%TAG !e! tag:yaml.org,2002:python/object/apply:\n---\na: !e!os.system [ls]", "refused"),
         ("d: {{proposal_files: [proposals.pkl]}}", "is read by pickle"),
+        (PROPOSALS, r"partial\[1\].proposal_files=.* is read by pickle"),
         ("a: [1", "is no YAML in line"),
         ("a: 1\n---\nb: 2", "is no YAML in line"),
         ("[1, 2]", "holds a list, expected keys"),

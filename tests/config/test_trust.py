@@ -138,6 +138,11 @@ def test_check_named__finds_it_anywhere(value):
         check_named(value)
 
 
+def test_check_named__an_override_of_a_part_is_found():
+    with pytest.raises(ConfigError, match="is read by pickle"):
+        check_named("proposals.pkl", "dataloader.train.dataset.proposal_files.0")
+
+
 def test_check_named__takes_the_rest():
     check_named({"a": "${b.c}", "b": "${oc.env:HOME,null}", "c": [{"_target_": "torch.nn.GELU"}]})
     check_named("${a", "an unfinished reference is no call")

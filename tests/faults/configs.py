@@ -83,6 +83,9 @@ TEXTS: dict[str, bytes] = {
     "a pickle": b"\x80\x04\x95\x00",
     "made by oc.create": b"model: '${oc.create:{_target_:os.system,command:touch ran}}'",
     "made by oc.select": b"model: '${oc.select:absent,{_target_:os.system,command:touch ran}}'",
+    "proposals in a partial": b"x: !!python/object/apply:functools.partial\n"
+    b"  state: [!!python/name:detectron2.data.build.get_detection_dataset_dicts '',"
+    b" [[a], true, 0, [a.pkl]], {}, null]",
     "proposals that are unpickled": b"dataloader: {train: {dataset: {proposal_files: [a.pkl]}}}",
 }
 PROGRAMS: dict[str, bytes] = {
@@ -107,6 +110,7 @@ OVERRIDES = (
     *("+x='${oc.select:absent,[{_target_:os.system}]}'", "+x=" + "9" * 6000, "=1", "", "a", "x=1"),
     *(
         "dataloader.train.dataset.proposal_files=[a.pkl]",
+        "+dataloader.train.dataset.proposal_files.a=1",
         '+x="${"',
         "~model",
         "a/b@c=d",

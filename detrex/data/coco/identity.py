@@ -100,13 +100,16 @@ def check_annotation_ids(document: Document) -> None:
 def _report_repeated_ids(document: Document, ids: list[Any]) -> None:
     if len(ids) != len(document.annotations):  # some have none: no two can be told to be the same
         return
-    twins, clashing = [], []
+    twins: list[int] = []
+    clashing: list[int] = []
     for same in _groups(ids).values():
-        contents = [_content(document.annotations[i]) for i in same]
-        again = [i for n, i in enumerate(same) if contents[n] in contents[:n]]
-        twins += again
-        if len(same) - len(again) > 1:
-            clashing += [i for i in same if i not in again]
+        first: dict[str, int] = {}
+        for i in same:
+            first.setdefault(_content(document.annotations[i]), i)
+        kept = set(first.values())
+        twins += [i for i in same if i not in kept]
+        if len(kept) > 1:
+            clashing += kept
     document.report(
         *("warning", "annotation-twice", "annotations"),
         twins,
@@ -116,7 +119,7 @@ def _report_repeated_ids(document: Document, ids: list[Any]) -> None:
     document.kept[twins] = False
     document.report(
         *("warning", "duplicate-annotation-id", "annotations"),
-        clashing,
+        sorted(clashing),
         "the id is that of another annotation, too",
         "all were numbered anew from 1; files that were merged may number alike",
     )
@@ -180,18 +183,20 @@ def _merge_twins(document: Document) -> None:
     groups = list(_groups(document.column("images", "id")).values())
     if not groups:
         return
-    again = []
+    again: list[int] = []
+    clashing = []
     for same in groups:
         first, *others = (document.images[i] for i in same)
         if all(other == first for other in others):
             again += same[1:]
+        else:
+            clashing.append(same)
     document.report(
         *("warning", "image-twice", "images"),
         again,
         "the same image is listed again",
         "it was kept once",
     )
-    clashing = [same for same in groups if not set(same[1:]) <= set(again)]
     if clashing:
         names = [document.images[i].get("file_name") for i in clashing[0]]
         key = shorten(document.images[clashing[0][0]]["id"])
