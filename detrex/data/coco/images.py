@@ -168,6 +168,8 @@ def _hint(image_root: str, name: str) -> str:
     alike = [file for file in _files_in(folder) if _folded(file) == _folded(base)]
     if alike:
         return f", where {shorten(min(alike))} is"
+    if os.path.lexists(os.path.join(folder, base)):
+        return f", where {shorten(base)} is no regular file"
     if os.path.isfile(os.path.join(image_root, base)):
         return f", where {shorten(base)} is without its folder"
     parent = os.path.dirname(os.path.abspath(image_root))

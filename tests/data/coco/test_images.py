@@ -1,3 +1,4 @@
+import os
 import re
 import unicodedata
 
@@ -82,6 +83,14 @@ def test_check_pictures__missing_are_counted_and_five_named(root, name, count, h
     assert f"{count} of 5 pictures are not there" in finding.message
     assert len(finding.message) - len(str(root)) < 400
     assert re.search(hint, finding.message)
+
+
+def test_check_pictures__pipes_are_told(tmp_path):
+    os.mkfifo(tmp_path / "train3.png")
+    doc = document(lambda c: c["images"][0].update(file_name="train3.png"))
+    check_pictures(doc, str(tmp_path))
+    finding = next(f for f in doc.findings if f.kind == "picture-missing")
+    assert f"looked for in {tmp_path}, where 'train3.png' is no regular file" in finding.message
 
 
 def test_check_pictures__image_root_one_folder_too_deep(root):
