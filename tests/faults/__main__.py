@@ -33,13 +33,15 @@ WARM = (  # what the trials use, imported once for all of them
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run what was asked for; give the exit status."""
-    options = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    description = (__doc__ or "").split("\n")[0]
+    options = argparse.ArgumentParser("python -m tests.faults", description=description)
     options.add_argument("kinds", nargs="*", metavar="KIND", help=f"of {', '.join(FULL)}")
     options.add_argument("--count", type=int, help="trials of each kind")
     options.add_argument("--seed", type=int, default=0, help="of the trials; default 0")
     options.add_argument("--sample", action="store_true", help="a few of each kind")
     options.add_argument("--only", default="", metavar="NAME", help="those with NAME in their name")
-    options.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
+    cores = len(os.sched_getaffinity(0))
+    options.add_argument("--jobs", type=int, default=cores, help="at once; default all cores")
     options.add_argument("--json", type=Path, metavar="FILE", help="write all results to FILE")
     options.add_argument("--page", action="store_true", help=f"write docs/{PAGE.name}")
     arguments = options.parse_args(words)
