@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from detrex.checkpoint.placement import is_sharded, local_part
 from detrex.errors import CheckpointError
@@ -53,21 +53,6 @@ def require_real(tensors: Mapping[str, Tensor], source: str, built: Mapping[str,
                 f"{source} holds numbers of the type {tensor.dtype} for {name!r}, where the model "
                 f"has {built[name].dtype}: give weights that are neither quantized nor complex"
             )
-
-
-def require_finite_model(model: nn.Module, source: str) -> None:
-    """Refuse a model with NaN in a parameter or a buffer, or with an infinite parameter.
-
-    Args:
-        model: on any device; tensors on ``meta`` are left aside.
-        source: where its weights are from, for the error.
-
-    Raises:
-        CheckpointError: the first tensors by name, with counts.
-    """
-    state = model.state_dict(keep_vars=True)
-    buffers = {name: t for name, t in state.items() if not isinstance(t, nn.Parameter)}
-    _refuse(non_finite(state.items(), buffers), len(state), source)
 
 
 def non_finite(

@@ -132,12 +132,6 @@ class ShardedCheckpointer(DetectionCheckpointer):
                     raise cause from error
             raise CheckpointError(f"{file} could not be written: {_said(cause)}") from error
 
-    def close(self) -> None:
-        """End the thread's group of ranks, after `finish`."""
-        if self._group is not None:
-            dist.destroy_process_group(self._group)
-            self._group = None
-
     def _make_place(self, file: Path) -> None:
         """Take a checkpoint away that is in the place of another, on the main process."""
         self.make_room(file)
