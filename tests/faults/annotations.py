@@ -108,6 +108,20 @@ def with_value(part: str, key: str, value: Any) -> bytes:
     return written(file)
 
 
+def with_many(number: int, **changes: Any) -> bytes:
+    """A file with so many copies of each image and object, no two of them alike."""
+    file = content()
+    for part in ("images", "annotations"):
+        file[part] = [
+            {**record, "made": i, **(changes if part == "annotations" else {})}
+            for record in file[part]
+            for i in range(number)
+        ]
+    for i, annotation in enumerate(file["annotations"]):
+        annotation["bbox"] = [*annotation["bbox"][:2], 10 + i / 10**6, 10]
+    return written(file)
+
+
 def by_hand() -> dict[str, bytes]:
     """Files that were broken on purpose, by what was done to them."""
     good = written(content())
@@ -137,6 +151,13 @@ def by_hand() -> dict[str, bytes]:
         "an image id of 2^70": with_value("images", "id", 2**70),
         "an annotation id of 10^400": with_value("annotations", "id", 10**400),
         "a category named by half a character": with_value("categories", "name", "\udfff"),
+        "5000 of each image, all objects of one id": with_many(5000, id=1),
+        "20,000 categories of 10,000 names": written(
+            {**content(), "categories": [{"id": i, "name": str(i // 2)} for i in range(20000)]}
+        ),
+        "a key twice among 200,000": good[:-1]
+        + b"".join(b', "k%d": 1' % i for i in range(200000))
+        + b', "k199999": 2}',
         "a key twice": good.replace(b'"iscrowd": 0', b'"iscrowd": 1, "iscrowd": 0'),
         "a list twice": good[:-1] + b', "annotations": []}',
         "brackets without end": b"[" * 10**6,

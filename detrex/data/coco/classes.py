@@ -1,6 +1,6 @@
 """Classes: one name each, and the same order of names in training and validation."""
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Sequence
 
 from detrex.data.coco.document import Document, is_writable, listed, shorten
@@ -53,14 +53,17 @@ def check_names(document: Document) -> None:
         "give each class a name",
         ["name"],
     )
-    for name, count in Counter(n for n in names if type(n) is str).items():
-        if count > 1:
-            ids = [c.get("id") for c in document.categories if c.get("name") == name]
+    ids_of = defaultdict(list)
+    for name, key in zip(names, document.column("categories", "id"), strict=True):
+        if type(name) is str:
+            ids_of[name].append(key)
+    for name, ids in ids_of.items():
+        if len(ids) > 1:
             document.tell(
                 *("error", "category-name-twice"),
-                f"{count} categories are named {shorten(name)} (ids {listed(ids)})",
+                f"{len(ids)} categories are named {shorten(name)} (ids {listed(ids)})",
                 "merge them, or give each a name of its own",
-                count,
+                len(ids),
             )
 
 
@@ -84,15 +87,16 @@ def align(document: Document, classes: Sequence[str], source: str) -> None:
     if own == list(classes):
         return
     used = {annotation["category_id"] for annotation in document.kept_annotations()}
-    strange = [c for c in document.categories if c["name"] not in classes]
+    theirs, ours = set(classes), set(own)
+    strange = [c for c in document.categories if c["name"] not in theirs]
     if any(c["id"] in used for c in strange):
         names = [c["name"] for c in strange if c["id"] in used]
-        lacking = [name for name in classes if name not in own]
+        lacking = [name for name in classes if name not in ours]
         document.tell(
             *("error", "class-unknown"),
             f"it has objects of {listed(names)}, which {source} does not know "
             f"(only there: {listed(lacking) or 'none'}; in both: "
-            f"{listed([n for n in own if n in classes], 3) or 'none'})",
+            f"{listed([n for n in own if n in theirs], 3) or 'none'})",
             f"name the classes alike.{did_you_mean(names[0], lacking)}".rstrip(".?"),
             len(names),
         )
@@ -104,7 +108,7 @@ def align(document: Document, classes: Sequence[str], source: str) -> None:
     known = {c["name"]: c for c in document.categories}
     document.categories = [{**known.get(n, {"name": n}), "id": i} for n, i in number.items()]
     document.changed = True
-    added = [name for name in classes if name not in own]
+    added = [name for name in classes if name not in ours]
     changes = f", added {listed(added, 3)}" if added else ""
     changes += f", without {listed([c['name'] for c in strange], 3)}" if strange else ""
     document.tell(
