@@ -13,6 +13,10 @@ REFUSED = {
     "too many": ({"a": ["${b}"] * (MAX_REFERENCES + 1), "b": 1}, "2000 references"),
     "too long": ({"a": "x" * 200_000 + "${b}", "b": 1}, "200000 characters"),
     "a chain": (fold(MAX_LEVELS + 1), "more than 100 values"),
+    "many chains": (
+        {f"g{i}": fold(90, f"${{g{i}.k%d}}") for i in range(20)},
+        f"{MAX_WRITTEN} bytes",
+    ),
     "ten to ten": (fold(7, times=10), f"{MAX_WRITTEN} bytes"),
     "one long text": ({"a": "x" * 100_000, "b": ["${a}"] * 200}, f"{MAX_WRITTEN} bytes"),
     "relative": ({"g": fold(7, "${.k%d}", 10)}, f"{MAX_WRITTEN} bytes"),
@@ -42,7 +46,7 @@ def test_check_references__what_would_take_time_or_memory_is_refused(name):
     "content",
     [
         fold(MAX_LEVELS - 3),
-        fold(4, times=10),
+        fold(3, times=10),
         {"a": {"b": "${..n}", "c": "${.b}"}, "n": 3, "d": "${a.${e}}", "e": "b"},
         {"a": ["${a[1]}", 2], "b": "${oc.env:HOME}/${absent}", "c": "${a.9}", "d": "${.a.0}"},
         {"a": "${a}", "b": "${c}", "c": "${b}", "d": {"e": "${d}"}},
