@@ -321,8 +321,8 @@ class DetectionCheckpointer(Checkpointer):
         candidates = self.checkpoint_files()
         if others := [f.name for f in self._files() if f.exists() and str(f) not in candidates]:
             logger.warning(
-                "%d files in %s are no checkpoints of this run, and are passed over: %s",
-                *(len(others), self.save_dir, examples(others)),
+                "Passing over what is no checkpoint of this run in %s (%d): %s",
+                *(self.save_dir, len(others), examples(others)),
             )
         for file in candidates:
             try:
