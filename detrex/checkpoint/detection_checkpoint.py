@@ -29,7 +29,7 @@ from detrex.checkpoint.placement import load_values
 from detrex.checkpoint.reading.state_dict import read_checkpoint, tensors_of
 from detrex.checkpoint.report import LoadReport, examples
 from detrex.checkpoint.runs import PERIODIC, RUN_KEY, earlier_name, origin_of, written_at
-from detrex.errors import CheckpointError, ConfigError, DetrexError
+from detrex.errors import CheckpointError, ConfigError
 from detrex.files import UNFINISHED, write_atomically, writing
 
 logger = logging.getLogger(__name__)
@@ -84,6 +84,7 @@ class DetectionCheckpointer(Checkpointer):
         self.on_weights: Callable[[Mapping[str, Any], LoadReport], None] | None = None
         self._takes_unnamed = True
         self.resumed = ""  # the file, once there is one
+        self._damaged: set[str] = set()
 
     def follow(self, run: Mapping[str, Any], takes_unnamed: bool = False) -> None:
         """Belong to one run from now on, whose identity every checkpoint gets.
@@ -168,7 +169,7 @@ class DetectionCheckpointer(Checkpointer):
         """
         name = re.compile(rf"{re.escape(prefix)}_\d{{7,}}")
         files = [f for f in self._files() if name.fullmatch(f.stem) and self._is_own(f)]
-        for file in files[count:]:
+        for file in [f for f in files if str(f) not in self._damaged][count:]:
             if origin_of(file).readable and str(file) != self.get_checkpoint_file():
                 try:
                     remove(file)
@@ -306,7 +307,7 @@ class DetectionCheckpointer(Checkpointer):
         for name in names:
             try:
                 self.checkpointables[name].load_state_dict(rest.pop(name))
-            except DetrexError:
+            except CheckpointError:
                 raise
             except _UNFIT as error:
                 reason = " ".join(f"{type(error).__name__}: {error}".split())[:160]
@@ -331,6 +332,7 @@ class DetectionCheckpointer(Checkpointer):
                 return file, checkpoint
             except CheckpointError as error:
                 logger.warning("Passing over a checkpoint: %s", error)
+                self._damaged.add(file)
         if candidates:
             raise CheckpointError(
                 f"none of the {len(candidates)} checkpoints in {self.save_dir} can be read, so "

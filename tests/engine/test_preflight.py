@@ -106,7 +106,7 @@ def verdicts(shapes, tmp_path, monkeypatch):
     monkeypatch.setattr(preflight, "find_mistakes", find_once)
 
     def of_both(text):
-        monkeypatch.setattr(command_line, "load_config", lambda _: shapes(text))
+        monkeypatch.setattr(command_line, "load_config", lambda *_: shapes(text))
         try:
             cfg = command_line.load_run_config(argparse.Namespace(**vars(FLAGS), opts=[text]))
             if text not in LEGAL:
