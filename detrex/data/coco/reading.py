@@ -4,6 +4,7 @@ import codecs
 import gc
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -86,8 +87,8 @@ def _parse(name: str, data: bytes, twice: list[str]) -> Any:
     def collect(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
         if len(found) < len(pairs):
-            seen: set[str] = set()
-            again = next(key for key, _ in pairs if key in seen or seen.add(key))
+            counts = Counter(key for key, _ in pairs)
+            again = next(key for key, count in counts.items() if count > 1)
             if again in _LISTS and isinstance(found[again], list):
                 raise DataError(f"{name}: {again!r} is given twice: merge the two lists.")
             twice.append(again[:100])
