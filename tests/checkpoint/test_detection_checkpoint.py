@@ -192,7 +192,8 @@ def test_resume__passes_over_weights_that_are_not_finite(tmp_path, caplog):
 
 def test_keep_newest__what_was_passed_over_does_not_count(tmp_path):
     for iteration in (2, 3, 4):
-        DetectionCheckpointer(model(), tmp_path).save(f"model_000000{iteration}", iteration=iteration)
+        name = f"model_000000{iteration}"
+        DetectionCheckpointer(model(), tmp_path).save(name, iteration=iteration)
     _flip_a_bit_of_the_padding(tmp_path / "model_0000004.pth")
     checkpointer = DetectionCheckpointer(model(), tmp_path)
     checkpointer.resume_or_load("")
