@@ -253,7 +253,7 @@ def _next(batches: list[Iterator], notes: WorkerNotes | None) -> list[Any] | Non
         # torch's text for an error in a worker is a traceback with the error's own at its end.
         sentence: Exception = type(error)(lines[-1].partition(": ")[2] or lines[-1])
         error.with_traceback(None)
-    except RuntimeError as error:
+    except (RuntimeError, ConnectionError, EOFError) as error:
         stuck = notes.explain(error) if notes else None
         if stuck is None:
             raise

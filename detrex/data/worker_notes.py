@@ -97,6 +97,9 @@ class WorkerNotes:
             The error to raise in its place; None where it is of another kind.
         """
         text = str(error)
+        if isinstance(error, ConnectionError | EOFError):  # while it handed a batch over
+            ended = [pid for pid in self.read() if _letter(pid) in ("Z", "")]
+            return self._explain_end(f"(pid {ended[0]})") if ended else None
         if type(error) is not RuntimeError:
             return None
         if text.startswith(_TIMED_OUT):
@@ -253,13 +256,21 @@ def _new_file() -> tuple[IO[bytes], str]:
 
     A process that is killed removes no file.
     """
-    if os.path.isdir("/proc/self/fd"):
-        file: Any = tempfile.TemporaryFile()  # noqa: SIM115
-        path = f"/proc/{os.getpid()}/fd/{file.fileno()}"
-    else:
-        file = tempfile.NamedTemporaryFile(prefix="detrex-workers-", delete=False)  # noqa: SIM115
-        path = file.name
-    file.truncate(_STOPPING + 1)
+    try:
+        if os.path.isdir("/proc/self/fd"):
+            file: Any = tempfile.TemporaryFile()  # noqa: SIM115
+            path = f"/proc/{os.getpid()}/fd/{file.fileno()}"
+        else:
+            file = tempfile.NamedTemporaryFile(prefix="detrex-workers-", delete=False)  # noqa: SIM115
+            path = file.name
+        file.write(bytes(_STOPPING + 1))  # room that is only promised would end a writer by SIGBUS
+        file.flush()
+    except OSError as error:
+        raise DataError(
+            f"what workers read cannot be noted in {tempfile.gettempdir()}, {_STOPPING >> 10} KiB "
+            f"({error.strerror or error}): point the environment variable TMPDIR at a folder with "
+            "room."
+        ) from error
     return file, path
 
 

@@ -11,6 +11,7 @@ import os
 import shutil
 import sys
 import tempfile
+import uuid
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -39,7 +40,7 @@ from detrex.engine.run_folder.lock import locked_together
 from detrex.engine.signals import INTERRUPTED, StoppedBySignal
 from detrex.engine.train import apply_fast_dev_run, do_train, evaluate_only
 from detrex.errors import ConfigError, DetrexError
-from detrex.files import write_atomically, writing
+from detrex.files import UNFINISHED, write_atomically, writing
 from detrex.options import add_trust_option
 from detrex.utils.dist import exchange
 
@@ -221,12 +222,18 @@ def _require_writable(output_dir: str) -> None:
 
 def _save_config(cfg: DictConfig, file: Path) -> None:
     """Write a config down; one that YAML has no form for goes into a pickle beside the place."""
-    with tempfile.TemporaryDirectory() as folder:
-        LazyConfig.save(cfg, os.path.join(folder, file.name))
-        for made in Path(folder).iterdir():
-            place = file.with_name(made.name)
+    # In the run's own folder, where the next run removes what a killed one leaves.
+    unfinished = file.with_name(f"{file.name}.{uuid.uuid4().hex}{UNFINISHED}")
+    try:
+        with writing(file):
+            LazyConfig.save(cfg, str(unfinished))
+        for made in file.parent.glob(f"{unfinished.name}*"):
+            place = file.with_name(made.name.replace(unfinished.name, file.name))
             with made.open("rb") as source, writing(place):
                 write_atomically(place, partial(shutil.copyfileobj, source))
+    finally:
+        for made in file.parent.glob(f"{unfinished.name}*"):
+            made.unlink(missing_ok=True)
 
 
 def _log_to(output_dir: str) -> None:
@@ -237,7 +244,7 @@ def _log_to(output_dir: str) -> None:
                 output_dir, distributed_rank=comm.get_rank(), name=name, color=sys.stdout.isatty()
             )
         for handler in named.handlers:
-            if isinstance(handler, logging.StreamHandler) and handler.stream is not sys.stdout:
+            if isinstance(handler, logging.StreamHandler):
                 handler.handleError = partial(_go_without, handler)  # type: ignore[method-assign]
 
 
@@ -245,6 +252,7 @@ def _go_without(handler: logging.StreamHandler, _record: logging.LogRecord) -> N
     """Let a run go on whose log cannot be written; what it must write says so itself."""
     reason = sys.exc_info()[1]
     warnings.warn(f"{handler.stream.name} gets no more lines: {reason}", stacklevel=2)
-    with suppress(OSError, ValueError):
-        handler.stream.close()
+    if handler.stream is not sys.stdout:
+        with suppress(OSError, ValueError):
+            handler.stream.close()
     handler.stream = io.StringIO()

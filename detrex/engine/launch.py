@@ -120,6 +120,12 @@ def _child(
 def _join_torchrun(
     main_func: Callable, args: Sequence[Any], timeout: timedelta, device: str
 ) -> Any:
+    for name in (*_TORCHRUN_VARIABLES[:-1], "MASTER_PORT"):
+        if not os.environ.get(name, "0").isdecimal():
+            raise ConfigError(
+                f"the environment variable {name} is {os.environ[name][:50]!r}, expected a whole "
+                "number as torchrun sets it: start the run by torchrun, or unset it."
+            )
     local_rank, local_size = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
     _check_numbers(local_size, 1, 0, device)
     place = ("env://", -1, -1, local_rank, local_size)

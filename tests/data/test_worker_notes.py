@@ -2,13 +2,20 @@
 
 import os
 import signal
+import tempfile
 import time
 
 import pytest
 
 from detrex.data.bad_pictures import MarkBadPictures, ReadableBatches
 from detrex.data.loader import TrainLoader
-from detrex.data.worker_notes import NotedMapper, WorkerNotes, let_workers_outlive, set_timeout
+from detrex.data.worker_notes import (
+    _HEAD,
+    NotedMapper,
+    WorkerNotes,
+    let_workers_outlive,
+    set_timeout,
+)
 from detrex.errors import DataError
 
 RECORDS = [{"file_name": f"picture{i}.jpg", "width": 7, "height": 7} for i in range(4)]
@@ -74,3 +81,17 @@ def test_notes__file_goes_with_them():
     assert os.path.exists(path)
     del notes
     assert not os.path.exists(path)
+
+
+def test_explain__worker_that_ended_while_it_handed_a_batch_over():
+    notes = WorkerNotes("dataloader.train", 1.0)
+    assert notes.explain(ConnectionResetError()) is None
+    pid = 2**22 + 1  # no process has this number
+    notes._mapped()[: _HEAD.size] = _HEAD.pack(pid, 0.0, 0)
+    assert f"The worker {pid} of dataloader.train" in str(notes.explain(ConnectionResetError()))
+
+
+def test_notes__no_room_for_them(monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    with pytest.raises(DataError, match=r"cannot be noted in .*gone, 128 KiB .* point .* TMPDIR"):
+        WorkerNotes("dataloader.train", 1.0)

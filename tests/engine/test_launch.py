@@ -63,3 +63,12 @@ def test_launch__more_processes_than_gpus(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(ConfigError, match=r"--num-gpus 3 asks for more GPUs than the 2.*=cpu"):
         launch(print, 3, device="cuda")
+
+
+@pytest.mark.parametrize("name", ["RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"])
+def test_launch__torchrun_variable_that_is_no_number(monkeypatch, name):
+    right = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
+    for key, value in {**right, "MASTER_ADDR": "127.0.0.1", name: "x"}.items():
+        monkeypatch.setenv(key, value)
+    with pytest.raises(ConfigError, match=f"variable {name} is 'x', expected a whole number"):
+        launch(print, device="cpu")
