@@ -15,6 +15,7 @@ if __name__ == "__main__":
 
 import argparse
 import json
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -98,7 +99,7 @@ def read_predictions(path: str) -> dict[Any, list[Mapping[str, Any]]]:
     Raises:
         ConfigError: the file is missing, or something else.
     """
-    if Path(path).exists() and not Path(path).is_file():
+    if os.path.exists(path) and not os.path.isfile(path):
         raise ConfigError(f"--input {path} is no regular file: name a JSON file.")
     try:
         rows = json.loads(Path(path).read_text())

@@ -72,10 +72,11 @@ class Presence:
         self._signs: dict[int, _Sign] = {}
         self._lock = threading.Lock()
         self._ended = threading.Event()
-        self._told = False
+        self._told, self._rounds = False, 0
         self._write()
         self._thread = threading.Thread(target=self._live, name="detrex presence", daemon=True)
         self._thread.start()
+        threading.Thread(target=self._watch, name="detrex presence watch", daemon=True).start()
 
     def enter(self) -> None:
         """Note that this rank enters a call in which all meet."""
@@ -168,7 +169,21 @@ class Presence:
                 if waited > 2 * self.interval:
                     self._look(waited)
             except DistError:  # rank 0 or torchrun's store is gone: the calls will fail and say so
-                continue
+                pass
+            self._rounds += 1
+
+    def _watch(self) -> None:
+        """Tell of a store that takes calls and answers none, as that of a stopped rank 0 does."""
+        seen, silent = 0, 0.0
+        while not self._ended.wait(self.interval):  # counted, for this process may be stopped too
+            seen, silent = self._rounds, silent + self.interval if seen == self._rounds else 0.0
+            if silent > self.meeting.timeout + _GRACE and not self._told:
+                self._told = True
+                self._on_lost(
+                    f"Rank {self.meeting.rank}, {self.doing}, had no answer from the process of "
+                    f"rank 0, where all meet, for {silent:.0f} s, train.timeouts.collective="
+                    f"{self.meeting.timeout:g} s at most: it is stopped or its machine is gone."
+                )
 
     def _look(self, waited: float) -> None:
         late = self._late(stale=self._warn)

@@ -53,6 +53,18 @@ def test_wait_for_all__rank_that_is_silent(ranks):
         first.wait_for_all()
 
 
+def test_presence__store_that_answers_nothing_as_that_of_a_stopped_rank(ranks, monkeypatch):
+    monkeypatch.setattr("detrex.utils.presence._GRACE", 0.1)
+    told, answers = [], threading.Event()
+    (only,) = ranks(1, timeout=0.4, on_lost=told.append)
+    time.sleep(1.0)
+    assert told == []
+    monkeypatch.setattr(only, "_write", lambda left=False: answers.wait(20))
+    wait_until(lambda: told, seconds=10)
+    answers.set()
+    assert "had no answer from the process of rank 0, where all meet, for" in told[0]
+
+
 def test_wait_for_all__rank_that_ended(ranks):
     first, second, _ = ranks(3, timeout=30.0)
     second.leave()
