@@ -94,6 +94,24 @@ def did_you_mean(name: str, choices: Iterable[str], limit: int = 3) -> str:
     return f" Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
 
 
+def interruption_behind(error: BaseException) -> BaseException | None:
+    """Give what a signal raised, where an error took its place while it ended blocks.
+
+    Args:
+        error: with what it comes from.
+
+    Returns:
+        A ``KeyboardInterrupt`` or a special ``SystemExit``; None where there is none.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        special = isinstance(cause, SystemExit) and type(cause) is not SystemExit
+        if special or isinstance(cause, KeyboardInterrupt):
+            return cause
+        cause = cause.__cause__ or cause.__context__
+    return None
+
+
 def run_tool(main: Callable[[], object], *mistakes: type[Exception]) -> None:
     """Run a program's main function, and end a mistake of its user's with a sentence.
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from detrex.errors import RunError
+from detrex.errors import RunError, interruption_behind
 
 logger = logging.getLogger(__name__)
 
@@ -102,12 +102,9 @@ def _write(stream: IO[bytes], write: Callable[[IO[bytes]], object]) -> None:
     try:
         write(stream)
     except Exception as error:
-        cause: BaseException | None = error
-        while isinstance(cause, Exception):
-            cause = cause.__cause__ or cause.__context__
-        if cause is None:
-            raise
-        raise cause from None
+        if interruption := interruption_behind(error):
+            raise interruption from None
+        raise
 
 
 def sync_folder(folder: Path) -> None:

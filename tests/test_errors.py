@@ -13,6 +13,7 @@ from detrex.errors import (
     PictureError,
     RunError,
     did_you_mean,
+    interruption_behind,
     printable,
     run_tool,
 )
@@ -92,3 +93,29 @@ def test_run_tool__other_errors_stay():
 def test_error__is_printable_on_one_line(kind, text, shown):
     assert str(kind(text)) == printable(text) == shown
     shown.encode()
+
+
+def _while_ending(interruption):
+    """An error as a library raises it in the place of what a signal raised."""
+    try:
+        try:
+            raise interruption
+        finally:
+            None.attribute  # noqa: B018
+    except AttributeError as error:
+        try:
+            raise ConfigError("the model cannot be built") from error
+        except ConfigError as sentence:
+            return sentence
+
+
+class Stopped(SystemExit):
+    """As a handler of a signal raises it."""
+
+
+def test_interruption_behind():
+    for interruption in (KeyboardInterrupt(), Stopped(75)):
+        assert interruption_behind(_while_ending(interruption)) is interruption
+        assert interruption_behind(interruption) is interruption
+    assert interruption_behind(_while_ending(SystemExit(0))) is None
+    assert interruption_behind(ConfigError("no")) is None

@@ -37,7 +37,7 @@ from detrex.engine.overrides import apply_overrides
 from detrex.engine.preflight import check_config
 from detrex.engine.run_folder.identity import config_file
 from detrex.engine.run_folder.lock import locked_together
-from detrex.engine.signals import INTERRUPTED, StoppedBySignal
+from detrex.engine.signals import INTERRUPTED, StoppedBySignal, not_replaced
 from detrex.engine.train import apply_fast_dev_run, do_train, evaluate_only
 from detrex.errors import ConfigError, DetrexError
 from detrex.files import UNFINISHED, write_atomically, writing
@@ -112,7 +112,8 @@ def exit_by_sentence() -> Iterator[None]:
         SystemExit: see `run`.
     """
     try:
-        yield
+        with not_replaced():
+            yield
     except DetrexError as error:
         raise SystemExit(f"{type(error).__name__}: {error}") from None
     except StoppedBySignal as stop:

@@ -105,7 +105,11 @@ def _child(
     rank = first_rank + local_rank
     place = (url, rank, world_size, local_rank, local_size)
     try:
-        with signals.heeded(handed_on=True), _group(place, timeout, device, folder):
+        with (
+            signals.heeded(handed_on=True),
+            _group(place, timeout, device, folder),
+            signals.not_replaced(),
+        ):
             main_func(*args)
     except (DetrexError, signals.StoppedBySignal) as error:
         tell(folder, rank, error)

@@ -216,7 +216,8 @@ def _wrong_end(ended: Ended, signal_name: str, how: str) -> list[str]:
     if not ended.trained and signal_name == "TERM":  # nothing is there to save
         good = good | {-signal.SIGTERM}
     if ended.code not in good:
-        problems.append(f"ended with {ended.code} by SIG{signal_name}")
+        last = (ended.stderr or ended.stdout)[-300:]
+        problems.append(f"ended with {ended.code} by SIG{signal_name}: {last}")
     said = sentences(ended.stderr)
     if len(said) > 1:
         problems.append(f"said {' / '.join(said)[-300:]}")
