@@ -18,7 +18,7 @@ from tests.faults.trials import OUTCOMES, SHARED, Result, Trial, Wrong, shared_f
 SAMPLE = {  # of `make test`: seconds
     **{"configs": 10, "weights_files": 16, "pictures": 10, "annotations": 10},
     **{"shards": 12, "sharded_checkpoints": 8},
-    **{"servers": 6, "runs": 4, "ranks": 1, "commands": 10, "kills": 0},
+    **{"servers": 6, "runs": 2, "ranks": 1, "commands": 6, "kills": 2},
 }
 FULL = {
     **{"configs": 100, "weights_files": 300, "pictures": 200, "annotations": 200},
