@@ -334,29 +334,27 @@ def _disk_full_told(job: _Job) -> Iterator[None]:
 @contextmanager
 def _progress(name: str, done: int, total: int | None) -> Iterator[Callable[[int], None]]:
     """Draw how far it is on a terminal, else log it."""
-    from tqdm import tqdm
-
-    on_terminal = sys.stderr.isatty()
     name = brief(name, 80)
+    if sys.stderr.isatty():
+        from tqdm import tqdm
+
+        keywords = {"total": total, "initial": done, "desc": name, "leave": False}
+        with tqdm(**keywords, unit="B", unit_scale=True) as bar:
+            yield bar.update
+        return
+    # No bar that is only disabled: tqdm takes a lock of all processes, which a killed one keeps.
     marks = iter((0.25, 0.5, 0.75))
     mark = next(marks)
-    if not on_terminal:
-        logger.info("Fetching %s (%s)", name, _size(total))
-    bar = tqdm(
-        **{"total": total, "initial": done, "desc": name, "leave": False},
-        **{"unit": "B", "unit_scale": True, "disable": not on_terminal},
-    )
+    logger.info("Fetching %s (%s)", name, _size(total))
 
     def note(count: int) -> None:
         nonlocal done, mark
-        bar.update(count)
         done += count
-        if not on_terminal and total and mark <= done / total < 1:
+        if total and mark <= done / total < 1:
             logger.info("Fetching %s: %.0f %%", name, 100 * done / total)
             mark = next((later for later in marks if later > done / total), 2)
 
-    with bar:
-        yield note
+    yield note
 
 
 def _is_passing(error: BaseException) -> bool:
