@@ -172,7 +172,8 @@ def conv_with_norm(conv: nn.Conv2d, norm: nn.Module, x: Tensor) -> Tensor:
         What ``norm(conv(x))`` gives, before the norm's own activation.
     """
     kind = x.device.type
-    if torch.is_autocast_enabled(kind) and x.dtype is not torch.float64:
+    # There is no autocast of the meta device, and to ask for it is an error.
+    if kind != "meta" and torch.is_autocast_enabled(kind) and x.dtype is not torch.float64:
         x = x.to(torch.get_autocast_dtype(kind))
     scale, shift = norm_scale_and_shift(norm, torch.promote_types(conv.weight.dtype, torch.float32))
     if conv.bias is not None:

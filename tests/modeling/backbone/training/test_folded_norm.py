@@ -92,6 +92,12 @@ def test_conv_with_norm__under_autocast():
     torch.testing.assert_close((out, gradients), (expected, others), rtol=0.05, atol=0.2)
 
 
+def test_conv_with_norm__without_data():
+    conv, norm = nn.Conv2d(3, 5, 3, 2, device="meta"), FrozenBatchNorm2d(5).to("meta")
+    image = torch.empty(2, 3, 11, 7, device="meta")
+    assert conv_with_norm(conv, norm, image).shape == norm(conv(image)).shape
+
+
 def test_fold_norms_in_training__keeps_no_more_for_the_backward_pass():
     conv, x = _conv(), torch.randn(2, 4, 9, 7, requires_grad=True)
 
