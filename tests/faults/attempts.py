@@ -48,7 +48,7 @@ class Attempt:
         late = time.monotonic() - self.start > self.trial.seconds
         if late:
             _end_group(self.pid)
-        pid, status, usage = os.wait4(self.pid, 0 if late else os.WNOHANG)
+        pid, status = os.waitpid(self.pid, 0 if late else os.WNOHANG)
         if not pid:
             return None
         seconds = time.monotonic() - self.start
@@ -68,7 +68,6 @@ class Attempt:
         result = Result(
             *(self.trial.kind, self.trial.name, self.trial.expected, outcome, why),
             seconds=seconds,
-            memory=max(0, usage.ru_maxrss * 1024 - _resident()),
             junk=(*self._junk(), *_processes_left(self.pid)),
             facts=facts,
             output=(ending.stdout[-3000:] + ending.stderr[-6000:]),
@@ -236,18 +235,7 @@ def _reap(group: int) -> None:
             pass
 
 
-def _resident() -> int:
-    return _memory_of_this_process()[1]
-
-
 def _addresses() -> int:
-    return _memory_of_this_process()[0]
-
-
-def _memory_of_this_process() -> tuple[int, int]:
-    """Bytes of addresses and of memory, 0 where the system does not tell."""
+    """Bytes of addresses of this process, 0 where the system does not tell."""
     file = Path("/proc/self/statm")
-    if not file.is_file():
-        return 0, 0
-    pages = [int(word) for word in file.read_text().split()[:2]]
-    return pages[0] * resource.getpagesize(), pages[1] * resource.getpagesize()
+    return int(file.read_text().split()[0]) * resource.getpagesize() if file.is_file() else 0

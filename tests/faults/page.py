@@ -21,8 +21,6 @@ about 20 minutes on two cores, and writes this page; a few of each kind are part
 - **traceback**, **hang** and **signal** (a crash) are faults. So is **silent**: nothing was said,
   and the result was not right.
 - **junk**: unfinished files, locks and processes that a trial left behind.
-
-Memory is what a trial took at most beyond the process that started it.
 """
 
 
@@ -46,13 +44,11 @@ def page(
         Its text.
     """
     versions = ", ".join(f"{name} {described[name]}" for name in PACKAGES if name in described)
-    largest = max((result.memory for result in results), default=0)
     lines = [
         HEAD.format(command=command),
         f"`{command}` on {described.get('date', '')}, seed {seed}, {minutes:.0f} minutes on "
         f"{described.get('cores', '?')} cores ({described.get('system', '')}, "
-        f"{described.get('processor', 'a processor')}); {versions}. "
-        f"The most memory that a trial took: {largest / 2**20:.0f} MiB.",
+        f"{described.get('processor', 'a processor')}); {versions}.",
         "",
         *table(results),
         "",

@@ -92,7 +92,6 @@ class Result:
         outcome: one of `OUTCOMES`.
         why: a line on it.
         seconds: that it took.
-        memory: bytes that it took at most beyond those of the process that started it.
         junk: files and processes that it left behind and should not.
         facts: what the trial gave to `note`.
         output: the end of what it printed.
@@ -104,7 +103,6 @@ class Result:
     outcome: str
     why: str = ""
     seconds: float = 0.0
-    memory: int = 0
     junk: tuple[str, ...] = ()
     facts: dict[str, Any] = field(default_factory=dict)
     output: str = ""
