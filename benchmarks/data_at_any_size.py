@@ -20,8 +20,6 @@ records itself and passes over what was seen before.
 import argparse
 import json
 import os
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterable, Sequence
@@ -31,7 +29,8 @@ from typing import Any
 
 import torch.distributed
 
-ROOT = Path(__file__).resolve().parent.parent
+from benchmarks.ranks import last_lines
+
 WORKERS, TOTAL_BATCH_SIZE, BATCHES = 2, 16, 200
 COLUMNS = ("start", "resume", "resume ungrouped", "memory", "peak", "file")
 MEBIBYTE = 2**20
@@ -95,24 +94,9 @@ def run(size: int, ranks: int, plain: bool) -> dict[str, float]:
         RuntimeError: if a rank fails; with the last line that it wrote.
     """
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-W", "ignore", "-m", "benchmarks.data_at_any_size"]
-        command += ["--meet", f"{folder}/meet", "--sizes", str(size), "--ranks", str(ranks)]
-        command += ["--plain"] * plain
-        processes = [
-            subprocess.Popen(
-                [*command, "--rank", str(rank)],
-                cwd=ROOT,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-            for rank in range(ranks)
-        ]
-        outputs = [process.communicate() for process in processes]
-    for process, (_, errors) in zip(processes, outputs, strict=True):
-        if process.returncode:
-            raise RuntimeError((errors.strip().splitlines() or ["no output"])[-1])
-    measured = [json.loads(output.splitlines()[-1]) for output, _ in outputs]
+        command = ["-W", "ignore", "-m", "benchmarks.data_at_any_size", "--meet", f"{folder}/meet"]
+        command += ["--sizes", str(size), "--ranks", str(ranks), *["--plain"] * plain]
+        measured = [json.loads(line) for line in last_lines(command, ranks)]
     return {name: max(one[name] for one in measured) for name in COLUMNS}
 
 

@@ -11,18 +11,15 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 
 from benchmarks.protocol import Comparison, Results, parse, parser
+from benchmarks.ranks import last_lines
 
-ROOT = Path(__file__).resolve().parent.parent
 ONE, TWO = "one rank", "two ranks"
 
 
@@ -59,25 +56,11 @@ def steps(world: int, arguments: argparse.Namespace) -> list[float]:
         RuntimeError: if a rank fails; with the last line that it wrote.
     """
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "benchmarks.two_processes", "--world", str(world)]
+        command = ["-m", "benchmarks.two_processes", "--world", str(world)]
         command += ["--config", arguments.config, "--repeats", str(arguments.repeats)]
         command += ["--meet", f"{folder}/meet", "--threads", str(arguments.threads), "--size"]
-        command += [*map(str, arguments.size), "--rank"]
-        ranks = [
-            subprocess.Popen(
-                [*command, str(rank)],
-                cwd=ROOT,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-            for rank in range(world)
-        ]
-        outputs = [rank.communicate() for rank in ranks]
-    for rank, (_, errors) in zip(ranks, outputs, strict=True):
-        if rank.returncode:
-            raise RuntimeError((errors.strip().splitlines() or ["no output"])[-1])
-    return json.loads(outputs[0][0].splitlines()[-1])
+        lines = last_lines([*command, *map(str, arguments.size)], world)
+    return json.loads(lines[0])
 
 
 def train(arguments: argparse.Namespace) -> None:

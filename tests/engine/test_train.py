@@ -1,4 +1,3 @@
-import argparse
 import json
 
 import pytest
@@ -11,6 +10,7 @@ from fvcore.common.param_scheduler import MultiStepParamScheduler
 from detrex.data.datasets import register_coco_json
 from detrex.engine import do_train, evaluate_only
 from detrex.errors import CheckpointError, ConfigError, NonFiniteLossError, PictureError
+from tests.reference.runs import FRESH, RESUME, Killed, kill_at
 from tests.reference.stand_in import (
     make_dataset,
     read_losses,
@@ -18,23 +18,6 @@ from tests.reference.stand_in import (
     stand_in_config,
     still_image,
 )
-
-FRESH, RESUME = argparse.Namespace(resume=False), argparse.Namespace(resume=True)
-
-
-class Killed(BaseException):
-    """Ends a run at any point, as no handler of `Exception` can hold it back."""
-
-
-def kill_at(iteration: int):
-    def mapper(sample: dict) -> dict:
-        if mapper.calls == iteration * 4:
-            raise Killed
-        mapper.calls += 1
-        return still_image(sample)
-
-    mapper.calls = 0
-    return mapper
 
 
 @pytest.mark.parametrize(
