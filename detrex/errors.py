@@ -18,7 +18,8 @@ mend it.
 
 import difflib
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 _LONGEST_NAME = 300
 # What breaks or turns a line, steers a terminal or cannot be written as UTF-8.
@@ -94,6 +95,16 @@ def did_you_mean(name: str, choices: Iterable[str], limit: int = 3) -> str:
     return f" Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
 
 
+def first_line(error: BaseException, most: int = 120) -> str:
+    """Take the first line of an error's text, or its class where it has none.
+
+    Args:
+        error: any error.
+        most: characters of it.
+    """
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:most]
+
+
 def interruption_behind(error: BaseException) -> BaseException | None:
     """Give what a signal raised, where an error took its place while it ended blocks.
 
@@ -110,6 +121,21 @@ def interruption_behind(error: BaseException) -> BaseException | None:
             return cause
         cause = cause.__cause__ or cause.__context__
     return None
+
+
+@contextmanager
+def not_replaced() -> Iterator[None]:
+    """Raise what a signal raised in a block, also where an error has taken its place.
+
+    Raises:
+        BaseException: what `interruption_behind` finds behind an error of the block.
+    """
+    try:
+        yield
+    except Exception as error:
+        if interruption := interruption_behind(error):
+            raise interruption from None
+        raise
 
 
 def run_tool(main: Callable[[], object], *mistakes: type[Exception]) -> None:

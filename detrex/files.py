@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from detrex.errors import RunError, interruption_behind
+from detrex.errors import RunError, not_replaced
 
 logger = logging.getLogger(__name__)
 
@@ -34,10 +34,18 @@ def default_cache_dir() -> Path:
 def sha256_of(file: Path) -> str:
     """Give a file's sha256 in hexadecimal."""
     digest = hashlib.sha256()
+    add_to_digest(file, digest)
+    return digest.hexdigest()
+
+
+def add_to_digest(file: Path, digest: "hashlib._Hash") -> int:
+    """Feed a file to a digest, and count its bytes."""
+    count = 0
     with file.open("rb") as stream:
         while chunk := stream.read(1 << 20):
             digest.update(chunk)
-    return digest.hexdigest()
+            count += len(chunk)
+    return count
 
 
 def stamp(file: Path) -> tuple[str, int, int]:
@@ -88,23 +96,14 @@ def write_atomically(file: Path, write: Callable[[IO[bytes]], object]) -> None:
     unfinished = file.with_name(f"{file.name[:100]}.{uuid.uuid4().hex}{UNFINISHED}")
     try:
         with unfinished.open("xb") as stream:
-            _write(stream, write)
+            with not_replaced():  # by torch.save, which raises an error of its own
+                write(stream)
             stream.flush()
             os.fsync(stream.fileno())
         unfinished.replace(file)
     finally:
         unfinished.unlink(missing_ok=True)
     sync_folder(file.parent)
-
-
-def _write(stream: IO[bytes], write: Callable[[IO[bytes]], object]) -> None:
-    """Write, and raise what a signal raised, in whose place ``torch.save`` puts its own error."""
-    try:
-        write(stream)
-    except Exception as error:
-        if interruption := interruption_behind(error):
-            raise interruption from None
-        raise
 
 
 def sync_folder(folder: Path) -> None:

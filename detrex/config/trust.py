@@ -15,7 +15,7 @@ from detectron2.utils.registry import locate
 
 from detrex.config.lazy_call import plain
 from detrex.config.references import nodes_of
-from detrex.errors import ConfigError, did_you_mean
+from detrex.errors import ConfigError, did_you_mean, first_line
 
 TRUSTED_PACKAGES = ("torch", "torchvision", "timm", "detectron2", "detrex", "fvcore")
 """The packages whose classes and functions may be named."""
@@ -105,7 +105,7 @@ def locate_trusted(name: Any, where: str, trusted: Sequence[str] = ()) -> Any:
     try:
         found = locate(name)
     except (Exception, SystemExit) as error:  # importing runs any code of the package
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:150]
+        reason = first_line(error, 150)
         raise ConfigError(
             f"{where}={_short(name)} cannot be imported: {reason}{_near(name)}"
         ) from error

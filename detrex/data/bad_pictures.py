@@ -13,10 +13,10 @@ from detectron2.data import DatasetMapper
 from detectron2.utils import comm
 
 from detrex.data.outlines import crop_without_shapely
-from detrex.data.picture_files import first_line, require_file, shown, without_ghostscript
+from detrex.data.picture_files import require_file, shown, without_ghostscript
 from detrex.data.pictures import check_image_size, read_image, refuse_wide
 from detrex.data.worker_notes import WorkerNotes
-from detrex.errors import ConfigError, DetrexError, PictureError, did_you_mean
+from detrex.errors import ConfigError, DetrexError, PictureError, did_you_mean, first_line
 
 logger = logging.getLogger(__name__)
 

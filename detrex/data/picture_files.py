@@ -13,7 +13,7 @@ from typing import IO
 from detectron2.utils.file_io import PathManager
 from PIL import EpsImagePlugin, Image, ImageFile, UnidentifiedImageError
 
-from detrex.errors import ConfigError, PictureError
+from detrex.errors import ConfigError, PictureError, first_line
 
 MAX_PIXELS = "DETREX_MAX_PIXELS"
 """The environment variable for the most pixels of a picture, 178,956,970 by default."""
@@ -107,11 +107,6 @@ def shown(path: str | os.PathLike[str]) -> str:
     text = os.fsdecode(path)
     text = text if text.isprintable() else repr(text)
     return text if len(text) <= 200 else f"...{text[-200:]}"
-
-
-def first_line(error: Exception) -> str:
-    """Take the first line of an error's text, or its class where it has none."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
 
 
 @functools.cache

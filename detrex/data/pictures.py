@@ -14,8 +14,8 @@ from detectron2.data import detection_utils as utils
 from detectron2.data import transforms as T
 from PIL import Image
 
-from detrex.data.picture_files import first_line, opened, shown
-from detrex.errors import ConfigError, PictureError
+from detrex.data.picture_files import opened, shown
+from detrex.errors import ConfigError, PictureError, first_line
 
 logger = logging.getLogger(__name__)
 

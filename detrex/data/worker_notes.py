@@ -22,6 +22,7 @@ from torch.utils.data import get_worker_info
 
 from detrex.data.pictures import shown
 from detrex.errors import DataError
+from detrex.utils.machines import fields_of
 
 _SLOTS, _SIZE = 256, 512
 _HEAD = struct.Struct("<qdH")  # process id, when it began, bytes of the name
@@ -227,11 +228,7 @@ def state_of(pid: int) -> str:
 
 def _letter(pid: int) -> str:
     """The system's letter for the state of a process; empty where there is none, or it is gone."""
-    try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
-            return file.read().rpartition(")")[2].split()[0]
-    except OSError:
-        return ""
+    return next(iter(fields_of(pid)), "")
 
 
 def _is(state: str) -> str:

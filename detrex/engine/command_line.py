@@ -37,9 +37,9 @@ from detrex.engine.overrides import apply_overrides
 from detrex.engine.preflight import check_config
 from detrex.engine.run_folder.identity import config_file
 from detrex.engine.run_folder.lock import locked_together
-from detrex.engine.signals import INTERRUPTED, StoppedBySignal, not_replaced
+from detrex.engine.signals import INTERRUPTED, StoppedBySignal
 from detrex.engine.train import apply_fast_dev_run, do_train, evaluate_only
-from detrex.errors import ConfigError, DetrexError
+from detrex.errors import ConfigError, DetrexError, not_replaced
 from detrex.files import UNFINISHED, write_atomically, writing
 from detrex.options import add_trust_option
 from detrex.utils.dist import exchange

@@ -20,7 +20,7 @@ from detectron2.utils import comm
 
 from detrex.engine import signals
 from detrex.engine.children import run_children, tell
-from detrex.errors import ConfigError, DetrexError
+from detrex.errors import ConfigError, DetrexError, not_replaced
 from detrex.threads import threads_shared_by
 from detrex.utils.dist import forget_gloo_group
 from detrex.utils.meeting import Meeting, meet, seconds_or_never
@@ -108,7 +108,7 @@ def _child(
         with (
             signals.heeded(handed_on=True),
             _group(place, timeout, device, folder),
-            signals.not_replaced(),
+            not_replaced(),
         ):
             main_func(*args)
     except (DetrexError, signals.StoppedBySignal) as error:

@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from types import FrameType
 
 from detrex.data.worker_notes import let_workers_outlive
-from detrex.errors import interruption_behind
 from detrex.utils.presence import LostRankError, is_of_group, present
 
 REQUEUE = 75
@@ -61,17 +60,6 @@ def asked() -> int:
 def name_of(signum: int) -> str:
     """Name a signal, such as ``"SIGTERM"``."""
     return signal.Signals(signum).name
-
-
-@contextmanager
-def not_replaced() -> Iterator[None]:
-    """Raise what a signal raised in a block, also where an error has taken its place."""
-    try:
-        yield
-    except Exception as error:
-        if interruption := interruption_behind(error):
-            raise interruption from None
-        raise
 
 
 @contextmanager

@@ -49,8 +49,32 @@ def once_a_machine(make: Callable[[], T]) -> T:
 @cache
 def machine() -> str:
     """Name what ranks share whose processes see each other: a kernel, its processes, and a user."""
+    boot, processes = kernel()
+    if not boot:
+        return f"{platform.node()} process {os.getpid()}"
+    return f"{platform.node()} {boot} {processes} {os.getuid()}"
+
+
+def kernel() -> tuple[str, str]:
+    """Name this start of the system, and the processes that are seen; empty without ``/proc``."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        return f"{platform.node()} {boot} {os.stat('/proc/self/ns/pid').st_ino} {os.getuid()}"
+        return boot, os.readlink("/proc/self/ns/pid")
     except OSError:
-        return f"{platform.node()} process {os.getpid()}"
+        return "", ""
+
+
+def fields_of(pid: int) -> list[str]:
+    """Read what ``/proc`` says of a process behind its name: its state first, see ``man 5 proc``.
+
+    Args:
+        pid: its number.
+
+    Returns:
+        Nothing where there is no such process, or no ``/proc``.
+    """
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    return text.rpartition(")")[2].split()

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from torch.distributed import DistError, FileStore, PrefixStore, Store, TCPStore
 
-from detrex.errors import ConfigError, DetrexError
+from detrex.errors import ConfigError, DetrexError, first_line
 
 logger = logging.getLogger(__name__)
 
@@ -132,7 +132,7 @@ def _host(host: str, port: int, url: str) -> Store:
         return TCPStore(host, port, None, True, timedelta(seconds=_SLICE), wait_for_workers=False)
     except (DistError, RuntimeError) as error:
         raise ConfigError(
-            f"Rank 0 ({identity()}) cannot open {url} for the others ({_first_line(error)}): "
+            f"Rank 0 ({identity()}) cannot open {url} for the others ({first_line(error)}): "
             "choose another port, and the address of machine 0."
         ) from error
 
@@ -149,7 +149,7 @@ def _connect(host: str, port: int, rank: int, deadline: float, timeout: float) -
             if waited >= timeout - 0.1:
                 raise DetrexError(
                     f"Rank {rank} ({identity()}) found nobody at tcp://{host}:{port} within "
-                    f"{waited:.0f} s ({_first_line(error)}): start the process of rank 0 there, "
+                    f"{waited:.0f} s ({first_line(error)}): start the process of rank 0 there, "
                     "let its port through, or correct --dist-url; train.timeouts.collective="
                     f"{timeout:g} is how long to wait."
                 ) from error
@@ -160,10 +160,6 @@ def _connect(host: str, port: int, rank: int, deadline: float, timeout: float) -
                     *(rank, identity(), waited, host, port),
                 )
             time.sleep(_POLL)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:150] if str(error).strip() else type(error).__name__
 
 
 def _name_of_meeting(

@@ -31,6 +31,7 @@ from detrex.checkpoint.download.turns import (
 from detrex.checkpoint.download.urls import WebAddress, brief, shown, without_secrets
 from detrex.checkpoint.download.watch import Limits, OutOfBoundsError, Watch
 from detrex.errors import DownloadError
+from detrex.files import add_to_digest
 
 logger = logging.getLogger(__name__)
 
@@ -191,7 +192,7 @@ def _ask(job: _Job) -> tuple[bool, str]:
     tag = _tag_of(job)
     digest, have = hashlib.sha256(), 0
     if tag and job.partial.is_file() and not job.partial.is_symlink():
-        have = _hash_of(job.partial, digest)
+        have = add_to_digest(job.partial, digest)
     request = urllib.request.Request(job.address.url, headers={"User-Agent": "detrex"})
     if job.address.authorization:
         request.add_header("Authorization", job.address.authorization)
@@ -227,16 +228,6 @@ def _put_in_place(job: _Job) -> None:
         job.target.replace(beside(job.target, DAMAGED))
         logger.warning("What lay there is now %s", beside(job.target, DAMAGED))
     job.partial.replace(job.target)
-
-
-def _hash_of(file: Path, digest: "hashlib._Hash") -> int:
-    """Feed a file to a hash, and count its bytes."""
-    count = 0
-    with file.open("rb") as stream:
-        while chunk := stream.read(_CHUNK):
-            digest.update(chunk)
-            count += len(chunk)
-    return count
 
 
 def _transfer(

@@ -4,14 +4,13 @@ import logging
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
 
 from detrex.checkpoint.reading.file_formats import read_file
 from detrex.checkpoint.reading.safe_pickle.tensors import Storage
-from detrex.checkpoint.reading.torch_files import read_zip
+from detrex.checkpoint.reading.torch_files import read_zip, storage_of
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +36,5 @@ def read_outline(file: Path) -> Mapping[str, Any] | None:
 
 def _storage(pid: Any) -> Storage:
     """Give a storage without memory for what a persistent id describes."""
-    kind, dtype, _, _, count = pid
-    if kind != "storage" or type(count) is not int or not 0 <= count < 2**48:
-        raise UnpicklingError("it refers to something that is no storage")
+    dtype, _, count = storage_of(pid)
     return Storage(torch.empty(count, dtype=dtype, device="meta"))

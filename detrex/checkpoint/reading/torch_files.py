@@ -95,7 +95,7 @@ class _Records:
         return entry
 
     def load(self, pid: Any) -> Storage:
-        dtype, key, count = _storage_of(pid)
+        dtype, key, count = storage_of(pid)
         if key not in self._storages:
             self._storages[key] = self._read(f"data/{key}", dtype, count)
         return Storage(_as_described(self._storages[key], dtype, count, key))
@@ -149,7 +149,7 @@ class _Storages:
         self._whole: dict[str, Tensor] = {}
 
     def load(self, pid: Any) -> Storage:
-        dtype, key, count = _storage_of(pid[:5] if isinstance(pid, tuple) else pid)
+        dtype, key, count = storage_of(pid[:5] if isinstance(pid, tuple) else pid)
         if key not in self._whole:
             self._left -= count * dtype.itemsize
             if self._left < 0:
@@ -174,8 +174,15 @@ class _Storages:
             _fill(whole, stream)
 
 
-def _storage_of(pid: Any) -> tuple[torch.dtype, str, int]:
-    """Take a storage's number type, name and count of elements out of its persistent id."""
+def storage_of(pid: Any) -> tuple[torch.dtype, str, int]:
+    """Take a storage's number type, name and count of elements out of its persistent id.
+
+    Args:
+        pid: as the pickle has it.
+
+    Raises:
+        UnpicklingError: it describes no storage.
+    """
     if not (isinstance(pid, tuple) and len(pid) == 5 and pid[0] == "storage"):
         raise UnpicklingError("it refers to something that is no storage")
     _, dtype, key, _, count = pid

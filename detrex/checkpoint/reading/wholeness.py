@@ -10,6 +10,7 @@ from detrex.checkpoint.reading.safe_pickle.plain_data import ForbiddenNameError,
 from detrex.checkpoint.reading.safe_pickle.unpickler import SafeUnpickler
 from detrex.checkpoint.reading.safe_pickle.values import NAMES
 from detrex.checkpoint.reading.torch_files import MAGIC, read_pickle
+from detrex.errors import first_line
 
 
 def fault_of(file: Path, name: str = "") -> str:
@@ -33,8 +34,7 @@ def fault_of(file: Path, name: str = "") -> str:
     except (ForbiddenNameError, UnfitContentError):
         return ""  # the reader says so in a sentence of its own
     except Exception as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        return f"it is cut short or damaged: {lines[0][:120]}"
+        return f"it is cut short or damaged: {first_line(error)}"
 
 
 def _fault(file: Path, name: str, head: bytes) -> str:

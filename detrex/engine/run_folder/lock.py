@@ -25,6 +25,7 @@ from detrex.config import try_get_key
 from detrex.errors import RunError
 from detrex.files import writing
 from detrex.utils.dist import exchange, failing_together
+from detrex.utils.machines import fields_of, kernel
 
 try:
     import fcntl
@@ -226,10 +227,7 @@ def _this_process() -> dict[str, Any]:
 
 
 def _machine() -> dict[str, str]:
-    boot, processes = "", ""
-    with suppress(OSError):
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        processes = os.readlink("/proc/self/ns/pid")
+    boot, processes = kernel()
     return {"host": socket.gethostname(), "boot": boot, "processes": processes}
 
 
@@ -248,11 +246,8 @@ def _begin_of(pid: Any) -> int | None:
         except PermissionError:
             pass
         return 0
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] in "ZX" else int(fields[19])
+    fields = fields_of(pid)
+    return None if not fields or fields[0] in "ZX" else int(fields[19])
 
 
 def _jobs() -> dict[str, int]:
