@@ -26,6 +26,7 @@ from detrex.engine.fsdp import is_sharded, whole_copy
 from detrex.engine.trainer import AMP_DTYPES
 from detrex.errors import ConfigError, did_you_mean
 from detrex.modeling import optimize_for_inference
+from detrex.modeling.modes import set_modes
 from detrex.utils.presence import doing, wait_for_all
 
 Metrics = dict[str, Any]
@@ -193,8 +194,7 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
     try:
         yield
     finally:
-        for module, training in modes.items():
-            module.training = training
+        set_modes(modes.items())
 
 
 def progress_bar(loader: Iterable) -> Iterable:

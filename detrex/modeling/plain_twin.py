@@ -9,7 +9,9 @@ from collections.abc import Mapping
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
+
+from detrex.modeling.modes import set_modes
 
 _TWINS: WeakKeyDictionary[nn.Module, nn.Module] = WeakKeyDictionary()
 
@@ -42,10 +44,8 @@ def twin_of(module: nn.Module) -> nn.Module:
     twin = _TWINS.get(module)
     if twin is None:
         return module
-    for own, other in zip(module.modules(), twin.modules(), strict=True):
-        if isinstance(other, fx.GraphModule):  # torchvision's have a graph for each mode
-            other.train(own.training)
-        other.training = own.training
+    pairs = zip(module.modules(), twin.modules(), strict=True)
+    set_modes((other, own.training) for own, other in pairs)
     return twin
 
 

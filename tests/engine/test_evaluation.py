@@ -7,6 +7,7 @@ from detectron2.config import LazyCall as L
 from detectron2.structures import Boxes, Instances
 from PIL import Image
 from torch import nn
+from torchvision.models.feature_extraction import DualGraphModule
 
 from detrex.config import load_config
 from detrex.config.validation import settle
@@ -21,6 +22,7 @@ from detrex.engine.evaluation import (
 from detrex.engine.overrides import apply_overrides
 from detrex.errors import ConfigError, PictureError
 from detrex.modeling import ema
+from detrex.modeling.backbone import TorchvisionBackbone
 from tests.reference.stand_in import StandIn, evaluation_batches, stand_in_config
 
 
@@ -51,6 +53,17 @@ def test_do_test__each_module_keeps_its_mode(cfg):
     assert model.head.training
     assert not model.backbone.training
     assert not model.backbone[1].training
+
+
+def test_evaluation_mode__a_graph_for_each_mode_comes_back():
+    """A backbone of torchvision went on training with the graph of evaluation."""
+    backbone = TorchvisionBackbone("resnet18", out_strides=(8, 16)).train()
+    graphs = [m for m in backbone.modules() if isinstance(m, DualGraphModule)]
+    before = [graph.graph for graph in graphs]
+    with evaluation_mode(backbone):
+        assert [graph.graph for graph in graphs] != before
+    assert [graph.graph for graph in graphs] == before
+    assert graphs
 
 
 def test_evaluation_mode__restores_after_an_error():
