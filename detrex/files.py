@@ -48,6 +48,22 @@ def add_to_digest(file: Path, digest: "hashlib._Hash") -> int:
     return count
 
 
+def foreign_kind(head: bytes) -> str:
+    """Say what a file is that often lies in the place of weights or of a picture.
+
+    Args:
+        head: its first bytes, 64 of them.
+
+    Returns:
+        A few words, empty where they do not tell.
+    """
+    if not head:
+        return "it is empty"
+    if head.startswith(b"version https://git-lfs"):
+        return "it is a Git LFS pointer: run `git lfs pull`"
+    return "it is a web page" if head.lstrip()[:1] == b"<" else ""
+
+
 def stamp(file: Path) -> tuple[str, int, int]:
     """Give what changes when a file does: its name without folders, size and time of writing."""
     status = file.stat()

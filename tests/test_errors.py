@@ -13,7 +13,9 @@ from detrex.errors import (
     PictureError,
     RunError,
     did_you_mean,
+    first_line,
     interruption_behind,
+    not_replaced,
     printable,
     run_tool,
 )
@@ -119,3 +121,16 @@ def test_interruption_behind():
         assert interruption_behind(interruption) is interruption
     assert interruption_behind(_while_ending(SystemExit(0))) is None
     assert interruption_behind(ConfigError("no")) is None
+
+
+def test_not_replaced__an_error_does_not_take_the_place_of_an_interruption():
+    with pytest.raises(KeyboardInterrupt), not_replaced():
+        raise _while_ending(KeyboardInterrupt())
+    with pytest.raises(ValueError, match="of its own"), not_replaced():
+        raise ValueError("of its own")
+
+
+def test_first_line():
+    assert first_line(ValueError("\n one\ntwo")) == "one"
+    assert first_line(KeyError()) == "KeyError"
+    assert first_line(ValueError("x" * 200), 7) == "x" * 7

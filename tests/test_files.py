@@ -9,7 +9,15 @@ import torch
 
 from detrex import files
 from detrex.errors import RunError
-from detrex.files import default_cache_dir, keep, read_kept, sha256_of, write_atomically, writing
+from detrex.files import (
+    default_cache_dir,
+    foreign_kind,
+    keep,
+    read_kept,
+    sha256_of,
+    write_atomically,
+    writing,
+)
 
 
 def test_default_cache_dir__variable(monkeypatch, tmp_path):
@@ -97,3 +105,18 @@ def test_writing__lets_other_errors_through():
     for error in (RuntimeError("other"), ValueError("other"), RunError("b.pth is full")):
         with pytest.raises(type(error), match=str(error)), writing(Path("a.pth")):
             raise error
+
+
+@pytest.mark.parametrize(
+    ("head", "kind"),
+    [
+        (b"", "it is empty"),
+        (b"  <!doctype html>", "it is a web page"),
+        (b"version https://git-lfs.github.com/spec/v1", "it is a Git LFS pointer"),
+        (b"PK\x03\x04", ""),
+    ],
+)
+def test_foreign_kind(head, kind):
+    found = foreign_kind(head)
+    assert found.startswith(kind)
+    assert bool(found) == bool(kind)

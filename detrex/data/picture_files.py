@@ -14,6 +14,7 @@ from detectron2.utils.file_io import PathManager
 from PIL import EpsImagePlugin, Image, ImageFile, UnidentifiedImageError
 
 from detrex.errors import ConfigError, PictureError, first_line
+from detrex.files import foreign_kind
 
 MAX_PIXELS = "DETREX_MAX_PIXELS"
 """The environment variable for the most pixels of a picture, 178,956,970 by default."""
@@ -163,10 +164,7 @@ def _disguise(path: str | os.PathLike[str]) -> str:
     """Say in brackets what a file is that is no picture, where that is easily seen."""
     with PathManager.open(os.fspath(path), "rb") as stream:
         head = stream.read(64)
-    kinds = {
-        "it is empty": not head,
-        "it is a Git LFS pointer: run `git lfs pull`": head.startswith(b"version https://git-lfs"),
-        "it is PostScript, which is not read": head.startswith(b"%!PS"),
-        "it is a web page": head.lstrip()[:1] == b"<",
-    }
-    return next((f" ({kind})" for kind, seen in kinds.items() if seen), "")
+    kind = foreign_kind(head)
+    if head.startswith(b"%!PS"):
+        kind = "it is PostScript, which is not read"
+    return f" ({kind})" if kind else ""

@@ -1,6 +1,7 @@
 """What one process of a machine does for all."""
 
 import multiprocessing
+import os
 
 import pytest
 import torch.distributed
@@ -8,6 +9,7 @@ from detectron2.utils import comm
 
 from detrex.errors import DataError
 from detrex.utils import machines
+from detrex.utils.machines import fields_of, kernel
 
 
 def test_once_a_machine__two_ranks(tmp_path):
@@ -60,3 +62,12 @@ def _rank(folder, rank, told):
     machines.machine = lambda: str(rank)
     said.append(machines.once_a_machine(make))
     told.put((rank, said))
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="there is no /proc")
+def test_fields_of__state_and_parent():
+    assert fields_of(os.getpid())[:2] == ["R", str(os.getppid())]
+    assert fields_of(2**31 - 1) == []
+    boot, processes = kernel()
+    assert len(boot) == 36
+    assert processes.startswith("pid:")

@@ -31,7 +31,7 @@ from detrex.checkpoint.download.turns import (
 from detrex.checkpoint.download.urls import WebAddress, brief, shown, without_secrets
 from detrex.checkpoint.download.watch import Limits, OutOfBoundsError, Watch
 from detrex.errors import DownloadError
-from detrex.files import add_to_digest
+from detrex.files import add_to_digest, foreign_kind
 
 logger = logging.getLogger(__name__)
 
@@ -55,8 +55,7 @@ _STRONG_TAG = re.compile(r'"[\x21\x23-\x7e]{1,200}"')
 def no_page(file: Path, name: str) -> str:
     """The least `Check`: what a portal or a server that has nothing gives in place of a file."""
     with file.open("rb") as stream:
-        head = stream.read(64)
-    return "it is a web page" if head.lstrip()[:1] == b"<" else "" if head else "it is empty"
+        return foreign_kind(stream.read(64))
 
 
 def fetch_url(url: str, check: Check = no_page) -> Path:

@@ -22,6 +22,7 @@ from detrex.checkpoint.reading.safe_pickle.unpickler import SafeUnpickler
 from detrex.checkpoint.reading.safe_pickle.values import NAMES, check_shape
 from detrex.checkpoint.reading.torch_files import MAGIC, read_pickle, read_zip
 from detrex.errors import CheckpointError
+from detrex.files import foreign_kind
 
 
 def read_file(file: Path) -> Any:
@@ -58,15 +59,6 @@ def read_file(file: Path) -> Any:
         f"{file} is not a weights file{f' ({kind})' if kind else ''}: expected one written by "
         "torch.save or safetensors, or a pickle of numpy arrays"
     )
-
-
-def foreign_kind(head: bytes) -> str:
-    """Say what a file is whose first bytes are those of no weights file, where they tell."""
-    if not head:
-        return "it is empty"
-    if head.startswith(b"version https://git-lfs"):
-        return "it is a Git LFS pointer: run `git lfs pull`"
-    return "it is a web page" if head.lstrip()[:1] == b"<" else ""
 
 
 def _is_safetensors(head: bytes, size: int) -> bool:

@@ -4,13 +4,13 @@ import json
 import zipfile
 from pathlib import Path
 
-from detrex.checkpoint.reading.file_formats import foreign_kind
 from detrex.checkpoint.reading.folders import is_index
 from detrex.checkpoint.reading.safe_pickle.plain_data import ForbiddenNameError, UnfitContentError
 from detrex.checkpoint.reading.safe_pickle.unpickler import SafeUnpickler
 from detrex.checkpoint.reading.safe_pickle.values import NAMES
 from detrex.checkpoint.reading.torch_files import MAGIC, read_pickle
 from detrex.errors import first_line
+from detrex.files import foreign_kind
 
 
 def fault_of(file: Path, name: str = "") -> str:
