@@ -16,7 +16,8 @@ PATHS = {
 # Each may import what stands before it, and its own.
 PACKAGES = (
     *("errors", "files", "threads", "options", "detectors", "checkpoint", "config", "utils"),
-    *("layers", "data", "modeling", "catalog engine export", "cli", "__main__"),
+    *("layers", "data", "report", "modeling", "catalog engine export"),
+    *("inference", "benchmark project", "cli", "__main__"),
 )
 BACKBONE = "detrex.modeling.backbone"
 ROOMS = (
