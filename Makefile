@@ -16,7 +16,7 @@ PYTEST := -m pytest -n 2 -q -m "not slow and not gpu"
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo bench test test-numeric test-processors test-lowest test-newest faults check docs clean
+.PHONY: help install hooks demo bench test test-slow test-numeric test-processors test-lowest test-newest coverage faults check docs clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/; s#\$$\(VENV\)#$(VENV)#' | expand -t 24
@@ -24,6 +24,9 @@ help:  ## list the targets
 
 install: $(VENV)/.detrex-test  ## set up $(VENV): torch, torchvision, detectron2, detrex, pytest
 	@echo "== set-up: $(VENV) is ready"
+
+hooks: $(VENV)/.detrex-dev  ## run what `make check` runs before each commit
+	@$(PY) -m pre_commit install
 
 demo: $(VENV)/.detrex-test  ## train two small detectors and draw what they find (15 minutes)
 	@echo "== demo: two acts of training on this machine; pictures go to output/demo/"
@@ -36,6 +39,13 @@ bench: $(VENV)/.detrex-test $(VENV)/.detrex-bench  ## measure against other libr
 test: $(VENV)/.detrex-test  ## run the tests (10 minutes)
 	@echo "== test: two processes; slow and gpu tests are left out"
 	@OMP_NUM_THREADS=1 $(PY) $(PYTEST)
+
+test-slow: $(VENV)/.detrex-test $(VENV)/.detrex-notebooks  ## run the tests that take minutes each, notebooks among them (an hour)
+	@OMP_NUM_THREADS=1 $(PY) -m pytest -q -m "slow and not gpu" --timeout 3600
+
+coverage: $(VENV)/.detrex-test $(VENV)/.detrex-dev  ## run the tests and list the lines that none of them runs (15 minutes)
+	@OMP_NUM_THREADS=1 $(PY) $(PYTEST) --cov --cov-report=term --cov-report=html:output/coverage
+	@echo "== coverage: open output/coverage/index.html"
 
 test-numeric: $(VENV)/.detrex-test  ## run the numeric part under this shell's ATEN_CPU_CAPABILITY and the like
 	@$(PY) .ci/processors.py here
