@@ -40,7 +40,7 @@ class Origin:
     run: str = ""
 
 
-_known: dict[tuple[str, tuple], Origin] = {}
+_known: dict[tuple[str, tuple[Any, ...]], Origin] = {}
 
 
 def origin_of(file: Path) -> Origin:

@@ -75,7 +75,7 @@ class ShardedCheckpointer(DetectionCheckpointer):
         super().__init__(model, save_dir, **options)
         self.asynchronous = asynchronous
         self._mesh = next(p.device_mesh for p in model.parameters() if isinstance(p, DTensor))
-        self._pending: tuple[Path, Future] | None = None
+        self._pending: tuple[Path, Future[Any]] | None = None
         self._group: Any = None
 
     def save(self, name: str, **kwargs: Any) -> None:

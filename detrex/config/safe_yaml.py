@@ -172,7 +172,7 @@ class _Loader(yaml.SafeLoader):
 
 def _partial(
     node: yaml.MappingNode, fields: dict[str, Any], trusted: Sequence[str]
-) -> functools.partial:
+) -> functools.partial[Any]:
     """A partial function as PyYAML writes it; only a name's tag gives a function, a checked one."""
     match fields.get("state"):
         case [function, list(arguments), dict(keywords), None] if callable(function):

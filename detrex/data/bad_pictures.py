@@ -27,7 +27,7 @@ _MOST_NAMED = 5
 _PICTURES = ("file_name", "sem_seg_file_name", "pan_seg_file_name")
 
 
-class BadPicture(dict):
+class BadPicture(dict[str, Any]):
     """Stands for a sample whose picture cannot be used.
 
     Attributes:
@@ -125,7 +125,7 @@ class ReadableBatches:
 
     def __init__(
         self,
-        loader: Iterable,
+        loader: Iterable[Any],
         key: str,
         on_bad_image: str = "error",
         notes: WorkerNotes | None = None,
@@ -157,7 +157,7 @@ class ReadableBatches:
         # Started here and not by the first next(), so that it sees where seek() points now.
         return self._readable([iter(self.loader)])
 
-    def _readable(self, batches: list[Iterator]) -> Iterator[list[Any]]:
+    def _readable(self, batches: list[Iterator[Any]]) -> Iterator[list[Any]]:
         """Filter the batches of the one iterator in a list, which is dropped when this ends.
 
         A traceback that kept it alive would keep worker processes waiting.
@@ -242,7 +242,7 @@ def checked_policy(value: Any) -> str:
     return value
 
 
-def _next(batches: list[Iterator], notes: WorkerNotes | None) -> list[Any] | None:
+def _next(batches: list[Iterator[Any]], notes: WorkerNotes | None) -> list[Any] | None:
     """Take the next batch, None at the end; raise an error of ours as one sentence."""
     try:
         return next(batches[0], None)

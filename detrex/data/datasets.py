@@ -16,7 +16,7 @@ from detrex.data.coco.reading import no_garbage_collection
 from detrex.data.coco.records import metadata_of, standard_records
 from detrex.errors import ConfigError
 
-_documents: WeakValueDictionary[tuple, Document] = WeakValueDictionary()
+_documents: WeakValueDictionary[tuple[Any, ...], Document] = WeakValueDictionary()
 """Documents that somebody still holds, so that a file is read once for all its uses."""
 
 

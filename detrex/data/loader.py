@@ -36,7 +36,7 @@ from detrex.threads import use_one_thread
 from detrex.utils.seeding import seeded
 
 Sample = dict[str, Any]
-Records = Sequence[Mapping[str, Any]] | torch.utils.data.Dataset
+Records = Sequence[Mapping[str, Any]] | torch.utils.data.Dataset[Any]
 _MAX_REDRAWS = 100
 
 
@@ -155,10 +155,10 @@ class _Resumed:
         return self.order.batches(self.seed, self.batch)
 
 
-class _MappedSamples(torch.utils.data.Dataset):
+class _MappedSamples(torch.utils.data.Dataset[Any]):
     """The mapped sample of a key, with randomness that depends on the key's position alone."""
 
-    def __init__(self, samples: Any, mapper: Callable, seed: int) -> None:
+    def __init__(self, samples: Any, mapper: Callable[..., Any], seed: int) -> None:
         self.samples, self.mapper, self.seed = samples, mapper, seed
 
     def __getitem__(self, key: SampleKey) -> Sequence[Sample]:

@@ -11,7 +11,9 @@ from detectron2.data import transforms as T
 from detrex.data.coco.objects import compressed
 
 
-def transform_outline(outline: list | dict | np.ndarray, transforms: T.TransformList) -> Any:
+def transform_outline(
+    outline: list[Any] | dict[str, Any] | np.ndarray, transforms: T.TransformList
+) -> Any:
     """Move an object's outline as its image was moved, and cut off what a crop cut off.
 
     fvcore's own crop of polygons needs the package shapely; this one needs nothing.

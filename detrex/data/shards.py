@@ -27,7 +27,7 @@ from detrex.data.coco.identity import check_category_ids
 from detrex.data.coco.reading import read_document
 from detrex.data.coco.records import contiguous_ids, standard_object
 from detrex.data.datasets import check_num_classes
-from detrex.data.pictures import shown
+from detrex.data.picture_files import shown
 from detrex.data.sampling import shuffled
 from detrex.data.stored_records import Record, StoredRecords, store
 from detrex.data.tars import samples_of
@@ -72,7 +72,9 @@ class ShardRecords(StoredRecords):
         return _with_shards, (*super().__reduce__(), self.counts, self.mixed)
 
 
-def _with_shards(opened: Any, place: tuple, counts: np.ndarray, mixed: int) -> ShardRecords:
+def _with_shards(
+    opened: Any, place: tuple[Any, ...], counts: np.ndarray, mixed: int
+) -> ShardRecords:
     return _divided(opened(*place), counts, mixed)
 
 
@@ -155,7 +157,7 @@ def _all(loader: Any, counts: list[int]) -> Iterator[Record]:
         yield from found
 
 
-class _Look(torch.utils.data.Dataset):
+class _Look(torch.utils.data.Dataset[Any]):
     """For each shard its records, or what is wrong with it."""
 
     def __init__(self, files: list[str], number: dict[int, int], filter_empty: bool) -> None:

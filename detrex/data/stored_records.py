@@ -27,7 +27,7 @@ HIGH, WIDE, UNKNOWN = range(3)
 """The groups of images by their aspect ratio: wider than high, not so, and without a size."""
 
 
-class StoredRecords(torch.utils.data.Dataset):
+class StoredRecords(torch.utils.data.Dataset[Any]):
     """Records that are read from a file, one fresh dict at a time.
 
     Made by `store`. Pickled for a worker or another process of this machine, it names the file

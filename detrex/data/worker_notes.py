@@ -20,7 +20,7 @@ from typing import IO, Any
 from detectron2.utils import comm
 from torch.utils.data import get_worker_info
 
-from detrex.data.pictures import shown
+from detrex.data.picture_files import shown
 from detrex.errors import DataError
 from detrex.utils.machines import fields_of
 

@@ -249,7 +249,7 @@ def _log_to(output_dir: str) -> None:
                 handler.handleError = partial(_go_without, handler)  # type: ignore[method-assign]
 
 
-def _go_without(handler: logging.StreamHandler, _record: logging.LogRecord) -> None:
+def _go_without(handler: "logging.StreamHandler[Any]", _record: logging.LogRecord) -> None:
     """Let a run go on whose log cannot be written; what it must write says so itself."""
     reason = sys.exc_info()[1]
     warnings.warn(f"{handler.stream.name} gets no more lines: {reason}", stacklevel=2)

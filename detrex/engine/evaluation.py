@@ -197,7 +197,7 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
         set_modes(modes.items())
 
 
-def progress_bar(loader: Iterable) -> Iterable:
+def progress_bar(loader: Iterable[Any]) -> Iterable[Any]:
     """Show a bar over a loader where somebody watches; log files keep detectron2's sparse lines.
 
     Args:
@@ -257,7 +257,7 @@ def amp_dtype(cfg: DictConfig) -> torch.dtype:
     return AMP_DTYPES[name]
 
 
-def build_loader(cfg: DictConfig, key: str) -> Iterable:
+def build_loader(cfg: DictConfig, key: str) -> Iterable[Any]:
     """Build a loader, and say in one sentence which dataset is not there.
 
     Args:

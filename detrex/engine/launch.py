@@ -98,7 +98,11 @@ def launch(
 
 
 def _child(
-    local_rank: int, folder: str, main_func: Callable, args: Sequence[Any], group: tuple
+    local_rank: int,
+    folder: str,
+    main_func: Callable[..., Any],
+    args: Sequence[Any],
+    group: tuple[Any, ...],
 ) -> None:
     """Body of a started process; leaves an error of the package's for the parent as it is."""
     first_rank, world_size, local_size, url, timeout, device = group
@@ -122,7 +126,7 @@ def _child(
 
 
 def _join_torchrun(
-    main_func: Callable, args: Sequence[Any], timeout: timedelta, device: str
+    main_func: Callable[..., Any], args: Sequence[Any], timeout: timedelta, device: str
 ) -> Any:
     for name in (*_TORCHRUN_VARIABLES[:-1], "MASTER_PORT"):
         if not os.environ.get(name, "0").isdecimal():

@@ -69,7 +69,7 @@ class Trainer(SimpleTrainer):
     def __init__(
         self,
         model: nn.Module,
-        dataloader: Iterable,
+        dataloader: Iterable[Any],
         optimizer: torch.optim.Optimizer,
         amp: bool = False,
         clip_grad_params: Mapping[str, Any] | None = None,

@@ -43,7 +43,11 @@ class TokenChoice(TorchDispatchMode):
         self.scores: Tensor | None = None
 
     def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
     ) -> Any:
         if func is not torch.ops.aten.topk.default or self.scores is not None:
             return func(*args, **(kwargs or {}))

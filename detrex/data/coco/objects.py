@@ -171,7 +171,7 @@ def _is_drawable(points: list[Any]) -> bool:
     return bool(np.abs(corners).max() < _LONGEST_OUTLINE and steps.sum() < _LONGEST_OUTLINE)
 
 
-def _mend_outline(outline: Any, image: Record) -> list | dict | None:
+def _mend_outline(outline: Any, image: Record) -> list[Any] | dict[str, Any] | None:
     """What an outline means, or None: good polygons, a flat polygon, run lengths in a list."""
     if isinstance(outline, list):
         if all(type(value) in (int, float) for value in outline):
@@ -217,7 +217,7 @@ def _total(counts: str) -> int:
     return -1 if shift or min(runs, default=-1) < 0 else sum(runs)
 
 
-def compressed(outline: list | dict) -> list | dict:
+def compressed(outline: list[Any] | dict[str, Any]) -> list[Any] | dict[str, Any]:
     """Return run lengths in pycocotools' compressed form, and polygons as they are."""
     if isinstance(outline, dict) and isinstance(outline["counts"], list):
         return mask_util.frPyObjects(outline, *outline["size"])

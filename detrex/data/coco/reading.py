@@ -128,7 +128,7 @@ def _unlike_coco(content: Any) -> str:
     )
 
 
-def _list_of_objects(name: str, content: dict[str, Any], key: str) -> list[dict] | None:
+def _list_of_objects(name: str, content: dict[str, Any], key: str) -> list[dict[str, Any]] | None:
     """The list under a key; None only for annotations that are not there."""
     value = content.get(key)
     if value is None and key == "annotations" and "categories" in content:

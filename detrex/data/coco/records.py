@@ -18,6 +18,7 @@ from detrex.errors import DataError
 from detrex.files import write_atomically
 
 _COPIED = ("iscrowd", "bbox")
+_Connection = tuple[str, str, tuple[int, int, int]]  # two keypoints, and a colour
 
 
 def standard_records(document: Document, image_root: str) -> list[dict[str, Any]]:
@@ -80,7 +81,7 @@ def metadata_of(document: Document) -> dict[str, Any]:
     return metadata
 
 
-def _connections(document: Document, names: list[str]) -> list[tuple[str, str, tuple]]:
+def _connections(document: Document, names: list[str]) -> list[_Connection]:
     """The pairs of keypoints that a skeleton joins; COCO counts them from 1."""
     skeletons = [c["skeleton"] for c in document.categories if isinstance(c.get("skeleton"), list)]
     numbers = range(1, len(names) + 1)

@@ -116,7 +116,11 @@ class _Record(TorchDispatchMode):
         }
 
     def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
     ) -> Any:
         conv = self._conv_of(func, args)
         for leaf in tree_leaves((args, kwargs)):
@@ -128,7 +132,7 @@ class _Record(TorchDispatchMode):
             self.given[result] = self.rows[-1]
         return result
 
-    def _conv_of(self, func: Any, args: tuple) -> _ConvNd | None:
+    def _conv_of(self, func: Any, args: tuple[Any, ...]) -> _ConvNd | None:
         """The module whose weight and bias a convolution takes, None for any other operation."""
         if func is not torch.ops.aten.convolution.default:
             return None
@@ -172,7 +176,7 @@ class _Record(TorchDispatchMode):
 def _watching(record: _Record, norms: Any) -> Iterator[None]:
     """Tell a record when a norm is entered and left."""
 
-    def enter(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+    def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         tensor = next((v for v in (*args, *kwargs.values()) if isinstance(v, Tensor)), None)
         record.calls[id(module)] += 1
         record.open.append(_Reading(id(module), tensor))

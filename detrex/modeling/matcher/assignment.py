@@ -64,7 +64,9 @@ def solve(problems: Sequence[Problem]) -> list[Indices]:
     return solutions
 
 
-def match_together(matcher: Callable[..., Indices], calls: Sequence[tuple]) -> list[Indices]:
+def match_together(
+    matcher: Callable[..., Indices], calls: Sequence[tuple[Any, ...]]
+) -> list[Indices]:
     """Match several layers, by ``matcher.match_layers`` where there is one, else one by one.
 
     Args:

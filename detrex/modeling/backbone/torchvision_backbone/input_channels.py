@@ -77,7 +77,7 @@ def _convolutions_of_image(network: nn.Module, sizes: list[tuple[int, int]]) -> 
     run_on_meta(network, sizes, _BUILT_FOR, run)
     names = of_image or in_order[:1]
     for name in names:
-        convolution = network.get_submodule(name)
+        convolution: Any = network.get_submodule(name)
         if (convolution.in_channels, convolution.groups) != (_BUILT_FOR, 1):
             names = []
     if not names:

@@ -190,12 +190,12 @@ class _Folded(torch.autograd.Function):
         return F.conv2d(x, _scaled(weight, scale, x), shift.to(x.dtype), *geometry)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         x, weight, scale, _, *ctx.geometry = inputs
         ctx.save_for_backward(x, weight, scale)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, scale = ctx.saved_tensors
         stride, padding, dilation, groups = ctx.geometry
         of_x, of_weight, of_shift = torch.ops.aten.convolution_backward(
