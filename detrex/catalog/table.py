@@ -87,17 +87,19 @@ class Query:
     """What to search for; what is None or empty does not matter.
 
     Attributes:
-        pattern: part of the name, or a pattern with ``*`` and ``?``.
+        pattern: words that fit the name, each a part of it or a pattern with ``*`` and ``?``; small
+            and capital letters are alike.
         strides: strides that the network itself must have.
         channels: channels that some map must have, one of these.
         min_params: fewest parameters.
         max_params: most parameters.
-        max_gflops: most multiply-adds for 640 x 640, in 1e9.
+        min_gflops: fewest multiply-adds for 640 x 640, in 1e9.
+        max_gflops: most of them.
         norm: as in `Entry`.
         kind: as in `Entry`.
         any_size: whether images must fit without tiles.
         licence: part of the licence's name.
-        tag: part of a tag.
+        tag: part of a tag; small and capital letters are alike.
         library: as in `Entry`.
     """
 
@@ -106,6 +108,7 @@ class Query:
     channels: tuple[int, ...] = ()
     min_params: int | None = None
     max_params: int | None = None
+    min_gflops: float | None = None
     max_gflops: float | None = None
     norm: str | None = None
     kind: str | None = None
@@ -117,17 +120,18 @@ class Query:
     def matches(self, entry: Entry) -> bool:
         """Tell whether an architecture is searched for; one that could not be analysed is not."""
         return (
-            _is_like(entry.name, self.pattern)
+            all(_is_like(entry.name, word) for word in self.pattern.lower().split())
             and set(self.strides) <= set(entry.strides)
             and (not self.channels or bool(set(self.channels) & set(entry.channels)))
             and (self.min_params is None or entry.params >= self.min_params)
             and (self.max_params is None or entry.params <= self.max_params)
+            and (self.min_gflops is None or entry.gflops >= self.min_gflops)
             and (self.max_gflops is None or entry.gflops <= self.max_gflops)
             and self.norm in (None, entry.norm)
             and self.kind in (None, entry.kind)
             and not (self.any_size and "tiles" in entry.sizes)
             and (self.licence is None or self.licence.lower() in entry.licence.lower())
-            and (self.tag is None or any(self.tag in tag for tag in entry.tags))
+            and (self.tag is None or _some_has(entry.tags, self.tag))
             and self.library in (None, entry.library)
             and bool(entry.strides)
         )
@@ -227,6 +231,10 @@ def _is_like(name: str, pattern: str) -> bool:
     if any(letter in pattern for letter in "*?["):
         return fnmatch.fnmatchcase(name, pattern)
     return pattern in name
+
+
+def _some_has(tags: Iterable[str], part: str) -> bool:
+    return any(part.lower() in tag.lower() for tag in tags)
 
 
 def installed_version(library: str) -> str | None:

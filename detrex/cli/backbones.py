@@ -77,6 +77,7 @@ def _add_search_options(parser: argparse.ArgumentParser) -> None:
     options.add_argument(
         "--max-params", type=typed(parse_number, "40M"), metavar="N", help="e.g. 40M"
     )
+    options.add_argument("--min-gflops", type=float, metavar="X", help="for 640 x 640 pixels")
     options.add_argument("--max-gflops", type=float, metavar="X", help="for 640 x 640 pixels")
     options.add_argument("--norm", choices=["batch", "layer", "group", "rms", "none"])
     options.add_argument("--kind", choices=["pyramid", "partial", "flat"])
@@ -159,6 +160,7 @@ def query_of(arguments: argparse.Namespace) -> Query:
         channels=arguments.channels,
         min_params=arguments.min_params,
         max_params=arguments.max_params,
+        min_gflops=arguments.min_gflops,
         max_gflops=arguments.max_gflops,
         norm=arguments.norm,
         kind=arguments.kind,
