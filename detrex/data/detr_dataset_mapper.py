@@ -120,7 +120,7 @@ class DetrDatasetMapper:
             ConfigError: keypoints are flipped without ``keypoint_hflip_indices``.
         """
         record = copy.deepcopy(dataset_dict)
-        image = read_image(record["file_name"], self.img_format, self.value_range)
+        image = self.read(record)
         check_image_size(record, image)
         labels = self._labels(record, image)
         image, transforms = augment(self._draw_augmentation(), image, record["file_name"])
@@ -133,6 +133,20 @@ class DetrDatasetMapper:
             labels = transforms.apply_segmentation(labels).astype(np.int64)
             record["sem_seg"] = torch.from_numpy(labels)
         return record
+
+    def read(self, record: dict[str, Any]) -> np.ndarray:
+        """Read the picture of a record; a derived class may read other files, of any channels.
+
+        Args:
+            record: one image in detectron2's standard format.
+
+        Returns:
+            ``(H, W, C)`` from 0 to 255: uint8, or float32 for more than 8 bits or 4 channels.
+
+        Raises:
+            PictureError: the picture cannot be read.
+        """
+        return read_image(record["file_name"], self.img_format, self.value_range)
 
     def _labels(self, record: dict[str, Any], image: np.ndarray) -> np.ndarray | None:
         """The class of every pixel of an image as read, where that is known and wanted."""

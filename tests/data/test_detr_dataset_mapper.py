@@ -270,3 +270,17 @@ def test_call__pictures_of_classes_that_cannot_be_used(record, tmp_path, shape, 
     record["sem_seg_file_name"] = str(tmp_path / "labels.png")
     with pytest.raises(PictureError, match=message):
         DetrDatasetMapper([], None)(record)
+
+
+def test_read__of_a_derived_class_gives_any_channels(record, tmp_path):
+    """Flipped, as its boxes are, and held against the record's size."""
+    bands = np.random.default_rng(1).random((HEIGHT, WIDTH, 7)).astype(np.float32)
+
+    class Bands(DetrDatasetMapper):
+        def read(self, record):
+            return bands[: record["height"]]
+
+    mapped = Bands([FLIP], None)(record)
+    np.testing.assert_array_equal(mapped["image"].numpy().transpose(1, 2, 0), bands[:, ::-1])
+    with pytest.raises(PictureError, match=f"{HEIGHT - 1}"):
+        Bands([FLIP], None)(record | {"height": HEIGHT - 1, "width": WIDTH - 1})
