@@ -45,6 +45,10 @@ class DetrexError(Exception):
         return printable(super().__str__())
 
 
+class DetrexWarning(UserWarning):
+    """A remark of the package's, which a command shows where it hides those of other libraries."""
+
+
 class BackboneError(DetrexError, ValueError):
     """A backbone cannot be built or used as asked: an unknown name, index, node or size."""
 

@@ -15,7 +15,17 @@ PATHS = {
 }
 # Each may import what stands before it, and its own.
 PACKAGES = (
-    *("errors", "files", "threads", "options", "detectors", "checkpoint", "config", "utils"),
+    *(
+        "errors",
+        "files",
+        "threads",
+        "quiet",
+        "options",
+        "detectors",
+        "checkpoint",
+        "config",
+        "utils",
+    ),
     *("layers", "data", "report", "modeling", "catalog engine export"),
     *("inference", "benchmark project", "cli", "__main__"),
 )

@@ -1,5 +1,7 @@
 """The demo's first act: a small DINO over a narrow ResNet learns coloured shapes from scratch.
 
+detector: DINO, small
+backbone: ResNet of basic blocks, narrow
 paper:    DINO: DETR with Improved DeNoising Anchor Boxes, arXiv 2203.03605
 command:  python demo/run.py --act shapes
 hardware: two CPU cores, under 4 minutes

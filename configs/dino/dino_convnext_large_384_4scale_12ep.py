@@ -1,5 +1,7 @@
 r"""DINO-4scale with a ConvNeXt-L trained on ImageNet-22k and 1k at 384, 12 epochs of COCO.
 
+detector: DINO, 4 scales
+backbone: ConvNeXt-L
 paper:    DINO, arXiv 2203.03605; ConvNeXt, arXiv 2201.03545
 command:  python tools/train_net.py --num-gpus 8 \
               --config-file configs/dino/dino_convnext_large_384_4scale_12ep.py \

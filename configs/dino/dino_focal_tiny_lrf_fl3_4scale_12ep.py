@@ -1,5 +1,7 @@
 r"""DINO-4scale with a FocalNet-T trained on ImageNet-1k, 12 epochs of COCO.
 
+detector: DINO, 4 scales
+backbone: FocalNet-T, 3 focal levels
 paper:    DINO, arXiv 2203.03605; FocalNet, arXiv 2203.11926
 command:  python tools/train_net.py --num-gpus 8 \
               --config-file configs/dino/dino_focal_tiny_lrf_fl3_4scale_12ep.py \

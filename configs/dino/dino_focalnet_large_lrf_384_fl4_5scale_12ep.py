@@ -1,5 +1,7 @@
 r"""DINO-5scale with a FocalNet-L of four focal levels (strides 4 to 64), 12 epochs of COCO.
 
+detector: DINO, 5 scales
+backbone: FocalNet-L, 4 focal levels
 paper:    DINO, arXiv 2203.03605; FocalNet, arXiv 2203.11926
 command:  python tools/train_net.py --num-gpus 8 \
               --config-file configs/dino/dino_focalnet_large_lrf_384_fl4_5scale_12ep.py \

@@ -1,5 +1,7 @@
 r"""DINO-4scale with an InternImage-L trained on ImageNet-22k at 192 to 384, 12 epochs of COCO.
 
+detector: DINO, 4 scales
+backbone: InternImage-L
 paper:    DINO, arXiv 2203.03605; InternImage, arXiv 2211.05778
 command:  python tools/train_net.py --num-gpus 8 \
               --config-file configs/dino/dino_internimage_large_4scale_12ep.py \

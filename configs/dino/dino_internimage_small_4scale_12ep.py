@@ -1,5 +1,7 @@
 r"""DINO-4scale with an InternImage-S trained on ImageNet-1k at 224, 12 epochs of COCO.
 
+detector: DINO, 4 scales
+backbone: InternImage-S
 paper:    DINO, arXiv 2203.03605; InternImage, arXiv 2211.05778
 command:  python tools/train_net.py --num-gpus 8 \
               --config-file configs/dino/dino_internimage_small_4scale_12ep.py \

@@ -1,5 +1,7 @@
 """DINO-5scale with a ResNet-50 (strides 4 to 64), 12 epochs of COCO.
 
+detector: DINO, 5 scales
+backbone: ResNet-50
 paper:    DINO: DETR with Improved DeNoising Anchor Boxes, arXiv 2203.03605
 command:  python tools/train_net.py --config-file configs/dino/dino_r50_5scale_12ep.py --num-gpus 8
 hardware: 8 GPUs, 2 images on each

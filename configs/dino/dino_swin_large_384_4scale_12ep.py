@@ -1,5 +1,7 @@
 r"""DINO-4scale with a Swin-L pretrained on ImageNet-22k at 384, 12 epochs of COCO.
 
+detector: DINO, 4 scales
+backbone: Swin-L
 paper:    DINO, arXiv 2203.03605; Swin Transformer, arXiv 2103.14030
 command:  python tools/train_net.py --num-gpus 8 \
               --config-file configs/dino/dino_swin_large_384_4scale_12ep.py \

@@ -1,5 +1,7 @@
 r"""DINO-4scale with a Swin-T pretrained on ImageNet-1k at 224, 12 epochs of COCO.
 
+detector: DINO, 4 scales
+backbone: Swin-T
 paper:    DINO, arXiv 2203.03605; Swin Transformer, arXiv 2103.14030
 command:  python tools/train_net.py --num-gpus 8 \
               --config-file configs/dino/dino_swin_tiny_224_4scale_12ep.py \

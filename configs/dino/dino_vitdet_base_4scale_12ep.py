@@ -1,5 +1,7 @@
 r"""DINO-4scale with ViTDet-B pretrained by MAE, 12 epochs of COCO.
 
+detector: DINO, 4 scales
+backbone: ViT-B, as ViTDet
 paper:    DINO, arXiv 2203.03605; ViTDet, arXiv 2203.16527; MAE, arXiv 2111.06377
 command:  python tools/train_net.py --num-gpus 8 \
               --config-file configs/dino/dino_vitdet_base_4scale_12ep.py

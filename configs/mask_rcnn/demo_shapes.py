@@ -1,5 +1,7 @@
 """A small Mask R-CNN over torchvision's pretrained MobileNetV2 learns boxes and masks of shapes.
 
+detector: Mask R-CNN, small
+backbone: MobileNetV2 of torchvision
 paper:    Mask R-CNN, arXiv 1703.06870; MobileNetV2, arXiv 1801.04381
 command:  python -m detrex.data.demo.shapes output/demo/shapes/data --train 1000 --val 100
           python tools/train_net.py --config-file configs/mask_rcnn/demo_shapes.py

@@ -1,5 +1,7 @@
 r"""RetinaNet over torchvision's ResNet-50 with its newer ImageNet weights, 12 epochs of COCO.
 
+detector: RetinaNet
+backbone: ResNet-50 of torchvision
 paper:    Focal Loss for Dense Object Detection, arXiv 1708.02002
 command:  python tools/train_net.py --num-gpus 8 \
               --config-file configs/retinanet/retinanet_torchvision_r50_fpn_1x.py

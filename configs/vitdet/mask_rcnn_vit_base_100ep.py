@@ -5,6 +5,8 @@ block; one with others, such as DINOv2, by out_features=["res4"] and in_feature=
 the map is resampled. Unlike in the paper all blocks attend to the whole image, and positions are
 absolute, as the network has them.
 
+detector: Mask R-CNN
+backbone: ViT-B of timm, as ViTDet
 paper:    ViTDet, arXiv 2203.16527; MAE, arXiv 2111.06377
 command:  python tools/train_net.py --num-gpus 8 --num-machines 8 \
               --config-file configs/vitdet/mask_rcnn_vit_base_100ep.py

@@ -1,14 +1,12 @@
-"""The command ``detrex``: find a backbone, describe one, check a config before it costs time.
+"""The command ``detrex``: each command is a file of its own, and says what it does by ``--help``.
 
 ::
 
-    main.py            the command line, and which file answers which command
-    arguments.py       what stands behind options
-    backbones.py       search the catalog of architectures
-    backbones_show.py  one architecture, or torchvision's nodes
-    check.py           the mistakes of a config, and a dry run of its model
-    data_card.py       the data sets of a config
-    export.py          a detector or backbone as a file that other programs run
+    main.py        the command line, and which file answers which command
+    help.py        its parsers: help, and bad usage in one sentence
+    terminal.py    tables and progress
+    completion.py  what a shell asks for when it completes a line
+    arguments.py   what stands behind options
 """
 
 from detrex.cli.main import main

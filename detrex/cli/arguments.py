@@ -4,7 +4,48 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
+from detrex.options import add_trust_option
+
 LONGEST_SIDE = 100_000  # pixels; the numbers of values of larger images do not fit 64 bits
+
+
+def add_config_arguments(parser: argparse.ArgumentParser, required: bool = True) -> None:
+    """Add ``CONFIG [key=value ...] [--trust PACKAGE]`` to a command.
+
+    Args:
+        parser: the command's; gets ``config``, ``overrides`` and ``trust``.
+        required: whether the config must be named.
+    """
+    config = parser.add_argument(
+        "config",
+        metavar="CONFIG",
+        nargs=None if required else "?",
+        help="a .py or .yaml file, or a config of the package such as "
+        "dino/dino_r50_4scale_12ep.py (`detrex train --list` shows them)",
+    )
+    config.completer = complete_configs  # type: ignore[attr-defined]  # argcomplete's
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        default=[],
+        metavar="key=value",
+        help="changes of the config, such as train.max_iter=1000",
+    )
+    add_trust_option(parser)
+
+
+def complete_configs(prefix: str, **_: Any) -> list[str]:
+    """Give the configs of the package, and files and folders, whose names begin so.
+
+    Args:
+        prefix: what has been typed.
+    """
+    from argcomplete.completers import FilesCompleter
+
+    from detrex.config.listing import config_names
+
+    found = FilesCompleter((".py", ".yaml", ".yml"))(prefix)
+    return [*(name for name in config_names() if name.startswith(prefix)), *found]
 
 
 def typed(read: Callable[[str], Any], example: str) -> Callable[[str], Any]:

@@ -17,14 +17,16 @@ from detrex.catalog.table import (
     to_json,
 )
 from detrex.cli.arguments import parse_count, parse_integers, parse_number, parse_size, typed
+from detrex.cli.completion import complete_backbones
+from detrex.cli.terminal import lay_out
 
-_EXAMPLES = """examples:
-  detrex backbones --strides 8,16,32 --max-params 40M
-  detrex backbones 'vit_*' --tag lvd --any-size --sort gflops
-  detrex backbones --kind pyramid --norm layer --licence apache --json
-  detrex backbones show vit_small_patch16_dinov3
-  detrex backbones nodes resnet50
-  detrex backbones rebuild --jobs 8
+_EXAMPLES = """
+detrex backbones --strides 8,16,32 --max-params 40M
+detrex backbones 'vit_*' --tag lvd --any-size --sort gflops
+detrex backbones --kind pyramid --norm layer --licence apache --json
+detrex backbones show vit_small_patch16_dinov3
+detrex backbones nodes resnet50
+detrex backbones rebuild --jobs 8
 """
 _ACTIONS = ("show", "nodes", "rebuild")
 
@@ -39,15 +41,15 @@ def add_parser(commands: Any) -> None:
         "backbones",
         help="search all architectures of timm and torchvision, or describe one",
         description="Search all architectures of timm and torchvision, or describe one.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=_EXAMPLES,
     )
-    parser.add_argument(
+    words = parser.add_argument(
         "words",
         nargs="*",
         metavar="PATTERN | show NAME | nodes NAME | rebuild",
         help="part of a name or a pattern such as 'vit_*'; or what to do instead of searching",
     )
+    words.completer = complete_backbones  # argcomplete's
     _add_search_options(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument(
@@ -196,19 +198,4 @@ def table(entries: Sequence[Entry], width: int) -> str:
         ]
         for entry in entries
     ]
-    columns = list(zip(*rows, strict=True))
-    while len(columns) > 1 and sum(max(map(len, c)) + 2 for c in columns[1:]) > width - 24:
-        columns.pop()  # the last columns matter least
-    widths = [max(map(len, column)) for column in columns]
-    widths[0] = min(widths[0], width - sum(size + 2 for size in widths[1:]))
-    return "\n".join(
-        "  ".join(_cell(text, size, right=place in (1, 2)) for place, (text, size) in line).rstrip()
-        for line in (
-            list(enumerate(zip(row, widths, strict=False))) for row in zip(*columns, strict=True)
-        )
-    )
-
-
-def _cell(text: str, size: int, right: bool) -> str:
-    text = text if len(text) <= size else f"{text[: size - 1]}~"
-    return text.rjust(size) if right else text.ljust(size)
+    return lay_out(rows, right=(1, 2), width=width)

@@ -7,13 +7,13 @@ import logging
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from detrex.cli.arguments import add_config_arguments
 from detrex.errors import DetrexError
-from detrex.options import add_trust_option
 
-_EXAMPLES = """examples:
-  detrex check configs/dino/dino_r50_4scale_12ep.py
-  detrex check configs/dino/timm_example.py model.backbone.model_name=convnext_tiny
-  detrex check my_config.py train.output_dir=runs/first --size 640x640
+_EXAMPLES = """
+detrex check dino/dino_r50_4scale_12ep.py
+detrex check dino/timm_example.py model.backbone.model_name=convnext_tiny
+detrex check my_config.py train.output_dir=runs/first --size 640x640
 """
 
 
@@ -29,12 +29,9 @@ def add_parser(commands: Any) -> None:
         description="Build a config's model on PyTorch's meta device, print what it would be, and "
         "list every mistake that can be seen. The annotations are read, "
         "the pictures looked for. Nothing is fetched, trained or written.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=_EXAMPLES,
     )
-    parser.add_argument("config", help="a LazyConfig file")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="as for training")
-    add_trust_option(parser)
+    add_config_arguments(parser)
     parser.add_argument("--size", metavar="HEIGHTxWIDTH", help="the training image")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run, parser=parser)
@@ -62,12 +59,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _check(arguments: argparse.Namespace) -> int:
     from detrex.cli.arguments import parse_size
-    from detrex.config import load_config
+    from detrex.config import find_config, load_config
     from detrex.config.frozen_weights import frozen_without_weights
     from detrex.config.validation import misspelt_keys
     from detrex.engine.dry_run import training_size
 
-    cfg = load_config(arguments.config, arguments.trust)
+    cfg = load_config(find_config(arguments.config), arguments.trust)
     findings = static_findings(cfg, arguments.overrides, arguments.trust)
     try:
         size = parse_size(arguments.size) if arguments.size else training_size(cfg)

@@ -6,13 +6,13 @@ import logging
 from collections.abc import Iterator
 from typing import Any
 
-from detrex.options import add_trust_option
+from detrex.cli.arguments import add_config_arguments
 
-_EXAMPLES = """examples:
-  detrex export configs/dino/dino_r50_4scale_12ep.py --weights model_final.pth --output dino.onnx
-  detrex export my_config.py --format openvino --output dino.xml --uint8
-  detrex export my_config.py --part backbone --format torch-export --output backbone.pt2
-  detrex export my_config.py --output dino.onnx --size 480x640 800x1333
+_EXAMPLES = """
+detrex export dino/dino_r50_4scale_12ep.py --weights model_final.pth --output dino.onnx
+detrex export my_config.py --format openvino --output dino.xml --uint8
+detrex export my_config.py --part backbone --format torch-export --output backbone.pt2
+detrex export my_config.py --output dino.onnx --size 480x640 800x1333
 """
 
 
@@ -28,12 +28,9 @@ def add_parser(commands: Any) -> None:
         description="Write a config's detector, or its backbone, to a file that takes images of "
         "any height and width. The file is run at several sizes and compared with the model; one "
         "that differs is not kept.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=_EXAMPLES,
     )
-    parser.add_argument("config", help="a LazyConfig file")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="as for training")
-    add_trust_option(parser)
+    add_config_arguments(parser)
     parser.add_argument("--output", required=True, metavar="FILE", help="what to write")
     parser.add_argument("--format", default="onnx", help="onnx (default), torch-export, openvino")
     parser.add_argument("--part", default="detector", help="detector (default) or backbone")
@@ -68,6 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
             from the model.
     """
     from detrex.cli.arguments import parse_size
+    from detrex.config import find_config
     from detrex.engine.exporting import build_for_export
     from detrex.export import SIZES, export_model
     from detrex.export.exporting import target_of
@@ -78,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.parser.error(f"--size expects e.g. 480x640, got {' '.join(arguments.size)}")
     target_of(arguments.output, arguments.format)
     model, names = build_for_export(
-        arguments.config, arguments.overrides, arguments.weights, arguments.trust
+        find_config(arguments.config), arguments.overrides, arguments.weights, arguments.trust
     )
     with _progress():
         report = export_model(

@@ -1,25 +1,91 @@
-"""The command line: ``detrex COMMAND ...``, also as ``python -m detrex``."""
+"""The command line: ``detrex COMMAND ...``, also as ``python -m detrex``.
+
+To import this module, to show help and to complete a line takes no torch: each command imports it
+when it runs.
+"""
 
 import argparse
 import errno
 import os
 import sys
-import warnings
+import traceback
 from collections.abc import Sequence
+from importlib import import_module, metadata
 
-from detrex.cli import backbones, check, export, merge
-from detrex.errors import DetrexError
+from detrex import __version__
+from detrex.cli.completion import complete
+from detrex.cli.help import Parser, require_known
+from detrex.errors import DetrexError, not_replaced, printable
+from detrex.quiet import quiet_libraries
 from detrex.threads import prepare_threads
 
-_EXAMPLES = """examples:
-  detrex backbones --strides 8,16,32 --max-params 40M --sort gflops
-  detrex backbones 'vit_*dinov3*'
-  detrex backbones show convnext_tiny
-  detrex backbones nodes resnet50
-  detrex check configs/dino/dino_r50_4scale_12ep.py train.max_iter=1000
-  detrex export configs/dino/dino_r50_4scale_12ep.py --weights model.pth --output dino.onnx
-  detrex merge output/model_0004999.dcp --output model.pth
+COMMANDS = (
+    "check",
+    "export",
+    "backbones",
+    "merge",
+    "completion",
+)
+"""Modules of this package with ``add_parser(commands)`` and ``run(arguments) -> int``, in the order
+of the help."""
+
+_EXAMPLES = """
+detrex backbones --strides 8,16,32 --max-params 40M --sort gflops
+detrex backbones show convnext_tiny
+detrex check dino/timm_example.py model.backbone.model_name=convnext_tiny
+detrex export dino/dino_r50_4scale_12ep.py --weights model.pth --output dino.onnx
 """
+
+INTERRUPTED = 130
+"""The exit status after Ctrl-C, as shells have it."""
+
+
+def build_parser() -> tuple[Parser, dict[str, Parser]]:
+    """Build the whole command line.
+
+    Returns:
+        Its parser, and those of its commands by name.
+    """
+    parser = Parser(
+        prog="detrex",
+        description="Train, evaluate and export detectors over any backbone, and see what is wrong "
+        "before it costs time.",
+        examples=_EXAMPLES,
+    )
+    parser.add_argument("--version", action="version", version=f"detrex {__version__}")
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="COMMAND", prog="detrex"
+    )  # a `prog` of its own would be asked of rich, which takes long to import
+    for name in COMMANDS:
+        import_module(f"detrex.cli.{name}").add_parser(commands)
+    return parser, dict(commands.choices)
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Read a command line.
+
+    Args:
+        arguments: its words.
+
+    Returns:
+        The options of the command, with its function ``run`` and its ``parser``.
+
+    Raises:
+        SystemExit: status 2 for words that mean nothing, told in one sentence; 0 after help.
+    """
+    parser, commands = build_parser()
+    complete(parser)
+    if not arguments:
+        parser.print_help()
+        parser.exit(2)
+    if not arguments[0].startswith("-"):
+        require_known(parser, arguments[0], commands)
+    parsed, further = parser.parse_known_args(arguments)
+    if further and hasattr(parsed, "overrides") and not any(w.startswith("-") for w in further):
+        parsed.overrides = [*parsed.overrides, *further]  # key=value after an option
+    elif further:
+        parsed.parser.refuse_unknown(further)
+    return parsed
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,47 +95,69 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: words of the command line; those of the process by default.
 
     Returns:
-        Exit status: 0, or 1 for a mistake of the user's, told in one sentence. Bad usage ends the
-        process with 2, as argparse does.
+        Exit status: 0, 1 for a mistake of the user's, told in one sentence, or 130 after Ctrl-C.
+
+    Raises:
+        SystemExit: status 2 for bad usage; 75 where SIGTERM or SIGUSR1 stopped a run.
     """
     prepare_threads()  # before a command imports torch
-    parser = argparse.ArgumentParser(
-        prog="detrex",
-        description="Find backbones for detectors, check configs before they cost time, and bring "
-        "detectors to other programs.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    backbones.add_parser(commands)
-    check.add_parser(commands)
-    export.add_parser(commands)
-    merge.add_parser(commands)
-    parsed, further = parser.parse_known_args(arguments)
-    if further and hasattr(parsed, "overrides") and not any(w.startswith("-") for w in further):
-        parsed.overrides += further  # key=value after an option
-    elif further:
-        parser.error(f"unrecognized arguments: {' '.join(further)}")
-    # detectron2 and timm remark on PyTorch's plans when they are imported.
-    warnings.filterwarnings("ignore", category=FutureWarning)
+    quiet_libraries()
     try:
-        status: int = parsed.run(parsed)
-        if sys.stdout is not None:  # as it is where a shell's `>&-` has closed it
-            sys.stdout.flush()
+        parsed = parse(sys.argv[1:] if arguments is None else arguments)
+        with not_replaced():
+            status: int = parsed.run(parsed)
+            if sys.stdout is not None:  # as it is where a shell's `>&-` has closed it
+                sys.stdout.flush()
+        return status
     except DetrexError as error:
-        print(f"detrex: {error}", file=sys.stderr)
-        return 1
+        return _refuse(str(error))
+    except KeyboardInterrupt:
+        _refuse("Interrupted.")
+        return INTERRUPTED
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         _drop_output()
         return 0
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise
+        return _refuse_file(error)
+    except Exception as error:
+        return _tell_bug(error)
+
+
+def _refuse(sentence: str) -> int:
+    print(f"detrex: {sentence}", file=sys.stderr)
+    return 1
+
+
+def _refuse_file(error: OSError) -> int:
+    """Say what the system says of a file; an error that is of none is a bug."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    if full:
         _drop_output()
         where = error.filename or "the standard output"
-        print(f"detrex: {where} cannot be written ({error.strerror}): make room", file=sys.stderr)
-        return 1
-    return status
+        return _refuse(f"{printable(where)} cannot be written ({error.strerror}): make room")
+    if error.filename is None or error.strerror is None:
+        return _tell_bug(error)
+    return _refuse(f"{printable(error.filename)} cannot be used: {error.strerror}.")
+
+
+def _tell_bug(error: Exception) -> int:
+    """Print the traceback of an error that no sentence was written for."""
+    traceback.print_exception(error)
+    return _refuse(
+        "unless the last lines above are of code of yours, this is a bug of detrex: please report "
+        f"it with all these lines{_issues()}."
+    )
+
+
+def _issues() -> str:
+    """Where the installed package says that bugs are reported."""
+    try:
+        urls = metadata.metadata("detrex").get_all("Project-URL") or []
+    except metadata.PackageNotFoundError:
+        urls = []
+    found = dict(reversed(url.rsplit(", ", 1)) for url in urls)
+    place = next((url for url, label in found.items() if label.lower() in ("issues", "bugs")), "")
+    return f" at {place}" if place else " as an issue of the project"
 
 
 def _drop_output() -> None:

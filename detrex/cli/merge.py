@@ -3,8 +3,9 @@
 import argparse
 from typing import Any
 
-_EXAMPLES = """examples:
-  detrex merge output/model_0004999.dcp --output model.pth
+_EXAMPLES = """
+detrex merge output/model_0004999.dcp --output model.pth
+detrex merge output/model_final.dcp --output shared/detector.pth
 """
 
 
@@ -20,8 +21,7 @@ def add_parser(commands: Any) -> None:
         description="Write the checkpoint that the ranks of a run have written in parts as one "
         "file, with everything that it holds. No process group, no GPU and no config is needed, "
         "and no code in the folder is run.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=_EXAMPLES,
     )
     parser.add_argument("checkpoint", help="a folder, such as output/model_0004999.dcp")
     parser.add_argument("--output", required=True, metavar="FILE", help="a new .pth file")

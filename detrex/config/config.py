@@ -12,31 +12,11 @@ from detectron2.config import LazyConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigTypeError, OmegaConfBaseException
 
+from detrex.config.listing import configs_root
 from detrex.config.safe_yaml import read_yaml
 from detrex.errors import ConfigError, did_you_mean
 
 _ABSENT_FILE = re.compile(r": (.+\.py) does not exist")
-
-
-def configs_root() -> Path:
-    """Where the package's own configs lie.
-
-    Returns:
-        ``detrex/config/configs`` of an installed wheel, else ``configs/`` beside the package in a
-        checkout.
-
-    Raises:
-        ConfigError: if neither folder exists.
-    """
-    packaged = Path(str(resources.files("detrex.config"))) / "configs"
-    checkout = Path(str(resources.files("detrex"))).parent / "configs"
-    for folder in (packaged, checkout):
-        if (folder / "common").is_dir():
-            return folder
-    raise ConfigError(
-        f"The configs of detrex are neither at {packaged} nor at {checkout}: "
-        "reinstall the package with `pip install .` from its checkout."
-    )
 
 
 def load_config(path: str | os.PathLike[str], trusted: Sequence[str] = ()) -> DictConfig:
@@ -58,7 +38,7 @@ def load_config(path: str | os.PathLike[str], trusted: Sequence[str] = ()) -> Di
             is chained. Of a YAML file also, if it would run code or is too large.
     """
     path = Path(path)
-    if not _is_file(path):
+    if not os.path.isfile(path):
         raise ConfigError(_absent(path))
     if path.suffix in (".yaml", ".yml"):
         return _as_config(read_yaml(path, trusted), path)
@@ -192,14 +172,6 @@ def _shown(path: Path) -> str:
     return text if len(text) <= 150 else f"...{text[-150:]}"
 
 
-def _is_file(path: Path) -> bool:
-    """Whether it is a file, or leads to one; False for what cannot be looked at."""
-    try:
-        return path.is_file()
-    except (OSError, ValueError):
-        return False
-
-
 def _absent(path: Path) -> str:
     """One sentence on a config file that is not there, with the names nearby that are."""
     name = _shown(path)
@@ -211,5 +183,5 @@ def _absent(path: Path) -> str:
             return f"Config file {name} does not exist, nor does its folder."
     except (OSError, ValueError) as error:
         return f"Config {name} cannot be read: {getattr(error, 'strerror', None) or error}."
-    names = [found.name for found in path.parent.glob("*.[py]*") if _is_file(found)]
+    names = [found.name for found in path.parent.glob("*.[py]*") if os.path.isfile(found)]
     return f"Config file {name} does not exist.{did_you_mean(path.name, names)}"

@@ -39,7 +39,7 @@ from detrex.engine.run_folder.identity import config_file
 from detrex.engine.run_folder.lock import locked_together
 from detrex.engine.signals import INTERRUPTED, StoppedBySignal
 from detrex.engine.train import apply_fast_dev_run, do_train, evaluate_only
-from detrex.errors import ConfigError, DetrexError, not_replaced
+from detrex.errors import ConfigError, DetrexError, DetrexWarning, not_replaced
 from detrex.files import UNFINISHED, write_atomically, writing
 from detrex.options import add_trust_option
 from detrex.utils.dist import exchange
@@ -252,7 +252,7 @@ def _log_to(output_dir: str) -> None:
 def _go_without(handler: "logging.StreamHandler[Any]", _record: logging.LogRecord) -> None:
     """Let a run go on whose log cannot be written; what it must write says so itself."""
     reason = sys.exc_info()[1]
-    warnings.warn(f"{handler.stream.name} gets no more lines: {reason}", stacklevel=2)
+    warnings.warn(f"{handler.stream.name} gets no more lines: {reason}", DetrexWarning, 2)
     if handler.stream is not sys.stdout:
         with suppress(OSError, ValueError):
             handler.stream.close()

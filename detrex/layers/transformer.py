@@ -7,6 +7,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from detrex.errors import DetrexWarning
+
 _OPERATIONS = ("self_attn", "norm", "cross_attn", "ffn")
 
 
@@ -129,6 +131,7 @@ class BaseTransformerLayer(nn.Module):
                 warnings.warn(
                     f"One attn_mask is used for all {self.num_attn} attentions of the layer; give "
                     "a list to tell them apart.",
+                    DetrexWarning,
                     stacklevel=3,
                 )
             return [attn_masks] * self.num_attn

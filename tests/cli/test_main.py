@@ -60,4 +60,5 @@ def test_main__unknown_command(capsys):
     with pytest.raises(SystemExit) as error:
         main(["backbone"])
     assert error.value.code == 2
-    assert "invalid choice: 'backbone'" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert told.startswith("detrex: there is no command 'backbone'. Did you mean 'backbones'?")

@@ -103,7 +103,7 @@ def test_all_configs__load_and_targets_bind(name):
 def test_all_configs__have_all_parts_and_a_header(name):
     assert {"model", "dataloader", "optimizer", "lr_multiplier", "train"} <= set(load(name))
     header = ast.get_docstring(ast.parse((ROOT / name).read_text()))
-    for entry in ("paper:", "command:", "hardware:", "box AP:"):
+    for entry in ("detector:", "backbone:", "paper:", "command:", "hardware:", "box AP:"):
         assert entry in header, f"{name} does not state its {entry}"
     assert name in header or "/demo_" in name, "the command names another config"
 

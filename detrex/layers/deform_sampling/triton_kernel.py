@@ -17,6 +17,8 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
+from detrex.errors import DetrexWarning
+
 from .grid_sample import Sizes
 from .operators import make_operators
 
@@ -116,7 +118,7 @@ def _tell_of_order() -> None:
         )
         if not torch.is_deterministic_algorithms_warn_only_enabled():
             raise RuntimeError(message)
-        warnings.warn(message, stacklevel=2)
+        warnings.warn(message, DetrexWarning, stacklevel=2)
 
 
 def _launch(

@@ -1,0 +1,42 @@
+"""Keep remarks of other libraries off the terminal; those of detrex stay.
+
+Commands call it before they import torch, whose plans detectron2, fvcore and timm remark on when
+they are imported. Whoever gives Python ``-W`` or ``PYTHONWARNINGS`` sees what that asks for.
+"""
+
+import logging
+import re
+import sys
+import warnings
+
+from detrex.errors import DetrexWarning
+
+_PLANS = (FutureWarning, DeprecationWarning, PendingDeprecationWarning)
+_OPTIONS = [f"ignore::{category.__name__}" for category in _PLANS]
+_LIBRARIES = (
+    *("torch", "torchvision", "timm", "detectron2", "fvcore", "iopath", "pycocotools", "PIL"),
+    *("faster_coco_eval", "supervision", "transformers", "huggingface_hub", "numpy", "scipy"),
+    *("onnx", "onnxscript", "onnx_ir", "onnxruntime", "openvino", "nncf", "matplotlib"),
+    *(r"pkg_\w+", "setuptools", "tensorboard", "wandb", "hydra", "omegaconf", "submitit"),
+)
+_NAMES = rf"({'|'.join(_LIBRARIES)})(\.|$)"
+
+
+def quiet_libraries() -> None:
+    """Show no remarks of other libraries, in this process and those that it spawns.
+
+    Their errors are shown. Does nothing where the user has said which warnings to show.
+    """
+    if sys.warnoptions not in ([], _OPTIONS):
+        return
+    sys.warnoptions[:] = _OPTIONS  # which multiprocessing hands to what it spawns
+    for category in _PLANS:
+        warnings.simplefilter("ignore", category)
+    warnings.filterwarnings("ignore", category=UserWarning, module=_NAMES)
+    warnings.simplefilter("default", DetrexWarning)
+    if logging.lastResort is not None:  # what takes records that no handler does
+        logging.lastResort.addFilter(_is_shown)
+
+
+def _is_shown(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.ERROR or not re.match(_NAMES, record.name)

@@ -1,0 +1,55 @@
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import multiprocessing, sys, warnings
+from detrex.errors import DetrexWarning
+from detrex.quiet import quiet_libraries
+
+def remark():
+    import logging
+    import torch.jit
+    warnings.warn_explicit("of torch", UserWarning, "torch/nn.py", 1, "torch.nn.functional")
+    warnings.warn_explicit("of torch's plans", FutureWarning, "a.py", 1, "anyone")
+    warnings.warn_explicit("of torchless", UserWarning, "a.py", 1, "torchless")
+    warnings.warn_explicit("of ours", DetrexWarning, "torch/nn.py", 1, "torch.nn.modules.module")
+    logging.getLogger("timm.models").warning("timm's remark")
+    logging.getLogger("timm.models").error("timm's error")
+    logging.getLogger("detrex.cli").warning("detrex's remark")
+
+if __name__ == "__main__":
+    sys.modules["torch"] = sys.modules["torch.jit"] = sys  # only the names count
+    quiet_libraries()
+    quiet_libraries()
+    remark()
+    print(sys.warnoptions)
+    context = multiprocessing.get_context("spawn")
+    child = context.Process(target=print, args=("child",))
+    child.start()
+    child.join()
+"""
+
+
+def run(tmp_path, *options):
+    file = tmp_path / "program.py"
+    file.write_text(PROGRAM)
+    return subprocess.run(
+        [sys.executable, *options, str(file)], capture_output=True, text=True, check=True
+    )
+
+
+def test_quiet_libraries__leaves_our_own_remarks_and_all_errors(tmp_path):
+    done = run(tmp_path)
+    told = done.stderr
+    for text in ("of torchless", "of ours", "timm's error", "detrex's remark"):
+        assert text in told
+    for text in ("of torch\n", "plans", "timm's remark"):
+        assert text not in told
+    assert "ignore::FutureWarning" in done.stdout, "what multiprocessing hands on"
+
+
+@pytest.mark.parametrize("option", ["-Wdefault", "-Walways::FutureWarning"])
+def test_quiet_libraries__obeys_the_user(option, tmp_path):
+    assert "of torch's plans" in run(tmp_path, option).stderr
