@@ -16,7 +16,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 
 from detrex.config.building import build_on_meta, first_sentence
-from detrex.config.lazy_call import is_call, parameters_of, target_name
+from detrex.config.lazy_call import is_call, parameters_of, target_name, target_of
 from detrex.config.lint import lazy_calls, walk
 from detrex.config.validation import read
 from detrex.errors import ConfigError, DetrexError
@@ -55,6 +55,9 @@ def without_weights(call: DictConfig, path: str) -> tuple[DictConfig, list[str]]
     """
     call, notes = copy.deepcopy(call), []
     for inner, node in lazy_calls(call, path):
+        for key, value in _keywords_of_weights(node).items():
+            if key not in node:
+                node[key] = value
         in_backbone = f"{inner}.".startswith("model.backbone.")
         for key, nothing in _NO_WEIGHTS.items():
             value = read(node, key)
@@ -66,6 +69,15 @@ def without_weights(call: DictConfig, path: str) -> tuple[DictConfig, list[str]]
                 notes.append(f"{inner}.{key}={shown!s} is left out: nothing is fetched")
                 node[key] = nothing
     return call, notes
+
+
+def _keywords_of_weights(node: DictConfig) -> Mapping[str, Any]:
+    """What a backbone is built with because of its weights; nothing where these are wrong."""
+    with contextlib.suppress(Exception):  # which is told when it is built
+        if told := getattr(target_of(node), "keywords_of_weights", None):
+            given = {str(key): read(node, key) for key in node}
+            return dict(told(**given))
+    return {}
 
 
 def build_without_weights(call: DictConfig, device: str = "meta") -> nn.Module:

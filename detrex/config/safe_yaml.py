@@ -30,11 +30,17 @@ _PLAIN = {
 }
 _PYTHON = "tag:yaml.org,2002:python/"
 _SHAPE_SPEC = f"{_PYTHON}object:{ShapeSpec.__module__}.{ShapeSpec.__name__}"
-_PARTIAL = f"{_PYTHON}object/apply:functools.partial"
-_FLOAT = re.compile(
+PARTIAL = f"{_PYTHON}object/apply:functools.partial"
+"""The tag of a partial function."""
+
+PYTHON_NAME = f"{_PYTHON}name:"
+"""How the tag of a class or function begins; its name follows."""
+
+FLOAT = re.compile(
     r"^[-+]?(?:[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+"
     r"|\.[0-9_]+(?:[eE][-+]?[0-9]+)?|\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
 )
+"""A number of a config: as in YAML, and 1e-4."""
 
 
 def read_yaml(path: Path, trusted: Sequence[str] = ()) -> dict[str, Any]:
@@ -144,10 +150,10 @@ class _Loader(yaml.SafeLoader):
         tag = node.tag
         if tag == f"{_PYTHON}tuple" and isinstance(node, yaml.SequenceNode):
             return list(self.construct_sequence(node, deep=True))
-        if tag.startswith(f"{_PYTHON}name:"):
-            name = tag.removeprefix(f"{_PYTHON}name:")
+        if tag.startswith(PYTHON_NAME):
+            name = tag.removeprefix(PYTHON_NAME)
             return locate_trusted(name, f"the name{_place(node.start_mark)}", self.trusted)
-        if tag in (_SHAPE_SPEC, _PARTIAL) and isinstance(node, yaml.MappingNode):
+        if tag in (_SHAPE_SPEC, PARTIAL) and isinstance(node, yaml.MappingNode):
             fields = {str(name): x for name, x in self.construct_mapping(node, deep=True).items()}
             return (
                 self._shape_spec(node, fields)
@@ -194,7 +200,7 @@ _Loader.yaml_implicit_resolvers = {
     first: [(tag, regex) for tag, regex in resolvers if tag in _PLAIN and not tag.endswith("float")]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", FLOAT, list("-+0123456789."))
 _Loader.add_implicit_resolver("tag:yaml.org,2002:merge", re.compile("^<<$"), ["<"])
 _Loader.yaml_constructors = {
     tag: constructor

@@ -179,3 +179,26 @@ def test_expected_images__by_a_tag_or_by_a_file(tmp_path):
     plain.weights = str(tmp_path / "absent.pth")
     assert expected_images(plain).pixel_mean == (127.5, 127.5, 127.5)
     assert expected_images(L(nn.Identity)()) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "keywords"),
+    [
+        ("googlenet", True, {"transform_input": True}),
+        ("googlenet", None, {}),
+        ("vit_b_16", "IMAGENET1K_SWAG_E2E_V1", {"image_size": 384}),
+        ("resnet18", "DEFAULT", {}),
+        ("googlenet", "no such weights", {}),
+    ],
+)
+def test_without_weights__describes_the_network_of_the_weights(name, weights, keywords):
+    call = L(TorchvisionBackbone)(model_name=name, weights=weights, out_strides=(16,))
+    copied, _ = without_weights(call, "model.backbone")
+    before = {"model_name", "weights", "out_strides", "_target_"}
+    assert {key: value for key, value in copied.items() if key not in before} == keywords
+    assert copied.weights is None
+
+
+def test_without_weights__what_the_user_says_of_the_network_stays():
+    call = L(TorchvisionBackbone)(model_name="googlenet", pretrained=True, transform_input=False)
+    assert without_weights(call, "model.backbone")[0].transform_input is False

@@ -162,6 +162,37 @@ class TorchvisionBackbone(WrapperBackbone):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     @staticmethod
+    def keywords_of_weights(
+        model_name: str = "resnet50",
+        pretrained: bool = False,
+        weights: Any = None,
+        in_channels: int = 3,
+        **_: Any,
+    ) -> dict[str, Any]:
+        """Say what else the network is built with where weights are asked for.
+
+        A config that leaves the weights out needs these to describe the same network.
+
+        Args:
+            model_name: as the class's other arguments.
+            pretrained: whether the first weights are asked for.
+            weights: which weights; nothing is fetched.
+            in_channels: channels of the image.
+
+        Returns:
+            Keywords of torchvision's builder.
+
+        Raises:
+            TypeError, BackboneError: see the class.
+        """
+        asked = one_way_to_weights(pretrained=pretrained, weights=weights)
+        if asked is None:
+            return {}
+        asked = first_weights(model_name) if pretrained else asked
+        source = find_weights(asked, model_name, in_channels)
+        return builder_keywords(source.info, model_name, in_channels, {})
+
+    @staticmethod
     def get_graph_node_names(model_name: str, **kwargs: Any) -> tuple[list[str], list[str]]:
         """List the nodes that `return_nodes` can name, in the order of their computation.
 
