@@ -121,6 +121,7 @@ def draw_instances(
     instances: Instances,
     metadata: "Metadata | None" = None,
     score_threshold: float = 0.0,
+    min_side: int = 480,
 ) -> np.ndarray:
     """Draw predictions (``pred_boxes``) or training targets (``gt_boxes``) of one image.
 
@@ -131,6 +132,7 @@ def draw_instances(
             they are there.
         metadata: of the dataset.
         score_threshold: predictions that score less are left out.
+        min_side: see `draw_boxes`.
 
     Returns:
         The picture, enlarged as `draw_boxes` says.
@@ -147,6 +149,7 @@ def draw_instances(
         found["classes"].tolist(),
         found["scores"].tolist() if kind == "pred" else None,
         metadata=metadata,
+        min_side=min_side,
         masks=(_as_mask(mask, image_rgb.shape[:2]) for mask in getattr(masks, "polygons", masks)),
         keypoints=None if points is None else getattr(points, "tensor", points).detach().numpy(),
     )

@@ -4,6 +4,7 @@ The header alone is read here, before memory is taken for pixels.
 """
 
 import functools
+import io
 import os
 import re
 from collections.abc import Iterator
@@ -29,11 +30,14 @@ _LONGEST_PPM_HEADER = 4096
 
 
 @contextmanager
-def opened(path: str | os.PathLike[str]) -> Iterator[ImageFile.ImageFile]:
+def opened(
+    path: str | os.PathLike[str], data: bytes | None = None
+) -> Iterator[ImageFile.ImageFile]:
     """Open a picture of a format that is read; whatever goes wrong names the file.
 
     Args:
         path: of the file, or an address that detectron2's ``PathManager`` knows.
+        data: what the file holds, where that is in memory and ``path`` a name for it alone.
 
     Yields:
         The picture, of which only the header is read. What its reader raises later is told, too.
@@ -42,10 +46,11 @@ def opened(path: str | os.PathLike[str]) -> Iterator[ImageFile.ImageFile]:
         PictureError: the file is missing, damaged, no regular file, no picture, or has too many
             pixels.
     """
-    require_file(path)
+    if data is None:
+        require_file(path)
     try:
         limit = max_pixels()
-        with PathManager.open(os.fspath(path), "rb") as stream:
+        with _stream(path, data) as stream:
             _check_header(stream)
             image = Image.open(stream, formats=_formats())
             if image.width * image.height > limit:
@@ -55,7 +60,14 @@ def opened(path: str | os.PathLike[str]) -> Iterator[ImageFile.ImageFile]:
     except (PictureError, ConfigError):
         raise
     except Exception as error:  # Pillow's readers raise whatever a damaged file leads to
-        raise PictureError(f"{shown(path)} {_reason(error, path)}") from error
+        raise PictureError(f"{shown(path)} {_reason(error, path, data)}") from error
+
+
+def _stream(path: str | os.PathLike[str], data: bytes | None) -> IO[bytes]:
+    stream: IO[bytes] = (
+        PathManager.open(os.fspath(path), "rb") if data is None else io.BytesIO(data)
+    )
+    return stream
 
 
 def require_file(path: str | os.PathLike[str]) -> None:
@@ -138,7 +150,7 @@ def _check_scans(image: ImageFile.ImageFile, stream: IO[bytes]) -> None:
         raise ValueError(f"it has {scans} scans, more than {_SCANS}")
 
 
-def _reason(error: Exception, path: str | os.PathLike[str]) -> str:
+def _reason(error: Exception, path: str | os.PathLike[str], data: bytes | None) -> str:
     """Say what is wrong with a file that could not be read, and what to do."""
     cure = ": copy it again or leave it out."
     if isinstance(error, FileNotFoundError):
@@ -154,15 +166,17 @@ def _reason(error: Exception, path: str | os.PathLike[str]) -> str:
     if isinstance(error, MemoryError):
         return "does not fit into memory: cut it into tiles."
     if isinstance(error, UnidentifiedImageError):
-        return f"is no picture{_disguise(path)}, expected one of {', '.join(_formats())}{cure}"
+        return (
+            f"is no picture{_disguise(path, data)}, expected one of {', '.join(_formats())}{cure}"
+        )
     if isinstance(error, OSError) and error.strerror:
         return f"cannot be opened ({error.strerror}): correct the path, or leave it out."
     return f"is truncated or damaged ({first_line(error).rstrip('.')}){cure}"
 
 
-def _disguise(path: str | os.PathLike[str]) -> str:
+def _disguise(path: str | os.PathLike[str], data: bytes | None) -> str:
     """Say in brackets what a file is that is no picture, where that is easily seen."""
-    with PathManager.open(os.fspath(path), "rb") as stream:
+    with _stream(path, data) as stream:
         head = stream.read(64)
     kind = foreign_kind(head)
     if head.startswith(b"%!PS"):

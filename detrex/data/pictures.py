@@ -67,18 +67,41 @@ def read_image(
             f"image_format is {', '.join(_ORDERS)}, RGB, L or another mode of Pillow, got "
             f"{image_format!r:.80}."
         )
-    name = shown(path)
     with opened(path) as image:
-        _warn_of_frames(image, name)
-        deep = any(";16" in str(tile[3]) for tile in image.tile)
-        # Before the orientation is asked for: TIFF's reader turns its pictures itself.
-        image.load()
-        if _is_wide(image.mode):
-            levels = _scaled_levels(image, name, value_range)
-            return _channels(_upright(levels, image), image_format, name)
-        if deep:
-            _refuse_dark_colours(image, name)
-        return utils.convert_PIL_to_numpy(_upright(image, image), image_format)
+        return pixels_of(image, shown(path), image_format, value_range)
+
+
+def pixels_of(
+    image: Image.Image,
+    name: str,
+    image_format: str = "RGB",
+    value_range: Sequence[float] | None = None,
+) -> np.ndarray:
+    """Take the pixels out of an open picture of Pillow's; see `read_image`, which opens it.
+
+    Args:
+        image: the picture; it need not be loaded yet.
+        name: what messages call it.
+        image_format: the channels.
+        value_range: of pictures of more than 8 bits.
+
+    Returns:
+        ``(H, W, C)``, values from 0 to 255.
+
+    Raises:
+        PictureError: its levels would be lost.
+        Exception: whatever Pillow's readers raise at a damaged file.
+    """
+    _warn_of_frames(image, name)
+    deep = any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
+    # Before the orientation is asked for: TIFF's reader turns its pictures itself.
+    image.load()
+    if _is_wide(image.mode):
+        levels = _scaled_levels(image, name, value_range)
+        return _channels(_upright(levels, image), image_format, name)
+    if deep:
+        _refuse_dark_colours(image, name)
+    return utils.convert_PIL_to_numpy(_upright(image, image), image_format)
 
 
 def read_labels(path: str | os.PathLike[str]) -> np.ndarray:

@@ -18,11 +18,12 @@ from detrex.utils.meeting import identity
 T = TypeVar("T")
 
 
-def resolve_device(name: str | torch.device) -> torch.device:
+def resolve_device(name: str | torch.device, option: str = "train.device") -> torch.device:
     """Check that a device can be used here, and give each process of a machine its own.
 
     Args:
         name: ``train.device`` of the config: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``, ...
+        option: what the user gave it to.
 
     Returns:
         The device; of a GPU in a distributed run, that of the process's local rank.
@@ -34,18 +35,17 @@ def resolve_device(name: str | torch.device) -> torch.device:
         device = torch.device(name)
     except (RuntimeError, TypeError) as error:
         raise ConfigError(
-            f"train.device={name!s} is no device that PyTorch knows: "
-            "use cpu, cuda, cuda:<n> or mps."
+            f"{option}={name!s} is no device that PyTorch knows: use cpu, cuda, cuda:<n> or mps."
         ) from error
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError(
-            f"train.device={name} asks for a GPU, but PyTorch sees no CUDA device here: pass "
-            "train.device=cpu, or install a CUDA build of PyTorch."
+            f"{option}={name} asks for a GPU, but PyTorch sees no CUDA device here: pass "
+            f"{option}=cpu, or install a CUDA build of PyTorch."
         )
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise ConfigError(
-            f"train.device={name} asks for Apple's GPU, which PyTorch cannot use here: pass "
-            "train.device=cpu."
+            f"{option}={name} asks for Apple's GPU, which PyTorch cannot use here: pass "
+            f"{option}=cpu."
         )
     if device.type != "cuda":
         return device
@@ -53,7 +53,7 @@ def resolve_device(name: str | torch.device) -> torch.device:
     index = comm.get_local_rank() if distributed else (device.index or 0)
     if index >= torch.cuda.device_count():
         raise ConfigError(
-            f"train.device={name} means GPU {index}, but this machine has "
+            f"{option}={name} means GPU {index}, but this machine has "
             f"{torch.cuda.device_count()}: count from 0, or lower --num-gpus."
         )
     if not distributed:

@@ -1,0 +1,183 @@
+"""Which config and which weights belong to what a user named."""
+
+import logging
+import os
+import pickle
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+from torch import nn
+
+from detrex.checkpoint.detection_checkpoint import IN_PARTS, DetectionCheckpointer
+from detrex.checkpoint.download import is_address, shown
+from detrex.checkpoint.runs import origin_of, written_at
+from detrex.config import load_config, try_get_key
+from detrex.config.config import configs_root
+from detrex.engine.run_folder.identity import follow, read_run
+from detrex.errors import ConfigError, did_you_mean
+from detrex.inference.source import Source
+
+logger = logging.getLogger(__name__)
+
+RANDOM = "random"
+"""What to give as ``weights`` for a detector that has learnt nothing."""
+
+CONFIG = "config.yaml"
+PICKLE = "config.yaml.pkl"
+_CONFIGS = (".py", ".yaml", ".yml")
+
+Config = DictConfig | str | os.PathLike[str]
+
+
+def find_source(
+    source: Config,
+    *,
+    config: Config | None = None,
+    weights: str | os.PathLike[str] | None = None,
+    trusted: Sequence[str] = (),
+) -> Source:
+    """Find the config and the weights of a detector.
+
+    Args:
+        source: see `detrex.load`.
+        config: a config in the place of the one that lies beside the weights.
+        weights: a checkpoint in the place of the one that the source names, or `RANDOM`.
+        trusted: packages that YAML may call beside those of `detrex.config.trust`.
+
+    Raises:
+        ConfigError: the source is nothing that a detector can be built from, or a part is missing.
+    """
+    if isinstance(source, DictConfig):
+        return _of_config(source, "the config", weights)
+    if not isinstance(source, str | os.PathLike):
+        raise TypeError(
+            "a detector is loaded from a run's folder, a checkpoint or a config, got "
+            f"{type(source).__name__}: give a path, an address or a config object."
+        )
+    name, path = os.fspath(source), Path(source).expanduser()
+    if not name:
+        raise ConfigError("the source of a detector is empty: name a run's folder or a checkpoint.")
+    if is_address(name):
+        return _of_checkpoint(name, config, weights, trusted)
+    if path.is_dir() and path.suffix != IN_PARTS:
+        return _of_folder(path, config, weights, trusted)
+    if path.suffix in _CONFIGS and path.is_file():
+        if path.name == CONFIG and weights is None and _checkpoints(path.parent):
+            return _of_folder(path.parent, config, weights, trusted)
+        return _of_config(load_config(path, trusted), name, weights)
+    if path.exists():
+        return _of_checkpoint(name, config, weights, trusted)
+    return _of_config(_packages_config(name), name, weights)
+
+
+def _of_folder(
+    folder: Path,
+    config: Config | None,
+    weights: str | os.PathLike[str] | None,
+    trusted: Sequence[str],
+) -> Source:
+    """Take a run's folder."""
+    cfg = _config_of(config, trusted) if config else _saved_config(folder, trusted)
+    if weights is not None:
+        return Source(cfg, _named(weights), str(folder))
+    found = _checkpoints(folder)
+    if not found:
+        raise ConfigError(
+            f"{folder} holds no checkpoint of its run: train it, or name one by weights=, or "
+            f"weights={RANDOM!r} for a detector that has learnt nothing."
+        )
+    return Source(cfg, tuple(found), str(folder))
+
+
+def _of_checkpoint(
+    name: str,
+    config: Config | None,
+    weights: str | os.PathLike[str] | None,
+    trusted: Sequence[str],
+) -> Source:
+    if weights is not None:
+        raise ConfigError(
+            f"{shown(name)} is a checkpoint, and weights={str(weights)!r:.60} another: give one of "
+            "them, and the config by config=."
+        )
+    if config is not None:
+        return Source(_config_of(config, trusted), (name,), shown(name))
+    if is_address(name):
+        raise ConfigError(
+            f"{shown(name)} is a checkpoint without the config of its detector: name that by "
+            "config=, such as config='dino/dino_r50_4scale_12ep.py'."
+        )
+    file = Path(name).expanduser()
+    return Source(_saved_config(file.parent, trusted, origin_of(file).run), (str(file),), name)
+
+
+def _of_config(cfg: DictConfig, name: str, weights: str | os.PathLike[str] | None) -> Source:
+    chosen = weights or try_get_key(cfg, "train.init_checkpoint", default="")
+    if not chosen:
+        raise ConfigError(
+            f"{name} names no weights, without which a detector finds nothing: give weights=, or "
+            f"train.init_checkpoint in the config, or weights={RANDOM!r} to try it without."
+        )
+    return Source(cfg, _named(chosen), name)
+
+
+def _named(weights: str | os.PathLike[str]) -> tuple[str, ...]:
+    return () if weights == RANDOM else (os.fspath(weights),)
+
+
+def _config_of(config: Config, trusted: Sequence[str]) -> DictConfig:
+    if isinstance(config, DictConfig):
+        return config
+    path = Path(config).expanduser()
+    return load_config(path, trusted) if path.is_file() else _packages_config(os.fspath(config))
+
+
+def _packages_config(name: str) -> DictConfig:
+    """Load one of the package's configs by its place there, with or without its ending."""
+    root = configs_root()
+    for place in (name, f"{name}.py"):
+        if (root / place).is_file():
+            return load_config(root / place)
+    known = [path.relative_to(root).as_posix() for path in sorted(root.rglob("*.py"))]
+    raise ConfigError(
+        f"{shown(name)} does not exist, neither as a run's folder, a checkpoint or a config, nor "
+        f"among the package's configs: correct the path.{did_you_mean(name, known)}"
+    )
+
+
+def _saved_config(folder: Path, trusted: Sequence[str], run: str = "") -> DictConfig:
+    """Load the config that a run wrote down; of an earlier run in the folder its own."""
+    earlier = folder / f"config.{run}.yaml"
+    file = earlier if run and earlier.is_file() else folder / CONFIG
+    if file.is_file():
+        return load_config(file, trusted)
+    pickled = folder / PICKLE
+    if not pickled.is_file():
+        raise ConfigError(
+            f"{folder} holds no {CONFIG}, as the folder of a run does: name the config by config=."
+        )
+    if PICKLE not in trusted:
+        raise ConfigError(
+            f"{pickled} is a pickle, which can run code, for the run's config has no form in YAML: "
+            f"name its .py file by config=, or, if you trust the folder, give trust=[{PICKLE!r}]."
+        )
+    cfg: Any = pickle.loads(pickled.read_bytes())
+    if not isinstance(cfg, DictConfig):
+        raise ConfigError(f"{pickled} holds a {type(cfg).__name__}, expected a config.")
+    return cfg
+
+
+def _checkpoints(folder: Path) -> list[str]:
+    """List a run's checkpoints: where it was best, if it kept that, then from the last on."""
+    run = read_run(folder)
+    checkpointer = DetectionCheckpointer(nn.Identity(), folder, save_to_disk=False)
+    follow(checkpointer, run)
+    best = [
+        file
+        for file in folder.glob("*best.pth")
+        if (origin := origin_of(file)).readable and (run is None or origin.run in ("", run.id))
+    ]
+    best.sort(key=written_at, reverse=True)
+    return [*map(str, best), *checkpointer.checkpoint_files()]

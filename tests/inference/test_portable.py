@@ -1,0 +1,92 @@
+import pytest
+import torch
+from detectron2.config import LazyCall as L
+from detectron2.config import instantiate
+from detectron2.data import transforms as T
+from detectron2.layers import ShapeSpec
+from omegaconf import OmegaConf
+
+from detrex.config import get_config, swap_backbone
+from detrex.inference.portable import evaluation_augmentation, image_format, make_portable, sides_of
+from detrex.modeling.backbone import TimmBackbone
+from tests.reference.detections import assert_same_detections
+
+
+def _config(model_name, **keywords):
+    cfg = get_config("dino/demo_shapes.py")
+    cfg.model.device = "cpu"
+    cfg.model = swap_backbone(cfg.model, L(TimmBackbone)(model_name=model_name, **keywords))
+    return cfg
+
+
+def test_make_portable__nothing_is_left_to_be_fetched():
+    cfg = _config("resnet18", weights="a1_in1k", out_features=["res3", "res4"])
+    make_portable(cfg)
+    assert not cfg.model.backbone.weights
+
+
+def test_make_portable__statistics_are_those_of_the_weights_that_are_left_out():
+    cfg = _config("tf_efficientnet_b0", weights="ap_in1k", out_features=["res3", "res4"])
+    cfg.model.update(pixel_mean="auto", pixel_std="auto", input_format="BGR")
+    cfg.dataloader.test.mapper.img_format = "BGR"
+    make_portable(cfg)
+    assert list(cfg.model.pixel_mean) == pytest.approx([127.5] * 3)
+    assert list(cfg.model.pixel_std) == pytest.approx([127.5] * 3)
+    assert image_format(cfg) == cfg.dataloader.test.mapper.img_format == "RGB"
+
+
+def test_make_portable__a_detector_gives_what_it_gave_with_auto():
+    cfg = get_config("dino/demo_shapes.py")
+    cfg.model.update(device="cpu", pixel_mean="auto", pixel_std=[1.0, 2.0, 4.0], input_format="BGR")
+    cfg.model.backbone = L(TimmBackbone)(model_name="resnet18", out_features=["res3", "res4"])
+    cfg.model.neck.input_shapes = {"res3": ShapeSpec(channels=128), "res4": ShapeSpec(channels=256)}
+    torch.manual_seed(0)
+    before = instantiate(cfg.model).eval()
+    make_portable(cfg)
+    after = instantiate(cfg.model).eval()
+    after.load_state_dict(before.state_dict())
+    image = torch.rand(3, 40, 56) * 255  # as BGR, the order that the config was in
+    with torch.no_grad():
+        expected = before([{"image": image, "height": 40, "width": 56}])[0]["instances"]
+        actual = after([{"image": image.flip(0), "height": 40, "width": 56}])[0]["instances"]
+    assert_same_detections(actual, expected)
+    assert list(cfg.model.pixel_std) == [4.0, 2.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("model", "mapper", "expected"),
+    [
+        ({"input_format": "BGR"}, {"img_format": "RGB"}, "BGR"),
+        ({}, {"img_format": "BGR"}, "BGR"),
+        ({"input_format": None}, {"image_format": "BGR"}, "BGR"),
+        ({}, {"image_format": "RGB"}, "RGB"),
+        ({}, {"img_format": "L"}, "L"),
+        ({}, None, "RGB"),
+    ],
+)
+def test_image_format__is_the_configs(model, mapper, expected, caplog):
+    cfg = OmegaConf.create({"model": model, "dataloader": {"test": {"mapper": mapper}}})
+    assert image_format(cfg) == expected
+    several = "model.input_format=BGR, dataloader.test.mapper.img_format=RGB" in caplog.text
+    assert several == (mapper == {"img_format": "RGB"})
+
+
+@pytest.mark.parametrize(
+    ("mapper", "kinds", "sides"),
+    [
+        (None, [T.ResizeShortestEdge], (800, 1333)),
+        ({"augmentation": []}, [], (0, 0)),
+        (
+            {"augmentations": [L(T.ResizeShortestEdge)(short_edge_length=[90, 60], max_size=99)]},
+            [T.ResizeShortestEdge],
+            (90, 99),
+        ),
+        ({"augmentation": [L(T.Resize)(shape=(30, 40))]}, [T.Resize], (0, 0)),
+    ],
+)
+def test_evaluation_augmentation__is_the_test_mappers(mapper, kinds, sides):
+    content = {"dataloader": {"test": {"mapper": mapper}}}
+    cfg = OmegaConf.create(content, flags={"allow_objects": True})
+    augmentation = evaluation_augmentation(cfg)
+    assert [type(each) for each in augmentation] == kinds
+    assert sides_of(augmentation) == sides
