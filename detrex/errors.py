@@ -8,6 +8,7 @@
     |-- DataError (ValueError)           annotations or pictures cannot be read, or cannot be right
     |-- CheckpointError (ValueError)     a weights file cannot be read, or does not fit the model
     |-- DownloadError (OSError)          a file cannot be fetched, or is not the right one
+    |-- MissingPackageError (ImportError)    an optional package is not installed
     |-- PictureError (ValueError)        a picture cannot be read, or is not as its record says
     |-- RunError (OSError)               a run's folder is in use, or cannot be written to
     `-- NonFiniteLossError (ArithmeticError)   training met a loss that is NaN or infinite
@@ -67,6 +68,10 @@ class CheckpointError(DetrexError, ValueError):
 
 class DownloadError(DetrexError, OSError):
     """A file cannot be fetched, or what arrived is not the file that was asked for."""
+
+
+class MissingPackageError(DetrexError, ImportError):
+    """A package that only some uses need is not installed."""
 
 
 class PictureError(DetrexError, ValueError):

@@ -14,7 +14,7 @@ from detrex.checkpoint.detection_checkpoint import IN_PARTS, DetectionCheckpoint
 from detrex.checkpoint.download import is_address, shown
 from detrex.checkpoint.runs import origin_of, written_at
 from detrex.config import load_config, try_get_key
-from detrex.config.config import configs_root
+from detrex.config.listing import find_config
 from detrex.engine.run_folder.identity import follow, read_run
 from detrex.errors import ConfigError, did_you_mean
 from detrex.inference.source import Source
@@ -69,7 +69,7 @@ def find_source(
         return _of_config(load_config(path, trusted), name, weights)
     if path.exists():
         return _of_checkpoint(name, config, weights, trusted)
-    return _of_config(_packages_config(name), name, weights)
+    return _of_config(load_config(_found_config(name), trusted), name, weights)
 
 
 def _of_folder(
@@ -130,21 +130,20 @@ def _named(weights: str | os.PathLike[str]) -> tuple[str, ...]:
 def _config_of(config: Config, trusted: Sequence[str]) -> DictConfig:
     if isinstance(config, DictConfig):
         return config
-    path = Path(config).expanduser()
-    return load_config(path, trusted) if path.is_file() else _packages_config(os.fspath(config))
+    return load_config(find_config(config), trusted)
 
 
-def _packages_config(name: str) -> DictConfig:
-    """Load one of the package's configs by its place there, with or without its ending."""
-    root = configs_root()
-    for place in (name, f"{name}.py"):
-        if (root / place).is_file():
-            return load_config(root / place)
-    known = [path.relative_to(root).as_posix() for path in sorted(root.rglob("*.py"))]
-    raise ConfigError(
-        f"{shown(name)} does not exist, neither as a run's folder, a checkpoint or a config, nor "
-        f"among the package's configs: correct the path.{did_you_mean(name, known)}"
-    )
+def _found_config(name: str) -> Path:
+    try:
+        return find_config(name)
+    except ConfigError as error:
+        path = Path(name).expanduser()
+        beside = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
+        if near := did_you_mean(path.name, beside):
+            raise ConfigError(f"{shown(name)} does not exist.{near}") from error
+        raise ConfigError(
+            f"{shown(name):.150} is no run's folder and no checkpoint, and no config: {error}"
+        ) from error
 
 
 def _saved_config(folder: Path, trusted: Sequence[str], run: str = "") -> DictConfig:

@@ -13,7 +13,7 @@ from detectron2.structures import Boxes, Instances
 from PIL import Image
 from torch import Tensor
 
-from detrex.errors import ConfigError
+from detrex.errors import ConfigError, MissingPackageError
 from detrex.files import write_atomically
 from detrex.inference import showing
 from detrex.inference.classes import name_of, wanted_labels
@@ -199,12 +199,12 @@ class Result:
         """Give what was found as ``supervision.Detections``, with ``class_name`` in its ``data``.
 
         Raises:
-            ImportError: supervision is not installed.
+            MissingPackageError: supervision is not installed.
         """
         try:
             import supervision
         except ImportError as error:
-            raise ImportError(
+            raise MissingPackageError(
                 "to_supervision needs the package supervision, which is not installed: "
                 "`pip install supervision`."
             ) from error

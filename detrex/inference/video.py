@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from detrex.checkpoint.download import shown
-from detrex.errors import ConfigError, PictureError
+from detrex.errors import ConfigError, MissingPackageError, PictureError
 from detrex.utils.outputs import refuse_to_replace
 
 SUFFIXES = {".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv"}
@@ -41,12 +41,12 @@ def require_opencv(what: str = "video") -> ModuleType:
         what: is read or written through it.
 
     Raises:
-        ImportError: it is not installed.
+        MissingPackageError: it is not installed.
     """
     try:
         import cv2
     except ImportError as error:
-        raise ImportError(
+        raise MissingPackageError(
             f"{what} goes through OpenCV, which is not installed: `pip install "
             "opencv-python-headless`, or opencv-python where windows are to be shown."
         ) from error
@@ -70,7 +70,7 @@ class Video:
 
         Raises:
             PictureError: it cannot be opened.
-            ImportError: OpenCV is not installed.
+            MissingPackageError: OpenCV is not installed.
         """
         cv2 = require_opencv()
         self._cv2 = cv2

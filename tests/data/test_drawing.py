@@ -206,7 +206,8 @@ def test_draw_instances__masks_of_every_form(image_rgb, form, enlarged, monkeypa
         None if found.has("gt_boxes") else [0.9, 0.2],
         masks=MASKS,
     )
-    np.testing.assert_array_equal(drawing.draw_instances(image_rgb, found), expected)
+    drawn = drawing.draw_instances(image_rgb, found, min_side=enlarged)
+    np.testing.assert_array_equal(drawn, expected)
 
 
 POINTS = np.array([[[30, 5, 2], [40, 15, 1], [25, 25, 0]], [[0, 0, 0], [0, 0, 0], [44, 28, 2]]])

@@ -58,7 +58,7 @@ def test_find_source__a_config_with_its_checkpoint(run):
     ("source", "message"),
     [
         ("dino/demo_shapes.py", r"names no weights, .*give weights=, .*weights='random'"),
-        ("dino/demo_shape.py", r"does not exist, .*Did you mean 'dino/demo_shapes\.py'"),
+        ("dino/demo_shape.py", r"is no run's folder and .*Did you mean 'dino/demo_shapes\.py'"),
         ("https://host/model.pth", "without the config of its detector: name that by config="),
         ("", "is empty"),
     ],
@@ -66,6 +66,11 @@ def test_find_source__a_config_with_its_checkpoint(run):
 def test_find_source__mistakes_are_said(source, message):
     with pytest.raises(ConfigError, match=message):
         find_source(source)
+
+
+def test_find_source__a_misspelt_folder_is_told_by_its_neighbours(run):
+    with pytest.raises(ConfigError, match=r"rnu does not exist\. Did you mean 'run'\?"):
+        find_source(run.with_name("rnu"))
 
 
 def test_find_source__two_checkpoints_are_one_too_many(run):
