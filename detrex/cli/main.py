@@ -20,6 +20,7 @@ from detrex.quiet import quiet_libraries
 from detrex.threads import prepare_threads
 
 COMMANDS = (
+    "init",
     "check",
     "export",
     "backbones",

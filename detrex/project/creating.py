@@ -110,9 +110,8 @@ def create_project(
             f"{did_you_mean(detector, DETECTORS)}"
         )
     chosen = choose(backbone, weights)
-    found = read_data(
-        Path(data), None if val is None else Path(val), form, None if images is None else Path(images)
-    )
+    paths = [None if path is None else Path(path) for path in (val, images)]
+    found = read_data(Path(data), paths[0], form, paths[1])
     with _made_whole(target) as unfinished:
         masks = detector == "mask_rcnn"
         sides, documents = _prepare(found, unfinished, masks, seed, target)
@@ -178,7 +177,7 @@ def _prepare(
     """Check the data, hold back what is missing for validation, and write what has to be."""
     train, val = found.parts["train"], found.parts.get("val")
     whole = _inspected(train, folder / "train.json", masks)
-    _require(whole, train, masks)
+    _require(whole, train, "train")
     if val is None:
         first, second = hold_out(whole.content(), train.source, seed=seed)
         held, count = len(second["images"]), len(whole.images)
@@ -192,7 +191,7 @@ def _prepare(
     held_back = _inspected(
         val, folder / "val.json", masks, classes=class_names(whole), source=train.source
     )
-    _require(held_back, val, masks, "test")
+    _require(held_back, val, "test")
     parts = {"train": train, "test": val}
     files = {"train": "train.json", "test": "val.json"}
     sides = {
@@ -207,6 +206,7 @@ def _inspected(part: Part, file: Path, masks: bool, **alike: Any) -> Document:
     if part.json_file is None:
         _write(file, json.dumps(part.content))
     document = inspect(part.json_file or file, part.image_root, masks=masks, **alike)
+    _refuse_boxes(document, part)
     try:
         document.raise_errors()
     except DataError as error:
@@ -214,15 +214,18 @@ def _inspected(part: Part, file: Path, masks: bool, **alike: Any) -> Document:
     return document
 
 
-def _require(document: Document, part: Part, masks: bool, side: Any = "train") -> None:
-    """Refuse what has nothing to learn, or no masks for a detector of masks."""
-    outlines = any(a.get("segmentation") for a in document.annotations if not a.get("iscrowd"))
-    if masks and document.annotations and not outlines:
-        others = ", ".join(name for name in DETECTORS if name != "mask_rcnn")
+def _refuse_boxes(document: Document, part: Part) -> None:
+    """Refuse boxes without outlines for a detector of masks."""
+    if any(finding.kind == "no-masks" for finding in document.findings):
+        others = [name for name in DETECTORS if name != "mask_rcnn"]
         raise DataError(
             f"{part.source} has boxes and no masks, which Mask R-CNN learns: take --detector "
-            f"{others.replace(', ', ' or ')}, or label outlines."
+            f"{', '.join(others[:-1])} or {others[-1]}, or label outlines."
         )
+
+
+def _require(document: Document, part: Part, side: Any) -> None:
+    """Refuse what has nothing to learn or to evaluate against."""
     try:
         require_objects(document, side)
     except DataError as error:

@@ -7,11 +7,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from detrex.data.picture_files import opened, shown
 from detrex.errors import DataError
 
 PICTURE_SUFFIXES = frozenset(
-    ".avif .bmp .gif .jfif .jp2 .jpe .jpeg .jpg .mpo .pgm .png .ppm .tif .tiff .webp".split()
+    (
+        *(".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".mpo", ".pgm"),
+        *(".png", ".ppm", ".tif", ".tiff", ".webp"),
+    )
 )
 """How the names of pictures end, in lower case."""
 
@@ -82,11 +87,8 @@ class Labels:
             {"id": number, "file_name": str(picture), "width": width, "height": height}
         )
         for entry in objects:
-            x, y, w, h = entry["bbox"]
-            filled = {"area": w * h, "iscrowd": 0, **entry}
-            self.annotations.append(
-                {"id": len(self.annotations) + 1, "image_id": number, **filled}
-            )
+            filled = {"area": _area(entry), "iscrowd": 0, **entry}
+            self.annotations.append({"id": len(self.annotations) + 1, "image_id": number, **filled})
 
     def part(self, names: Sequence[str], source: Path) -> Part:
         """Give what is to be written, with paths from the folder that holds all pictures.
@@ -105,6 +107,18 @@ class Labels:
             "categories": [{"id": place, "name": name} for place, name in enumerate(names)],
         }
         return Part(root, content=content, source=str(source))
+
+
+def _area(entry: dict[str, Any]) -> float:
+    """Area of an object's outlines, or of its box where it has none, in square pixels."""
+    outlines = [np.array(o).reshape(-1, 2) for o in entry.get("segmentation", ())]
+    if not outlines:
+        return float(np.prod(entry["bbox"][2:]))
+    return sum(abs(float(_cross(o, np.roll(o, -1, axis=0)).sum())) / 2 for o in outlines)
+
+
+def _cross(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    return first[:, 0] * second[:, 1] - first[:, 1] * second[:, 0]
 
 
 def is_picture(path: Path) -> bool:

@@ -196,5 +196,5 @@ train.log_period = {max(1, min(20, schedule.iterations // 10))}
 train.clip_grad.enabled = True
 train.clip_grad.params.max_norm = {norm!r}
 # train.amp.update(enabled=True, dtype="bfloat16")  # faster, in half of the memory, on newer cards
-# train.model_ema.enabled = True  # average the weights: often better, evaluations take twice as long
+# train.model_ema.enabled = True  # average the weights; evaluations take twice as long
 """

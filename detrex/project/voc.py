@@ -239,4 +239,3 @@ def _objects(file: _File, names: list[str], start: int) -> Iterable[dict[str, An
         if outlines:
             entry["segmentation"] = [[v - start for v in outline] for outline in outlines]
         yield {**entry, "iscrowd": 1} if difficult else entry
-

@@ -357,8 +357,8 @@ def _checked(folder: YoloFolder, place: str, values: list[str]) -> list[str]:
         values = values[:5]
     if len(values) < 5 or len(values) % 2 == 0:
         raise DataError(
-            f"{place}, has {len(values)} values, expected a class and either x, y, width, height or "
-            "the x and y of three points or more: correct the line."
+            f"{place}, has {len(values)} values, expected a class and either x, y, width, height "
+            "or the x and y of three points or more: correct the line."
         )
     try:
         number = float(values[0])

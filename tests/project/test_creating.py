@@ -1,0 +1,170 @@
+import json
+import shutil
+
+import pytest
+import torch
+from detectron2.config import instantiate
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.utils.events import EventStorage
+
+from detrex.cli.data_card import inspect_data_sets
+from detrex.config import load_config
+from detrex.errors import BackboneError, ConfigError, DataError
+from detrex.project import create_project
+from tests.project.labelled import coco, voc, voc_object, voc_xml, yolo
+
+pytest.importorskip("supervision")
+
+BOX = "0 0.5 0.5 0.25 0.4\n"
+OUTLINE = "1 0.1 0.1 0.6 0.1 0.6 0.9 0.2 0.7\n"
+SMALL = {"backbone": "resnet10t", "weights": "none", "size": 64}
+
+
+@pytest.fixture(autouse=True)
+def forgotten():
+    """Data sets that a test registers are forgotten after it."""
+    before = set(DatasetCatalog.list())
+    yield
+    for name in set(DatasetCatalog.list()) - before:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.pop(name)
+
+
+def files_below(folder):
+    return {p: p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def tiny(model):
+    if "transformer" in model:
+        model.transformer.encoder.num_layers = model.transformer.decoder.num_layers = 1
+        model.num_queries = model.select_box_nums_for_evaluation = 20
+    return model
+
+
+@pytest.mark.parametrize("detector", ["dino", "mask_rcnn", "retinanet", "fcos"])
+def test_create_project__takes_a_step_of_training(tmp_path, detector):
+    labels = {"train/a": OUTLINE, "train/b": None, "train/c": "", "val/d": OUTLINE}
+    source = yolo(tmp_path / "data", labels)
+    before = files_below(source)
+    project = create_project(tmp_path / f"my_{detector}", source, detector=detector, **SMALL)
+    assert files_below(source) == before
+    assert sorted(p.name for p in project.folder.iterdir()) == [
+        "config.py",
+        "train.json",
+        "val.json",
+    ]
+    cfg = load_config(project.config)
+    cards, mistakes = inspect_data_sets(cfg)
+    assert mistakes == []
+    assert [(c.images, c.empty_images, c.objects) for c in cards] == [(3, 2, 1), (1, 0, 1)]
+    cfg.train.device = "cpu"
+    model = instantiate(tiny(cfg.model)).train()
+    cfg.dataloader.train.num_workers = 0
+    batch = next(iter(instantiate(cfg.dataloader.train)))
+    assert len(batch) == project.schedule.batch_size
+    mapper = instantiate(cfg.dataloader.train.mapper)
+    records = DatasetCatalog.get(f"my_{detector}_train")
+    for some in (records, [r for r in records if not r["annotations"]]):
+        with EventStorage():
+            losses = model([mapper(record) for record in some])
+        sum(losses.values()).backward()
+        assert all(torch.isfinite(loss) for loss in losses.values())
+
+
+@pytest.mark.parametrize("form", ["coco", "yolo", "voc"])
+def test_create_project__holds_pictures_back(tmp_path, form):
+    source = {
+        "coco": lambda root: coco(root, 10),
+        "yolo": lambda root: yolo(root, dict.fromkeys("abcdefghij", BOX)),
+        "voc": lambda root: voc(
+            root, dict.fromkeys("abcdefghij", voc_xml(voc_object("cat", (1, 1, 9, 9))))
+        ),
+    }[form](tmp_path / "data")
+    found = []
+    for folder in ("first", "second"):
+        project = create_project(tmp_path / folder, source, detector="fcos", **SMALL)
+        assert project.form == form
+        assert any("2 of 10 pictures are held back" in note for note in project.notes)
+        texts = [(project.folder / name).read_text() for name in ("train.json", "val.json")]
+        names = [[i["file_name"] for i in json.loads(text)["images"]] for text in texts]
+        assert [len(part) for part in names] == [8, 2]
+        assert not set(names[0]) & set(names[1])
+        assert inspect_data_sets(load_config(project.config))[1] == []
+        found.append(texts)
+    assert found[0] == found[1]
+
+
+def test_create_project__may_be_moved(tmp_path):
+    source = coco(tmp_path / "data")
+    create_project(tmp_path / "a", source, detector="fcos", **SMALL)
+    shutil.move(tmp_path / "a", tmp_path / "b")
+    cfg = load_config(tmp_path / "b" / "config.py")
+    assert cfg.train.output_dir == str(tmp_path / "b" / "output")
+    assert inspect_data_sets(cfg)[1] == []
+
+
+@pytest.mark.parametrize("kept", ["config.py", "thesis.txt"])
+def test_create_project__overwrites_nothing(tmp_path, kept):
+    source = coco(tmp_path / "data")
+    (tmp_path / "my").mkdir()
+    (tmp_path / "my" / kept).write_text("mine")
+    before = files_below(tmp_path)
+    with pytest.raises(ConfigError, match=r"my is (a project|there) already"):
+        create_project(tmp_path / "my", source, **SMALL)
+    assert files_below(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("keywords", "error", "told"),
+    [
+        ({"detector": "yolo"}, ConfigError, "no detector 'yolo': expected dino, mask_rcnn"),
+        ({"detector": "retinanett"}, ConfigError, "Did you mean 'retinanet'"),
+        ({"backbone": "resnet5"}, BackboneError, "Did you mean"),
+        ({"detector": "mask_rcnn"}, DataError, "take --detector dino, retinanet or fcos"),
+        ({"size": 3}, ConfigError, "size is a whole number"),
+    ],
+)
+def test_create_project__mistake_leaves_nothing(tmp_path, keywords, error, told):
+    source = yolo(tmp_path / "data", {"a": BOX, "b": BOX})
+    with pytest.raises(error, match=told) as caught:
+        create_project(tmp_path / "deep" / "my", source, **{**SMALL, **keywords})
+    assert "unfinished" not in str(caught.value)
+    assert [p.name for p in tmp_path.rglob("*") if "unfinished" in p.name or p.name == "my"] == []
+
+
+@pytest.mark.parametrize(
+    ("labels", "told"),
+    [
+        ({"a": ""}, r"data: 0 annotations, and none is an object to train on"),
+        ({"a": BOX, "b": ""}, r"objects are in 1 of 2 pictures.*--val"),
+        ({"train/a": BOX, "val/b": ""}, r"data: 0 annotations, and none .* evaluate"),
+    ],
+)
+def test_create_project__too_little_data(tmp_path, labels, told):
+    source = yolo(tmp_path / "data", labels)
+    with pytest.raises(DataError, match=told):
+        create_project(tmp_path / "my", source, **SMALL)
+
+
+def test_create_project__damaged_annotations_are_named(tmp_path):
+    file = coco(tmp_path / "data")
+    content = json.loads(file.read_text())
+    content["annotations"][1]["category_id"] = 9
+    file.write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"data/annotations\.json: in 1 of 4 annotations"):
+        create_project(tmp_path / "my", file, **SMALL)
+
+
+def test_create_project__classes_of_validation_are_brought_together(tmp_path):
+    first = coco(tmp_path / "a")
+    second = coco(tmp_path / "b")
+    content = json.loads(second.read_text())
+    content["categories"].reverse()
+    content["categories"][0]["id"], content["categories"][1]["id"] = 7, 8
+    for annotation in content["annotations"]:
+        annotation["category_id"] = 7
+    second.write_text(json.dumps(content))
+    project = create_project(tmp_path / "my", first, val=second, detector="fcos", **SMALL)
+    assert project.classes == ("cat", "dog")
+    (_, card), mistakes = inspect_data_sets(load_config(project.config))
+    assert (card.classes, mistakes) == ({"cat": 0, "dog": 4}, [])
