@@ -65,7 +65,7 @@ def add_parser(commands: Any) -> None:
         metavar="NAME",
         help="of timm or torchvision (`detrex backbones` searches them); resnet50 by default",
     )
-    backbone.completer = complete_backbones  # type: ignore[attr-defined]  # argcomplete's
+    backbone.completer = complete_backbones  # argcomplete
     parser.add_argument(
         "--weights",
         default="auto",

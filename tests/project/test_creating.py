@@ -38,6 +38,9 @@ def tiny(model):
     if "transformer" in model:
         model.transformer.encoder.num_layers = model.transformer.decoder.num_layers = 1
         model.num_queries = model.select_box_nums_for_evaluation = 20
+    if "roi_heads" in model:
+        model.roi_heads.batch_size_per_image = 8
+        model.proposal_generator.update(pre_nms_topk=(20, 20), post_nms_topk=(10, 10))
     return model
 
 
