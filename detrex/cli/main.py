@@ -21,6 +21,7 @@ from detrex.threads import prepare_threads
 
 COMMANDS = (
     "init",
+    "predict",
     "check",
     "export",
     "backbones",
@@ -34,6 +35,7 @@ _EXAMPLES = """
 detrex backbones --strides 8,16,32 --max-params 40M --sort gflops
 detrex backbones show convnext_tiny
 detrex check dino/timm_example.py model.backbone.model_name=convnext_tiny
+detrex predict output/run pictures/ --output found
 detrex export dino/dino_r50_4scale_12ep.py --weights model.pth --output dino.onnx
 """
 

@@ -28,7 +28,8 @@ from torch import Tensor
 from detrex.checkpoint.download import shown
 from detrex.data.picture_files import opened
 from detrex.data.pictures import pixels_of, read_image
-from detrex.errors import ConfigError, PictureError, first_line
+from detrex.errors import ConfigError, PictureError, did_you_mean, first_line
+from detrex.inference.video import SUFFIXES as VIDEOS
 from detrex.inference.video import Video, is_video
 from detrex.inference.web_pictures import fetch_picture, is_web_address
 
@@ -66,7 +67,8 @@ def are_several(images: Any) -> bool:
         return os.path.isdir(name) or _is_pattern(name)
     if isinstance(images, np.ndarray | Tensor):
         return images.ndim == 4
-    return isinstance(images, Iterable) and not isinstance(images, Image.Image | bytes | dict)
+    single = (Image.Image, bytes, dict, Video)
+    return isinstance(images, Iterable) and not isinstance(images, single)
 
 
 def pictures(
@@ -153,8 +155,6 @@ def image_files(
     Raises:
         PictureError: one of the inputs names no picture.
     """
-    from detrex.inference.video import SUFFIXES as VIDEOS
-
     wanted = SUFFIXES | (VIDEOS if videos else set())
     files: list[Path] = []
     for name in inputs:
@@ -169,14 +169,19 @@ def image_files(
         if not found:
             raise PictureError(
                 f"{option} {name} names no picture: expected a file, a pattern in quotes, or a "
-                f"folder that holds {', '.join(sorted(SUFFIXES))} files."
+                f"folder that holds {', '.join(sorted(SUFFIXES))} files.{_near(Path(name))}"
             )
         files += found
     return files
 
 
+def _near(path: Path) -> str:
+    beside = path.parent
+    return did_you_mean(path.name, os.listdir(beside)) if beside.is_dir() else ""
+
+
 def _frames(source: Any) -> Iterator[Read]:
-    with Video(source) as video:
+    with source if isinstance(source, Video) else Video(source) as video:
         for number, frame in enumerate(video):
             picture = Picture(frame, f"frame {number} of {video.name}", video.name, number)
             yield partial(_same, picture)

@@ -20,9 +20,9 @@ def is_video(source: object) -> bool:
     """Tell what is read as a video: a camera's number, a stream's address, or a file by its name.
 
     Args:
-        source: anything that pictures may come from.
+        source: anything that pictures may come from; a `Video` is one.
     """
-    if isinstance(source, int) and not isinstance(source, bool):
+    if isinstance(source, Video) or type(source) is int:
         return True
     if not isinstance(source, str | os.PathLike):
         return False

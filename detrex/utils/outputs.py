@@ -163,22 +163,33 @@ class Failures:
             return False
         return True
 
+    def note(self, error: PictureError) -> None:
+        """Count a picture that failed elsewhere."""
+        self.total += 1
+        self.reasons.append(str(error))
+
+    def sentence(self) -> str:
+        """Say how many pictures failed, and of the first few why; empty where none did."""
+        if not self.reasons:
+            return ""
+        named = [reason.rstrip(".") for reason in self.reasons[:_MOST_NAMED]]
+        while len(named) > 1 and len("; ".join(named)) > _LONGEST:
+            named.pop()
+        rest = len(self.reasons) - len(named)
+        more = [f"and {rest} more"] if rest > 0 else []
+        return (
+            f"{len(self.reasons)} of {self.total} pictures could not be drawn: "
+            f"{'; '.join(named + more)}."
+        )
+
     def end(self) -> None:
         """End the program with status 1 where there was a failure.
 
         Raises:
-            SystemExit: with one line that says how many failed, and of the first few why.
+            SystemExit: with `sentence`.
         """
         if self.reasons:
-            named = [reason.rstrip(".") for reason in self.reasons[:_MOST_NAMED]]
-            while len(named) > 1 and len("; ".join(named)) > _LONGEST:
-                named.pop()
-            rest = len(self.reasons) - len(named)
-            more = [f"and {rest} more"] if rest > 0 else []
-            raise SystemExit(
-                f"{len(self.reasons)} of {self.total} pictures could not be drawn: "
-                f"{'; '.join(named + more)}."
-            )
+            raise SystemExit(self.sentence())
 
 
 def positive(text: str) -> int:

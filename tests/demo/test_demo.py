@@ -1,21 +1,14 @@
-import sys
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
-from detectron2.config import instantiate
 from detectron2.structures import Boxes, Instances
-from omegaconf import OmegaConf
 from PIL import Image
 from torch import nn
 
 from demo import demo
 from detrex.data import drawing
-from detrex.errors import ConfigError
-from detrex.modeling.inference.parts import Call
+from detrex.errors import ConfigError, PictureError
 from detrex.utils.outputs import save_drawn
-from tests.reference.tiny_detectors import tiny_detector
 
 CONFIG = """
 from detectron2.config import LazyCall as L
@@ -62,30 +55,6 @@ def config(tmp_path):
     return str(path)
 
 
-def test_predictor__resizes_and_gives_boxes_of_the_original_size():
-    model = StandIn(1.0)
-    predictor = demo.Predictor(model, min_size=62, max_size=1000, img_format="BGR")
-    image_rgb = np.zeros((31, 47, 3), np.uint8)
-    image_rgb[..., 0] = 200
-    found = predictor(image_rgb)
-    assert not model.training
-    assert model.seen[0]["image"].shape == (3, 62, 94)
-    assert model.seen[0]["image"].dtype == torch.uint8
-    assert model.seen[0]["image"][:, 0, 0].tolist() == [0, 0, 200]
-    assert found.image_size == (31, 47)
-
-
-def test_image_files__folders_patterns_and_files_in_order(pictures):
-    names = [str(pictures), str(pictures / "*.png"), str(pictures / "a.jpg")]
-    assert [path.name for path in demo.image_files(names)] == ["a.jpg", "b.png", "b.png", "a.jpg"]
-
-
-@pytest.mark.parametrize("name", ["absent.png", "*.gif"])
-def test_image_files__nothing_there_is_said(pictures, name):
-    with pytest.raises(FileNotFoundError, match="names no picture: expected a file"):
-        demo.image_files([str(pictures / name)])
-
-
 def test_main__draws_every_picture_of_a_folder(pictures, config, tmp_path):
     output = tmp_path / "out"
     demo.main(["--config-file", config, "--input", str(pictures), "--output", str(output)])
@@ -105,15 +74,26 @@ def test_main__one_picture_into_a_file_with_weights_given(pictures, config, tmp_
     assert np.abs(np.asarray(Image.open(output)).astype(int) - 90).max() <= 3
 
 
-def test_build_predictor__takes_the_copy_for_evaluation(config):
+def test_load__takes_the_copy_for_evaluation(config):
     cfg = demo.load_config(config)
     args = demo.argument_parser().parse_args(["--config-file", config, "--input", "a.png"])
-    assert type(demo.build_predictor(cfg, args)[0].model.forward).__name__ == "method"
+    assert not demo.load(cfg, args).optimize
     cfg.train.inference = {"enabled": True}
-    predictor, _ = demo.build_predictor(cfg, args)
-    assert isinstance(predictor.model, StandIn)
-    assert isinstance(predictor.model.forward, Call)
-    assert predictor(np.zeros((31, 47, 3), np.uint8)).image_size == (31, 47)
+    assert demo.load(cfg, args).optimize
+
+
+def test_load__resizes_as_it_is_told(config):
+    cfg = demo.load_config(config)
+    sizes = ["--min_size_test", "62", "--max_size_test", "1000"]
+    args = ["--config-file", config, "--input", "a.png", "--img_format", "BGR", *sizes]
+    detector = demo.load(cfg, demo.argument_parser().parse_args(args))
+    image_rgb = np.zeros((31, 47, 3), np.uint8)
+    image_rgb[..., 0] = 200
+    assert detector.predict(image_rgb).image.shape == (31, 47, 3)
+    (seen,) = detector.model.seen
+    assert seen["image"].shape == (3, 62, 94)
+    assert seen["image"].dtype == torch.uint8
+    assert seen["image"][:, 0, 0].tolist() == [0, 0, 200]
 
 
 def test_main__many_pictures_into_one_file_is_refused(pictures, config, tmp_path):
@@ -265,39 +245,14 @@ def test_main__video_in_and_out(config, tmp_path):
 
 def test_main__unreadable_video_is_said(config, tmp_path):
     pytest.importorskip("cv2")
-    with pytest.raises(FileNotFoundError, match="cannot open the video"):
+    with pytest.raises(PictureError, match=r"video .*absent\.mp4 does not exist"):
         demo.main(["--config-file", config, "--video-input", str(tmp_path / "absent.mp4")])
 
 
-def test_require_opencv__says_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "cv2", None)
-    with pytest.raises(ImportError, match=r"pip install opencv-python"):
-        demo.require_opencv()
-
-
-def test_video_writer__unwritable_format_is_said(tmp_path):
-    closed = SimpleNamespace(isOpened=lambda: False)
-    cv2 = SimpleNamespace(VideoWriter=lambda *_: closed, VideoWriter_fourcc=lambda *_: 0)
-    args = SimpleNamespace(output=str(tmp_path / "out.xyz"), webcam=False, video_input="in.mp4")
-    with pytest.raises(OSError, match=r"cannot write video .*ends in \.mp4"):
-        demo._video_writer(cv2, args, 5.0, (32, 48, 3))
-
-
-@pytest.mark.parametrize(
-    ("model", "mapper", "expected"),
-    [
-        ({"input_format": "BGR"}, {"img_format": "RGB"}, "BGR"),
-        ({}, {"img_format": "BGR"}, "BGR"),
-        ({"input_format": None}, {"image_format": "BGR"}, "BGR"),
-        ({}, {"image_format": "RGB"}, "RGB"),
-        ({}, None, "RGB"),
-    ],
-)
-def test_image_format__is_the_configs(model, mapper, expected, caplog):
-    cfg = OmegaConf.create({"model": model, "dataloader": {"test": {"mapper": mapper}}})
-    assert demo.image_format(cfg) == expected
-    several = "model.input_format=BGR, dataloader.test.mapper.img_format=RGB" in caplog.text
-    assert several == (mapper == {"img_format": "RGB"})
+@pytest.mark.parametrize("name", ["absent.png", "*.gif"])
+def test_main__nothing_there_is_said(pictures, config, name):
+    with pytest.raises(PictureError, match=r"--input .* names no picture: expected a file"):
+        demo.main(["--config-file", config, "--input", str(pictures / name)])
 
 
 @pytest.mark.parametrize(
@@ -310,27 +265,3 @@ def test_main__channels_come_as_the_config_says(config, tmp_path, options, expec
     arguments = ["--config-file", config, "--input", str(picture), "--output", str(output)]
     demo.main([*arguments, *options, "--opts", "+model.input_format=BGR"])
     assert StandIn.last["image"][:, 0, 0].tolist() == expected
-
-
-@pytest.mark.parametrize("name", ["mask_rcnn_fpn", "keypoint_rcnn_fpn", "panoptic_fpn", "fcos"])
-def test_predictor__detectron2s_detectors(name):
-    torch.manual_seed(0)
-    predictor = demo.Predictor(instantiate(tiny_detector(name)), 64, 96, "BGR")
-    image_rgb = np.random.default_rng(0).integers(0, 255, (31, 47, 3), dtype=np.uint8)
-    found = predictor(image_rgb)
-    assert found.image_size == (31, 47)
-    assert found.has("pred_masks") == (name in ("mask_rcnn_fpn", "panoptic_fpn"))
-    assert found.has("pred_keypoints") == (name == "keypoint_rcnn_fpn")
-    picture = drawing.draw_instances(image_rgb, found)
-    assert picture.shape == (480, 728, 3)
-
-
-class Labeller(nn.Module):
-    def forward(self, batch):
-        return [{"sem_seg": torch.zeros(2, 3, 3)}]
-
-
-def test_predictor__detector_without_objects():
-    predictor = demo.Predictor(Labeller(), 64, 96, "RGB")
-    with pytest.raises(ConfigError, match="gives sem_seg, not instances"):
-        predictor(np.zeros((31, 47, 3), np.uint8))

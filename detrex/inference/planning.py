@@ -1,0 +1,122 @@
+"""Which picture or video is read for a program, and which file it is drawn into."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from urllib.parse import unquote, urlsplit
+
+from detrex.checkpoint.download import shown
+from detrex.errors import ConfigError
+from detrex.inference.inputs import SUFFIXES, image_files
+from detrex.inference.video import SUFFIXES as VIDEOS
+from detrex.inference.video import is_video
+from detrex.inference.web_pictures import is_web_address
+from detrex.utils.outputs import make_folder, plan_outputs, refuse_to_replace
+
+DRAWN = {".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+"""How the names of drawn pictures may end."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One picture or video.
+
+    Attributes:
+        source: a path, an address, or a camera's number.
+        target: the file to draw into; None where nothing is drawn.
+    """
+
+    source: str | int
+    target: Path | None = None
+
+    @property
+    def is_video(self) -> bool:
+        """Whether it has frames."""
+        return is_video(self.source)
+
+    @property
+    def name(self) -> str:
+        """How to call it."""
+        return f"camera {self.source}" if isinstance(self.source, int) else shown(self.source)
+
+
+def plan_jobs(inputs: Sequence[str], output: str | None) -> list[Job]:
+    """Find what inputs name, each once, and a file for each; nothing of the user's is replaced.
+
+    Args:
+        inputs: files, folders (searched deeply), patterns, addresses, and numbers of cameras.
+        output: a folder, or a file for a single picture or video; None to draw nothing.
+
+    Raises:
+        PictureError: an input names no picture and no video.
+        ConfigError: a file of the user's would be written over, or ``output`` is one file for
+            several.
+    """
+    sources = _sources(inputs)
+    if output is None:
+        return [Job(source) for source in sources]
+    suffix = Path(output).suffix.lower()
+    if suffix in DRAWN | VIDEOS and not os.path.isdir(output):
+        return [_single(sources, output, suffix)]
+    targets: dict[str | int, Path] = {}
+    for videos, suffix_of in ((False, None), (True, ".mp4")):
+        some = [source for source in sources if is_video(source) == videos]
+        files = [source for source in some if _is_path(source)]
+        others = [source for source in some if not _is_path(source)]
+        for group, folder in (
+            (files, Path(output)),
+            (others, Path(output, "streams" if videos else "web")),
+        ):
+            planned = plan_outputs([_place(source) for source in group], folder, suffix_of)
+            targets |= zip(group, planned, strict=True)
+    refuse_to_replace(targets.values(), [s for s in sources if isinstance(s, str)])
+    make_folder(output, "--output")
+    return [Job(source, targets[source]) for source in sources]
+
+
+def _sources(inputs: Sequence[str]) -> list[str | int]:
+    found: dict[str | int, str | int] = {}  # by what tells whether it is the same
+    for name in inputs:
+        if name.isascii() and name.isdecimal() and not os.path.exists(name):
+            found.setdefault(int(name), int(name))
+        elif is_web_address(name) or (is_video(name) and "://" in name):
+            found.setdefault(name, name)
+        else:
+            for path in image_files([name], "The input", deep=True, videos=True):
+                found.setdefault(os.path.abspath(path), str(path))
+    return list(found.values())
+
+
+def _single(sources: Sequence[str | int], output: str, suffix: str) -> Job:
+    if len(sources) != 1:
+        raise ConfigError(
+            f"--output {output} is one file, but the inputs name {len(sources)} pictures and "
+            "videos: name a folder."
+        )
+    (source,) = sources
+    if is_video(source) != (suffix in VIDEOS):
+        kind = "a video" if is_video(source) else "a picture"
+        endings = (".mp4", ".avi") if is_video(source) else sorted(DRAWN)
+        raise ConfigError(
+            f"--output {output} is no name for {kind}: end it in {', '.join(endings)}, or name a "
+            "folder."
+        )
+    refuse_to_replace([output], [source] if isinstance(source, str) else [])
+    return Job(source, Path(output))
+
+
+def _is_path(source: str | int) -> bool:
+    return isinstance(source, str) and "://" not in source
+
+
+def _place(source: str | int) -> Path:
+    """A path whose last part names the drawn file."""
+    if isinstance(source, int):
+        return Path("/", f"camera-{source}.mp4")
+    if "://" not in source:
+        return Path(source)
+    name = PurePosixPath(unquote(urlsplit(source).path)).name
+    plain = "".join(sign if sign.isalnum() or sign in "._-" else "_" for sign in name)[-80:]
+    suffix = Path(plain).suffix.lower()
+    return Path("/", plain if suffix in SUFFIXES | VIDEOS else f"{plain or 'picture'}.png")
