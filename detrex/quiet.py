@@ -34,8 +34,15 @@ def quiet_libraries() -> None:
         warnings.simplefilter("ignore", category)
     warnings.filterwarnings("ignore", category=UserWarning, module=_NAMES)
     warnings.simplefilter("default", DetrexWarning)
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # by torch's own handler
     if logging.lastResort is not None:  # what takes records that no handler does
         logging.lastResort.addFilter(_is_shown)
+
+
+def quiet_as_parent() -> None:
+    """Do in a spawned process what its parent has done."""
+    if sys.warnoptions == _OPTIONS:
+        quiet_libraries()
 
 
 def _is_shown(record: logging.LogRecord) -> bool:

@@ -70,7 +70,7 @@ class Parser(argparse.ArgumentParser):
         """
         option = next((word for word in words if word.startswith("-")), "")
         hint = did_you_mean(option.partition("=")[0], self.option_strings) if option else ""
-        self.error(f"nothing takes {' '.join(words)}.{hint}")
+        self.error(f"nothing takes {' '.join(words)}{hint and '.' + hint}")
 
 
 def require_known(parser: Parser, name: str, choices: Iterable[str]) -> None:

@@ -23,6 +23,8 @@ COMMANDS = (
     "init",
     "predict",
     "check",
+    "train",
+    "evaluate",
     "export",
     "backbones",
     "merge",

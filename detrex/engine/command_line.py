@@ -13,7 +13,7 @@ import sys
 import tempfile
 import uuid
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import partial
@@ -91,17 +91,37 @@ def run(argv: Sequence[str] | None = None) -> Any:
     """
     args = argument_parser().parse_args(argv)
     with exit_by_sentence():
-        cfg = load_run_config(args)
-        return launch(
-            main,
-            args.num_gpus,
-            args.num_machines,
-            args.machine_rank,
-            args.dist_url,
-            (args,),
-            timedelta(seconds=float(cfg.train.timeouts.collective)),
-            device=str(cfg.train.device),
-        )
+        return run_parsed(args)
+
+
+def run_parsed(
+    args: argparse.Namespace, body: Callable[[argparse.Namespace], Any] | None = None
+) -> Any:
+    """Run in as many processes as asked.
+
+    Args:
+        args: as of :func:`argument_parser`.
+        body: what each process calls with them, a function at the top level of a module; by default
+            :func:`main`.
+
+    Returns:
+        What it returned; None where it ran in processes of its own.
+
+    Raises:
+        DetrexError: for every mistake that the user can mend.
+        StoppedBySignal: see `detrex.engine.signals`; so `KeyboardInterrupt`.
+    """
+    cfg = load_run_config(args)
+    return launch(
+        body or main,
+        args.num_gpus,
+        args.num_machines,
+        args.machine_rank,
+        args.dist_url,
+        (args,),
+        timedelta(seconds=float(cfg.train.timeouts.collective)),
+        device=str(cfg.train.device),
+    )
 
 
 @contextmanager
@@ -112,10 +132,22 @@ def exit_by_sentence() -> Iterator[None]:
         SystemExit: see `run`.
     """
     try:
-        with not_replaced():
+        with telling_of_signals():
             yield
     except DetrexError as error:
         raise SystemExit(f"{type(error).__name__}: {error}") from None
+
+
+@contextmanager
+def telling_of_signals() -> Iterator[None]:
+    """Say in a sentence that a signal ended a block.
+
+    Raises:
+        SystemExit: status 75 after SIGTERM or SIGUSR1, 130 after SIGINT.
+    """
+    try:
+        with not_replaced():
+            yield
     except StoppedBySignal as stop:
         sys.stderr.write(f"detrex: {stop.sentence}\n")
         raise

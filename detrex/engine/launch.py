@@ -21,6 +21,7 @@ from detectron2.utils import comm
 from detrex.engine import signals
 from detrex.engine.children import run_children, tell
 from detrex.errors import ConfigError, DetrexError, not_replaced
+from detrex.quiet import quiet_as_parent
 from detrex.threads import threads_shared_by
 from detrex.utils.dist import forget_gloo_group
 from detrex.utils.meeting import Meeting, meet, seconds_or_never
@@ -105,6 +106,7 @@ def _child(
     group: tuple[Any, ...],
 ) -> None:
     """Body of a started process; leaves an error of the package's for the parent as it is."""
+    quiet_as_parent()
     first_rank, world_size, local_size, url, timeout, device = group
     rank = first_rank + local_rank
     place = (url, rank, world_size, local_rank, local_size)

@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -46,6 +47,19 @@ def apply_overrides(
     for text in overrides:
         _set(cfg, text)
     return cfg
+
+
+def override(key: str, value: object) -> str:
+    """Write ``key=value`` for a text such as a path, whatever characters it holds.
+
+    Args:
+        key: dotted name.
+        value: its text is what is set.
+    """
+    text = re.sub(
+        r"(\\*)('|\Z)", lambda found: found[1] * 2 + found[2].replace("'", "\\'"), str(value)
+    )
+    return f"{key}='{text}'"
 
 
 def _set(cfg: DictConfig, text: str) -> None:

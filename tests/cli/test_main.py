@@ -1,10 +1,24 @@
+import shlex
 import subprocess
 import sys
 
 import pytest
 
-from detrex.cli import main
+from detrex.cli import completion, main
+from detrex.cli.main import build_parser, parse
+from tests.reference.forked import ROOT
 
+QUIET = """
+import warnings
+from detrex.errors import DetrexWarning
+from tests.reference.stand_in import stand_in_config
+
+warnings.warn("a remark of ours", DetrexWarning)
+cfg = stand_in_config({folder!r}, max_iter=1)
+model, optimizer, lr_multiplier = cfg.model, cfg.optimizer, cfg.lr_multiplier
+dataloader, train = cfg.dataloader, cfg.train
+del cfg
+"""
 # What a search must not import, lest it takes seconds.
 HEAVY = ("torch", "timm", "torchvision", "numpy", "detectron2")
 
@@ -62,3 +76,124 @@ def test_main__unknown_command(capsys):
     assert error.value.code == 2
     told = capsys.readouterr().err
     assert told.startswith("detrex: there is no command 'backbone'. Did you mean 'backbones'?")
+
+
+PARSER, PARSERS = build_parser()
+EXAMPLES = [line for parser in (PARSER, *PARSERS.values()) for line in parser.examples]
+# What takes neither weights, data nor a run.
+CHEAP = [
+    line
+    for line in EXAMPLES
+    if line.startswith(("detrex train --list", "detrex backbones")) and "rebuild" not in line
+]
+
+
+@pytest.mark.parametrize("name", PARSERS)
+def test_help__has_two_examples_and_says_what_each_word_is(name):
+    parser = PARSERS[name]
+    assert len(parser.examples) >= 2
+    assert all(line.split()[1] == name for line in parser.examples)
+    text = parser.format_help()
+    assert text.split()[:3] == ["usage:", "detrex", name]
+    assert all(line in text.replace("\\\n", "") or "\\" in text for line in parser.examples)
+
+
+@pytest.mark.parametrize("line", EXAMPLES)
+def test_examples__are_taken_by_the_parser(line):
+    words = shlex.split(line.partition(" > ")[0])
+    assert callable(parse(words[1:]).run)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", CHEAP)
+def test_examples__that_are_cheap_run(line, capsys):
+    assert main(shlex.split(line)[1:]) == 0
+    printed = capsys.readouterr()
+    assert printed.out
+    assert printed.err == ""
+
+
+def test_main__help_of_all_commands_imports_no_torch():
+    program = (
+        "import contextlib, io, sys\nfrom detrex.cli.main import build_parser, main\n"
+        "for name in (*build_parser()[1], ''):\n"
+        "    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()):\n"
+        "        main([*filter(None, [name]), '--help'])\n"
+        "with contextlib.suppress(SystemExit): main(['--version'])\n"
+        "with contextlib.redirect_stdout(io.StringIO()): main(['train', '--list'])\n"
+        f"print([name for name in {HEAVY} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    version, heavy = done.stdout.splitlines()
+    assert version.split()[0] == "detrex"
+    assert heavy == "[]", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "told"),
+    [
+        (LookupError("a"), 1, "this is a bug of detrex: please report it with all these lines"),
+        (OSError("a"), 1, "this is a bug of detrex"),
+        (PermissionError(13, "Permission denied", "a\nb"), 1, "detrex: a\\nb cannot be used: Perm"),
+        (OSError(28, "No space left on device", "a"), 1, "a cannot be written (No space left"),
+        (KeyboardInterrupt(), 130, "detrex: Interrupted."),
+    ],
+)
+def test_main__what_a_command_raises(error, status, told, monkeypatch, capsys):
+    def fail(_):
+        raise error
+
+    monkeypatch.setattr(completion, "run", fail)
+    monkeypatch.setattr(sys.modules["detrex.cli.main"], "_drop_output", lambda: None)
+    assert main(["completion", "bash"]) == status
+    lines = capsys.readouterr().err.splitlines()
+    assert told in lines[-1]
+    assert (len(lines) > 1) == ("bug" in told), "a traceback for bugs alone"
+
+
+def test_main__near_options_are_suggested(capsys):
+    for words, told in (
+        (["check", "a.py", "--siez", "3"], "check: nothing takes --siez 3. Did you mean '--size'?"),
+        (["merge", "a", "b", "--output", "c"], "merge: nothing takes b; `detrex merge --help`"),
+    ):
+        with pytest.raises(SystemExit) as end:
+            main(words)
+        assert end.value.code == 2
+        assert told in capsys.readouterr().err
+
+
+def test_main__without_a_command_shows_the_help(capsys):
+    with pytest.raises(SystemExit) as end:
+        main([])
+    assert end.value.code == 2
+    assert capsys.readouterr().out.startswith("usage: detrex")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["-m", "detrex", "train", "{config}"],
+        *(
+            pytest.param(words, marks=pytest.mark.slow)
+            for words in (
+                ["-m", "detrex", "check", "{config}", "--size", "64x96"],
+                ["-m", "detrex", "eval", "{config}"],
+                ["tools/train_net.py", "--config-file", "{config}"],
+                ["tools/hydra_train_net.py", "config_file={config}"],
+            )
+        ),
+    ],
+)
+def test_terminal__holds_no_remarks_of_other_libraries(words, tmp_path):
+    config = tmp_path / "config.py"
+    config.write_text(QUIET.format(folder=str(tmp_path / "out")))
+    done = subprocess.run(
+        [sys.executable, *(word.format(config=config) for word in words)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "a remark of ours" in done.stderr
+    others = [line for line in done.stderr.splitlines() if "a remark of ours" not in line]
+    assert [line for line in others if not line.startswith("detrex: ")] == []

@@ -3,6 +3,7 @@ from detectron2.config import LazyCall as L
 from omegaconf import OmegaConf
 
 from detrex.engine import apply_overrides
+from detrex.engine.overrides import override
 from detrex.errors import ConfigError
 
 
@@ -83,3 +84,27 @@ def test_apply_overrides__string_targets_have_signatures_too(cfg):
     assert apply_overrides(cfg, ["model.dropout=0.0"]).model.dropout == 0.0
     with pytest.raises(ConfigError, match=r"model\.droput"):
         apply_overrides(cfg, ["model.droput=0.0"])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "a b",
+        "it's",
+        "a\\",
+        "a\\'b",
+        "\\\\",
+        "x=1,2",
+        "[a]",
+        "ü",
+        "a\\\\'",
+        "c:\\d\\e'",
+        "null",
+        '"',
+    ],
+)
+def test_override__any_text(text):
+    cfg = OmegaConf.create({"train": {"output_dir": "x"}})
+    apply_overrides(cfg, [override("train.output_dir", text)])
+    assert cfg.train.output_dir == text

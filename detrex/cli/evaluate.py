@@ -1,0 +1,134 @@
+"""``detrex eval``: the metrics of a run's checkpoint, or of a config with weights."""
+
+import argparse
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from detrex.cli.runs import add_run_options, run_arguments, show_metrics
+
+_EXAMPLES = """
+detrex eval runs/first
+detrex eval runs/first --weights runs/first/model_0004999.pth --json metrics.json
+detrex eval dino/dino_r50_4scale_12ep.py --weights dino_r50_4scale_12ep.pth --num-gpus 8
+detrex eval my_config.py --weights model_final.pth train.device=cpu
+"""
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command to the command line.
+
+    Args:
+        commands: argparse's subparsers.
+    """
+    parser = commands.add_parser(
+        "eval",
+        help="evaluate a run, or a config with weights",
+        description="Evaluate the last checkpoint of a run, or the weights that are given, on "
+        "dataloader.test, and print the metrics of each task.",
+        examples=_EXAMPLES,
+    )
+    add_run_options(parser)
+    parser.add_argument(
+        "--weights",
+        metavar="FILE",
+        help="a checkpoint; by default the run's last, or the config's train.init_checkpoint",
+    )
+    parser.add_argument(
+        "--output", metavar="DIR", help="where log and predictions go, train.output_dir"
+    )
+    parser.add_argument("--json", metavar="FILE", help="write the metrics to a file, too")
+    parser.set_defaults(run=run, parser=parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Evaluate.
+
+    Args:
+        arguments: as parsed.
+
+    Returns:
+        Exit status 0.
+
+    Raises:
+        DetrexError: for every mistake that the user can mend.
+        SystemExit: status 75 or 130 where a signal ended it.
+    """
+    folder = Path(arguments.config) if Path(arguments.config).is_dir() else None
+    if folder is None:
+        args = run_arguments(arguments, arguments.config, arguments.output)
+    else:
+        config = config_of_run(folder)
+        args = run_arguments(arguments, config, arguments.output or str(folder))
+    from detrex.engine.command_line import run_parsed, telling_of_signals
+    from detrex.engine.overrides import override
+
+    args.eval_only = True
+    weights = arguments.weights or (last_checkpoint(folder) if folder else None)
+    if weights:
+        args.opts.append(override("train.init_checkpoint", weights))
+    with telling_of_signals():
+        run_parsed(args, partial(evaluate, file=arguments.json))
+    return 0
+
+
+def evaluate(args: argparse.Namespace, file: str | None = None) -> None:
+    """Evaluate in this process, and print the metrics in the main one.
+
+    Args:
+        args: as of `detrex.engine.argument_parser`.
+        file: gets the metrics as JSON.
+    """
+    from detrex.engine.command_line import main
+    from detrex.files import writing
+
+    metrics = main(args)
+    show_metrics(metrics)
+    if file and metrics:
+        with writing(Path(file)):
+            Path(file).write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
+
+
+def config_of_run(folder: Path) -> str:
+    """Find the config that a run wrote down.
+
+    Args:
+        folder: the run's.
+
+    Raises:
+        ConfigError: the folder holds none.
+    """
+    from detrex.errors import ConfigError
+
+    file = folder / "config.yaml"
+    if not file.is_file():
+        raise ConfigError(
+            f"{folder} holds no config.yaml, as the folder of a run does: name that folder, or a "
+            "config and --weights."
+        )
+    return str(file)
+
+
+def last_checkpoint(folder: Path) -> str:
+    """Find the checkpoint that a run would resume from.
+
+    Args:
+        folder: the run's.
+
+    Raises:
+        CheckpointError: the folder holds none.
+    """
+    from torch import nn
+
+    from detrex.checkpoint.detection_checkpoint import DetectionCheckpointer
+    from detrex.engine.run_folder.identity import follow, read_run
+    from detrex.errors import CheckpointError
+
+    checkpointer = DetectionCheckpointer(nn.Identity(), folder, save_to_disk=False)
+    follow(checkpointer, read_run(folder))
+    if not checkpointer.has_checkpoint():
+        raise CheckpointError(
+            f"{folder} holds no checkpoint of its run: train it further, or name one by --weights."
+        )
+    return checkpointer.get_checkpoint_file()

@@ -1,0 +1,89 @@
+"""What ``detrex train`` and ``detrex eval`` share: options of a run, and its metrics as a table."""
+
+import argparse
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from detrex.cli import terminal
+from detrex.cli.arguments import add_config_arguments
+
+_MOST_COLUMNS = 9  # metrics of a task by class are many
+
+
+def add_run_options(parser: argparse.ArgumentParser, required: bool = True) -> None:
+    """Add a config with its overrides, and where the run's processes are.
+
+    Args:
+        parser: the command's.
+        required: whether the config must be named.
+    """
+    add_config_arguments(parser, required)
+    places = parser.add_argument_group("processes")
+    places.add_argument(
+        "--num-gpus", type=int, default=1, metavar="N", help="processes on this machine; on CPU too"
+    )
+    places.add_argument("--num-machines", type=int, default=1, metavar="N", help="machines")
+    places.add_argument(
+        "--machine-rank", type=int, default=0, metavar="N", help="this machine, from 0"
+    )
+    places.add_argument(
+        "--dist-url",
+        default="auto",
+        metavar="URL",
+        help="where the machines meet, tcp://ADDRESS:PORT of the first",
+    )
+
+
+def run_arguments(
+    arguments: argparse.Namespace, config: str, output: str | None
+) -> argparse.Namespace:
+    """Give a command's options as a run takes them.
+
+    Args:
+        arguments: with the options of `add_run_options`.
+        config: a file, or a config of the package.
+        output: the run's folder in the place of the config's, if any.
+
+    Returns:
+        What `detrex.engine.argument_parser` would give, neither resuming nor evaluating only.
+
+    Raises:
+        ConfigError: there is no such config.
+    """
+    from detrex.config.listing import find_config
+    from detrex.engine.overrides import override
+
+    further = [override("train.output_dir", output)] if output else []
+    return argparse.Namespace(
+        config_file=str(find_config(config)),
+        resume=False,
+        eval_only=False,
+        num_gpus=arguments.num_gpus,
+        num_machines=arguments.num_machines,
+        machine_rank=arguments.machine_rank,
+        dist_url=arguments.dist_url,
+        trust=arguments.trust,
+        opts=[*arguments.overrides, *further],
+    )
+
+
+def show_metrics(metrics: Mapping[str, Any] | None) -> None:
+    """Print a table of an evaluation, one row for each task.
+
+    Args:
+        metrics: ``{task: {metric: number}}``; nothing is printed where it is empty, as it is in all
+            processes but the main one.
+    """
+    tasks = {
+        task: values for task, values in (metrics or {}).items() if isinstance(values, Mapping)
+    }
+    columns = list(dict.fromkeys(name for values in tasks.values() for name in values))
+    columns = [name for name in columns if not name.startswith("AP-")][:_MOST_COLUMNS]
+    if columns:
+        rows = [(task, *(_number(v.get(name)) for name in columns)) for task, v in tasks.items()]
+        terminal.table(["TASK", *columns], rows, right=columns)
+
+
+def _number(value: Any) -> str | None:
+    return None if value is None or math.isnan(float(value)) else f"{float(value):.2f}"

@@ -1,0 +1,68 @@
+import json
+
+import pytest
+
+from detrex.cli import main
+from detrex.cli.evaluate import last_checkpoint
+from tests.cli.test_train import CONFIG
+from tests.reference.clean_logging import restored_loggers
+
+TRUSTED = ["--trust", "tests.reference.stand_in"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run of two iterations, and its config."""
+    folder = tmp_path_factory.mktemp("run")
+    config = folder / "config.py"
+    config.write_text(CONFIG.format(folder=str(folder / "out")))
+    with restored_loggers():
+        assert main(["train", str(config)]) == 0
+    return folder / "out", config
+
+
+def test_eval__of_a_run_and_of_its_weights_agree(run, tmp_path, capsys):
+    folder, config = run
+    before = (folder / "config.yaml").read_bytes()
+    files = [tmp_path / "a.json", tmp_path / "b.json"]
+    assert main(["eval", str(folder), *TRUSTED, "--json", str(files[0])]) == 0
+    *_, head, row = capsys.readouterr().out.splitlines()
+    assert (head.split()[:2], row.split()[0]) == (["TASK", "AP"], "bbox")
+    weights = ["--weights", str(folder / "model_final.pth"), "--output", str(tmp_path / "else")]
+    assert main(["eval", str(config), *weights, "--json", str(files[1])]) == 0
+    first, second = (json.loads(file.read_text()) for file in files)
+    last = json.loads((folder / "metrics.json").read_text().splitlines()[-1])
+    assert first == second
+    assert first["bbox"]["AP"] == last["bbox/AP"]
+    assert (folder / "config.yaml").read_bytes() == before, "the run's own record stays"
+    assert (tmp_path / "else" / "config.yaml").is_file()
+
+
+def test_last_checkpoint__is_the_one_to_resume_from(run, tmp_path):
+    folder, _ = run
+    assert last_checkpoint(folder) == str(folder / "model_final.pth")
+    (tmp_path / "model_0000007.pth").write_bytes((folder / "model_final.pth").read_bytes())
+    assert last_checkpoint(tmp_path) == str(tmp_path / "model_0000007.pth")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["{empty}"], "holds no config.yaml, as the folder of a run does"),
+        (["{bare}"], "holds no checkpoint of its run"),
+        (["{run}"], "is refused"),
+        (["nowhere"], "Config file nowhere does not exist"),
+        (["{config}", "--weights", "no.pth"], "'no.pth', which does not exist"),
+        (["{config}", "dataloader.evaluator=null"], "evaluator"),
+    ],
+)
+def test_eval__a_mistake_is_one_sentence(words, told, run, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bare").mkdir()
+    (tmp_path / "bare" / "config.yaml").write_text("train: {output_dir: x}\n")
+    (tmp_path / "empty").mkdir()
+    places = {"run": run[0], "config": run[1], "bare": "bare", "empty": "empty"}
+    assert main(["eval", *(word.format(**places) for word in words)]) == 1
+    sentence = capsys.readouterr().err.splitlines()[-1]
+    assert sentence.startswith("detrex: ")
+    assert told in sentence
