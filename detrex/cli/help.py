@@ -21,6 +21,16 @@ class HelpFormatter(RawDescriptionRichHelpFormatter):
     def __init__(self, prog: str, max_help_position: int = 32, **options: Any) -> None:
         super().__init__(prog, max_help_position=max_help_position, **options)
 
+    def add_argument(self, action: argparse.Action) -> None:
+        """Make room for an action in the column of names; argparse forgets how far commands are in.
+
+        Args:
+            action: of the parser.
+        """
+        super().add_argument(action)
+        if action.nargs == argparse.PARSER:
+            self._action_max_length += self._indent_increment
+
 
 class Parser(argparse.ArgumentParser):
     """A parser whose help ends with examples, and that refuses in one sentence.

@@ -21,10 +21,10 @@ from detrex.threads import prepare_threads
 
 COMMANDS = (
     "init",
-    "predict",
     "check",
     "train",
     "evaluate",
+    "predict",
     "export",
     "backbones",
     "merge",
@@ -35,9 +35,10 @@ of the help."""
 
 _EXAMPLES = """
 detrex backbones --strides 8,16,32 --max-params 40M --sort gflops
-detrex backbones show convnext_tiny
-detrex check dino/timm_example.py model.backbone.model_name=convnext_tiny
-detrex predict output/run pictures/ --output found
+detrex train --list
+detrex train dino/dino_r50_4scale_12ep.py --num-gpus 8 --output runs/first
+detrex eval runs/first
+detrex predict runs/first pictures/ --output found
 detrex export dino/dino_r50_4scale_12ep.py --weights model.pth --output dino.onnx
 """
 
