@@ -117,7 +117,7 @@ def run_on_video(detector: Detector, args: argparse.Namespace) -> None:
     """
     cv2 = require_opencv("--video-input and --webcam: video")
     if args.output:
-        refuse_to_replace([video_file(args)])
+        refuse_to_replace([video_file(args)], [args.video_input] if args.video_input else [])
     with Video(0 if args.webcam else args.video_input) as video:
         drawn = (np.asarray(result.plot()) for result in detector.stream(video))
         frames = tqdm(drawn, total=video.count, unit="frame")

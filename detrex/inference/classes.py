@@ -6,8 +6,8 @@ from detrex.errors import ConfigError, did_you_mean
 
 
 def name_of(class_names: Sequence[str], label: int) -> str:
-    """Name a class; one that has no name is called by its index."""
-    return class_names[label] if 0 <= label < len(class_names) else str(label)
+    """Name a class; one that has no name is called ``"class 3"``."""
+    return class_names[label] if 0 <= label < len(class_names) else f"class {label}"
 
 
 def wanted_labels(

@@ -61,7 +61,7 @@ class Result:
 
     @property
     def names(self) -> list[str]:
-        """The class of each object by name, or by index where it has none."""
+        """The class of each object, ``"class 3"`` where it has no name."""
         return [name_of(self.class_names, label) for label in self.labels.tolist()]
 
     @property

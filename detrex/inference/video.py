@@ -10,7 +10,7 @@ import numpy as np
 
 from detrex.checkpoint.download import shown
 from detrex.errors import ConfigError, MissingPackageError, PictureError
-from detrex.utils.outputs import refuse_to_replace
+from detrex.utils.outputs import mark_video, refuse_to_replace
 
 SUFFIXES = {".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv"}
 _STREAMS = ("rtsp://", "rtsps://", "rtmp://", "udp://")
@@ -116,8 +116,7 @@ class VideoWriter:
             frames_per_second: how fast it plays.
 
         Raises:
-            ConfigError: the file exists: a video carries no mark by which it could be told from
-                the user's own.
+            ConfigError: the file exists, and this package did not write it.
         """
         self.path, self.rate = Path(path), frames_per_second
         self._cv2 = require_opencv()
@@ -131,6 +130,7 @@ class VideoWriter:
     def __exit__(self, *_: object) -> None:
         if self._writer is not None:
             self._writer.release()
+            mark_video(self.path)
 
     def write(self, frame_rgb: np.ndarray) -> None:
         """Add a frame.

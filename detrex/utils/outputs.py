@@ -1,6 +1,7 @@
 """Where a program's drawn pictures go: never over an input, nor over any other file of the user's.
 
-A drawn picture carries a mark in its EXIF, so that the next run can replace it and nothing else.
+A drawn picture carries a mark in its EXIF, and a video one at its end that players pass over, so
+that the next run can replace it and nothing else.
 """
 
 import argparse
@@ -17,6 +18,11 @@ from detrex.errors import ConfigError, PictureError
 
 _EXIF_SOFTWARE = 0x0131
 _MARK = "drawn by detrex"
+# What may stand at the end of a file and says nothing: an atom of MP4's, a chunk of AVI's.
+_VIDEO_MARKS = {
+    ".avi": b"JUNK" + (len(_MARK) + 1).to_bytes(4, "little") + _MARK.encode() + b"\0",
+    ".mp4": (len(_MARK) + 8).to_bytes(4, "big") + b"free" + _MARK.encode(),
+}
 _MARKABLE = {".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 _MOST_NAMED = 5
 _LONGEST = 420  # characters of the reasons in one message
@@ -133,6 +139,25 @@ def save_drawn(picture: np.ndarray, target: Path) -> None:
         raise ConfigError(f"{target} cannot be written ({reason}): name another output.") from error
 
 
+def mark_video(path: Path) -> None:
+    """Mark a video as drawn, where its kind has a place for it: ``.mp4`` and ``.avi``.
+
+    Args:
+        path: a whole file, which gets some bytes at its end.
+
+    Raises:
+        ConfigError: it cannot be written to.
+    """
+    if mark := _VIDEO_MARKS.get(path.suffix.lower()):
+        try:
+            with path.open("ab") as stream:
+                stream.write(mark)
+        except OSError as error:
+            raise ConfigError(
+                f"{path} cannot be written ({error.strerror}): name another output."
+            ) from error
+
+
 class Failures:
     """The pictures that a program could not draw, while it goes on with the others.
 
@@ -233,6 +258,10 @@ def _identity(path: str | os.PathLike[str]) -> tuple[int, int] | None:
 def _is_drawn(path: Path) -> bool:
     if not path.is_file():
         return False
+    if mark := _VIDEO_MARKS.get(path.suffix.lower()):
+        with path.open("rb") as stream:
+            stream.seek(max(path.stat().st_size - len(mark), 0))
+            return stream.read() == mark
     try:
         with Image.open(path, formats=("JPEG", "PNG", "TIFF", "WEBP")) as picture:
             return picture.getexif().get(_EXIF_SOFTWARE) == _MARK

@@ -42,4 +42,4 @@ def test_wanted_labels__without_names_only_indices():
 
 
 def test_name_of__the_index_where_there_is_none():
-    assert [name_of(NAMES, label) for label in (0, 3)] == ["circle", "3"]
+    assert [name_of(NAMES, label) for label in (0, 3)] == ["circle", "class 3"]

@@ -51,7 +51,7 @@ def test_filter__by_score_and_class(threshold, classes, kept):
 def test_names_and_counts():
     assert result().names == ["disc", "circle", "disc"]
     assert result().counts == {"disc": 2, "circle": 1}
-    assert result(class_names=()).names == ["1", "0", "1"]
+    assert result(class_names=()).names == ["class 1", "class 0", "class 1"]
 
 
 def test_to_coco__boxes_masks_and_the_data_sets_ids():

@@ -36,11 +36,16 @@ def test_video_writer__odd_sizes_and_frames_of_another_size(tmp_path):
         assert len({frame.shape for frame in video}) == 1
 
 
-def test_video_writer__replaces_nothing(tmp_path):
+@pytest.mark.parametrize("name", ["a.mp4", "a.avi"])
+def test_video_writer__replaces_what_it_wrote_and_nothing_else(tmp_path, name):
     pytest.importorskip("cv2")
-    write(tmp_path / "a.mp4")
-    with pytest.raises(ConfigError, match=r"a\.mp4 exists and was not drawn by this program"):
-        VideoWriter(tmp_path / "a.mp4", 5.0)
+    for frames in (3, 2):
+        write(tmp_path / name, frames)
+    with Video(tmp_path / name) as video:  # the mark is no frame, and no damage
+        assert len(list(video)) == video.count == 2
+    (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:-1])
+    with pytest.raises(ConfigError, match=r"a\.\w+ exists and was not drawn by this program"):
+        VideoWriter(tmp_path / name, 5.0)
 
 
 def test_video_writer__an_ending_that_no_video_has(monkeypatch, tmp_path):
