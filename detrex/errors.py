@@ -9,6 +9,7 @@
     |-- CheckpointError (ValueError)     a weights file cannot be read, or does not fit the model
     |-- DownloadError (OSError)          a file cannot be fetched, or is not the right one
     |-- MissingPackageError (ImportError)    an optional package is not installed
+    |-- UploadError (OSError)            a detector cannot be put on the Hugging Face hub
     |-- PictureError (ValueError)        a picture cannot be read, or is not as its record says
     |-- RunError (OSError)               a run's folder is in use, or cannot be written to
     `-- NonFiniteLossError (ArithmeticError)   training met a loss that is NaN or infinite
@@ -72,6 +73,10 @@ class DownloadError(DetrexError, OSError):
 
 class MissingPackageError(DetrexError, ImportError):
     """A package that only some uses need is not installed."""
+
+
+class UploadError(DetrexError, OSError):
+    """A detector cannot be put on the Hugging Face hub."""
 
 
 class PictureError(DetrexError, ValueError):

@@ -28,6 +28,7 @@ COMMANDS = (
     "export",
     "backbones",
     "merge",
+    "share",
     "completion",
 )
 """Modules of this package with ``add_parser(commands)`` and ``run(arguments) -> int``, in the order

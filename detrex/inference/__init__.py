@@ -7,6 +7,8 @@
 loading    from a run's folder, a checkpoint or a config to a `Detector`
 finding    which config and which weights belong to what a user named
 portable   a config that needs neither data nor weights of the machine that it was trained on
+pretrained a folder that holds a whole detector: exact_weights, facts, model_card
+hub        the same on the Hugging Face hub
 detector   pictures -> results, one by one or in batches
 inputs     files, folders, addresses, arrays, tensors, Pillow's pictures -> arrays
 video      frames in and out

@@ -18,6 +18,7 @@ from torch import nn
 from detrex.data.pictures import as_uint8, augment
 from detrex.errors import ConfigError, PictureError
 from detrex.inference.classes import wanted_labels
+from detrex.inference.facts import Facts
 from detrex.inference.inputs import Picture, Read, are_several, pictures
 from detrex.inference.portable import MAX_SIZE, MIN_SIZE, sides_of
 from detrex.inference.result import Result, checked_threshold
@@ -46,6 +47,8 @@ class Detector:
         threshold: the least score of what is given out, where a call does not say.
         dtype: number format of convolutions and matrix products; None for float32.
         origin: what it was loaded from.
+        iteration: the last one that it was trained for, counted from 0; -1 where that is not known.
+        facts: what a shared detector's folder said of it; None for one of a run.
     """
 
     def __init__(
@@ -63,6 +66,8 @@ class Detector:
         optimize: bool = True,
         origin: str | Path = "",
         metadata: Mapping[str, Any] | None = None,
+        iteration: int = -1,
+        facts: Facts | None = None,
     ) -> None:
         """Bind a model to what its pictures and classes are.
 
@@ -80,6 +85,8 @@ class Detector:
             optimize: whether pictures go through that function's copy.
             origin: what it is from.
             metadata: what drawing takes from the data set's, such as the names of keypoints.
+            iteration: the last one that it was trained for.
+            facts: what its folder said of it.
 
         Raises:
             ConfigError: the threshold is no number from 0 to 1, the order or the number format is
@@ -108,6 +115,8 @@ class Detector:
             )
         self.optimize = optimize
         self.origin = origin
+        self.iteration = iteration
+        self.facts = facts
         self.metadata = dict(metadata or {})
         self._lock = threading.Lock()
         self._faster: nn.Module | None = None
@@ -199,6 +208,38 @@ class Detector:
             ConfigError: the detector finds no objects but something else.
         """
         return self._run([self._sample(Picture(image_rgb, name))])[0]
+
+    def save_pretrained(
+        self, folder: str | os.PathLike[str], *, licence: str = "", datasets: Sequence[str] = ()
+    ) -> Path:
+        """Write it with all that belongs to it to a folder, which `detrex.load` reads.
+
+        Args:
+            folder: see `detrex.inference.pretrained.save_pretrained`, as the other arguments.
+            licence: under which the weights are given on.
+            datasets: what it was trained on.
+
+        Returns:
+            The folder.
+        """
+        from detrex.inference.pretrained import save_pretrained
+
+        return save_pretrained(self, folder, licence=licence, datasets=datasets)
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Put it on the Hugging Face hub.
+
+        Args:
+            repo_id: ``owner/name``.
+            **options: those of `detrex.inference.hub.push_to_hub`: ``private``, ``revision``,
+                ``message``, ``licence``, ``datasets``, ``token``.
+
+        Returns:
+            The address to load it by.
+        """
+        from detrex.inference.hub import push_to_hub
+
+        return push_to_hub(self, repo_id, **options)
 
     def _checked(
         self, threshold: float | None, classes: Any, batch_size: int

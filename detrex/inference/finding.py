@@ -11,12 +11,14 @@ from omegaconf import DictConfig
 from torch import nn
 
 from detrex.checkpoint.detection_checkpoint import IN_PARTS, DetectionCheckpointer
-from detrex.checkpoint.download import is_address, shown
+from detrex.checkpoint.download import is_address, is_repository, shown
 from detrex.checkpoint.runs import origin_of, written_at
 from detrex.config import load_config, try_get_key
 from detrex.config.listing import find_config
 from detrex.engine.run_folder.identity import follow, read_run
 from detrex.errors import ConfigError, did_you_mean
+from detrex.inference.facts import FACTS
+from detrex.inference.pretrained import WEIGHTS, is_pretrained, read_pretrained
 from detrex.inference.source import Source
 
 logger = logging.getLogger(__name__)
@@ -57,10 +59,17 @@ def find_source(
             f"{type(source).__name__}: give a path, an address or a config object."
         )
     name, path = os.fspath(source), Path(source).expanduser()
+    if path.name in (CONFIG, FACTS, WEIGHTS) and is_pretrained(path.parent):
+        path = path.parent
     if not name:
         raise ConfigError("the source of a detector is empty: name a run's folder or a checkpoint.")
     if is_address(name):
-        return _of_checkpoint(name, config, weights, trusted)
+        is_whole = is_repository(name) and config is None and weights is None
+        return (
+            _of_shared(name, trusted)
+            if is_whole
+            else _of_checkpoint(name, config, weights, trusted)
+        )
     if path.is_dir() and path.suffix != IN_PARTS:
         return _of_folder(path, config, weights, trusted)
     if path.suffix in _CONFIGS and path.is_file():
@@ -78,7 +87,9 @@ def _of_folder(
     weights: str | os.PathLike[str] | None,
     trusted: Sequence[str],
 ) -> Source:
-    """Take a run's folder."""
+    """Take a run's folder, or a shared detector's."""
+    if is_pretrained(folder) and config is None and weights is None:
+        return _of_shared(folder, trusted)
     cfg = _config_of(config, trusted) if config else _saved_config(folder, trusted)
     if weights is not None:
         return Source(cfg, _named(weights), str(folder))
@@ -89,6 +100,12 @@ def _of_folder(
             f"weights={RANDOM!r} for a detector that has learnt nothing."
         )
     return Source(cfg, tuple(found), str(folder))
+
+
+def _of_shared(source: str | Path, trusted: Sequence[str]) -> Source:
+    shared = read_pretrained(source, trusted)
+    facts, origin = shared.facts, shown(os.fspath(source))
+    return Source(shared.config, (), origin, facts.class_names, facts.category_ids, shared)
 
 
 def _of_checkpoint(

@@ -3,10 +3,12 @@
 import copy
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from omegaconf import DictConfig
+from torch import nn
 
 from detrex.config import require_keys, try_get_key
 from detrex.config.building import build_part
@@ -15,6 +17,7 @@ from detrex.data.class_names import CHECKPOINT_KEY, choose_metadata
 from detrex.engine.distributed import resolve_device
 from detrex.engine.evaluation import amp_dtype
 from detrex.engine.overrides import apply_overrides
+from detrex.errors import ConfigError
 from detrex.inference.data_facts import data_facts, unregistered
 from detrex.inference.detector import Detector
 from detrex.inference.filling import fill, read_first
@@ -34,7 +37,7 @@ def load(
     weights: str | os.PathLike[str] | None = None,
     device: str | torch.device = "auto",
     dtype: str | torch.dtype | None = None,
-    threshold: float = 0.5,
+    threshold: float | None = None,
     optimize: bool = True,
     overrides: Sequence[str] = (),
     trust: Sequence[str] = (),
@@ -51,6 +54,8 @@ def load(
 
             * a run's folder, which holds ``config.yaml`` and checkpoints: the one where the run was
               best (``*best.pth``) if it kept that, else the last;
+            * a folder that ``save_pretrained`` wrote, or ``hf-hub:owner/name[@revision]``, where
+              ``push_to_hub`` has put one; its tensors are those that were saved, to the last bit;
             * a checkpoint, a file or an address, whose config lies beside it or is given;
             * a config: a ``.py`` or ``.yaml`` file, the place of one of the package's such as
               ``"dino/dino_r50_4scale_12ep.py"``, or an object; with ``weights`` or its own
@@ -63,7 +68,8 @@ def load(
         dtype: number format of convolutions and matrix products: ``"float32"``, ``"bfloat16"``,
             ``"float16"``, ``"auto"`` for the fastest of a short trial; None for that of the run's
             evaluation (``train.inference``, ``train.amp``), but no float16 on a processor.
-        threshold: least score of what is found, from 0 to 1; each call can ask for another.
+        threshold: least score of what is found, from 0 to 1; each call can ask for another. By
+            default that of a shared detector, else 0.5.
         optimize: whether pictures go through `detrex.modeling.optimize_for_inference`'s copy.
         overrides: ``key=value`` for the config, as for training.
         trust: packages that YAML and overrides may call beside those of `detrex.config.trust`.
@@ -99,7 +105,7 @@ def build_detector(
     *,
     device: str | torch.device = "auto",
     dtype: str | torch.dtype | None = None,
-    threshold: float = 0.5,
+    threshold: float | None = None,
     optimize: bool = True,
     overrides: Sequence[str] = (),
     trust: Sequence[str] = (),
@@ -129,11 +135,21 @@ def build_detector(
     with unregistered():
         metadata = choose_metadata(cfg, checkpoint | named, dataset)
         class_names = tuple(map(str, metadata.get("thing_classes", ())))
-        facts = data_facts(cfg, class_names)
+        from_data = data_facts(cfg, class_names)
     make_portable(cfg)
     with seeded(0):
-        model = build_part(cfg.model, "model").to(place).eval()
-    if name:
+        model = build_part(cfg.model, "model")
+    if not isinstance(model, nn.Module):
+        raise ConfigError(
+            f"model makes a {type(model).__name__}, expected a detector: a torch.nn.Module."
+        )
+    model = model.to(place).eval()
+    shared = found.shared
+    if threshold is None:
+        threshold = shared.facts.threshold if shared else 0.5
+    if shared:
+        shared.fill(model)
+    elif name:
         fill(model, checkpoint, name, cfg)
     else:
         logger.warning("The detector's weights are random: it has learnt nothing.")
@@ -141,7 +157,7 @@ def build_detector(
         model,
         cfg,
         class_names=class_names,
-        category_ids=found.category_ids or facts.category_ids,
+        category_ids=found.category_ids or from_data.category_ids,
         input_format=image_format(cfg),
         augmentation=evaluation_augmentation(cfg),
         value_range=try_get_key(cfg, "dataloader.test.mapper.value_range"),
@@ -149,8 +165,15 @@ def build_detector(
         dtype=_dtype(cfg, place) if dtype is None and optimize else dtype,
         optimize=optimize,
         origin=found.origin,
-        metadata={**facts.metadata, **metadata.as_dict()},
+        metadata={**from_data.metadata, **metadata.as_dict()},
+        iteration=_iteration(checkpoint),
+        facts=shared.facts if shared else None,
     )
+
+
+def _iteration(checkpoint: Mapping[str, Any]) -> int:
+    iteration = checkpoint.get("iteration")
+    return iteration if isinstance(iteration, int) and iteration >= 0 else -1
 
 
 def choose_device(device: str | torch.device) -> torch.device:

@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 
 from omegaconf import DictConfig
 
+from detrex.inference.pretrained import Pretrained
+
 
 @dataclass(frozen=True)
 class Source:
@@ -15,6 +17,7 @@ class Source:
         origin: what the detector is called: the folder, the file or the address it is from.
         class_names: by class index; by default those of the checkpoint, else of the config's data.
         category_ids: the data set's id of each class; empty where they are not known.
+        shared: the folder of a shared detector that all of this is from; None for any other.
     """
 
     config: DictConfig
@@ -22,3 +25,4 @@ class Source:
     origin: str
     class_names: tuple[str, ...] = ()
     category_ids: tuple[int, ...] = field(default=())
+    shared: Pretrained | None = None

@@ -10,7 +10,7 @@ cache          where a fetched file lies
 urls           addresses checked, and shown without what they keep secret
 """
 
-from detrex.checkpoint.download.addresses import fetch, is_address
+from detrex.checkpoint.download.addresses import fetch, is_address, is_repository
 from detrex.checkpoint.download.cache import (
     cache_dir,
     cached_path,
@@ -28,6 +28,7 @@ __all__ = [
     "has_promised_hash",
     "hash_in_name",
     "is_address",
+    "is_repository",
     "shown",
     "without_secrets",
 ]

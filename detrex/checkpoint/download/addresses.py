@@ -16,6 +16,7 @@ from detrex.checkpoint.download.urls import shown, without_secrets
 from detrex.errors import DownloadError
 
 _HUB = re.compile(r"hf[-_]hub:(?://)?")
+_REPOSITORY = re.compile(r"hf[-_]hub:(?://)?[^/@]+/[^/@]+(?:@[^/]+)?/?")
 
 
 def is_address(source: str) -> bool:
@@ -28,6 +29,11 @@ def is_address(source: str) -> bool:
         Whether `fetch` takes it.
     """
     return "://" in source or _HUB.match(source) is not None
+
+
+def is_repository(source: str) -> bool:
+    """Tell the address of a whole repository, ``hf-hub:owner/name[@revision]``, from a file's."""
+    return _REPOSITORY.fullmatch(source) is not None
 
 
 def fetch(address: str, check: Check = no_page) -> Path:

@@ -50,7 +50,7 @@ def read_file(file: Path) -> Any:
         return _read_archive(file)
     if MAGIC in head:
         return read_as_data(file, read_pickle)
-    if file.suffix == ".safetensors" or _is_safetensors(head, file.stat().st_size):
+    if file.suffix == ".safetensors" or is_safetensors(head, file.stat().st_size):
         return _read_safetensors(file)
     if head.startswith(b"\x80") or (file.suffix == ".pkl" and head):
         return read_as_data(file, _read_arrays)
@@ -61,7 +61,8 @@ def read_file(file: Path) -> Any:
     )
 
 
-def _is_safetensors(head: bytes, size: int) -> bool:
+def is_safetensors(head: bytes, size: int) -> bool:
+    """Tell a file of safetensors by its first bytes, nine at least, and its size in bytes."""
     return head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= size - 8
 
 

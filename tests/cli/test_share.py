@@ -1,0 +1,58 @@
+import pytest
+from huggingface_hub import constants
+
+import detrex
+from detrex.cli import main
+from detrex.inference.pretrained import read_pretrained
+from tests.reference.hub_server import TOKEN, serving_hub
+from tests.reference.tiny_run import CLASSES, write_run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained")
+    write_run(folder, pictures=1)
+    return folder / "run"
+
+
+def test_share__to_a_folder(run, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (run / "metrics.json").write_text('{"iteration": 9, "total_loss": 2.0, "bbox/AP": 12.5}\n')
+    words = ["--licence", "MIT", "--dataset", "my set", "--threshold", "0.25"]
+    assert main(["share", str(run), "shapes", *words]) == 0
+    assert capsys.readouterr().out == "shapes: load it by detrex.load('shapes')\n"
+    facts = read_pretrained("shapes").facts
+    assert (facts.licence, facts.datasets, facts.threshold) == ("MIT", ("my set",), 0.25)
+    assert (facts.metrics, facts.iteration) == ({"bbox": {"AP": 12.5}}, 9)
+    assert facts.class_names == tuple(CLASSES)
+    assert {path.name for path in (tmp_path / "shapes").iterdir()} == {
+        *("README.md", "ap.png", "config.yaml", "detrex.json", "loss.png", "model.safetensors")
+    }
+    detector = detrex.load("shapes")
+    assert main(["share", "shapes", "again"]) == 0
+    again = read_pretrained("again").facts  # what was measured of the same weights still holds
+    assert (again.licence, again.metrics) == ("MIT", facts.metrics)
+    detector.model.label_enc.weight.data += 1
+    detector.save_pretrained("trained_on")
+    assert read_pretrained("trained_on").facts.metrics == {}
+    assert main(["share", "shapes", str(run)]) == 1
+    assert "holds other files, and nothing is written over" in capsys.readouterr().err
+
+
+def test_share__to_the_hub(run, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    with serving_hub() as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.address)
+        assert main(["share", str(run), "hf-hub:owner/name@next", "--private"]) == 0
+        told = "hf-hub:owner/name@next: load it by detrex.load('hf-hub:owner/name@next')\n"
+        assert capsys.readouterr().out == told
+        assert hub.private == {"owner/name": True}
+        assert [commit[:2] for commit in hub.commits] == [("owner/name", "next")]
+
+
+def test_share__options_of_the_hub_for_a_folder(capsys):
+    with pytest.raises(SystemExit) as info:
+        main(["share", "run", "folder", "--private"])
+    assert info.value.code == 2
+    assert "--private is for hf-hub:owner/name, and folder is none" in capsys.readouterr().err
