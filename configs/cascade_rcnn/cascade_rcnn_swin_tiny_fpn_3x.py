@@ -1,10 +1,9 @@
-r"""Cascade Mask R-CNN with an FPN over timm's Swin-T, 36 epochs of COCO.
+"""Cascade Mask R-CNN with an FPN over timm's Swin-T, 36 epochs of COCO.
 
 detector: Cascade Mask R-CNN
 backbone: Swin-T of timm
 paper:    Cascade R-CNN, arXiv 1712.00726; Swin Transformer, arXiv 2103.14030
-command:  python tools/train_net.py --num-gpus 8 \
-              --config-file configs/cascade_rcnn/cascade_rcnn_swin_tiny_fpn_3x.py
+command:  detrex train cascade_rcnn/cascade_rcnn_swin_tiny_fpn_3x.py --num-gpus 8
 hardware: 8 GPUs, 2 images on each
 box AP:   not trained here
 """

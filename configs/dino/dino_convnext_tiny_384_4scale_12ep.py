@@ -3,9 +3,8 @@ r"""DINO-4scale with a ConvNeXt-T trained on ImageNet-22k and 1k at 384, 12 epoc
 detector: DINO, 4 scales
 backbone: ConvNeXt-T
 paper:    DINO, arXiv 2203.03605; ConvNeXt, arXiv 2201.03545
-command:  python tools/train_net.py --num-gpus 8 \
-              --config-file configs/dino/dino_convnext_tiny_384_4scale_12ep.py \
-              train.init_checkpoint=convnext_tiny_22k_1k_384.pth
+command:  detrex train dino/dino_convnext_tiny_384_4scale_12ep.py \
+              --num-gpus 8 train.init_checkpoint=convnext_tiny_22k_1k_384.pth
           with the file from the release page of facebookresearch/ConvNeXt
 hardware: 8 GPUs, 2 images on each
 box AP:   not trained here

@@ -3,9 +3,8 @@ r"""DINO-4scale with an EVA-giant at 1280, 12 epochs of COCO.
 detector: DINO, 4 scales
 backbone: EVA-giant, images of 1280
 paper:    DINO, arXiv 2203.03605; EVA, arXiv 2211.07636; ViTDet, arXiv 2203.16527
-command:  python tools/train_net.py --num-gpus 8 \
-              --config-file configs/dino/dino_eva_01_1280_4scale_12ep.py \
-              train.init_checkpoint=eva_o365.pth
+command:  detrex train dino/dino_eva_01_1280_4scale_12ep.py \
+              --num-gpus 8 train.init_checkpoint=eva_o365.pth
           with the file from the release page of baaivision/EVA
 hardware: 8 GPUs, 2 images on each
 box AP:   not trained here

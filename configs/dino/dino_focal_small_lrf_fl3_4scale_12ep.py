@@ -3,9 +3,8 @@ r"""DINO-4scale with a FocalNet-S trained on ImageNet-1k, 12 epochs of COCO.
 detector: DINO, 4 scales
 backbone: FocalNet-S, 3 focal levels
 paper:    DINO, arXiv 2203.03605; FocalNet, arXiv 2203.11926
-command:  python tools/train_net.py --num-gpus 8 \
-              --config-file configs/dino/dino_focal_small_lrf_fl3_4scale_12ep.py \
-              train.init_checkpoint=focalnet_small_lrf.pth
+command:  detrex train dino/dino_focal_small_lrf_fl3_4scale_12ep.py \
+              --num-gpus 8 train.init_checkpoint=focalnet_small_lrf.pth
           with the file from the release page of microsoft/FocalNet
 hardware: 8 GPUs, 2 images on each
 box AP:   not trained here

@@ -3,9 +3,8 @@ r"""DINO-5scale with a FocalNet-L of four focal levels (strides 4 to 64), 12 epo
 detector: DINO, 5 scales
 backbone: FocalNet-L, 4 focal levels
 paper:    DINO, arXiv 2203.03605; FocalNet, arXiv 2203.11926
-command:  python tools/train_net.py --num-gpus 8 \
-              --config-file configs/dino/dino_focalnet_large_lrf_384_fl4_5scale_12ep.py \
-              train.init_checkpoint=focalnet_large_lrf_384_fl4.pth
+command:  detrex train dino/dino_focalnet_large_lrf_384_fl4_5scale_12ep.py \
+              --num-gpus 8 train.init_checkpoint=focalnet_large_lrf_384_fl4.pth
           with the file from the release page of microsoft/FocalNet
 hardware: 8 GPUs, 2 images on each
 box AP:   not trained here

@@ -3,9 +3,8 @@ r"""DINO-4scale with an InternImage-T trained on ImageNet-1k at 224, 12 epochs o
 detector: DINO, 4 scales
 backbone: InternImage-T
 paper:    DINO, arXiv 2203.03605; InternImage, arXiv 2211.05778
-command:  python tools/train_net.py --num-gpus 8 \
-              --config-file configs/dino/dino_internimage_tiny_4scale_12ep.py \
-              train.init_checkpoint=internimage_t_1k_224.pth
+command:  detrex train dino/dino_internimage_tiny_4scale_12ep.py \
+              --num-gpus 8 train.init_checkpoint=internimage_t_1k_224.pth
           with the file from the release page of OpenGVLab/InternImage
 hardware: 8 GPUs, 2 images on each
 box AP:   not trained here

@@ -3,7 +3,7 @@
 detector: DINO, 4 scales
 backbone: ResNet-50
 paper:    DINO: DETR with Improved DeNoising Anchor Boxes, arXiv 2203.03605
-command:  python tools/train_net.py --config-file configs/dino/dino_r50_4scale_24ep.py --num-gpus 8
+command:  detrex train dino/dino_r50_4scale_24ep.py --num-gpus 8
 hardware: 8 GPUs, 2 images on each
 box AP:   50.6 on COCO val2017, as published by the original detrex; not retrained here
 """

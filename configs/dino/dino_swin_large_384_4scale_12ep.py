@@ -3,9 +3,8 @@ r"""DINO-4scale with a Swin-L pretrained on ImageNet-22k at 384, 12 epochs of CO
 detector: DINO, 4 scales
 backbone: Swin-L
 paper:    DINO, arXiv 2203.03605; Swin Transformer, arXiv 2103.14030
-command:  python tools/train_net.py --num-gpus 8 \
-              --config-file configs/dino/dino_swin_large_384_4scale_12ep.py \
-              train.init_checkpoint=swin_large_patch4_window12_384_22k.pth
+command:  detrex train dino/dino_swin_large_384_4scale_12ep.py \
+              --num-gpus 8 train.init_checkpoint=swin_large_patch4_window12_384_22k.pth
           with the file from the release page of microsoft/Swin-Transformer
 hardware: 8 GPUs, 2 images on each
 box AP:   56.9 on COCO val2017, as published by the original detrex; not retrained here

@@ -3,9 +3,8 @@ r"""DINO-4scale with a Swin-T pretrained on ImageNet-1k at 224, 12 epochs of COC
 detector: DINO, 4 scales
 backbone: Swin-T
 paper:    DINO, arXiv 2203.03605; Swin Transformer, arXiv 2103.14030
-command:  python tools/train_net.py --num-gpus 8 \
-              --config-file configs/dino/dino_swin_tiny_224_4scale_12ep.py \
-              train.init_checkpoint=swin_tiny_patch4_window7_224.pth
+command:  detrex train dino/dino_swin_tiny_224_4scale_12ep.py \
+              --num-gpus 8 train.init_checkpoint=swin_tiny_patch4_window7_224.pth
           with the file from the release page of microsoft/Swin-Transformer
 hardware: 8 GPUs, 2 images on each
 box AP:   51.3 on COCO val2017, as published by the original detrex; not retrained here

@@ -1,10 +1,9 @@
-r"""DINO-4scale with ViTDet-B pretrained by MAE, 12 epochs of COCO.
+"""DINO-4scale with ViTDet-B pretrained by MAE, 12 epochs of COCO.
 
 detector: DINO, 4 scales
 backbone: ViT-B, as ViTDet
 paper:    DINO, arXiv 2203.03605; ViTDet, arXiv 2203.16527; MAE, arXiv 2111.06377
-command:  python tools/train_net.py --num-gpus 8 \
-              --config-file configs/dino/dino_vitdet_base_4scale_12ep.py
+command:  detrex train dino/dino_vitdet_base_4scale_12ep.py --num-gpus 8
 hardware: 8 GPUs, 2 images on each
 box AP:   50.2 on COCO val2017, as published by the original detrex; not retrained here
 """

@@ -3,7 +3,7 @@
 detector: DINO, 4 scales
 backbone: ResNet-152d of timm; any other by its name
 paper:    DINO, arXiv 2203.03605; timm by Ross Wightman
-command:  python tools/train_net.py --config-file configs/dino/timm_example.py --num-gpus 8
+command:  detrex train dino/timm_example.py --num-gpus 8
 hardware: 8 GPUs, 2 images on each
 box AP:   the original detrex published none; not trained here
 

@@ -3,7 +3,7 @@
 detector: DINO, 4 scales
 backbone: ResNet-50 of torchvision; any other by its name
 paper:    DINO, arXiv 2203.03605; torchvision
-command:  python tools/train_net.py --config-file configs/dino/torchvision_example.py --num-gpus 8
+command:  detrex train dino/torchvision_example.py --num-gpus 8
 hardware: 8 GPUs, 2 images on each
 box AP:   the original detrex published none; not trained here
 

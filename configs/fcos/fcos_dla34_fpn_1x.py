@@ -1,9 +1,9 @@
-r"""FCOS over timm's DLA-34, 12 epochs of COCO.
+"""FCOS over timm's DLA-34, 12 epochs of COCO.
 
 detector: FCOS
 backbone: DLA-34 of timm
 paper:    FCOS, arXiv 2006.09214; Deep Layer Aggregation, arXiv 1707.06484
-command:  python tools/train_net.py --num-gpus 8 --config-file configs/fcos/fcos_dla34_fpn_1x.py
+command:  detrex train fcos/fcos_dla34_fpn_1x.py --num-gpus 8
 hardware: 8 GPUs, 2 images on each
 box AP:   not trained here
 """

@@ -4,7 +4,7 @@ detector: Mask R-CNN, small
 backbone: MobileNetV2 of torchvision
 paper:    Mask R-CNN, arXiv 1703.06870; MobileNetV2, arXiv 1801.04381
 command:  python -m detrex.data.demo.shapes output/demo/shapes/data --train 1000 --val 100
-          python tools/train_net.py --config-file configs/mask_rcnn/demo_shapes.py
+          detrex train mask_rcnn/demo_shapes.py
 hardware: two CPU cores, under 10 minutes
 box AP:   not a benchmark; see the README for boxes and masks of these shapes
 """

@@ -1,10 +1,9 @@
-r"""Mask R-CNN with an FPN over timm's ConvNeXt-T, 36 epochs of COCO.
+"""Mask R-CNN with an FPN over timm's ConvNeXt-T, 36 epochs of COCO.
 
 detector: Mask R-CNN
 backbone: ConvNeXt-T of timm
 paper:    Mask R-CNN, arXiv 1703.06870; ConvNeXt, arXiv 2201.03545
-command:  python tools/train_net.py --num-gpus 8 \
-              --config-file configs/mask_rcnn/mask_rcnn_convnext_tiny_fpn_3x.py
+command:  detrex train mask_rcnn/mask_rcnn_convnext_tiny_fpn_3x.py --num-gpus 8
 hardware: 8 GPUs, 2 images on each
 box AP:   not trained here
 """

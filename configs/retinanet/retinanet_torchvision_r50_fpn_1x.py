@@ -1,10 +1,9 @@
-r"""RetinaNet over torchvision's ResNet-50 with its newer ImageNet weights, 12 epochs of COCO.
+"""RetinaNet over torchvision's ResNet-50 with its newer ImageNet weights, 12 epochs of COCO.
 
 detector: RetinaNet
 backbone: ResNet-50 of torchvision
 paper:    Focal Loss for Dense Object Detection, arXiv 1708.02002
-command:  python tools/train_net.py --num-gpus 8 \
-              --config-file configs/retinanet/retinanet_torchvision_r50_fpn_1x.py
+command:  detrex train retinanet/retinanet_torchvision_r50_fpn_1x.py --num-gpus 8
 hardware: 8 GPUs, 2 images on each
 box AP:   not trained here
 """

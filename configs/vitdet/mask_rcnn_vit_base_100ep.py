@@ -8,8 +8,8 @@ absolute, as the network has them.
 detector: Mask R-CNN
 backbone: ViT-B of timm, as ViTDet
 paper:    ViTDet, arXiv 2203.16527; MAE, arXiv 2111.06377
-command:  python tools/train_net.py --num-gpus 8 --num-machines 8 \
-              --config-file configs/vitdet/mask_rcnn_vit_base_100ep.py
+command:  detrex train vitdet/mask_rcnn_vit_base_100ep.py \
+              --num-gpus 8 --num-machines 8
 hardware: 64 GPUs, 1 image on each
 box AP:   not trained here
 """

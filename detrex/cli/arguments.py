@@ -9,19 +9,22 @@ from detrex.options import add_trust_option
 LONGEST_SIDE = 100_000  # pixels; the numbers of values of larger images do not fit 64 bits
 
 
-def add_config_arguments(parser: argparse.ArgumentParser, required: bool = True) -> None:
+def add_config_arguments(
+    parser: argparse.ArgumentParser, required: bool = True, further: str = ""
+) -> None:
     """Add ``CONFIG [key=value ...] [--trust PACKAGE]`` to a command.
 
     Args:
         parser: the command's; gets ``config``, ``overrides`` and ``trust``.
         required: whether the config must be named.
+        further: what else may stand there, for the help.
     """
     config = parser.add_argument(
         "config",
         metavar="CONFIG",
         nargs=None if required else "?",
         help="a .py or .yaml file, or a config of the package such as "
-        "dino/dino_r50_4scale_12ep.py (`detrex train --list` shows them)",
+        f"dino/dino_r50_4scale_12ep.py (`detrex train --list` shows them){further}",
     )
     config.completer = complete_configs  # type: ignore[attr-defined]  # argcomplete's
     parser.add_argument(

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from detrex.cli.arguments import add_config_arguments
+from detrex.cli.runs import RUN_FOLDER, config_or_run
 from detrex.errors import DetrexError
 
 _EXAMPLES = """
@@ -31,7 +32,7 @@ def add_parser(commands: Any) -> None:
         "the pictures looked for. Nothing is fetched, trained or written.",
         examples=_EXAMPLES,
     )
-    add_config_arguments(parser)
+    add_config_arguments(parser, further=RUN_FOLDER)
     parser.add_argument("--size", metavar="HEIGHTxWIDTH", help="the training image")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run, parser=parser)
@@ -59,12 +60,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _check(arguments: argparse.Namespace) -> int:
     from detrex.cli.arguments import parse_size
-    from detrex.config import find_config, load_config
+    from detrex.config import load_config
     from detrex.config.frozen_weights import frozen_without_weights
     from detrex.config.validation import misspelt_keys
     from detrex.engine.dry_run import training_size
 
-    cfg = load_config(find_config(arguments.config), arguments.trust)
+    cfg = load_config(config_or_run(arguments.config)[0], arguments.trust)
     findings = static_findings(cfg, arguments.overrides, arguments.trust)
     try:
         size = parse_size(arguments.size) if arguments.size else training_size(cfg)

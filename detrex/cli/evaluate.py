@@ -6,7 +6,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from detrex.cli.runs import add_run_options, run_arguments, show_metrics
+from detrex.cli.runs import (
+    RUN_FOLDER,
+    add_run_options,
+    config_or_run,
+    last_checkpoint,
+    run_arguments,
+    show_metrics,
+)
 
 _EXAMPLES = """
 detrex eval runs/first
@@ -29,7 +36,7 @@ def add_parser(commands: Any) -> None:
         "dataloader.test, and print the metrics of each task.",
         examples=_EXAMPLES,
     )
-    add_run_options(parser)
+    add_run_options(parser, further=RUN_FOLDER)
     parser.add_argument(
         "--weights",
         metavar="FILE",
@@ -55,18 +62,13 @@ def run(arguments: argparse.Namespace) -> int:
         DetrexError: for every mistake that the user can mend.
         SystemExit: status 75 or 130 where a signal ended it.
     """
-    folder = Path(arguments.config) if Path(arguments.config).is_dir() else None
-    if folder is None:
-        args = run_arguments(arguments, arguments.config, arguments.output)
-    else:
-        config = config_of_run(folder)
-        args = run_arguments(arguments, config, arguments.output or str(folder))
+    config, folder = config_or_run(arguments.config)
+    args = run_arguments(arguments, config, arguments.output or (str(folder) if folder else None))
     from detrex.engine.command_line import run_parsed, telling_of_signals
     from detrex.engine.overrides import override
 
     args.eval_only = True
-    weights = arguments.weights or (last_checkpoint(folder) if folder else None)
-    if weights:
+    if weights := arguments.weights or (last_checkpoint(folder) if folder else None):
         args.opts.append(override("train.init_checkpoint", weights))
     with telling_of_signals():
         run_parsed(args, partial(evaluate, file=arguments.json))
@@ -88,47 +90,3 @@ def evaluate(args: argparse.Namespace, file: str | None = None) -> None:
     if file and metrics:
         with writing(Path(file)):
             Path(file).write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
-
-
-def config_of_run(folder: Path) -> str:
-    """Find the config that a run wrote down.
-
-    Args:
-        folder: the run's.
-
-    Raises:
-        ConfigError: the folder holds none.
-    """
-    from detrex.errors import ConfigError
-
-    file = folder / "config.yaml"
-    if not file.is_file():
-        raise ConfigError(
-            f"{folder} holds no config.yaml, as the folder of a run does: name that folder, or a "
-            "config and --weights."
-        )
-    return str(file)
-
-
-def last_checkpoint(folder: Path) -> str:
-    """Find the checkpoint that a run would resume from.
-
-    Args:
-        folder: the run's.
-
-    Raises:
-        CheckpointError: the folder holds none.
-    """
-    from torch import nn
-
-    from detrex.checkpoint.detection_checkpoint import DetectionCheckpointer
-    from detrex.engine.run_folder.identity import follow, read_run
-    from detrex.errors import CheckpointError
-
-    checkpointer = DetectionCheckpointer(nn.Identity(), folder, save_to_disk=False)
-    follow(checkpointer, read_run(folder))
-    if not checkpointer.has_checkpoint():
-        raise CheckpointError(
-            f"{folder} holds no checkpoint of its run: train it further, or name one by --weights."
-        )
-    return checkpointer.get_checkpoint_file()

@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from detrex.cli.arguments import add_config_arguments
+from detrex.cli.runs import RUN_FOLDER, config_or_run, last_checkpoint
 
 _EXAMPLES = """
+detrex export runs/first --output detector.onnx
 detrex export dino/dino_r50_4scale_12ep.py --weights model_final.pth --output dino.onnx
 detrex export my_config.py --format openvino --output dino.xml --uint8
 detrex export my_config.py --part backbone --format torch-export --output backbone.pt2
@@ -30,12 +32,14 @@ def add_parser(commands: Any) -> None:
         "that differs is not kept.",
         examples=_EXAMPLES,
     )
-    add_config_arguments(parser)
+    add_config_arguments(parser, further=RUN_FOLDER)
     parser.add_argument("--output", required=True, metavar="FILE", help="what to write")
     parser.add_argument("--format", default="onnx", help="onnx (default), torch-export, openvino")
     parser.add_argument("--part", default="detector", help="detector (default) or backbone")
     parser.add_argument(
-        "--weights", metavar="FILE", help="a checkpoint; by default train.init_checkpoint"
+        "--weights",
+        metavar="FILE",
+        help="a checkpoint; by default the run's last, or train.init_checkpoint",
     )
     parser.add_argument(
         "--size",
@@ -65,7 +69,6 @@ def run(arguments: argparse.Namespace) -> int:
             from the model.
     """
     from detrex.cli.arguments import parse_size
-    from detrex.config import find_config
     from detrex.engine.exporting import build_for_export
     from detrex.export import SIZES, export_model
     from detrex.export.exporting import target_of
@@ -75,9 +78,9 @@ def run(arguments: argparse.Namespace) -> int:
     except ValueError:
         arguments.parser.error(f"--size expects e.g. 480x640, got {' '.join(arguments.size)}")
     target_of(arguments.output, arguments.format)
-    model, names = build_for_export(
-        find_config(arguments.config), arguments.overrides, arguments.weights, arguments.trust
-    )
+    config, folder = config_or_run(arguments.config)
+    weights = arguments.weights or (last_checkpoint(folder) if folder else None)
+    model, names = build_for_export(config, arguments.overrides, weights, arguments.trust)
     with _progress():
         report = export_model(
             model,

@@ -1,8 +1,10 @@
-"""What ``detrex train`` and ``detrex eval`` share: options of a run, and its metrics as a table."""
+"""What commands share that make a run or take one: options, its folder, its metrics as a table."""
 
 import argparse
 import math
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from detrex.cli import terminal
@@ -11,14 +13,21 @@ from detrex.cli.arguments import add_config_arguments
 _MOST_COLUMNS = 9  # metrics of a task by class are many
 
 
-def add_run_options(parser: argparse.ArgumentParser, required: bool = True) -> None:
+RUN_FOLDER = ", or a run's folder"
+"""For the help of commands that take one in the place of a config."""
+
+
+def add_run_options(
+    parser: argparse.ArgumentParser, required: bool = True, further: str = ""
+) -> None:
     """Add a config with its overrides, and where the run's processes are.
 
     Args:
         parser: the command's.
         required: whether the config must be named.
+        further: what else may stand there, for the help.
     """
-    add_config_arguments(parser, required)
+    add_config_arguments(parser, required, further)
     places = parser.add_argument_group("processes")
     places.add_argument(
         "--num-gpus", type=int, default=1, metavar="N", help="processes on this machine; on CPU too"
@@ -36,27 +45,23 @@ def add_run_options(parser: argparse.ArgumentParser, required: bool = True) -> N
 
 
 def run_arguments(
-    arguments: argparse.Namespace, config: str, output: str | None
+    arguments: argparse.Namespace, config: Path, output: str | None
 ) -> argparse.Namespace:
     """Give a command's options as a run takes them.
 
     Args:
         arguments: with the options of `add_run_options`.
-        config: a file, or a config of the package.
+        config: its file.
         output: the run's folder in the place of the config's, if any.
 
     Returns:
         What `detrex.engine.argument_parser` would give, neither resuming nor evaluating only.
-
-    Raises:
-        ConfigError: there is no such config.
     """
-    from detrex.config.listing import find_config
     from detrex.engine.overrides import override
 
     further = [override("train.output_dir", output)] if output else []
     return argparse.Namespace(
-        config_file=str(find_config(config)),
+        config_file=str(config),
         resume=False,
         eval_only=False,
         num_gpus=arguments.num_gpus,
@@ -66,6 +71,57 @@ def run_arguments(
         trust=arguments.trust,
         opts=[*arguments.overrides, *further],
     )
+
+
+def config_or_run(name: str) -> tuple[Path, Path | None]:
+    """Find the config that a user names, by itself or by the folder of a run.
+
+    Args:
+        name: a run's folder, a config's file, or a config of the package.
+
+    Returns:
+        The config's file, and the run's folder where it is one.
+
+    Raises:
+        ConfigError: there is no such config, or the folder is not that of a run.
+    """
+    from detrex.config.listing import find_config
+    from detrex.errors import ConfigError
+
+    folder = Path(name)
+    if not name or not os.path.isdir(folder):
+        return find_config(name), None
+    file = folder / "config.yaml"
+    if not file.is_file():
+        raise ConfigError(
+            f"{folder} holds no config.yaml, as the folder of a run does: name that folder, or a "
+            "config."
+        )
+    return file, folder
+
+
+def last_checkpoint(folder: Path) -> str:
+    """Find the checkpoint that a run would resume from.
+
+    Args:
+        folder: the run's.
+
+    Raises:
+        CheckpointError: the folder holds none.
+    """
+    from torch import nn
+
+    from detrex.checkpoint.detection_checkpoint import DetectionCheckpointer
+    from detrex.engine.run_folder.identity import follow, read_run
+    from detrex.errors import CheckpointError
+
+    checkpointer = DetectionCheckpointer(nn.Identity(), folder, save_to_disk=False)
+    follow(checkpointer, read_run(folder))
+    if not checkpointer.has_checkpoint():
+        raise CheckpointError(
+            f"{folder} holds no checkpoint of its run: train it further, or name one by --weights."
+        )
+    return checkpointer.get_checkpoint_file()
 
 
 def show_metrics(metrics: Mapping[str, Any] | None) -> None:

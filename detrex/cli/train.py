@@ -75,7 +75,9 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.parser.error("name a config; --list shows those of the package")
     if arguments.json:
         arguments.parser.error("--json belongs to --list")
-    args = run_arguments(arguments, arguments.config, arguments.output)
+    from detrex.config.listing import find_config
+
+    args = run_arguments(arguments, find_config(arguments.config), arguments.output)
     args.resume = arguments.resume
     from detrex.engine.command_line import run_parsed, telling_of_signals
 

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from detrex.cli import main
-from detrex.cli.evaluate import last_checkpoint
+from detrex.cli.runs import last_checkpoint
 from tests.cli.test_train import CONFIG
 from tests.reference.clean_logging import restored_loggers
 

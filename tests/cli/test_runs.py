@@ -22,13 +22,13 @@ def test_run_arguments__are_those_of_the_original_command(parser):
     given = parser.parse_args([name, "a.b=1", *words])
     file = str(find_config(name))
     expected = argument_parser().parse_args(["--config-file", file, *words, "a.b=1"])
-    assert vars(run_arguments(given, name, None)) == vars(expected)
+    assert vars(run_arguments(given, find_config(name), None)) == vars(expected)
 
 
 def test_run_arguments__a_folder_is_the_last_override(parser):
     name = "dino/dino_r50_4scale_12ep"
     given = parser.parse_args([name, "train.output_dir=a"])
-    assert run_arguments(given, name, "it's").opts == [
+    assert run_arguments(given, find_config(name), "it's").opts == [
         "train.output_dir=a",
         r"train.output_dir='it\'s'",
     ]
