@@ -12,6 +12,7 @@ from typing import TextIO, TypeVar
 T = TypeVar("T")
 
 _CUT = "~"
+_BROKEN = 16  # characters below which cells are not broken
 
 
 def is_rich(stream: TextIO | None = None) -> bool:
@@ -35,7 +36,8 @@ def table(
     """Print a table.
 
     Args:
-        columns: their heads.
+        columns: their heads. Of a terminal's width the first takes what it needs; the others are
+            broken, and the last are left out, where they do not fit.
         rows: of cells, as long as `columns`; None is printed as ``-``.
         right: the columns that are aligned to the right, such as those of numbers.
         title: a line above it.
@@ -50,12 +52,28 @@ def table(
     from rich.table import Table
     from rich.text import Text
 
-    shown = Table(box=box.SIMPLE_HEAD, title=title or None, title_justify="left", pad_edge=False)
-    for column in columns:
-        shown.add_column(Text(column), justify="right" if column in right else "left")
+    console = Console()
+    widths = [max(map(len, cells)) for cells in zip(columns, *texts, strict=True)]
+    while len(widths) > 1 and _least(widths) > console.width:
+        widths.pop()
+    shown = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, title=title or None)
+    shown.title_justify = "left"
+    for place, column in enumerate(columns[: len(widths)]):
+        shown.add_column(
+            Text(column),
+            justify="right" if column in right else "left",
+            overflow="fold",
+            min_width=widths[0] if place == 0 else None,
+            no_wrap=place == 0,
+        )
     for row in texts:
-        shown.add_row(*map(Text, row))
-    Console().print(shown)
+        shown.add_row(*map(Text, row[: len(widths)]))
+    console.print(shown)
+
+
+def _least(widths: Sequence[int]) -> int:
+    """Characters that columns take at least."""
+    return widths[0] + sum(min(width, _BROKEN) + 3 for width in widths[1:])
 
 
 def places(columns: Sequence[str], names: Collection[str]) -> list[int]:

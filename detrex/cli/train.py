@@ -119,11 +119,19 @@ def show_configs(pattern: str, as_json: bool) -> int:
         rows = [dataclasses.asdict(card) | {"path": str(card.path)} for card in cards]
         print(json.dumps(rows, indent=1))
         return 0 if cards else 1
-    terminal.table(
-        ["CONFIG", "DETECTOR", "BACKBONE", "BOX AP", "MASK AP", "TRAINED BY"],
-        [(c.name, c.detector, c.backbone, c.box_ap, c.mask_ap, c.trained or None) for c in cards],
-        right=("BOX AP", "MASK AP"),
-    )
+    columns: dict[str, list[Any]] = {
+        "CONFIG": [card.name for card in cards],
+        "BOX AP": [card.box_ap for card in cards],
+        "MASK AP": [card.mask_ap for card in cards],
+        "DETECTOR": [card.detector for card in cards],
+        "BACKBONE": [card.backbone for card in cards],
+        "TRAINED BY": [card.trained or None for card in cards],
+    }
+    if not any(columns["MASK AP"]):
+        del columns["MASK AP"]
+    if cards:
+        rows = list(zip(*columns.values(), strict=True))
+        terminal.table(list(columns), rows, right=("BOX AP", "MASK AP"))
     print(
         f"{len(cards)} configs. APs are of COCO val2017, as published by whom the last column "
         "names; none was trained again here."

@@ -1,4 +1,5 @@
 import io
+import re
 
 import pytest
 
@@ -54,6 +55,20 @@ def test_table__rich_on_a_terminal(monkeypatch):
     lines = [line.rstrip() for line in terminal.sys.stdout.getvalue().splitlines()]
     assert any("──" in line for line in lines)
     assert any("a[b]" in line and "1.5" in line for line in lines), "brackets are no markup"
+
+
+@pytest.mark.parametrize(("width", "columns"), [(30, 1), (50, 2), (70, 3)])
+def test_table__never_cuts_the_first_column(width, columns, monkeypatch):
+    use_a_terminal(monkeypatch)
+    monkeypatch.setenv("COLUMNS", str(width))
+    heads = ["NAME", "SECOND", "THIRD"]
+    table(heads, [("n" * 25, "s" * 60, "t" * 20)])
+    text = terminal.sys.stdout.getvalue()
+    assert "n" * 25 in text
+    assert text.count("s") == (60 if columns > 1 else 0), "broken, not cut"
+    assert [head in text for head in heads] == [place < columns for place in range(3)]
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", text)
+    assert max(map(len, plain.splitlines())) <= width
 
 
 @pytest.mark.parametrize("width", [30, 40, 60])

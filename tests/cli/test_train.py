@@ -32,7 +32,7 @@ def config(tmp_path):
 def test_train__list_is_a_table(capsys):
     assert main(["train", "--list", "swin"]) == 0
     head, *rows, last = capsys.readouterr().out.splitlines()
-    assert head.split()[:3] == ["CONFIG", "DETECTOR", "BACKBONE"]
+    assert head.split() == ["CONFIG", "BOX", "AP", "DETECTOR", "BACKBONE", "TRAINED", "BY"]
     (row,) = (row for row in rows if "swin_tiny_224" in row)
     assert row.split()[0] == "dino/dino_swin_tiny_224_4scale_12ep.py"
     assert "51.3" in row
