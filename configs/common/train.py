@@ -35,6 +35,8 @@ train = dict(
     ),
     # An empty device keeps the averaged weights where the model is.
     model_ema=dict(enabled=False, decay=0.999, device="", use_ema_weights_for_eval_only=False),
+    # report.html in output_dir at the end: curves, AP by class, the worst pictures, times.
+    report=dict(enabled=True, pictures=12),
     # Evaluate a faster copy; a dtype of None is that of amp where it is enabled.
     inference=dict(enabled=False, dtype=None, channels_last=True, fold_norms=True, compile=False),
     # rows, triton, ...; None leaves it to DETREX_DEFORMABLE_ATTENTION_KERNEL, or "auto".

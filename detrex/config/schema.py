@@ -209,6 +209,14 @@ class Inference:
 
 
 @dataclass
+class Report:
+    """``train.report``: the page about a finished run."""
+
+    enabled: bool = key(True)
+    pictures: int = key(12, at_least=0)
+
+
+@dataclass
 class Train:
     """``train``: the run itself. Keys beyond these are the user's own."""
 
@@ -235,6 +243,7 @@ class Train:
     wandb: Wandb = group(Wandb)
     model_ema: ModelEma = group(ModelEma)
     inference: Inference = group(Inference)
+    report: Report = group(Report)
 
 
 @dataclass

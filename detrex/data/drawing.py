@@ -111,7 +111,7 @@ def draw_record(
         np.array(boxes),
         [a["category_id"] for a in objects],
         metadata=metadata,
-        masks=(_as_mask(a.get("segmentation"), size) for a in objects) if masks else (),
+        masks=(as_mask(a.get("segmentation"), size) for a in objects) if masks else (),
         keypoints=np.array(padded) if keypoints and most else None,
     )
 
@@ -150,7 +150,7 @@ def draw_instances(
         found["scores"].tolist() if kind == "pred" else None,
         metadata=metadata,
         min_side=min_side,
-        masks=(_as_mask(mask, image_rgb.shape[:2]) for mask in getattr(masks, "polygons", masks)),
+        masks=(as_mask(mask, image_rgb.shape[:2]) for mask in getattr(masks, "polygons", masks)),
         keypoints=None if points is None else getattr(points, "tensor", points).detach().numpy(),
     )
 
@@ -212,8 +212,16 @@ def beside(pictures: Mapping[str, np.ndarray]) -> np.ndarray:
     return np.asarray(sheet)
 
 
-def _as_mask(outline: Any, size: tuple[int, int]) -> np.ndarray:
-    """A bool mask ``(h, w)`` of polygons, run lengths, a mask, or None."""
+def as_mask(outline: Any, size: tuple[int, int]) -> np.ndarray:
+    """Draw an outline as a mask.
+
+    Args:
+        outline: polygons, COCO's run lengths, a mask ``(h, w)``, or None for none.
+        size: ``h`` and ``w``.
+
+    Returns:
+        bool ``(h, w)``.
+    """
     if isinstance(outline, list):
         return polygons_to_bitmask(outline, *size) if outline else np.zeros(size, dtype=bool)
     if isinstance(outline, dict):
@@ -260,10 +268,14 @@ def _write(
     colour: Colour,
     font: Any,
 ) -> None:
-    """Write on black above a box's upper left corner, or below it at the picture's upper edge."""
+    """Write on black above a box's upper left corner, or below it at the picture's upper edge.
+
+    What would run over the right edge is moved to the left.
+    """
     if not label:
         return
     x, y = corner
+    x = max(0, min(x, pen.im.size[0] - pen.textlength(label, font=font)))
     left, top, right, bottom = pen.textbbox((x, y), label, font=font, anchor="lb")
     if top < 0:
         left, top, right, bottom = pen.textbbox((x, y), label, font=font, anchor="lt")

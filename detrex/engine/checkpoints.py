@@ -34,6 +34,8 @@ class Checkpoints(hooks.PeriodicCheckpointer):
     Of the run's checkpoints on the disk, whichever process wrote them, the newest are kept.
     """
 
+    part = "checkpoints"
+
     def __init__(
         self,
         checkpointer: DetectionCheckpointer,

@@ -21,12 +21,13 @@ from detrex.data.shared_sets import named_missing_files, shared_dataset
 from detrex.data.worker_notes import NotedMapper, WorkerNotes, set_timeout
 from detrex.engine import signals
 from detrex.engine.distributed import sync_buffers, unwrap_ddp
-from detrex.engine.evaluators import build_evaluator, coco_metrics
+from detrex.engine.evaluators import build_evaluator, coco_metrics, source_of
 from detrex.engine.fsdp import is_sharded, whole_copy
 from detrex.engine.trainer import AMP_DTYPES
 from detrex.errors import ConfigError, did_you_mean
 from detrex.modeling import optimize_for_inference
 from detrex.modeling.modes import set_modes
+from detrex.report.coco_scores import Scores
 from detrex.utils.presence import doing, wait_for_all
 
 Metrics = dict[str, Any]
@@ -104,6 +105,10 @@ class Evaluation:
         cfg: a config that has ``dataloader.test`` and ``dataloader.evaluator``; see
             :func:`do_test`.
 
+    Attributes:
+        scores: the figures by class and size of the last evaluation, by task as in its metrics, on
+            the main process; see `detrex.report.coco_scores`.
+
     Raises:
         ConfigError: a dataset is not there, the evaluator is none, or ``train.amp.dtype`` is
             unknown.
@@ -112,6 +117,7 @@ class Evaluation:
     def __init__(self, cfg: DictConfig) -> None:
         self.loader = build_loader(cfg, "dataloader.test")
         self.evaluator = build_evaluator(cfg)
+        self.scores: dict[str, Scores] = {}
         self.amp = bool(try_get_key(cfg, "train.amp.enabled", default=False))
         self.amp_dtype = amp_dtype(cfg)
         self.ema = bool(try_get_key(cfg, "train.model_ema.enabled", default=False))
@@ -122,14 +128,23 @@ class Evaluation:
 
     def __call__(self, model: nn.Module, eval_only: bool = False) -> Metrics:
         """Evaluate; see :func:`do_test` for arguments and result."""
+        self.scores.clear()
         if not self.ema or (eval_only and not self.only_ema):
             return self._evaluate(model)
         if eval_only:
             return self._evaluate_ema(model)
         metrics = self._evaluate(model)
+        plain = dict(self.scores)
         for task, values in self._evaluate_ema(model).items():
             metrics[EMA_PREFIX + task] = values
+        averaged = {EMA_PREFIX + task: scores for task, scores in self.scores.items()}
+        self.scores = {**plain, **averaged}
         return metrics
+
+    @property
+    def sources(self) -> dict[str, str | None]:
+        """What is compared; see `detrex.engine.evaluators.source_of`."""
+        return source_of(self.evaluator)
 
     def _evaluate_ema(self, model: nn.Module) -> Metrics:
         from detrex.modeling import ema
@@ -145,7 +160,7 @@ class Evaluation:
         model = whole_copy(model) if is_sharded(model) else unwrap_ddp(model)
         sync_buffers(model)
         device_type = next(model.parameters()).device.type
-        with evaluation_mode(model), coco_metrics(self.evaluator):
+        with evaluation_mode(model), coco_metrics(self.evaluator) as scores:
             if self.inference is None:
                 evaluated, amp = model, self.amp
             else:  # of the present weights; it knows its number format itself
@@ -155,6 +170,7 @@ class Evaluation:
                 with doing("in evaluation"):
                     metrics = inference_on_dataset(evaluated, batches, _Together(self.evaluator))
                 wait_for_all()  # the main process computes the metrics, which may take long
+            self.scores = scores
         if self.inference is not None and self.inference["compile"]:
             del evaluated
             torch.compiler.reset()  # compiled code holds weights

@@ -2,6 +2,7 @@
 
 import io
 import logging
+import os
 from collections.abc import Iterator, Mapping, MutableSequence, Sequence
 from contextlib import contextmanager, redirect_stdout
 from importlib.metadata import version
@@ -28,6 +29,7 @@ from detrex.data.picture_files import without_ghostscript
 from detrex.data.pictures import read_labels
 from detrex.data.tasks import evaluators_of, is_call_of
 from detrex.errors import ConfigError
+from detrex.report.coco_scores import Scores, scores_of
 
 logger = logging.getLogger(__name__)
 
@@ -73,19 +75,62 @@ def missing_packages(cfg: DictConfig) -> list[str]:
 
 
 @contextmanager
-def coco_metrics(evaluator: Any) -> Iterator[None]:
+def coco_metrics(evaluator: Any) -> Iterator[dict[str, Scores]]:
     """Let faster-coco-eval compute COCO's metrics, and log what computes them.
 
     Args:
         evaluator: what `build_evaluator` gives; a COCOEvaluator of it with ``use_fast_impl=False``,
             or built where faster-coco-eval is not installed, keeps pycocotools.
+
+    Yields:
+        By task, the figures by class and size of what was evaluated meanwhile; see
+        `detrex.report.coco_scores`.
     """
-    found = [part for part in _parts(evaluator) if isinstance(part, COCOEvaluator)]
-    with _fast_implementation() as name:
+    found = coco_evaluators(evaluator)
+    scores: dict[str, Scores] = {}
+    compute = coco_evaluation._evaluate_predictions_on_coco
+
+    def noted(truth: Any, detections: Any, task: str, *args: Any, **kwargs: Any) -> Any:
+        evaluation = compute(truth, detections, task, *args, **kwargs)
+        scores[task] = scores_of(evaluation)
+        return evaluation
+
+    with (
+        _fast_implementation() as name,
+        mock.patch.object(coco_evaluation, "_evaluate_predictions_on_coco", noted),
+    ):
         for part in found:
             used = name if part._use_fast_impl else "pycocotools"
             logger.info("COCO's metrics are computed by %s (use_fast_impl).", used)
-        yield
+        yield scores
+
+
+def coco_evaluators(evaluator: Any) -> list[COCOEvaluator]:
+    """List the COCOEvaluators of what `build_evaluator` gives."""
+    return [part for part in _parts(evaluator) if isinstance(part, COCOEvaluator)]
+
+
+def source_of(evaluator: Any) -> dict[str, str | None]:
+    """Say what an evaluation compares, for whoever looks at it later.
+
+    Args:
+        evaluator: what `build_evaluator` gives.
+
+    Returns:
+        Of its first COCOEvaluator, the data set's ``name``, its annotations ``json_file``, the
+        pictures' ``image_root``, and the file of ``results``, None where it writes none; empty
+        where there is no such evaluator.
+    """
+    for part in coco_evaluators(evaluator):
+        metadata, folder = part._metadata, part._output_dir
+        results = os.path.join(folder, "coco_instances_results.json") if folder else None
+        return {
+            "name": str(metadata.name),
+            "json_file": os.path.abspath(metadata.json_file),
+            "image_root": os.path.abspath(metadata.get("image_root") or ""),
+            "results": os.path.abspath(results) if results else None,
+        }
+    return {}
 
 
 @contextmanager

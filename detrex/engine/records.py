@@ -69,6 +69,8 @@ class Records(HookBase):
     It is on all ranks, after the hook that evaluates; the writers are on the main one.
     """
 
+    part = "records"
+
     def __init__(
         self,
         writers: Sequence[EventWriter],

@@ -24,6 +24,8 @@ class StopWhenAsked(HookBase):
         checkpoints: the hook that writes checkpoints.
     """
 
+    part = "checkpoints"
+
     def __init__(self, checkpoints: Checkpoints) -> None:
         self.checkpoints = checkpoints
 

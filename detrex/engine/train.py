@@ -20,7 +20,8 @@ from detrex.engine.evaluation import Evaluation, Metrics, amp_dtype, build_evalu
 from detrex.engine.fsdp import check_fsdp, spread_over_ranks
 from detrex.engine.model_building import build_model
 from detrex.engine.optimizer import build_optimizer
-from detrex.engine.run_folder.identity import enter_run, follow, read_run
+from detrex.engine.reporting import recorded, report_on
+from detrex.engine.run_folder.identity import Run, enter_run, follow, read_run
 from detrex.engine.run_folder.lock import locked_together
 from detrex.engine.run_hooks import build_hooks
 from detrex.engine.stopping import StopWhenAsked
@@ -28,6 +29,7 @@ from detrex.engine.trainer import Trainer
 from detrex.utils.dist import exchange, failing_together
 from detrex.utils.presence import waited_for
 from detrex.utils.seeding import draw_seed
+from detrex.utils.timeline import Timeline
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +79,8 @@ def do_train(args: argparse.Namespace, cfg: DictConfig) -> Metrics:
     * ``train.eval_period``: iterations between evaluations; 0 (default) after the last one only.
     * ``train.log_period``: iterations between lines of log and ``metrics.json``; default 20.
     * ``train.wandb.enabled``, ``train.wandb.params``: keywords of ``wandb.init``; default off.
+    * ``train.report``: ``report.html`` in ``train.output_dir`` at the end, see `detrex.report`;
+      ``enabled``, on by default, and how many of the worst ``pictures`` it shows, default 12.
     * ``train.fast_dev_run.enabled``: see :func:`apply_fast_dev_run`; default off.
 
     Scalars in ``metrics.json`` are medians over the ``log_period`` iterations up to theirs.
@@ -102,11 +106,12 @@ def do_train(args: argparse.Namespace, cfg: DictConfig) -> Metrics:
     apply_fast_dev_run(settle(cfg))
     check_fsdp(cfg)
     resolve_pixel_statistics(cfg)
+    timeline = Timeline()
     with locked_together(cfg):
-        return _train(args, cfg)
+        return _train(args, cfg, timeline)
 
 
-def _train(args: argparse.Namespace, cfg: DictConfig) -> Metrics:
+def _train(args: argparse.Namespace, cfg: DictConfig, timeline: Timeline) -> Metrics:
     """Train in a folder that is this run's alone."""
     with prepared_data(cfg):
         loader = build_loader(cfg, "dataloader.train")
@@ -123,6 +128,7 @@ def _train(args: argparse.Namespace, cfg: DictConfig) -> Metrics:
         clip_grad_params=_clip_grad_params(cfg),
         accumulate_steps=int(try_get_key(cfg, "train.accumulate_steps", default=1)),
         seed=seed,
+        timeline=timeline,
     )
     checkpointer = build_checkpointer(cfg, model, trainer=trainer)
     if names := config_class_names(cfg):
@@ -133,12 +139,12 @@ def _train(args: argparse.Namespace, cfg: DictConfig) -> Metrics:
 
     def evaluate() -> Metrics:
         results.clear()
-        with stop.saving():
+        with timeline.during("evaluation"), stop.saving():
             results.update(evaluation(trainer.model) if evaluation else {})
         return results
 
     trainer.register_hooks(build_hooks(cfg, model, trainer, evaluate, stop))
-    _enter_run(args, cfg, checkpointer)
+    run = _enter_run(args, cfg, checkpointer)
     start_iter = _start(args, cfg, trainer, checkpointer)
     _seek(trainer, start_iter)
     if start_iter > cfg.train.max_iter:
@@ -148,9 +154,11 @@ def _train(args: argparse.Namespace, cfg: DictConfig) -> Metrics:
             start_iter,
             cfg.train.max_iter,
         )
-    trainer.train(start_iter, max(start_iter, int(cfg.train.max_iter)))
+    with recorded(args, cfg, run.id if run else "", trainer, evaluation, start_iter):
+        trainer.train(start_iter, max(start_iter, int(cfg.train.max_iter)))
     if isinstance(loader, ReadableBatches):
         loader.report("others were drawn for them.")
+    report_on(cfg)
     return results
 
 
@@ -222,7 +230,7 @@ def _resumes(args: argparse.Namespace, checkpointer: DetectionCheckpointer) -> b
 
 def _enter_run(
     args: argparse.Namespace, cfg: DictConfig, checkpointer: DetectionCheckpointer
-) -> None:
+) -> Run | None:
     """Agree on the run that goes on or begins, after all else that could stop it."""
     run = None
     with failing_together():
@@ -230,6 +238,7 @@ def _enter_run(
             run = enter_run(checkpointer, cfg, args.resume)
     exchange()
     follow(checkpointer, broadcast_from_main(run))
+    return run
 
 
 def _start(

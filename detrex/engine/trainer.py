@@ -30,6 +30,7 @@ from detrex.errors import ConfigError, DetrexError, NonFiniteLossError
 from detrex.utils.dist import came_by_exchange, exchange, failing_together
 from detrex.utils.presence import LostRankError, explain, is_of_group, present
 from detrex.utils.seeding import seed_everything
+from detrex.utils.timeline import Timeline
 
 AMP_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -61,6 +62,7 @@ class Trainer(SimpleTrainer):
         amp_dtype: ``torch.float16`` (with loss scaling) or ``torch.bfloat16`` (without).
         accumulate_steps: batches per iteration.
         seed: the run's seed, at least 0; None leaves the generators alone.
+        timeline: told what the time goes to; a new one by default.
 
     Raises:
         ConfigError: ``accumulate_steps`` is below 1.
@@ -78,6 +80,7 @@ class Trainer(SimpleTrainer):
         amp_dtype: torch.dtype = torch.float16,
         accumulate_steps: int = 1,
         seed: int | None = None,
+        timeline: Timeline | None = None,
     ) -> None:
         if accumulate_steps < 1:
             raise ConfigError(
@@ -90,6 +93,7 @@ class Trainer(SimpleTrainer):
         self.accumulate_steps = accumulate_steps
         self.seed = seed
         self.stop_signal = 0
+        self.timeline = timeline or Timeline()
         self.device_type = next(model.parameters()).device.type
         self.grad_scaler = grad_scaler or torch.amp.GradScaler(
             self.device_type, enabled=amp and amp_dtype is torch.float16
@@ -133,9 +137,13 @@ class Trainer(SimpleTrainer):
             NonFiniteLossError: a loss is NaN or infinite, on any rank; raised on all ranks, before
                 the optimizer steps.
         """
+        with self.timeline.during("step"):
+            self._run_step()
+
+    def _run_step(self) -> None:
         if here := present():
             here.doing = f"in iteration {self.iter}"
-        with failing_together():
+        with failing_together(), self.timeline.during("data"):
             batches = self._data_loader_iter  # starting it draws random numbers: before the seed
         if self.seed is not None:
             seed_everything(self.seed, self.iter, comm.get_rank())
@@ -144,7 +152,7 @@ class Trainer(SimpleTrainer):
         data_seconds = 0.0
         for step in range(self.accumulate_steps):
             start = time.perf_counter()
-            with failing_together():
+            with failing_together(), self.timeline.during("data"):
                 batch = next(batches)
             data_seconds += time.perf_counter() - start
             exchange()
@@ -263,6 +271,13 @@ class Trainer(SimpleTrainer):
         self._begun = False
         super().before_train()
         self._begun = True
+        self.timeline.enter("rest")
+
+    def after_step(self) -> None:
+        """Run the hooks' parts after a step; a hook may say which ``part`` of the time it takes."""
+        for hook in self._hooks:
+            with self.timeline.during(getattr(hook, "part", "rest")):
+                hook.after_step()
 
     def after_train(self) -> None:
         """Run the hooks' last part, and let go of the loader's worker processes."""

@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 logger = logging.getLogger(__name__)
 
 _LAYER_TERM = re.compile(r"_\d+$")
-_AP_NAMES = ("AP", "AP50")
+AP_NAMES = ("AP", "AP50")
+"""The figures of an evaluation that are plotted over a run."""
 
 
 def read_metrics(metrics_json: str | Path) -> list[dict[str, float]]:
@@ -50,7 +51,7 @@ def plot_losses(metrics: Sequence[Mapping[str, float]], png: str | Path, title: 
     Raises:
         ValueError: when no row holds a loss.
     """
-    names = sorted({k for row in metrics for k in row if k == "total_loss" or _is_own_term(k)})
+    names = sorted({k for row in metrics for k in row if k == "total_loss" or is_own_term(k)})
     names.sort(key=lambda name: name != "total_loss")
     return _plot(
         metrics, names, png, title, "loss (logarithmic)", lambda axes: axes.set_yscale("log")
@@ -63,7 +64,7 @@ def plot_ap(metrics: Sequence[Mapping[str, float]], png: str | Path, title: str 
     Raises:
         ValueError: when no row holds an AP.
     """
-    names = sorted({k for row in metrics for k in row if k.rpartition("/")[2] in _AP_NAMES})
+    names = sorted({k for row in metrics for k in row if k.rpartition("/")[2] in AP_NAMES})
     return _plot(metrics, names, png, title, "percent", lambda axes: axes.set_ylim(bottom=0))
 
 
@@ -99,5 +100,6 @@ def _plot(
     return png
 
 
-def _is_own_term(name: str) -> bool:
+def is_own_term(name: str) -> bool:
+    """Tell whether a value is a term of the loss, and none of a layer before the last."""
     return name.startswith("loss_") and _LAYER_TERM.search(name) is None

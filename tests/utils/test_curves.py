@@ -34,4 +34,4 @@ def test_plot__says_so_when_there_is_nothing(tmp_path):
 
 def test_is_own_term__other_layers_are_left_out():
     names = ["loss_class", "loss_bbox_dn", "loss_giou_enc", "loss_class_3", "loss_bbox_dn_0", "lr"]
-    assert [n for n in names if curves._is_own_term(n)] == names[:3]
+    assert [n for n in names if curves.is_own_term(n)] == names[:3]
