@@ -29,6 +29,7 @@ COMMANDS = (
     "backbones",
     "merge",
     "share",
+    "report",
     "completion",
 )
 """Modules of this package with ``add_parser(commands)`` and ``run(arguments) -> int``, in the order

@@ -145,7 +145,7 @@ def read_log(file: Path) -> Log:
             found = _LOG_LINE.match(line)
             if found is None:
                 name, _, value = line.strip().partition("  ")
-                if inside and value:
+                if inside and value.strip("- "):
                     log.environment.append((name, value.strip()))
                 continue
             _, _, level, text = found.groups()

@@ -50,9 +50,7 @@ def element(name: str, *content: Content, **attributes: object) -> Html:
         if value is not None and value is not False
     )
     if name in _VOID and not content:
-        return Html(
-            f"<{name}{written}>" if name in ("br", "img", "meta") else f"<{name}{written}/>"
-        )
+        return Html(f"<{name}{written}/>")
     return Html(f"<{name}{written}>{joined(content)}</{name}>")
 
 

@@ -21,6 +21,8 @@ from detrex.checkpoint.detection_checkpoint import IN_PARTS, DetectionCheckpoint
 from detrex.checkpoint.runs import earlier_name, is_identity, origin_of
 from detrex.engine.run_folder.differences import describe, differences
 from detrex.files import UNFINISHED, write_atomically, writing
+from detrex.report import REPORT
+from detrex.report.record import RECORD
 
 logger = logging.getLogger(__name__)
 
@@ -210,12 +212,15 @@ def _set_aside(checkpointer: DetectionCheckpointer, earlier: Run | None) -> None
                 file.rename(place / file.name)
         if has_metrics:
             metrics.rename(earlier_name(metrics, identity))
+        for page in (folder / RECORD, folder / REPORT):
+            if page.is_file():
+                page.rename(earlier_name(page, identity))
         if earlier:  # it stays the folder's record until the next is there
             kept = earlier_name(record, identity)
             write_atomically(kept, lambda stream: stream.write(record.read_bytes()))
     logger.info(
-        "%s holds an earlier run%s: its checkpoints are left alone, and its metrics, events and "
-        "run.json have that name in theirs now; to go on with it instead, end this run, give "
-        "run.json and metrics.json their names back, and start with --resume.",
+        "%s holds an earlier run%s: its checkpoints are left alone, and its metrics, events, "
+        "report and run.json have that name in theirs now; to go on with it instead, end this "
+        "run, give run.json and metrics.json their names back, and start with --resume.",
         *(folder, f", {identity}" if identity else ""),
     )
