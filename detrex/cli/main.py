@@ -25,11 +25,11 @@ COMMANDS = (
     "train",
     "evaluate",
     "predict",
+    "report",
     "export",
     "backbones",
     "merge",
     "share",
-    "report",
     "completion",
 )
 """Modules of this package with ``add_parser(commands)`` and ``run(arguments) -> int``, in the order
