@@ -9,6 +9,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
+import torch
 from detectron2.utils import comm
 from omegaconf import DictConfig
 from torch import Tensor, distributed, fx, nn, optim
@@ -38,6 +39,12 @@ def check_fsdp(cfg: DictConfig) -> None:
     """
     if not try_get_key(cfg, "train.fsdp.enabled", default=False):
         return
+    on_cpu = str(try_get_key(cfg, "train.device", default="cuda")) == "cpu"
+    if on_cpu and comm.get_world_size() > 1 and not hasattr(torch.cpu.Stream, "record_event"):
+        raise ConfigError(
+            f"train.fsdp.enabled=True fails on a CPU with the installed torch {torch.__version__}: "
+            "install torch>=2.7, or leave train.fsdp out."
+        )
     reasons = {
         "train.ddp.find_unused_parameters": "under FSDP all ranks must use the same weights in "
         "each step, and weights that none uses need no search",

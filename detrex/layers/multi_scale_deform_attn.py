@@ -42,7 +42,7 @@ def _as_sizes(spatial_shapes: SpatialShapes) -> Sizes:
 
 def _as_number(side: Any) -> Any:
     """Leave symbols of a graph with dynamic sizes as they are."""
-    return side if isinstance(side, int | torch.SymInt) else int(side)
+    return side if isinstance(side, (int, torch.SymInt)) else int(side)
 
 
 def _pixels(spatial_shapes: SpatialShapes, like: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from detrex.checkpoint.placement import whole_tensor
 from detrex.checkpoint.sharded import ShardedCheckpointer
 from detrex.engine.optimizer import in_implementation_of
 from detrex.errors import RunError
+from tests.reference.one_rank import needs_fsdp_on_cpu as pytestmark  # noqa: F401
 from tests.reference.one_rank import one_rank, sharded_network  # noqa: F401
 
 

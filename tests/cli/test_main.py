@@ -42,7 +42,9 @@ def test_main__reader_that_stops_early_is_no_error():
 def test_main__output_that_is_closed_is_no_error():
     command = f"{sys.executable} -m detrex backbones --limit 2 >&-"
     done = subprocess.run(command, shell=True, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
+    remark = "detrex: the table was made with"  # of other versions than are installed
+    said = [line for line in done.stderr.splitlines() if not line.startswith(remark)]
+    assert (done.returncode, said) == (0, [])
 
 
 def test_main__full_disk_is_one_sentence():

@@ -85,7 +85,7 @@ def test_opened__refuses_by_the_header(tmp_path, kind):
     data, message = BOMBS[kind]
     path = tmp_path / "photo.jpg"
     path.write_bytes(data)
-    with pytest.raises(PictureError, match=message) as info, opened(path):
+    with pytest.raises(PictureError, match=f"(?i:{message})") as info, opened(path):
         pass
     assert "\n" not in str(info.value)
     assert len(str(info.value)) < 500

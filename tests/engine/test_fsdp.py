@@ -2,6 +2,7 @@ import argparse
 
 import pytest
 import torch
+from detectron2.utils import comm
 from omegaconf import OmegaConf
 from torch import nn
 
@@ -13,7 +14,7 @@ from detrex.engine.fsdp import check_fsdp, is_sharded, shard_model, whole_copy
 from detrex.engine.optimizer import build_optimizer
 from detrex.errors import ConfigError
 from detrex.modeling.backbone import TimmBackbone, TorchvisionBackbone
-from tests.reference.one_rank import one_rank  # noqa: F401
+from tests.reference.one_rank import needs_fsdp_on_cpu, one_rank  # noqa: F401
 from tests.reference.stand_in import read_losses
 from tests.reference.torchrun import run_two_ranks
 from tests.reference.two_sharded import CASES, Blocks, run_config
@@ -52,6 +53,7 @@ def check_case(folder, name):
 
 
 @pytest.mark.slow
+@needs_fsdp_on_cpu
 def test_shard_model__trains_as_ddp_does(tmp_path):
     run_two_ranks("tests.reference.two_sharded", tmp_path, "cases")
     for name in CASES:
@@ -68,6 +70,7 @@ def two_ranks(tmp_path_factory):
 
 
 @pytest.mark.parametrize(("fsdp", "ddp"), [("fsdp", "ddp"), ("from one, fsdp", "from one, ddp")])
+@needs_fsdp_on_cpu
 def test_do_train__sharded_equals_ddp(two_ranks, fsdp, ddp):
     """Losses, metrics of the weights and of their average, and all that the checkpoints hold."""
     losses = [read_losses(two_ranks / name) for name in (fsdp, ddp)]
@@ -95,6 +98,7 @@ def test_do_train__sharded_equals_ddp(two_ranks, fsdp, ddp):
             close(state[number], reference[number], rtol=1e-4, atol=1e-6)
 
 
+@needs_fsdp_on_cpu
 def test_do_train__one_process_goes_on_from_two(two_ranks, tmp_path):
     """From the folder that two ranks wrote, and from the same state in one file."""
     weights = []
@@ -108,6 +112,7 @@ def test_do_train__one_process_goes_on_from_two(two_ranks, tmp_path):
     close(*weights, rtol=1e-5, atol=1e-6)
 
 
+@needs_fsdp_on_cpu
 def test_resume_or_load__parts_of_two_ranks_by_one(two_ranks, one_rank, tmp_path):  # noqa: F811
     """Each rank plans what it reads, here all that the two have written."""
     name = "model_0000007.dcp"
@@ -132,6 +137,7 @@ BACKBONES = {
 
 
 @pytest.mark.parametrize("name", BACKBONES)
+@needs_fsdp_on_cpu
 def test_whole_copy__is_a_plain_model(one_rank, name):  # noqa: F811
     """Its outputs are those of the model before it was sharded; it can be copied and called."""
     torch.manual_seed(0)
@@ -160,6 +166,7 @@ def test_whole_copy__is_a_plain_model(one_rank, name):  # noqa: F811
     assert not any(p.any() for p in whole_copy(model, averages).parameters())
 
 
+@needs_fsdp_on_cpu
 def test_shard_model__fused_sgd_and_scalars_are_refused(one_rank):  # noqa: F811
     model = nn.Linear(3, 2)
     with pytest.raises(ConfigError, match=r"fused=True does not go with train\.fsdp"):
@@ -181,6 +188,7 @@ class Meddling(nn.Module):
         return (torch.randn(2, 8) @ weights).square().sum()
 
 
+@needs_fsdp_on_cpu
 def test_run_step__a_model_that_cannot_be_sharded_is_told(one_rank):  # noqa: F811
     model = Meddling()
     optimizer = torch.optim.AdamW(model.parameters())
@@ -201,3 +209,14 @@ def test_check_fsdp__refuses_in_one_sentence(keys, message):
     check_fsdp(OmegaConf.create({"train": keys}))
     with pytest.raises(ConfigError, match=message):
         check_fsdp(OmegaConf.create({"train": {"fsdp": {"enabled": True}, **keys}}))
+
+
+def test_check_fsdp__of_a_torch_that_cannot_on_a_cpu(monkeypatch):
+    cfg = OmegaConf.create({"train": {"fsdp": {"enabled": True}, "device": "cpu"}})
+    monkeypatch.delattr(torch.cpu.Stream, "record_event", raising=False)
+    check_fsdp(cfg)  # one process does not shard
+    monkeypatch.setattr(comm, "get_world_size", lambda: 2)
+    with pytest.raises(ConfigError, match=r"fails on a CPU .*install torch>=2\.7"):
+        check_fsdp(cfg)
+    cfg.train.device = "cuda"
+    check_fsdp(cfg)

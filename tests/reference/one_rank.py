@@ -7,6 +7,10 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
+needs_fsdp_on_cpu = pytest.mark.skipif(
+    not hasattr(torch.cpu.Stream, "record_event"), reason="FSDP of torch 2.6 fails on a CPU"
+)
+
 
 @pytest.fixture
 def one_rank():

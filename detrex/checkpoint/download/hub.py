@@ -61,16 +61,20 @@ def fetch_from_hub(address: str, check: Check = no_page) -> Path:
             f"`pip install huggingface_hub`, or {REMEDY}"
         ) from error
     repository, revision, names = _parts_of(address.partition("?")[0], named)
-    get: Callable[..., str] = partial(
-        huggingface_hub.hf_hub_download,
-        repository,
-        revision=revision,
-        endpoint=os.environ.get("HF_ENDPOINT"),
-    )
+
+    def get(name: str, **options: bool) -> str:
+        _guard(get_session())  # before version 1 each thread has a session of its own
+        return huggingface_hub.hf_hub_download(
+            repository,
+            name,
+            revision=revision,
+            endpoint=os.environ.get("HF_ENDPOINT"),
+            **options,
+        )
+
     limits = Limits.from_environment(TIMEOUT_SECONDS)
     there = _incomplete(repository)
     _remove(file for file in there if time.time() - _written(file) > limits.lock)
-    _guard(get_session())
     run = partial(
         Watch(limits).run,
         progress=partial(_arrived, repository),

@@ -222,6 +222,10 @@ class DINOTransformer(nn.Module):
         with torch.no_grad():  # scores choose tokens, and no loss reaches them
             states = self.enc_output_norm(self.enc_output(memory))
             scores = class_embed[-1](states).amax(-1)
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            # Older versions of autocast (2.6) keep the weights that they have cast above, which
+            # have no gradient, for the next call of the same layers.
+            torch.clear_autocast_cache()
         padding = None if self.training else layout.padding
         if padding is not None:
             scores = scores.masked_fill(padding, float("-inf"))

@@ -5,6 +5,7 @@ import os
 import sys
 import time
 
+import huggingface_hub.utils
 import pytest
 import torch
 from huggingface_hub import constants
@@ -16,9 +17,20 @@ from detrex.errors import DownloadError
 from tests.reference.raw_server import answering
 
 
+def forget_sessions():
+    """Before version 1 of huggingface_hub, a session stays online, or offline, as it began."""
+    getattr(huggingface_hub.utils, "reset_sessions", lambda: None)()
+
+
+def go_offline(monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    forget_sessions()
+
+
 @pytest.fixture
 def hub(server, monkeypatch, tmp_path):
     """A repository ``owner/name`` served as the Hugging Face hub does."""
+    forget_sessions()
     monkeypatch.setenv("HF_ENDPOINT", server.url(""))
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_PROGRESS_BARS", True)
@@ -37,7 +49,7 @@ def test_fetch__hub(hub, monkeypatch):
     assert values("hf-hub:owner/name") == [1, 1]
     assert values("hf_hub:owner/name/half.safetensors") == [0.5, 0.5]
     assert values("hf-hub://owner/name@main") == [1, 1]
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    go_offline(monkeypatch)
     hub.files.clear()
     assert values("hf-hub:owner/name/half.safetensors") == [0.5, 0.5]
     with pytest.raises(DownloadError, match=r"fetch hf-hub:owner/other \(.*looked for model"):
@@ -72,9 +84,10 @@ def test_fetch__hub_damaged_in_the_cache(hub, monkeypatch):
     file = fetch("hf-hub:owner/name").resolve()
     file.write_bytes(file.read_bytes()[:-1])
     with monkeypatch.context() as offline:
-        offline.setattr(constants, "HF_HUB_OFFLINE", True)
+        go_offline(offline)
         with pytest.raises(DownloadError, match=r"model.safetensors in the cache is no whole .*\("):
             read_state_dict("hf-hub:owner/name")
+    forget_sessions()
     assert read_state_dict("hf-hub:owner/name")["a"].tolist() == [1, 1]
 
 
