@@ -15,7 +15,8 @@ import time
 from collections.abc import Sequence
 
 from benchmarks import report
-from benchmarks.environment import environment, warn_if_busy
+from benchmarks.protocol import warn_if_busy
+from detrex.benchmark.environment import environment
 from detrex.threads import available_cores
 
 SCRIPTS = (

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.peers import attempt, r50_peers
-from benchmarks.protocol import Comparison, Results, parse, parser
+from benchmarks.protocol import Results, parse, parser
+from detrex.benchmark.turns import Comparison
 from detrex.modeling import optimize_for_inference
 from detrex.modeling.backbone import TimmBackbone
 

@@ -16,7 +16,8 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from benchmarks.protocol import Comparison, Results, parser
+from benchmarks.protocol import Results, parser
+from detrex.benchmark.turns import Comparison
 from detrex.threads import COUNTS, WAITING, thread_variables
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -18,9 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.environment import installed
 from benchmarks.memory_use import ROOT
-from benchmarks.protocol import Call, Comparison, Results, first_line, parse, parser
+from benchmarks.protocol import Results, parse, parser
+from detrex.benchmark.environment import installed
+from detrex.benchmark.turns import Call, Comparison, first_line
 
 HEADS, CHANNELS, POINTS = 8, 32, 4
 SIZES = {

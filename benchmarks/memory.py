@@ -14,7 +14,8 @@ from typing import Any
 from detectron2.utils.events import EventStorage
 
 from benchmarks.memory_use import peak_rss_of, saved_bytes
-from benchmarks.protocol import Comparison, Results, first_line, parse, parser
+from benchmarks.protocol import Results, parse, parser
+from detrex.benchmark.turns import Comparison, first_line
 
 IMPORTS = "imports alone"
 PEAKS = {

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.protocol import first_line
+from detrex.benchmark.turns import first_line
 
 Call = Callable[[], Any]
 

@@ -9,8 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
-from benchmarks.protocol import Comparison, readable, readable_unit
+from benchmarks.protocol import readable, readable_unit
 from benchmarks.summary import NO_UNIT, OURS, Cases, Series, exponent, series_of, sized
+from detrex.benchmark.turns import Comparison
 
 _OURS, _OTHERS, _LINES = "#1f6fb4", "#9a9a9a", "osD^vP"
 _WIDTH, _BAR = 8.0, 0.27  # inches

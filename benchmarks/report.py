@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.plots import plot
-from benchmarks.protocol import RESULTS, Comparison, readable, readable_unit
+from benchmarks.protocol import RESULTS, readable, readable_unit
 from benchmarks.results_file import holds_rows, read_rows, read_table
 from benchmarks.summary import (
     NO_UNIT,
@@ -25,6 +25,7 @@ from benchmarks.summary import (
     sized,
     slower_options,
 )
+from detrex.benchmark.turns import Comparison
 
 SCRIPTS = Path(__file__).resolve().parent
 PAGE = SCRIPTS.parent / "docs" / "benchmarks.md"

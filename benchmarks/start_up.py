@@ -15,7 +15,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.protocol import Comparison, Results, parse, parser
+from benchmarks.protocol import Results, parse, parser
+from detrex.benchmark.turns import Comparison
 
 ROOT = Path(__file__).resolve().parent.parent
 TIMM = (

@@ -3,8 +3,9 @@
 import re
 from collections.abc import Iterable, Mapping
 
-from benchmarks.protocol import Comparison, fitted_exponent
+from benchmarks.protocol import fitted_exponent
 from benchmarks.results_file import Row
+from detrex.benchmark.turns import Comparison
 
 Cases = Mapping[str, Comparison]
 Series = dict[str, tuple[list[float], list[float]]]

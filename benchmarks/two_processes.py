@@ -17,8 +17,9 @@ from collections.abc import Sequence
 
 import torch
 
-from benchmarks.protocol import Comparison, Results, parse, parser
+from benchmarks.protocol import Results, parse, parser
 from benchmarks.ranks import last_lines
+from detrex.benchmark.turns import Comparison
 
 ONE, TWO = "one rank", "two ranks"
 

@@ -16,3 +16,20 @@ def add_trust_option(parser: argparse.ArgumentParser) -> None:
         metavar="PACKAGE",
         help="a package or module that YAML and overrides may call, too; may be given repeatedly",
     )
+
+
+def positive(text: str) -> int:
+    """Read a whole number of at least 1 from a command line.
+
+    Args:
+        text: what the user wrote.
+
+    Returns:
+        The number.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none.
+    """
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
+    return int(text)

@@ -4,7 +4,6 @@ A drawn picture carries a mark in its EXIF, and a video one at its end that play
 that the next run can replace it and nothing else.
 """
 
-import argparse
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
@@ -215,23 +214,6 @@ class Failures:
         """
         if self.reasons:
             raise SystemExit(self.sentence())
-
-
-def positive(text: str) -> int:
-    """Read a whole number of at least 1 from a command line.
-
-    Args:
-        text: what the user wrote.
-
-    Returns:
-        The number.
-
-    Raises:
-        argparse.ArgumentTypeError: it is none.
-    """
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
-    return int(text)
 
 
 def _names(relative: Path, suffix: str | None) -> Iterable[Path]:

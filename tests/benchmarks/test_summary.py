@@ -1,6 +1,5 @@
 import pytest
 
-from benchmarks.protocol import Comparison
 from benchmarks.results_file import Row
 from benchmarks.summary import (
     cases_of,
@@ -10,6 +9,7 @@ from benchmarks.summary import (
     sized,
     slower_options,
 )
+from detrex.benchmark.turns import Comparison
 
 
 def test_cases_of__gathers_samples_and_reasons():

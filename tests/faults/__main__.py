@@ -19,7 +19,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.environment import environment
+from detrex.benchmark.environment import environment
 from tests.faults.campaign import FULL, SAMPLE, failures, run_campaign
 from tests.faults.page import PAGE, page
 from tests.faults.trials import ROOT

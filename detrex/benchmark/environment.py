@@ -2,7 +2,6 @@
 
 import os
 import platform
-import sys
 import time
 from collections.abc import Mapping
 from datetime import datetime, timezone
@@ -17,7 +16,7 @@ PACKAGES = (
     *("detrex", "torch", "torchvision", "timm", "detectron2", "transformers"),
     *("onnxruntime", "openvino", "pycocotools", "faster-coco-eval"),
 )
-QUIET = 0.05
+_QUIET = 0.05
 
 
 def environment(threads: int, *, quick: bool = False) -> dict[str, str]:
@@ -84,16 +83,19 @@ def busy_share(seconds: float = 0.5) -> float | None:
     return 1 - idle / max(sum(passed), 1)
 
 
-def warn_if_busy(described: Mapping[str, str]) -> bool:
-    """Say so on the error stream, and return True, where others keep the cores busy."""
+def busy_warning(described: Mapping[str, str]) -> str:
+    """Say that figures are rough, where others keep the cores busy; else nothing.
+
+    Args:
+        described: from `environment`.
+
+    Returns:
+        A sentence, or an empty text.
+    """
     busy = float(described.get("busy", "0 %").removesuffix(" %")) / 100
-    if busy <= QUIET:
-        return False
-    print(
-        f"warning: other programs use {busy:.0%} of this machine's cores: these figures are rough",
-        file=sys.stderr,
-    )
-    return True
+    if busy <= _QUIET:
+        return ""
+    return f"other programs use {busy:.0%} of this machine's cores: these figures are rough"
 
 
 def _processor_times() -> list[int]:
