@@ -1,6 +1,8 @@
 import argparse
 
-from detrex.options import add_trust_option
+import pytest
+
+from detrex.options import add_trust_option, positive
 
 
 def test_add_trust_option__may_be_given_repeatedly():
@@ -10,3 +12,10 @@ def test_add_trust_option__may_be_given_repeatedly():
     assert parser.parse_args(["--trust", "mine", "--trust", "torch.hub"]).trust == [
         *("mine", "torch.hub")
     ]
+
+
+@pytest.mark.parametrize("text", ["0", "-3", "2.5", "x", ""])
+def test_positive__refuses(text):
+    with pytest.raises(argparse.ArgumentTypeError, match="at least 1"):
+        positive(text)
+    assert positive("12") == 12

@@ -1,10 +1,12 @@
 """A small RetinaNet over timm's ResNet-18 learns coloured shapes from random weights.
 
+detector: RetinaNet, small
+backbone: ResNet-18 of timm
 paper:    Focal Loss for Dense Object Detection, arXiv 1708.02002
 command:  python -m detrex.data.demo.shapes output/demo/shapes/data --train 1000 --val 100
-          python tools/train_net.py --config-file configs/retinanet/demo_shapes.py
-hardware: one CPU core, about two minutes
-box AP:   not a benchmark; docs/which_backbone.md for other backbones in the place of this one
+          detrex train retinanet/demo_shapes.py
+hardware: two CPU cores, about two minutes
+box AP:   not a benchmark; docs/which_backbone.md has other backbones in the place of this one
 """
 
 from detectron2.config import LazyCall as L

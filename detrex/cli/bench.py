@@ -5,14 +5,22 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from detrex.cli.arguments import typed
-from detrex.options import add_trust_option
+from detrex.cli import bench_model
+from detrex.cli.arguments import add_config_arguments, typed
+from detrex.cli.completion import complete_backbones
 
-_EXAMPLES = """examples:
-  detrex bench train dino/demo_shapes.py -n 20 train.device=cpu
-  detrex bench data_advanced dino/dino_r50_4scale_12ep.py -n 50 dataloader.train.num_workers=8
-  detrex bench backbones --names resnet18 mobilenetv3_large_100 convnext_atto --seeds 1
-  detrex bench backbones --step costs
+_EXAMPLES = """
+detrex bench train dino/demo_shapes.py -n 20 train.device=cpu
+detrex bench data_advanced dino/dino_r50_4scale_12ep.py -n 50 dataloader.train.num_workers=8
+detrex bench backbones --names resnet18 mobilenetv3_large_100 --seeds 1
+"""
+_TIMING_EXAMPLES = """
+detrex bench {task} dino/demo_shapes.py -n 20
+detrex bench {task} dino/dino_r50_4scale_12ep.py -n 50 --warmup 5 train.device=cpu
+"""
+_STUDY_EXAMPLES = """
+detrex bench backbones --names resnet18 mobilenetv3_large_100 convnext_atto --seeds 1
+detrex bench backbones --step costs --step page --output output/bench
 """
 _TASKS = {
     "train": "optimizer steps, on batches kept in memory",
@@ -34,22 +42,25 @@ def add_parser(commands: Any) -> None:
         help="time the parts of a config, or compare backbones",
         description="Time the parts of a config's training and evaluation, each step after a few "
         "that are not; or train the same small detector over many backbones.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=_EXAMPLES,
     )
     tasks = parser.add_subparsers(dest="task", required=True, metavar="TASK")
     for name, what in _TASKS.items():
         _add_timing(tasks, name, what)
+    bench_model.add_parser(tasks)
     _add_study(tasks)
 
 
 def _add_timing(tasks: Any, name: str, what: str) -> None:
-    parser = tasks.add_parser(name, help=f"time {what}", description=f"Time {what}.")
-    parser.add_argument("config", help="a LazyConfig file")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="as for training")
+    parser = tasks.add_parser(
+        name,
+        help=f"time {what}",
+        description=f"Time {what}.",
+        examples=_TIMING_EXAMPLES.format(task=name),
+    )
+    add_config_arguments(parser)
     parser.add_argument("--num-gpus", type=int, default=1, metavar="N", help="processes (1)")
     add_step_options(parser)
-    add_trust_option(parser)
     parser.set_defaults(run=run, parser=parser)
 
 
@@ -70,13 +81,13 @@ def _add_study(tasks: Any) -> None:
         description="Train a small RetinaNet over many backbones on drawn shapes, with equal "
         "iterations and settings, and measure what they cost here. Runs that are in --output are "
         "not done again. All of it takes hours of one core; `--step costs` minutes.",
-        epilog="\n".join(["examples:", *_EXAMPLES.split("\n")[3:]]),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=_STUDY_EXAMPLES,
     )
     count = typed(_at_least_one, "3")
-    parser.add_argument(
+    names = parser.add_argument(
         "--names", nargs="+", default=[], metavar="NAME", help="architectures of the catalog"
     )
+    names.completer = complete_backbones  # type: ignore[attr-defined]  # argcomplete's
     parser.add_argument("--seeds", type=count, default=3, metavar="N", help="runs of each (3)")
     parser.add_argument("--iterations", type=count, default=300, metavar="N", help="of a run (300)")
     parser.add_argument(
@@ -145,8 +156,13 @@ def time_config(arguments: argparse.Namespace) -> None:
     from detrex.engine.launch import launch
     from detrex.errors import ConfigError
 
-    if not arguments.config_file or arguments.num_iters < 1 or arguments.warmup < 0:
-        raise ConfigError("Name a --config-file, and give --num-iters from 1 and --warmup from 0.")
+    if not arguments.config_file:
+        raise ConfigError("There is no config to time: name one by --config-file.")
+    if arguments.num_iters < 1 or arguments.warmup < 0:
+        raise ConfigError(
+            f"--num-iters is from 1 and --warmup from 0, got {arguments.num_iters} and "
+            f"{arguments.warmup}."
+        )
     device = str(_load(arguments).train.device)
     machines = (arguments.num_gpus, arguments.num_machines, arguments.machine_rank)
     launch(_time_here, *machines, arguments.dist_url, (arguments,), device=device)
@@ -165,11 +181,11 @@ def _time_here(arguments: argparse.Namespace) -> None:
 
 def _load(arguments: argparse.Namespace) -> Any:
     """Load the config with its overrides, and with defaults for what it leaves out."""
-    from detrex.config import load_config
+    from detrex.config import find_config, load_config
     from detrex.config.validation import settle
     from detrex.engine.overrides import apply_overrides
 
-    cfg = load_config(arguments.config_file, arguments.trust)
+    cfg = load_config(find_config(arguments.config_file), arguments.trust)
     return settle(apply_overrides(cfg, arguments.opts or [], arguments.trust))
 
 

@@ -4,11 +4,12 @@ import argparse
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from detrex.options import add_trust_option, positive
+from detrex.cli.arguments import add_config_arguments
+from detrex.options import positive
 
-_EXAMPLES = """examples:
-  detrex bench model dino/dino_r50_4scale_12ep.py --tasks parameter structure
-  detrex bench model dino/demo_shapes.py --tasks flop activation -n 1 --input-size 128 128
+_EXAMPLES = """
+detrex bench model dino/dino_r50_4scale_12ep.py --tasks parameter structure
+detrex bench model dino/demo_shapes.py --tasks flop activation -n 1 --input-size 128 128
 """
 _TASKS = ("flop", "activation", "parameter", "structure")
 
@@ -25,13 +26,10 @@ def add_parser(tasks: Any) -> None:
         description="Count a configured model's FLOPs, activations and parameters, or print its "
         "structure. FLOPs (a multiplication and its addition count as one) and activations are "
         "means over pictures of dataloader.test, or over random ones of --input-size.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=_EXAMPLES,
     )
-    parser.add_argument("config", help="a LazyConfig file")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="as for training")
+    add_config_arguments(parser)
     add_count_options(parser, required=False)
-    add_trust_option(parser)
     parser.set_defaults(run=run, parser=parser)
 
 
@@ -96,11 +94,12 @@ def count_model(arguments: argparse.Namespace, config: str, overrides: Sequence[
     import logging
 
     from detrex.benchmark.analysis import TASKS
-    from detrex.config import load_config
+    from detrex.config import find_config, load_config
     from detrex.engine.overrides import apply_overrides
 
     logging.getLogger("fvcore.nn.jit_analysis").setLevel(logging.ERROR)
-    cfg = apply_overrides(load_config(config, arguments.trust), overrides, arguments.trust)
+    cfg = load_config(find_config(config), arguments.trust)
+    apply_overrides(cfg, overrides, arguments.trust)
     for task in arguments.tasks:
         for line in TASKS[task](cfg, _batches(cfg, arguments, task)):
             print(line)

@@ -3,11 +3,12 @@
 import argparse
 import dataclasses
 import json
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from detrex.cli.arguments import parse_count, typed
+from detrex.cli.arguments import complete_configs, parse_count, typed
 from detrex.options import add_trust_option
 
 _EXAMPLES = """
@@ -33,7 +34,10 @@ def add_parser(commands: Any) -> None:
         "file in COCO's format, or a folder in COCO's, YOLO's or Pascal VOC's format.",
         examples=_EXAMPLES,
     )
-    parser.add_argument("source", metavar="CONFIG|JSON|FOLDER", help="where the data are named")
+    source = parser.add_argument(
+        "source", metavar="CONFIG|JSON|FOLDER", help="where the data are named"
+    )
+    source.completer = complete_configs  # type: ignore[attr-defined]  # argcomplete's
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="as for training")
     add_trust_option(parser)
     parser.add_argument(
@@ -88,11 +92,13 @@ def run(arguments: argparse.Namespace) -> int:
 
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)  # what is found is told by the card
+    scratch = tempfile.TemporaryDirectory(prefix="detrex-data-")
     try:
-        cfg, notes = read_source(arguments)
+        cfg, notes = read_source(arguments, Path(scratch.name))
         cards, mistakes = inspect_data_sets(cfg)
         drawn, failed = _draw(arguments, cfg, [card.side for card in cards])
     finally:
+        scratch.cleanup()
         logging.disable(before)
     mistakes += failed
     if arguments.json:
@@ -103,11 +109,12 @@ def run(arguments: argparse.Namespace) -> int:
     return 1 if mistakes else 0
 
 
-def read_source(arguments: argparse.Namespace) -> tuple[Any, list[str]]:
+def read_source(arguments: argparse.Namespace, scratch: Path) -> tuple[Any, list[str]]:
     """Load a config, or make one of a data set that is named by its files.
 
     Args:
         arguments: ``source``, ``overrides``, ``trust`` and ``images``.
+        scratch: a folder for annotations that are in another format than COCO's.
 
     Returns:
         The config, and what the user should know.
@@ -122,16 +129,14 @@ def read_source(arguments: argparse.Namespace) -> tuple[Any, list[str]]:
     if is_data and arguments.overrides:
         arguments.parser.error("key=value changes a config, and is of no use for files of data")
     if is_data:
-        return _files_config(source, arguments.images)
-    from detrex.config import load_config
+        return _files_config(source, arguments.images, scratch)
+    from detrex.config import find_config, load_config
 
-    cfg = load_config(arguments.source, arguments.trust)
+    cfg = load_config(find_config(arguments.source), arguments.trust)
     return apply_overrides(cfg, arguments.overrides, arguments.trust), []
 
 
-def _files_config(source: Path, images: Path | None) -> tuple[Any, list[str]]:
-    import tempfile
-
+def _files_config(source: Path, images: Path | None, scratch: Path) -> tuple[Any, list[str]]:
     from detectron2.config import LazyCall
     from detectron2.data import get_detection_dataset_dicts
     from omegaconf import DictConfig
@@ -144,8 +149,7 @@ def _files_config(source: Path, images: Path | None) -> tuple[Any, list[str]]:
     for side, part in zip(("train", "test"), found.parts.values(), strict=False):
         file = part.json_file
         if file is None:  # read from other formats
-            folder = Path(tempfile.mkdtemp(prefix="detrex-data-"))
-            file = folder / f"{side}.json"
+            file = scratch / f"{side}.json"
             file.write_text(json.dumps(part.content))
         names = LazyCall(register_coco_json)(
             name=f"detrex_data_{side}", json_file=str(file), image_root=str(part.image_root)

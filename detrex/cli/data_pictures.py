@@ -188,7 +188,9 @@ def draw_predictions(
         ConfigError: they are of another data set, or a file would be written over.
     """
     check_images(predictions, truth.records)
-    targets = plan_outputs([record["file_name"] for record in truth.records], drawing.folder, ".png")
+    targets = plan_outputs(
+        [record["file_name"] for record in truth.records], drawing.folder, ".png"
+    )
     make_folder(drawing.folder, drawing.option)
     failures = Failures()
 

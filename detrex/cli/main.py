@@ -28,6 +28,8 @@ COMMANDS = (
     "report",
     "export",
     "backbones",
+    "data",
+    "bench",
     "merge",
     "share",
     "completion",

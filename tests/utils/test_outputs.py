@@ -1,6 +1,5 @@
 """Where drawn pictures go, and what they may replace."""
 
-import argparse
 import os
 from pathlib import Path
 
@@ -9,7 +8,6 @@ import pytest
 from PIL import Image
 
 from detrex.errors import ConfigError, PictureError
-from detrex.utils import outputs
 from detrex.utils.outputs import Failures, make_folder, plan_outputs, refuse_to_replace, save_drawn
 
 PICTURE = np.full((8, 9, 3), 90, np.uint8)
@@ -119,13 +117,6 @@ def test_failures__go_on_and_are_told_at_the_end():
     with pytest.raises(ZeroDivisionError):
         failures.attempt(lambda: 1 / 0)
     Failures().end()
-
-
-@pytest.mark.parametrize("text", ["0", "-3", "2.5", "x", ""])
-def test_positive__refuses(text):
-    with pytest.raises(argparse.ArgumentTypeError, match="at least 1"):
-        outputs.positive(text)
-    assert outputs.positive("12") == 12
 
 
 def test_plan_outputs__a_relative_folder_is_as_good(tmp_path, monkeypatch):
