@@ -19,6 +19,7 @@ from detrex.benchmark.turns import compare
 from detrex.engine import Trainer, build_model, build_optimizer
 from detrex.engine.dry_run import dry_run
 from detrex.engine.evaluation import build_loader
+from detrex.errors import ConfigError
 from detrex.modeling import optimize_for_inference
 
 LARGE = 640  # pixels, of both sides
@@ -123,9 +124,9 @@ def _evaluation(
     for name, model in models.items():
         calls[f"{name}/"] = _inference(model, picture)
         calls[f"{name}/optimized"] = _inference(optimize_for_inference(model), picture)
-    seen = compare(calls, repeats=rounds)
+    seen = _measured(calls, rounds)
     return {
-        (name, is_fast): _milliseconds(seen.samples[f"{name}/{'optimized' if is_fast else ''}"])
+        (name, is_fast): _milliseconds(seen[f"{name}/{'optimized' if is_fast else ''}"])
         for name in models
         for is_fast in (False, True)
     }
@@ -144,16 +145,24 @@ def _steps(
 ) -> dict[str, float]:
     """Median milliseconds of an optimizer step on a batch in memory, by name."""
     batch = _batch(next(iter(configs.values())))
-    with EventStorage():
+    with EventStorage() as storage:
         calls = {}
         for name, model in models.items():
             trainer = Trainer(
                 model.train(), itertools.repeat(batch), build_optimizer(configs[name], model)
             )
-            trainer.iter = 0
+            trainer.iter, trainer.storage = 0, storage
             calls[name] = trainer.run_step
-        seen = compare(calls, repeats=rounds)
-    return {name: _milliseconds(seen.samples[name]) for name in models}
+        seen = _measured(calls, rounds)
+    return {name: _milliseconds(seen[name]) for name in models}
+
+
+def _measured(calls: Mapping[str, Callable[[], Any]], rounds: int) -> Mapping[str, Sequence[float]]:
+    """Let calls take turns; one that fails ends the study."""
+    seen = compare(calls, repeats=rounds)
+    for name, why in seen.left_out.items():
+        raise ConfigError(f"{name.rstrip('/')} cannot be measured ({why}): leave it out.")
+    return seen.samples
 
 
 def _batch(cfg: Any) -> list[Picture]:

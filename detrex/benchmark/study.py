@@ -7,6 +7,7 @@ on where it stopped. Seeds come in turn: after the first all backbones have a ro
 import argparse
 import contextlib
 import io
+import math
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -133,5 +134,6 @@ def train_one(candidate: Candidate, seed: int, iterations: int, data: Path) -> R
         cfg.train.output_dir = folder
         with contextlib.redirect_stdout(io.StringIO()):  # of pycocotools
             results = do_train(argparse.Namespace(resume=False, eval_only=False), cfg)
-    ap, ap50 = (round(float(results["bbox"][name]), 3) for name in ("AP", "AP50"))
+    found = (float(results["bbox"][name]) for name in ("AP", "AP50"))
+    ap, ap50 = (0.0 if math.isnan(value) else round(value, 3) for value in found)  # no detection
     return Run(candidate.name, candidate.weights, seed, iterations, ap, ap50)

@@ -6,6 +6,13 @@ from PIL import Image
 
 from detrex.cli import main
 from detrex.data.demo.shapes import write_shapes_dataset
+from tests.reference.unregistered import unregistered
+
+
+@pytest.fixture(autouse=True)
+def _unregistered():
+    with unregistered():
+        yield
 
 
 @pytest.fixture
