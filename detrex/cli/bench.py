@@ -87,7 +87,7 @@ def _add_study(tasks: Any) -> None:
     names = parser.add_argument(
         "--names", nargs="+", default=[], metavar="NAME", help="architectures of the catalog"
     )
-    names.completer = complete_backbones  # type: ignore[attr-defined]  # argcomplete's
+    names.completer = complete_backbones  # argcomplete reads it
     parser.add_argument("--seeds", type=count, default=3, metavar="N", help="runs of each (3)")
     parser.add_argument("--iterations", type=count, default=300, metavar="N", help="of a run (300)")
     parser.add_argument(

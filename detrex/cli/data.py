@@ -37,7 +37,7 @@ def add_parser(commands: Any) -> None:
     source = parser.add_argument(
         "source", metavar="CONFIG|JSON|FOLDER", help="where the data are named"
     )
-    source.completer = complete_configs  # type: ignore[attr-defined]  # argcomplete's
+    source.completer = complete_configs  # argcomplete reads it
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="as for training")
     add_trust_option(parser)
     parser.add_argument(
