@@ -1,6 +1,7 @@
 """``detrex predict``: what a trained detector finds in pictures and videos, drawn and counted."""
 
 import argparse
+import os
 import sys
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from detrex.cli import terminal
-from detrex.cli.arguments import parse_count, typed
+from detrex.cli.arguments import complete_configs, parse_count, typed
 from detrex.options import add_trust_option
 
 _EXAMPLES = """
@@ -19,6 +20,8 @@ detrex predict output/run street.mp4 --output street_found.mp4 --classes person,
 detrex predict dino/dino_r50_4scale_12ep.py a.jpg --weights dino.pth --json found.json --no-draw
 """
 _MOST_ROWS = 40
+# What OpenCV would write of damaged videos, beside the sentence.
+_SILENT = {"OPENCV_FFMPEG_LOGLEVEL": "-8", "OPENCV_LOG_LEVEL": "SILENT"}
 
 
 def add_parser(commands: Any) -> None:
@@ -34,9 +37,12 @@ def add_parser(commands: Any) -> None:
         "of each class. Nothing is written over but what was drawn before.",
         examples=_EXAMPLES,
     )
-    parser.add_argument(
-        "source", metavar="SOURCE", help="a run's folder, a checkpoint, or a config with weights"
+    source = parser.add_argument(
+        "source",
+        metavar="SOURCE",
+        help="a run's folder, a checkpoint, a config with weights, or hf-hub:owner/name",
     )
+    source.completer = complete_configs
     parser.add_argument(
         "inputs",
         nargs="+",
@@ -56,9 +62,8 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--threshold",
         type=typed(float, "0.5"),
-        default=0.5,
         metavar="SCORE",
-        help="least score, from 0 to 1 (%(default)s)",
+        help="least score, from 0 to 1 (0.5, or what a shared detector says)",
     )
     parser.add_argument(
         "--classes", metavar="NAMES", help="names or indices, such as person,dog (all)"
@@ -100,10 +105,15 @@ def run(arguments: argparse.Namespace) -> int:
     from detrex.inference.loading import load
     from detrex.inference.planning import plan_jobs
     from detrex.inference.result import checked_threshold, require_own_json
+    from detrex.utils.outputs import make_folder
 
-    checked_threshold(arguments.threshold)
+    for name, level in _SILENT.items():
+        os.environ.setdefault(name, level)
+    if arguments.threshold is not None:
+        checked_threshold(arguments.threshold)
     if arguments.json:
         require_own_json(Path(arguments.json))
+        make_folder(Path(arguments.json).parent, "--json")
     jobs = plan_jobs(arguments.inputs, None if arguments.no_draw else arguments.output)
     with terminal.status("loading the detector"):
         detector = load(
@@ -206,7 +216,6 @@ class _Work:
 
     def _take(self, result: Any) -> dict[str, int]:
         counts: dict[str, int] = result.counts
-        self.failures.total += 1
         self.objects.update(counts)
         self.found_in.update(counts.keys())
         if self.file:
@@ -218,6 +227,7 @@ class _Work:
 
         row = (job.name, before + counted(counts), str(job.target or ""))
         self.rows.append(row)
+        self.failures.total += 1
         if not terminal.is_rich():
             print(f"{row[0]}: {row[1]}" + (f" -> {row[2]}" if row[2] else ""))
 

@@ -45,7 +45,8 @@ def plan_jobs(inputs: Sequence[str], output: str | None) -> list[Job]:
     """Find what inputs name, each once, and a file for each; nothing of the user's is replaced.
 
     Args:
-        inputs: files, folders (searched deeply), patterns, addresses, and numbers of cameras.
+        inputs: files, folders (searched deeply, but for ``output`` in them), patterns, addresses,
+            and numbers of cameras.
         output: a folder, or a file for a single picture or video; None to draw nothing.
 
     Raises:
@@ -53,7 +54,7 @@ def plan_jobs(inputs: Sequence[str], output: str | None) -> list[Job]:
         ConfigError: a file of the user's would be written over, or ``output`` is one file for
             several.
     """
-    sources = _sources(inputs)
+    sources = _sources(inputs, os.path.abspath(output or "."))
     if output is None:
         return [Job(source) for source in sources]
     suffix = Path(output).suffix.lower()
@@ -75,7 +76,7 @@ def plan_jobs(inputs: Sequence[str], output: str | None) -> list[Job]:
     return [Job(source, targets[source]) for source in sources]
 
 
-def _sources(inputs: Sequence[str]) -> list[str | int]:
+def _sources(inputs: Sequence[str], output: str) -> list[str | int]:
     found: dict[str | int, str | int] = {}  # by what tells whether it is the same
     for name in inputs:
         if name.isascii() and name.isdecimal() and not os.path.exists(name):
@@ -83,9 +84,16 @@ def _sources(inputs: Sequence[str]) -> list[str | int]:
         elif is_web_address(name) or (is_video(name) and "://" in name):
             found.setdefault(name, name)
         else:
+            around = os.path.abspath(name)
             for path in image_files([name], "The input", deep=True, videos=True):
-                found.setdefault(os.path.abspath(path), str(path))
+                place = os.path.abspath(path)
+                if not (_is_in(place, output) and _is_in(output, around)):
+                    found.setdefault(place, str(path))
     return list(found.values())
+
+
+def _is_in(place: str, folder: str) -> bool:
+    return place.startswith(os.path.join(folder, ""))
 
 
 def _single(sources: Sequence[str | int], output: str, suffix: str) -> Job:

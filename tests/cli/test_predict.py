@@ -68,6 +68,17 @@ def test_predict__a_video_to_a_video(here, capsys):
     assert "found.mp4 is one of the input files" in capsys.readouterr().err
 
 
+def test_predict__a_damaged_video_is_one_sentence(here, capfd):
+    pytest.importorskip("cv2")
+    with VideoWriter(here / "a.mp4", 5.0) as writer:
+        writer.write(np.zeros((32, 48, 3), np.uint8))
+    (here / "a.mp4").write_bytes((here / "a.mp4").read_bytes()[:200])
+    assert main(["predict", "run", "a.mp4", "photos", "--output", "found"]) == 1
+    errors = capfd.readouterr().err.splitlines()
+    assert errors[-1].startswith("detrex: 1 of 4 pictures could not be drawn: OpenCV cannot open")
+    assert len(list((here / "found").rglob("*.png"))) == 3
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -70,6 +70,15 @@ def test_plan_jobs__what_was_drawn_before_may_be(folder):
     assert targets(["c.png"]) == [("c.png", "out/c.png")]
 
 
+def test_plan_jobs__what_is_drawn_is_no_input_of_the_next_run(folder):
+    before = targets(["."])
+    for _, target in before:
+        save_drawn(PIXELS, folder / Path(target).with_suffix(".png"))
+    assert len(before) == 4
+    assert targets(["."]) == before
+    assert "out/in/a.png" in dict(targets(["out/in"], "again"))
+
+
 def test_plan_jobs__what_is_not_there_is_told_with_near_names(folder):
     with pytest.raises(PictureError, match=r"in/aa\.jpg names no picture.*Did you mean 'a\.jpg'"):
         plan_jobs(["in/aa.jpg"], "out")

@@ -2,7 +2,9 @@ import base64
 import io
 import re
 
+import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from detrex.inference import showing
@@ -17,6 +19,17 @@ def test_sentence__of_a_picture_and_of_a_frame():
 
 def test_rows__one_for_each_object():
     assert showing.rows(result())[0] == ("disc", "0.90", "1.0  2.0  11.0  22.0")
+
+
+def test_drawn__the_surest_are_on_top():
+    boxes = torch.tensor([[5.0, 5.0, 40.0, 30.0]]).repeat(2, 1)
+    parts = {"masks": None, "keypoints": None, "class_names": ("a", "b")}
+    both = result(
+        boxes=boxes, scores=torch.tensor([0.9, 0.1]), labels=torch.tensor([0, 1]), **parts
+    )
+    best = both.filter(0.5)
+    edge = (slice(5, 30), 5)  # below the labels
+    np.testing.assert_array_equal(showing.drawn(both, 0)[edge], showing.drawn(best, 0)[edge])
 
 
 def test_table__rich_prints_names_as_they_are():
