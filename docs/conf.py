@@ -1,11 +1,15 @@
 """Sphinx settings; `make docs` builds."""
 
+import sys
 from importlib.util import find_spec
+from pathlib import Path
 
 from docutils import nodes
 from docutils.parsers.rst import roles
 
 import detrex
+
+sys.path.insert(0, str(Path(__file__).parent / "_extensions"))
 
 project = "detrex"
 copyright = "the detrex authors"
@@ -17,6 +21,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
     "sphinx_copybutton",
+    "catalog_page",
 ]
 source_suffix = {".md": "markdown"}
 exclude_patterns = ["_build"]
@@ -38,7 +43,12 @@ napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 
+templates_path = ["_templates"]
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_theme = "furo"
+html_theme_options = {"top_of_page_buttons": []}
+html_copy_source = False
 html_title = f"detrex {release}"
 copybutton_prompt_text = r"\$ "
 copybutton_prompt_is_regexp = True
