@@ -22,6 +22,8 @@ extensions = [
     "sphinx.ext.viewcode",
     "sphinx_copybutton",
     "catalog_page",
+    "config_table",
+    "gallery",
 ]
 source_suffix = {".md": "markdown"}
 exclude_patterns = ["_build"]
@@ -29,7 +31,7 @@ default_role = "literal"  # docstrings put code in single backticks, too
 # detectron2's docstrings, which its re-exported classes bring, name papers by a role of its own.
 roles.register_generic_role("paper", nodes.emphasis)
 
-myst_enable_extensions = ["colon_fence", "deflist"]
+myst_enable_extensions = ["attrs_block", "colon_fence", "deflist"]
 myst_heading_anchors = 3
 
 # The Triton programs are listed where Triton is not there, too.

@@ -64,6 +64,7 @@ def _texts():
         ".pkl",
         ".safetensors",
         ".gif",
+        ".webp",
         ".ico",
         ".gz",
     }

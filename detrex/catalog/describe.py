@@ -111,7 +111,7 @@ def describe_anew(entry: Entry, size: tuple[int, int]) -> dict[str, Any]:
         "pixel_std": list(backbone.preprocess.pixel_std),
         "weights": list(entry.tags),
         "licence": entry.licence,
-        "config": _snippet(entry),
+        "config": config_of(entry),
     }
 
 
@@ -120,7 +120,12 @@ def entry_params(backbone: Any) -> int:
     return sum(parameter.numel() for parameter in backbone.network.parameters())
 
 
-def _snippet(entry: Entry) -> str:
+def config_of(entry: Entry) -> str:
+    """Write lines of a LazyConfig that give a detector this backbone.
+
+    Args:
+        entry: a row of the catalog.
+    """
     wrapper = "TimmBackbone" if entry.library == "timm" else "TorchvisionBackbone"
     weights = ", weights=True" if entry.tags else ""
     return _SNIPPET.format(wrapper=wrapper, name=entry.name, weights=weights)

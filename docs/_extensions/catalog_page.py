@@ -15,6 +15,7 @@ from typing import Any
 from docutils import nodes
 from docutils.parsers.rst import Directive
 
+from detrex.catalog.describe import config_of
 from detrex.catalog.descriptions import FILE_NAME as DESCRIPTIONS
 from detrex.catalog.descriptions import SIZE
 from detrex.catalog.table import packaged_file, read_catalog
@@ -51,11 +52,14 @@ def table() -> dict[str, Any]:
 
     Returns:
         ``versions`` of the libraries that it was made with, ``size`` of the image of the
-        descriptions, and ``columns`` of all architectures.
+        descriptions, and ``columns`` of all architectures, with the ``config`` of each.
     """
     catalog = read_catalog(packaged_file())
-    entries = [asdict(entry) for entry in catalog.entries]
-    return {"versions": catalog.versions, "size": SIZE, "columns": columns(entries)}
+    rows = []
+    for entry in catalog.entries:
+        config = config_of(entry).replace(f'"{entry.name}"', f'"{_NAME}"')
+        rows.append({**asdict(entry), "config": config})
+    return {"versions": catalog.versions, "size": SIZE, "columns": columns(rows)}
 
 
 def descriptions() -> dict[str, Any]:
@@ -65,7 +69,7 @@ def descriptions() -> dict[str, Any]:
         rows = [line.rstrip("\n").split("\t", 3) for line in stream]
     facts = [json.loads(text) for library, version, _, text in rows if version == versions[library]]
     for record in facts:
-        record["config"] = record["config"].replace(f'"{record["name"]}"', f'"{_NAME}"')
+        del record["config"]  # the table has it
     return columns(facts) if facts else {}
 
 

@@ -69,6 +69,17 @@
     );
   }
 
+  /* What the table alone says, of an architecture without a description. */
+  function strides(row) {
+    const rows = row.strides.map((stride, place) => [String(stride), String(row.channels[place])]);
+    const sizesOf = row.sizes === "any" ? "any size" : row.sizes.replace(/^x/, "multiples of ");
+    return section(
+      "Maps of the network",
+      grid("Maps of the network", ["stride", "channels of the last map"], rows, [0, 1]),
+      make("p", {}, `Images: ${sizesOf}. Levels, freezing and sizes at length are told by the command below, which builds the network.`),
+    );
+  }
+
   function sizes(facts) {
     const padding = Object.entries(facts.padding_constraints).map(([name, value]) => `${name}=${value}`);
     const tiles = facts.tiles > 1 ? ` in ${facts.tiles} tiles` : "";
@@ -112,9 +123,10 @@
 
   function told(row, facts) {
     const command = `detrex backbones show ${row.name}${twin(row) ? ` --library ${row.library}` : ""}`;
+    const config = section("Config", code(row.config, "Copy the config"));
     const body = facts
-      ? [section("Config", code(facts.config, "Copy the config")), levels(facts), maps(facts), sizes(facts), freezing(facts), weights(row)]
-      : [make("p", {}, "Maps, sizes, freezing and the config of this one are told by the command line, which builds it."), weights(row)];
+      ? [config, levels(facts), maps(facts), sizes(facts), freezing(facts), weights(row)]
+      : [config, strides(row), weights(row)];
     return [summary(row), ...body, section("In a terminal", code(command, "Copy the command"))];
   }
 

@@ -14,7 +14,10 @@
 
   catalog.keyOf = (row) => `${row.library}/${row.name}`;
   catalog.rows = all(catalog.table.columns);
-  for (const row of catalog.rows) row.lowerTags = row.tags.map((tag) => tag.toLowerCase());
+  for (const row of catalog.rows) {
+    row.lowerTags = row.tags.map((tag) => tag.toLowerCase());
+    row.config = row.config.replace(NAME, row.name);
+  }
 
   /* The address of this folder, wherever the page lies. */
   const folder = new URL(".", document.currentScript.src);
@@ -28,7 +31,7 @@
       return new Map(facts.map((each) => [catalog.keyOf(each), each]));
     });
     const facts = (await byKey).get(catalog.keyOf(row));
-    return facts ? { ...facts, config: facts.config.replace(NAME, facts.name) } : null;
+    return facts ? { ...facts, config: row.config } : null;
   };
 
   function load() {
