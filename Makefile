@@ -12,11 +12,11 @@ TESTS ?= tests
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip -qq --disable-pip-version-check
 RECIPE := $(wildcard setup.py pyproject.toml third_party/detectron2/*)
-PYTEST := -m pytest -n 2 -q -m "not slow and not gpu"
+PYTEST := -m pytest -n 2 -q -m "not slow and not gpu and not site"
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install hooks demo bench test test-slow test-numeric test-processors test-lowest test-newest coverage faults check docs clean
+.PHONY: help install hooks demo bench test test-slow test-numeric test-processors test-lowest test-newest coverage faults check docs site test-site clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/; s#\$$\(VENV\)#$(VENV)#' | expand -t 24
@@ -78,6 +78,12 @@ docs: $(VENV)/.detrex-test $(VENV)/.detrex-docs  ## build docs/_build/html; a wa
 	@echo "== docs: sphinx"
 	@$(PY) -W ignore::FutureWarning -m sphinx -q -W --keep-going -b html docs docs/_build/html
 	@echo "== docs: open docs/_build/html/index.html"
+
+site: test-site  ## build these pages and test them; docs/_build/html can then be served by anything
+	@echo "== site: docs/_build/html is a folder to copy where you like; every link in it is relative"
+
+test-site: docs $(VENV)/.detrex-site  ## test the built pages, those with scripts in a Chromium where there is one
+	@$(PY) -m pytest -q -rs -m site tests/site
 
 clean:  ## remove what was built and the demo's output; $(VENV) and your runs stay
 	rm -rf build dist output/demo docs/_build *.egg-info .pytest_cache .ruff_cache .mypy_cache

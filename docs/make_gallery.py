@@ -19,7 +19,9 @@ def shrink(source: Path, target: Path, width: int = WIDTH) -> None:
     """Write a picture as WebP, at most ``width`` pixels wide."""
     picture = Image.open(source).convert("RGB")
     if picture.width > width:
-        picture = picture.resize((width, round(picture.height * width / picture.width)), Image.LANCZOS)
+        picture = picture.resize(
+            (width, round(picture.height * width / picture.width)), Image.LANCZOS
+        )
     picture.save(target, quality=70, method=6)
 
 
@@ -47,7 +49,9 @@ def draw(demo: Path) -> list[Path]:
 def main() -> None:
     """Write them, and say how large they are."""
     if len(sys.argv) != 2 or not Path(sys.argv[1]).is_dir():
-        raise SystemExit("usage: python docs/make_gallery.py FOLDER_OF_THE_DEMO, such as output/demo")
+        raise SystemExit(
+            "usage: python docs/make_gallery.py FOLDER_OF_THE_DEMO, such as output/demo"
+        )
     files = draw(Path(sys.argv[1]))
     if not files:
         raise SystemExit(f"{sys.argv[1]} holds no act of the demo: run `make demo` first.")

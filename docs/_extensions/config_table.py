@@ -33,7 +33,9 @@ def command(card: ConfigCard) -> str:
 
 def rows(card: ConfigCard) -> list[nodes.row]:
     """Give a config's two rows: what it is, and the line that trains it."""
-    what = nodes.paragraph("", "", nodes.Text(f"{card.detector}, "), nodes.strong("", card.backbone))
+    what = nodes.paragraph(
+        "", "", nodes.Text(f"{card.detector}, "), nodes.strong("", card.backbone)
+    )
     box_ap = "\N{EN DASH}" if card.box_ap is None else f"{card.box_ap:.1f}"
     trained = f"by {card.trained}" if card.trained else _UNTRAINED["benchmark" in card.remark]
     line = nodes.entry("", nodes.paragraph("", "", nodes.literal("", command(card))))

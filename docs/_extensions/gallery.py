@@ -35,7 +35,11 @@ class Gallery(Directive):
             for path, text in pictures(act)
         ]
         if not figures:
-            return [nodes.paragraph("", "No pictures of this act were drawn here: the commands below do.")]
+            return [
+                nodes.paragraph(
+                    "", "No pictures of this act were drawn here: the commands below do."
+                )
+            ]
         return [nodes.container("", *figures, classes=["gallery"])]
 
 

@@ -103,6 +103,7 @@
   function move(event) {
     if (event.altKey || event.ctrlKey || event.metaKey) return;
     if (dialog.open) {
+      if (event.key === "Escape") event.stopPropagation(); // Sphinx keeps the key from closing it
       const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
       if (by) step(by);
       return;
