@@ -1,7 +1,7 @@
 """Draw the gallery's pictures from a run of the demo: ``python docs/make_gallery.py output/demo``.
 
-Of each act it takes the curves, and the pictures with truth beside predictions that say most: they are
-shrunk and written as WebP into ``docs/_static/gallery/``.
+Of each act it takes the curves and the first pictures with truth beside predictions, shrinks them
+and writes them as WebP into ``docs/_static/gallery/``.
 """
 
 import sys

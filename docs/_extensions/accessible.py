@@ -8,6 +8,10 @@ _MENDS = (
     # What scrolls sideways must be reached by keys.
     ('<div class="highlight"><pre>', '<div class="highlight"><pre tabindex="0">'),
     ('<div class="table-wrapper', '<div tabindex="0" class="table-wrapper'),
+    # The parameters of a long signature are descriptions without terms.
+    ('<dl>\n<dd><em class="sig-param">', '<dl role="presentation">\n<dd><em class="sig-param">'),
+    # The list of modules has a link to a page that is not made.
+    ('<li><a href="builtins.html">builtins</a></li>', ""),
 )
 _PARTS = ("body", "toctree", "furo_navigation_tree")
 

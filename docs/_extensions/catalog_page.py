@@ -95,8 +95,9 @@ class CatalogNotes(Directive):
         made_with = " and ".join(f"{name} {version}" for name, version in catalog.versions.items())
         left_out = sorted(entry.name for entry in catalog.entries if not entry.strides)
         text = (
-            f"{len(catalog.entries):,} architectures of {made_with}; parameters are those of the feature network. "
-            f"Not found by any search, for they cannot be analysed: {', '.join(left_out)}."
+            f"{len(catalog.entries):,} architectures of {made_with}; parameters are those of the "
+            "feature network. Not found by any search, for they cannot be analysed: "
+            f"{', '.join(left_out)}."
         )
         return [nodes.paragraph("", text)]
 

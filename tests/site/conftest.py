@@ -1,4 +1,4 @@
-"""The built pages, and a Chromium to open them in; where one of them lacks, these tests are skipped."""
+"""The built pages, and a Chromium to open them in; what needs one that lacks is skipped."""
 
 import os
 import shutil

@@ -114,18 +114,19 @@ def test_sort__both_ways(column, open_page):
     assert page.locator(f"{TABLE} th[aria-sort]").count() == 1
 
 
-def test_filter__of_all_rows_is_quick(open_page, record_property):
+def test_filter__of_all_rows_is_measured(open_page, record_property):
+    """A JUnit report (``--junitxml``) has the milliseconds; they fail no test."""
     page = open_page("catalog.html")
-    seconds = page.evaluate(
+    times = page.evaluate(
         """() => Array.from({length: 15}, (_, i) => {
+          const query = {...detrexCatalog.emptyQuery(), q: i % 2 ? "vit *16*" : "e", strides: [16]};
           const start = performance.now();
-          const query = {...detrexCatalog.emptyQuery(), q: i % 2 ? "vit *16*" : "e", strides: [16], max_params: 90};
           detrexCatalog.search(query);
           return performance.now() - start;
         })"""
     )
-    print(f"filtering and sorting: {statistics.median(seconds):.1f} ms, at most {max(seconds):.1f}")
-    record_property("filter_ms", statistics.median(seconds))
+    record_property("filter_ms", statistics.median(times))
+    assert len(times) == 15
 
 
 def test_hash__keeps_the_query(open_page):
@@ -138,7 +139,8 @@ def test_hash__keeps_the_query(open_page):
     found, address = shown(page), page.url.partition("#")[2]
     command = page.locator("#catalog .catalog-command code").inner_text()
     assert command == (
-        "detrex backbones 'vit_*' --strides 16 --max-params 30.5M --norm layer --any-size --sort gflops"
+        "detrex backbones 'vit_*' --strides 16 --max-params 30.5M --norm layer --any-size "
+        "--sort gflops"
     )
     again = open_page(f"catalog.html#{address}")
     assert (

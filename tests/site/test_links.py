@@ -1,4 +1,4 @@
-"""Links of the built pages: inside the folder all of them lead to something, and none is absolute."""
+"""Links of the built pages: those inside the folder lead to something, and none is absolute."""
 
 from html.parser import HTMLParser
 from urllib.parse import unquote, urlsplit
@@ -40,9 +40,10 @@ def test_links__lead_somewhere(pages, site):
             target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
             if parts.path.startswith("/") or not target.is_file():
                 broken.append(f"{path.relative_to(site)}: {link}")
-            elif target in pages and not parts.fragment.startswith("find?"):
-                if unquote(parts.fragment) not in pages[target].anchors:
-                    broken.append(f"{path.relative_to(site)}: {link} (no such anchor)")
+                continue
+            anchor = "" if parts.fragment.startswith("find?") else unquote(parts.fragment)
+            if target in pages and anchor not in pages[target].anchors:
+                broken.append(f"{path.relative_to(site)}: {link} (no such anchor)")
     assert not broken
 
 
