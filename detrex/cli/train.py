@@ -94,12 +94,13 @@ def train(args: argparse.Namespace) -> None:
     """
     from detectron2.utils import comm
 
-    from detrex.engine.command_line import load_run_config, main
+    from detrex.engine.command_line import main
 
     show_metrics(main(args))
     if comm.is_main_process():
-        folder = load_run_config(args).train.output_dir
-        print(f"The run is in {folder}; `detrex eval {folder}` evaluates it again.")
+        print(
+            f"The run is in {args.output_dir}: `detrex eval` and `detrex predict` take this folder."
+        )
 
 
 def show_configs(pattern: str, as_json: bool) -> int:

@@ -160,7 +160,7 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     """Train or evaluate in this process.
 
     Args:
-        args: from :func:`argument_parser`.
+        args: from :func:`argument_parser`; its ``output_dir`` gets the run's folder.
 
     Returns:
         The metrics of the last evaluation, as :func:`detrex.engine.do_test` gives them.
@@ -173,6 +173,7 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
         starts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
         args.resume = any(exchange(int(args.resume or starts > 0)))
     cfg = load_run_config(args)
+    args.output_dir = str(cfg.train.output_dir)
     if args.eval_only:
         start_run(cfg, args)
         return evaluate_only(args, cfg)
