@@ -21,17 +21,17 @@ from detrex.threads import prepare_threads
 
 COMMANDS = (
     "init",
+    "data",
     "check",
     "train",
     "evaluate",
-    "predict",
     "report",
+    "predict",
     "export",
-    "backbones",
-    "data",
-    "bench",
-    "merge",
     "share",
+    "bench",
+    "backbones",
+    "merge",
     "completion",
 )
 """Modules of this package with ``add_parser(commands)`` and ``run(arguments) -> int``, in the order

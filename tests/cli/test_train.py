@@ -58,7 +58,7 @@ def test_train__into_a_folder_and_on(config, tmp_path, capsys):
     assert main([*words, "train.max_iter=3"]) == 0
     *_, task, row, last = capsys.readouterr().out.splitlines()
     assert (task.split()[0], row.split()[0]) == ("TASK", "bbox")
-    assert last.startswith(f"The run is in {folder}; ")
+    assert last.startswith(f"The run is in {folder}: ")
     assert (folder / "model_final.pth").is_file()
     assert not (tmp_path / "out").exists()
     assert main([*words, "--resume", "train.max_iter=5"]) == 0
