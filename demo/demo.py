@@ -10,10 +10,12 @@ the config's data set. Nothing is written over but what was drawn before; a pict
 read is named at the end, with exit status 1.
 """
 
+from detrex.quiet import quiet_libraries
 from detrex.threads import prepare_threads
 
-if __name__ == "__main__":
-    prepare_threads()  # before torch is imported, which reads them once
+if __name__ == "__main__":  # before torch is imported
+    prepare_threads()
+    quiet_libraries()
 
 import argparse
 import logging

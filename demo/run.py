@@ -9,10 +9,12 @@ pretrained weights are fetched from the package index; where that fails, the act
 out.
 """
 
+from detrex.quiet import quiet_libraries
 from detrex.threads import prepare_threads
 
-if __name__ == "__main__":
-    prepare_threads(most=4)  # before torch is imported, here and in the tools; these nets are small
+if __name__ == "__main__":  # before torch is imported, here and in the tools; these nets are small
+    prepare_threads(most=4)
+    quiet_libraries()
 
 import argparse
 import os

@@ -8,10 +8,12 @@ FLOPs (a multiplication and its addition count as one) and activations are means
 The same as `detrex bench model CONFIG`.
 """
 
+from detrex.quiet import quiet_libraries
 from detrex.threads import prepare_threads
 
-if __name__ == "__main__":
-    prepare_threads()  # before torch is imported, which reads them once
+if __name__ == "__main__":  # before torch is imported
+    prepare_threads()
+    quiet_libraries()
 
 import argparse
 from collections.abc import Sequence

@@ -7,10 +7,12 @@ Each step is timed after `--warmup` steps that are not, in every process; the ma
 The same as `detrex bench TASK CONFIG`.
 """
 
+from detrex.quiet import quiet_libraries
 from detrex.threads import prepare_threads
 
-if __name__ == "__main__":
-    prepare_threads()  # before torch is imported, which reads them once
+if __name__ == "__main__":  # before torch is imported
+    prepare_threads()
+    quiet_libraries()
 
 from collections.abc import Sequence
 

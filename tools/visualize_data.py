@@ -8,10 +8,12 @@ picture that cannot be read is named at the end, with exit status 1. `detrex dat
 same, and counts what is in the data.
 """
 
+from detrex.quiet import quiet_libraries
 from detrex.threads import prepare_threads
 
-if __name__ == "__main__":
-    prepare_threads()  # before torch is imported, which reads them once
+if __name__ == "__main__":  # before torch is imported
+    prepare_threads()
+    quiet_libraries()
 
 import argparse
 from collections.abc import Sequence

@@ -8,10 +8,12 @@ Nothing is written over but what was drawn before; a picture that cannot be read
 end, with exit status 1. `detrex data CONFIG --predictions FILE` does the same.
 """
 
+from detrex.quiet import quiet_libraries
 from detrex.threads import prepare_threads
 
-if __name__ == "__main__":
-    prepare_threads()  # before torch is imported, which reads them once
+if __name__ == "__main__":  # before torch is imported
+    prepare_threads()
+    quiet_libraries()
 
 import argparse
 from collections.abc import Sequence

@@ -1,6 +1,7 @@
 """Parsers of the command line: coloured help on a terminal, and mistakes in one sentence."""
 
 import argparse
+import re
 import shutil
 import textwrap
 from collections.abc import Iterable, Sequence
@@ -9,6 +10,8 @@ from typing import Any, NoReturn
 from rich_argparse import RawDescriptionRichHelpFormatter
 
 from detrex.errors import did_you_mean, printable
+
+_CHOICE = re.compile(r"invalid choice: '?(.*?)'? \(choose from (.*)\)$")
 
 
 class HelpFormatter(RawDescriptionRichHelpFormatter):
@@ -61,6 +64,14 @@ class Parser(argparse.ArgumentParser):
         """All options, such as ``"--json"``."""
         return [text for action in self._actions for text in action.option_strings]
 
+    def add_subparsers(self, **options: Any) -> Any:
+        """Add commands, whose names stand behind this parser's; see argparse.
+
+        Args:
+            options: argparse's. It would ask rich for `prog`, which takes long to import.
+        """
+        return super().add_subparsers(**{"prog": self.prog, **options})
+
     def error(self, message: str) -> NoReturn:
         """End the process with status 2, and say why in one sentence.
 
@@ -68,6 +79,9 @@ class Parser(argparse.ArgumentParser):
             message: what was wrong.
         """
         command = self.prog.partition(" ")[2]
+        if choice := _CHOICE.search(message):
+            hint = did_you_mean(choice[1], re.findall(r"[^\s',]+", choice[2]))
+            message += hint and f".{hint}"
         sentence = printable(f"{command}: {message}" if command else message)
         end = "" if sentence.endswith(("?", ".", ")")) else ";"
         self.exit(2, f"detrex: {sentence}{end} `{self.prog} --help` shows how.\n")

@@ -63,9 +63,7 @@ def build_parser() -> tuple[Parser, dict[str, Parser]]:
         examples=_EXAMPLES,
     )
     parser.add_argument("--version", action="version", version=f"detrex {__version__}")
-    commands = parser.add_subparsers(
-        dest="command", required=True, metavar="COMMAND", prog="detrex"
-    )  # a `prog` of its own would be asked of rich, which takes long to import
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name in COMMANDS:
         import_module(f"detrex.cli.{name}").add_parser(commands)
     return parser, dict(commands.choices)

@@ -12,6 +12,7 @@ def parser():
         "detrex train b.py  # a remark\n",
     )
     parser.add_argument("--num-gpus", type=int)
+    parser.add_argument("--kind", choices=["pyramid", "flat"])
     return parser
 
 
@@ -36,6 +37,7 @@ def test_parser__examples_are_command_lines(parser):
     ("words", "told"),
     [
         (["--num-gpus", "two"], "argument --num-gpus: invalid int value: 'two'; `detrex train"),
+        (["--kind", "flot"], "argument --kind: invalid choice: 'flot' (choose from "),
         (["--num-gpus"], "argument --num-gpus: expected one argument; `detrex train --help`"),
     ],
 )
@@ -47,6 +49,7 @@ def test_parser__refuses_in_one_sentence(parser, words, told, capsys):
     assert printed.out == ""
     assert printed.err.startswith(f"detrex: train: {told}")
     assert printed.err.count("\n") == 1
+    assert ("Did you mean 'flat'?" in printed.err) == ("flot" in words)
 
 
 def test_refuse_unknown__suggests_near_options(parser, capsys):
