@@ -4,6 +4,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -244,10 +245,11 @@ class Detector:
     def _checked(
         self, threshold: float | None, classes: Any, batch_size: int
     ) -> tuple[float, frozenset[int] | None, int]:
-        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        is_whole = isinstance(batch_size, Integral) and not isinstance(batch_size, bool)
+        if not is_whole or batch_size < 1:
             raise ConfigError(f"batch_size={batch_size!r:.60} is no whole number of at least 1.")
         least = self.threshold if threshold is None else checked_threshold(threshold)
-        return least, wanted_labels(classes, self.class_names), batch_size
+        return least, wanted_labels(classes, self.class_names), int(batch_size)
 
     def _results(
         self,

@@ -7,11 +7,13 @@ from typing import Any
 from omegaconf import DictConfig
 from torch import nn
 
-from detrex.checkpoint import load_init_checkpoint, read_checkpoint
+from detrex.checkpoint import fit_state_dict, load_init_checkpoint, read_checkpoint
 from detrex.checkpoint.download import shown
 from detrex.checkpoint.finite import require_finite
+from detrex.checkpoint.reading.state_dict import tensors_of
 from detrex.checkpoint.report import LoadReport, examples
 from detrex.config import try_get_key
+from detrex.detectors import image_channels
 from detrex.errors import CheckpointError
 from detrex.modeling.ema import EMAState
 
@@ -31,6 +33,7 @@ def fill(model: nn.Module, checkpoint: Mapping[str, Any], name: str, cfg: DictCo
         CheckpointError: a weight of the model has no value in it, or one of another shape, or its
             moving average is asked for and not there.
     """
+    _require_shapes(model, checkpoint, name)
     _require_whole(load_init_checkpoint(model, checkpoint, name=name), model)
     averages = checkpoint.get("ema_state")
     if try_get_key(cfg, "train.model_ema.use_ema_weights_for_eval_only", default=False) and (
@@ -47,19 +50,25 @@ def fill(model: nn.Module, checkpoint: Mapping[str, Any], name: str, cfg: DictCo
         )
 
 
+def _require_shapes(model: nn.Module, checkpoint: Mapping[str, Any], name: str) -> None:
+    """Refuse heads for other classes before anything is loaded and warned of."""
+    tensors = tensors_of(checkpoint.get("model", checkpoint), name)
+    _, report = fit_state_dict(model, tensors, source=name, in_channels=image_channels(model))
+    if report.mismatched:
+        in_file, in_model = report.shapes[0]
+        raise CheckpointError(
+            f"{report.source} is of another {type(model).__name__} than the config describes: "
+            f"{report.mismatched[0]!r} (first of {len(report.mismatched)}) has the shape "
+            f"{tuple(in_file)} there and {tuple(in_model)} here: take the config of its run."
+        )
+
+
 def _require_whole(report: LoadReport, model: nn.Module) -> None:
     kind = type(model).__name__
     if report.part:
         raise CheckpointError(
             f"{report.source} holds weights of a backbone alone, with which {kind} finds nothing: "
             "name the checkpoint of a trained detector."
-        )
-    if report.mismatched:
-        in_file, in_model = report.shapes[0]
-        raise CheckpointError(
-            f"{report.source} is of another {kind} than the config describes: "
-            f"{report.mismatched[0]!r} (first of {len(report.mismatched)}) has the shape "
-            f"{tuple(in_file)} there and {tuple(in_model)} here: take the config of its run."
         )
     if report.missing:
         raise CheckpointError(

@@ -127,7 +127,13 @@ def _of_checkpoint(
             "config=, such as config='dino/dino_r50_4scale_12ep.py'."
         )
     file = Path(name).expanduser()
-    return Source(_saved_config(file.parent, trusted, origin_of(file).run), (str(file),), name)
+    origin = origin_of(file)
+    if not origin.readable and not any((file.parent / each).is_file() for each in (CONFIG, PICKLE)):
+        raise ConfigError(
+            f"{shown(name)} is neither a checkpoint nor a config: name one of these, or a run's "
+            "folder."
+        )
+    return Source(_saved_config(file.parent, trusted, origin.run), (str(file),), name)
 
 
 def _of_config(cfg: DictConfig, name: str, weights: str | os.PathLike[str] | None) -> Source:

@@ -63,7 +63,7 @@ Read = Callable[[], Picture]
 def are_several(images: Any) -> bool:
     """Whether what a user gives stands for a list of pictures, and not for one."""
     if isinstance(images, str | os.PathLike):
-        name = os.fspath(images)
+        name = os.path.expanduser(images)
         return os.path.isdir(name) or _is_pattern(name)
     if isinstance(images, np.ndarray | Tensor):
         return images.ndim == 4
@@ -116,7 +116,7 @@ def _pictures(
         elif isinstance(item, str) and is_web_address(item):
             yield partial(_from_web, item, value_range)
         elif isinstance(item, str | os.PathLike):
-            yield partial(_from_file, os.fspath(item), value_range)
+            yield partial(_from_file, os.path.expanduser(item), value_range)
         else:
             yield partial(_from_memory, item, image_format, value_range)
 
@@ -124,7 +124,7 @@ def _pictures(
 def _items(images: Any) -> Iterator[Any]:
     """Single pictures out of lists, folders, patterns and stacks."""
     if isinstance(images, str | os.PathLike) and are_several(images):
-        yield from map(str, image_files([os.fspath(images)], "The input", deep=True))
+        yield from map(str, image_files([os.path.expanduser(images)], "The input", deep=True))
     elif isinstance(images, np.ndarray | Tensor) and images.ndim == 4:
         yield from images
     elif are_several(images) and not isinstance(images, np.ndarray | Tensor):
@@ -177,7 +177,8 @@ def image_files(
 
 def _near(path: Path) -> str:
     beside = path.parent
-    return did_you_mean(path.name, os.listdir(beside)) if beside.is_dir() else ""
+    known = beside.is_dir() and not path.exists()
+    return did_you_mean(path.name, os.listdir(beside)) if known else ""
 
 
 def _frames(source: Any) -> Iterator[Read]:
@@ -192,6 +193,11 @@ def _same(picture: Picture) -> Picture:
 
 
 def _from_file(path: str, value_range: Sequence[float] | None) -> Picture:
+    if not path or path.lower().startswith(("ftp:", "ftps:")):
+        raise PictureError(
+            f"{shown(path) or repr(path)} is no place that a picture is read from: name a file, or "
+            "an address that begins with https://."
+        )
     return Picture(read_image(path, "RGB", value_range), path, path)
 
 

@@ -39,8 +39,8 @@ def load(
     dtype: str | torch.dtype | None = None,
     threshold: float | None = None,
     optimize: bool = True,
-    overrides: Sequence[str] = (),
-    trust: Sequence[str] = (),
+    overrides: str | Sequence[str] = (),
+    trust: str | Sequence[str] = (),
 ) -> Detector:
     """Load a trained detector, to find objects in pictures.
 
@@ -71,7 +71,7 @@ def load(
         threshold: least score of what is found, from 0 to 1; each call can ask for another. By
             default that of a shared detector, else 0.5.
         optimize: whether pictures go through `detrex.modeling.optimize_for_inference`'s copy.
-        overrides: ``key=value`` for the config, as for training.
+        overrides: ``key=value`` for the config, as for training; one or several.
         trust: packages that YAML and overrides may call beside those of `detrex.config.trust`.
 
     Returns:
@@ -88,6 +88,7 @@ def load(
         >>> len(detector.predict(np.zeros((64, 96, 3), np.uint8), threshold=0.0)) > 0
         True
     """
+    overrides, trust = ([w] if isinstance(w, str) else w for w in (overrides, trust))
     found = find_source(source, config=config, weights=weights, trusted=trust)
     return build_detector(
         found,

@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -232,7 +233,7 @@ def checked_threshold(threshold: float) -> float:
     Raises:
         ConfigError: it is no number from 0 to 1.
     """
-    is_number = isinstance(threshold, int | float) and not isinstance(threshold, bool)
+    is_number = isinstance(threshold, Real) and not isinstance(threshold, bool)
     if not is_number or not 0 <= threshold <= 1:
         raise ConfigError(
             f"threshold={threshold!r:.60} is no score: expected a number from 0 to 1, such as 0.5."

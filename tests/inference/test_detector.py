@@ -120,6 +120,8 @@ def test_predict__threshold_and_classes():
     detector = echo()
     assert detector.predict(noise()).names == ["b"]  # by default from 0.5 on
     assert detector.predict(noise(), threshold=0).names == ["b", "a"]  # the surest first
+    numbers = {"threshold": np.float32(0), "batch_size": np.int64(2), "classes": np.arange(2)}
+    assert detector.predict(noise(), **numbers).names == ["b", "a"]
     assert detector.predict(noise(), threshold=0.1, classes="a").scores.tolist() == [
         pytest.approx(0.2)
     ]

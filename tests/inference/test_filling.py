@@ -59,6 +59,13 @@ def test_fill__what_would_stay_random_is_an_error(cfg, change, message):
         fill(build(cfg, 1), {"model": change(model.state_dict())}, "a.pth", PLAIN)
 
 
+def test_fill__other_classes_are_one_sentence(cfg, caplog):
+    state = {k: v[:2] if "class_embed" in k else v for k, v in build(cfg).state_dict().items()}
+    with pytest.raises(CheckpointError, match="is of another DINO"):
+        fill(build(cfg, 1), {"model": state}, "a.pth", PLAIN)
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+
+
 def test_read_first__passes_over_what_is_damaged(cfg, tmp_path, caplog):
     model = build(cfg)
     whole, broken, infinite = (tmp_path / f"{name}.pth" for name in "abc")

@@ -73,6 +73,12 @@ def test_find_source__a_misspelt_folder_is_told_by_its_neighbours(run):
         find_source(run.with_name("rnu"))
 
 
+def test_find_source__a_file_of_another_kind(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"\x89PNG")
+    with pytest.raises(ConfigError, match=r"a\.png is neither a checkpoint nor a config"):
+        find_source(tmp_path / "a.png")
+
+
 def test_find_source__two_checkpoints_are_one_too_many(run):
     with pytest.raises(ConfigError, match=r"is a checkpoint, and weights='b\.pth' another"):
         find_source(run / "model_final.pth", weights="b.pth")

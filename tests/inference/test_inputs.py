@@ -143,6 +143,18 @@ def test_pictures__from_the_web(folder):
             read(server.url("/page.png"))
 
 
+@pytest.mark.parametrize("path", ["", "ftp://host/a.png"])
+def test_pictures__no_place_to_read_from(path):
+    with pytest.raises(PictureError, match="is no place that a picture is read from: name a file"):
+        read(path)
+
+
+def test_pictures__a_home_folder_is_known(folder, monkeypatch):
+    monkeypatch.setenv("HOME", str(folder))
+    assert read("~/b.png")[0].path == str(folder / "b.png")
+    assert len(read("~/deep")) == len(read("~/d*/*.png")) == 1
+
+
 def test_image_files__of_one_level_or_deep(folder):
     names = [str(folder), str(folder / "*.png")]
     assert [path.name for path in image_files(names)] == ["a.PNG", "b.png", "b.png"]

@@ -109,6 +109,7 @@ def test_load__number_format_is_that_of_the_evaluation(tmp_path, amp, inference,
 @pytest.mark.parametrize(
     ("keywords", "message"),
     [
+        ({"overrides": "model.num_clases=3"}, "Did you mean 'num_classes'"),
         ({"device": "gpu"}, "device=gpu is no device that PyTorch knows"),
         ({"threshold": 2}, "threshold=2 is no score: expected a number from 0 to 1"),
         ({"overrides": ["model.num_clases=3"]}, "Did you mean 'num_classes'"),
