@@ -38,12 +38,11 @@ from detrex.inference.loading import build_detector
 from detrex.inference.planning import DRAWN
 from detrex.inference.source import Source
 from detrex.inference.video import Video, VideoWriter, require_opencv
-from detrex.options import add_trust_option
+from detrex.options import add_trust_option, positive
 from detrex.utils.outputs import (
     Failures,
     make_folder,
     plan_outputs,
-    positive,
     refuse_to_replace,
 )
 
