@@ -32,7 +32,7 @@ PACKAGES = (
 BACKBONE = "detrex.modeling.backbone"
 ROOMS = (
     *("features", "inspection", "training", "weights", "wrapper"),
-    "timm_backbone torchvision_backbone",
+    "timm_backbone torchvision_backbone huggingface_backbone",
 )
 
 

@@ -6,7 +6,7 @@ import pytest
 
 BACKBONES = """
     BasicBlock BasicStem BottleneckBlock ConvNeXt DeformBottleneckBlock EVA02_ViT EVAViT FocalNet
-    InternImage ResNet
+    HuggingFaceBackbone InternImage ResNet
     ResNetBlockBase SimpleFeaturePyramid TimmBackbone TorchvisionBackbone get_vit_lr_decay_rate
     make_stage
     add_backbone_config register_backbones set_pixel_statistics
@@ -101,6 +101,7 @@ PATHS = """
     detrex.modeling.backbone.internimage:InternImage
     detrex.modeling.backbone.utils:get_rel_pos
     detrex.modeling.backbone.resnet:ResNet
+    detrex.modeling.backbone.huggingface_backbone:HuggingFaceBackbone
     detrex.modeling.backbone.timm_backbone:TimmBackbone
     detrex.modeling.backbone.torchvision_backbone:TorchvisionBackbone
     detrex.modeling.backbone.torchvision_resnet:TorchvisionResNet

@@ -2,6 +2,7 @@
 
     timm_backbone/             any network of timm           (imported when first built)
     torchvision_backbone/      any classifier of torchvision, cut at nodes of its graph
+    huggingface_backbone/      any network of images of Hugging Face's transformers
     resnet.py                  detectron2's ResNet, with stages by depth (deform_bottleneck.py)
     torchvision_resnet.py      torchvision's ResNet as the DETR family uses it
     convnext.py, focalnet.py, internimage.py    with the names of their weights; staged.py: shared
@@ -24,6 +25,7 @@ from .convnext import ConvNeXt
 from .eva import EVAViT
 from .eva_02 import EVA02_ViT
 from .focalnet import FocalNet
+from .huggingface_backbone import HuggingFaceBackbone
 from .internimage import InternImage
 from .registry import add_backbone_config, register_backbones, set_pixel_statistics
 from .resnet import (
@@ -50,6 +52,7 @@ __all__ = [
     "EVA02_ViT",
     "EVAViT",
     "FocalNet",
+    "HuggingFaceBackbone",
     "InternImage",
     "ResNet",
     "ResNetBlockBase",

@@ -16,6 +16,7 @@ from detrex.modeling.backbone import (
     EVA02_ViT,
     EVAViT,
     FocalNet,
+    HuggingFaceBackbone,
     InternImage,
     ResNet,
     SimpleFeaturePyramid,
@@ -58,6 +59,12 @@ def vision(name, nodes, freeze_at=2, **kwargs):
     )
 
 
+def hugging_face(kind, strides=(8, 16, 32), freeze_at=2, **config):
+    return L(HuggingFaceBackbone)(
+        model_name=kind, out_strides=list(strides), freeze_at=freeze_at, **config
+    )
+
+
 def pyramid():
     vit = L(ViT)(img_size=64, embed_dim=32, depth=2, num_heads=2, window_size=0, use_rel_pos=True)
     return L(SimpleFeaturePyramid)(
@@ -85,6 +92,12 @@ TINY_VIT = {
 }
 TINY_SWIN = {"img_size": 64, "embed_dim": 16, "depths": [1, 1, 1, 1], "num_heads": [1, 1, 2, 2]}
 DEFORM = {"deform_on_per_stage": [False, True, True, True], "deform_modulated": True}
+HF_VIT = {"hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 2}
+HF_WIDE_VIT = HF_VIT | {"intermediate_size": 24}
+HF_STAGES = {"hidden_sizes": [8, 12, 16, 24], "depths": [1, 1, 2, 1]}
+HF_RESNET = HF_STAGES | {"embedding_size": 8}
+HF_SWIN = {"embed_dim": 8, "depths": [2, 1, 1, 1], "num_heads": [1, 1, 2, 2], "window_size": 4}
+HF_HIERA = {"image_size": [64, 64], "embed_dim": 8, "depths": [1, 1, 1, 1]}
 MOBILE = {"features.6": "p3", "features.13": "p4", "features.18": "p5"}
 
 ROWS = {
@@ -194,6 +207,32 @@ ROWS = {
     "torchvision_resnet_by_stride": (by_stride(TorchvisionBackbone, "resnet18"), WIDE),
     "torchvision_vit_by_stride": (
         by_stride(TorchvisionBackbone, "vit_b_16", image_size=64),
+        WIDE,
+    ),
+    "hf_resnet_frozen_norm": (hugging_face("resnet", frozen_norm=True, **HF_RESNET), WIDE),
+    "hf_swin": (hugging_face("swin", image_size=64, drop_path_rate=0.5, **HF_SWIN), WIDE),
+    "hf_convnext": (hugging_face("convnext", (8, 16), in_channels=3, **HF_STAGES), WIDE),
+    "hf_hiera_in_tiles": (
+        hugging_face("hiera", num_heads=[1, 1, 2, 2], **HF_HIERA),
+        WIDE,
+    ),
+    "hf_dinov2_of_patch_14": (hugging_face("dinov2", **HF_VIT), WIDE),
+    "hf_dinov3": (
+        hugging_face("dinov3_vit", (4, 8, 16, 32), grad_checkpointing=True, **HF_WIDE_VIT),
+        WIDE,
+    ),
+    "hf_beit": (hugging_face("beit", image_size=64, **HF_WIDE_VIT), WIDE),
+    "hf_vit": (hugging_face("vit", image_size=64, **HF_WIDE_VIT), WIDE),
+    "hf_vit_by_index": (
+        L(HuggingFaceBackbone)(
+            model_name="vit", out_indices=[2, 1], freeze_at=1, image_size=64, **HF_WIDE_VIT
+        ),
+        WIDE,
+    ),
+    "hf_masked_autoencoder": (hugging_face("vit_mae", image_size=64, **HF_WIDE_VIT), WIDE),
+    "hf_clip": (hugging_face("clip_vision_model", image_size=64, **HF_WIDE_VIT), WIDE),
+    "hf_segformer": (
+        hugging_face("segformer", num_attention_heads=[1, 1, 2, 2], **HF_STAGES),
         WIDE,
     ),
 }

@@ -1,6 +1,7 @@
 """When each module of a network runs, and at which stride."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,11 +20,14 @@ class Call:
         entered: when it began, in calls of modules.
         left: when it ended.
         level: log2 of the stride of its output, None where that is no feature map.
+        is_record: whether its output is a record of several maps, as encoders and stages of
+            transformers give it, so that its parts have strides of their own.
     """
 
     entered: int
     left: int
     level: int | None
+    is_record: bool = False
 
 
 def record_calls(meta_run: MetaRun) -> dict[str, Call]:
@@ -46,7 +50,8 @@ def record_calls(meta_run: MetaRun) -> dict[str, Call]:
         def after(_module: nn.Module, _inputs: Any, output: Any) -> None:
             if name not in calls:
                 level = _level(output, meta_run.image_size)
-                calls[name] = Call(entered[name], next(clock), level)
+                is_record = _is_record(output, meta_run.image_size)
+                calls[name] = Call(entered[name], next(clock), level, is_record)
 
         return [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
 
@@ -72,3 +77,10 @@ def _level(output: Any, image_size: tuple[int, int]) -> int | None:
     else:
         pixels = math.prod(map_size(output.shape, map_layout(output.shape, image_size)))
     return round(math.log2(image_size[0] * image_size[1] / pixels) / 2) if pixels else None
+
+
+def _is_record(output: Any, image_size: tuple[int, int]) -> bool:
+    if not isinstance(output, tuple):
+        return isinstance(output, Mapping)
+    tensors = [item for item in output if isinstance(item, torch.Tensor)]
+    return len({_level(tensor, image_size) for tensor in tensors} - {None}) > 1

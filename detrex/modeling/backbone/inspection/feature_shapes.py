@@ -4,7 +4,10 @@ import math
 from collections.abc import Sequence
 
 from detrex.errors import BackboneError
+from detrex.modeling.backbone.features.coverage import Size
 from detrex.modeling.backbone.features.feature_info import FeatureInfo, Layout
+
+from .meta_run import SizeRefusedError
 
 MAX_PREFIX_TOKENS = 16
 """The most class and register tokens that may stand before the tokens of the image."""
@@ -75,6 +78,25 @@ def map_size(shape: Sequence[int], layout: Layout) -> tuple[int, int]:
     """
     first = 2 if layout == "NCHW" else 1
     return int(shape[first]), int(shape[first + 1])
+
+
+def grid_size(feature: FeatureInfo, shape: Sequence[int], image_size: tuple[int, int]) -> Size:
+    """Give height and width of a feature in cells, those of a grid of tokens too.
+
+    Args:
+        feature: layout, stride and prefix of the tensor.
+        shape: its sizes for an image.
+        image_size: height and width of the image in pixels.
+
+    Raises:
+        SizeRefusedError: the tokens do not fill the grid that belongs to the image.
+    """
+    if feature.layout != "NLC":
+        return map_size(shape, feature.layout)
+    height, width = (side // feature.stride for side in image_size)
+    if shape[1] - feature.prefix_tokens != height * width:
+        raise SizeRefusedError(f"{shape[1]} tokens are not {height} x {width}")
+    return height, width
 
 
 def _stride(map_heights: Sequence[int], image_heights: Sequence[int]) -> int | None:

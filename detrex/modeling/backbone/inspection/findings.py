@@ -65,7 +65,7 @@ class NetworkKey:
             holds a class, a function or another object.
         """
         library = builder.__module__.partition(".")[0]
-        if library not in ("timm", "torchvision"):
+        if library not in ("timm", "torchvision", "transformers"):
             return None
         try:
             plain = _frozen_value(dict(keywords))

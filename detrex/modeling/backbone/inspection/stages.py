@@ -101,7 +101,8 @@ def _units(module: nn.Module, name: str, calls: dict[str, Call]) -> Iterator[tup
             yield from _units(child, path, calls)
             return
         call = calls.get(path)
-        inner = list(_units(child, path, calls)) if call is None or _is_chain(child) else []
+        is_open = call is None or call.is_record or _is_chain(child)
+        inner = list(_units(child, path, calls)) if is_open else []
         if call is None or len({c.level for _, c in inner} | {call.level}) > 1:
             yield from inner
         else:

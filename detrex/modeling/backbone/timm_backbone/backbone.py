@@ -9,13 +9,13 @@ import torch
 from torch import nn
 
 from detrex.modeling.backbone.arguments import check_in_channels, one_way_to_weights
+from detrex.modeling.backbone.features.chosen_outputs import DEFAULT_OUT_INDICES, select_outputs
 from detrex.modeling.backbone.training.norms import chosen_norm
 from detrex.modeling.backbone.training.plan import TrainingPlan
 from detrex.modeling.backbone.weights.late_init import LateInit
 from detrex.modeling.backbone.wrapper.wrapper_backbone import WrapperBackbone
 
 from .builder import check_name, create_network
-from .outputs import DEFAULT_OUT_INDICES, select_outputs
 from .spec import inspect_network, native_norm, network_key
 from .weights import find_weights
 

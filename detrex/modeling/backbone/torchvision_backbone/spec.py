@@ -11,7 +11,7 @@ from detrex.errors import BackboneError
 from detrex.modeling.backbone.features.coverage import Size
 from detrex.modeling.backbone.features.feature_info import FeatureInfo, FeatureMaps
 from detrex.modeling.backbone.features.network_spec import NetworkSpec
-from detrex.modeling.backbone.inspection.feature_shapes import describe_feature, map_size
+from detrex.modeling.backbone.inspection.feature_shapes import describe_feature, grid_size
 from detrex.modeling.backbone.inspection.input_size_search import find_coverage, search_input_size
 from detrex.modeling.backbone.inspection.meta_run import SizeRefusedError, run_on_meta
 from detrex.modeling.pixel_statistics import IMAGENET
@@ -42,7 +42,7 @@ def inspect_network(network: nn.Module, who: str, in_channels: int = 3) -> Netwo
 
     def run(size: Size) -> list[Size]:
         seen = _maps_by_module(network, size, in_channels)
-        return [_grid(node, seen[str(node.source)], size) for node in nodes]
+        return [grid_size(node, seen[str(node.source)], size) for node in nodes]
 
     rule = search_input_size(who, [({}, run)], (side, side), [node.stride for node in nodes])
     size = rule.tile or rule.fitted_size(_EXAMPLE_SIZE)
@@ -122,16 +122,6 @@ def _feature_of(
     return feature if feature and feature.stride < min(sizes[0]) else None
 
 
-def _grid(node: FeatureInfo, shape: Shape, size: Size) -> Size:
-    """Height and width of a node's map in cells."""
-    if node.layout == "NLC":
-        height, width = (side // node.stride for side in size)
-        if shape[1] - node.prefix_tokens != height * width:
-            raise SizeRefusedError(f"{shape[1]} tokens are not {height} x {width}")
-        return height, width
-    return map_size(shape, node.layout)
-
-
 def describe_maps(
     extractor: nn.Module, spec: NetworkSpec, nodes: tuple[Mapping[str, str], Mapping[str, str]]
 ) -> list[FeatureInfo]:
@@ -184,7 +174,7 @@ def with_coverage(
     def run(size: Size) -> list[Size]:
         with torch.no_grad():
             outputs = meta_run.twin.forward(meta_run.image.new_zeros(1, channels, *size))
-        return [_grid(node, outputs[node.name].shape, size) for node in maps]
+        return [grid_size(node, outputs[node.name].shape, size) for node in maps]
 
     strides = [node.stride for node in maps]
     needs = find_coverage(spec.name, run, spec.input_size.multiple, strides)

@@ -11,7 +11,7 @@ from timm.models._builder import build_model_with_cfg
 from timm.models.resnet import BasicBlock, ResNet
 
 from detrex.errors import BackboneError
-from detrex.modeling.backbone.timm_backbone.outputs import features_at
+from detrex.modeling.backbone.features.chosen_outputs import features_at
 from detrex.modeling.backbone.timm_backbone.spec import inspect_network
 
 

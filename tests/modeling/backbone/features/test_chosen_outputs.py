@@ -1,12 +1,12 @@
-"""Indices of timm's features, as a user gives them."""
+"""Indices of a network's maps, as a user gives them."""
 
 import pytest
 
 from detrex.errors import BackboneError
+from detrex.modeling.backbone.features.chosen_outputs import features_at
 from detrex.modeling.backbone.features.feature_info import FeatureInfo
 from detrex.modeling.backbone.features.input_size import InputSize
 from detrex.modeling.backbone.features.network_spec import NetworkSpec
-from detrex.modeling.backbone.timm_backbone.outputs import features_at
 from detrex.modeling.pixel_statistics import IMAGENET
 
 SPEC = NetworkSpec(

@@ -1,17 +1,13 @@
-"""Which feature maps of a network of timm are taken, and which levels come of them."""
+"""Which feature maps of a network are taken, by stride or by index, and the levels of them."""
 
 import dataclasses
 from collections.abc import Iterable, Sequence
 
 from detrex.errors import BackboneError
-from detrex.modeling.backbone.features.feature_info import FeatureInfo
-from detrex.modeling.backbone.features.network_spec import NetworkSpec
-from detrex.modeling.backbone.features.output_levels import (
-    OutputSpec,
-    plan_levels,
-    requested_strides,
-    sources_of,
-)
+
+from .feature_info import FeatureInfo
+from .network_spec import NetworkSpec
+from .output_levels import OutputSpec, plan_levels, requested_strides, sources_of
 
 DEFAULT_OUT_INDICES = (0, 1, 2, 3)
 
@@ -57,7 +53,7 @@ def features_at(out_indices: Sequence[int], spec: NetworkSpec) -> list[FeatureIn
     """Give the features that a user asks for by index.
 
     Args:
-        out_indices: indices of timm, in any order; negative ones count from the end.
+        out_indices: indices of maps, in any order; negative ones count from the end.
         spec: the network; the source of each feature is its index.
 
     Raises:

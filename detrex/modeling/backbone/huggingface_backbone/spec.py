@@ -1,0 +1,179 @@
+"""What a network of transformers gives and needs, seen on the ``meta`` device."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from detrex.errors import BackboneError
+from detrex.modeling.backbone.features.coverage import Coverage, Size, round_up
+from detrex.modeling.backbone.features.feature_info import FeatureInfo
+from detrex.modeling.backbone.features.network_spec import NetworkSpec
+from detrex.modeling.backbone.inspection.feature_shapes import describe_feature, grid_size
+from detrex.modeling.backbone.inspection.findings import recall
+from detrex.modeling.backbone.inspection.input_size_search import (
+    Run,
+    find_coverage,
+    search_input_size,
+)
+from detrex.modeling.backbone.inspection.meta_run import SizeRefusedError, tried
+from detrex.modeling.backbone.inspection.position_tables import RefuseOtherPositions
+from detrex.modeling.pixel_statistics import IMAGENET
+
+from .builder import FREE_SIZE, Recipe, forward_keywords, takes_free_sizes
+from .network import TransformersNetwork, is_backbone
+
+_EXAMPLE_SIDES = (256, 320)
+Shape = Sequence[int]
+
+
+def inspect_network(recipe: Recipe, in_channels: int = 3) -> NetworkSpec:
+    """Run a network on the ``meta`` device: no weights, no memory.
+
+    What is seen is kept for the next time; see `NetworkKey`.
+
+    Args:
+        recipe: how it is built.
+        in_channels: channels of the image.
+
+    Returns:
+        What was seen. The source of a feature is its place among all maps of the network.
+
+    Raises:
+        TypeError, BackboneError: see `Recipe.build` and `search_input_size`.
+    """
+
+    def inspect() -> NetworkSpec:
+        try:
+            return _Inspector(recipe, in_channels, "meta").spec()
+        except BackboneError:  # the few whose forward reads values, which meta tensors lack
+            if torch.get_default_device().type == "meta":
+                raise
+            return _Inspector(recipe, in_channels, "cpu").spec()
+
+    key = recipe.key
+    return recall(key and key / "spec", inspect)
+
+
+class _Inspector:
+    """One network with all its maps, run on empty images."""
+
+    def __init__(self, recipe: Recipe, in_channels: int, device: str) -> None:
+        self.recipe, self.channels, self.device = recipe, in_channels, device
+        with torch.device(device):
+            self.model = recipe.build().eval()
+        self.config: Any = self.model.config
+        self._shapes: dict[tuple[Size, bool], list[Shape]] = {}
+        self.features: tuple[FeatureInfo, ...] = ()
+
+    def shapes(self, size: Size, is_free: bool) -> list[Shape]:
+        """Shapes of all maps for an image size, with position tables resampled or not."""
+        if (size, is_free) not in self._shapes:
+            keywords = forward_keywords(self.recipe.kind) | ({FREE_SIZE: True} if is_free else {})
+            network = TransformersNetwork(self.model, keywords)
+            image = torch.zeros(1, self.channels, *size, device=self.device)
+            try:
+                with torch.no_grad(), RefuseOtherPositions(network):
+                    maps = network(image)
+            except TypeError as error:
+                if not is_free:
+                    raise
+                raise SizeRefusedError(str(error)) from error  # it takes no such keyword
+            self._shapes[size, is_free] = [tuple(m.shape) for m in maps]
+        return self._shapes[size, is_free]
+
+    def run(self, is_free: bool) -> Run:
+        """Give the sizes of all feature maps for an image size."""
+
+        def sizes(size: Size) -> list[Size]:
+            shapes = self.shapes(size, is_free)
+            return [grid_size(f, shapes[int(f.source)], size) for f in self.features]
+
+        return sizes
+
+    def spec(self) -> NetworkSpec:
+        """Describe every map, then find the rule for images."""
+        who, native = self.recipe.who, _native_size(self.config)
+        ways = (False, True) if takes_free_sizes(self.recipe.kind) else (False,)
+        self.features = self._described(native, ways)
+        strides = [feature.stride for feature in self.features]
+        keywords: list[dict[str, Any]] = [{}, {FREE_SIZE: True}]
+        variants = [(keywords[way], self.run(way)) for way in ways]
+        input_size = search_input_size(who, variants, native, strides)
+        size = input_size.tile or input_size.fitted_size(
+            [min(side, _EXAMPLE_SIDES[0]) for side in native]
+        )
+        coverages: list[Coverage | None] = [Coverage() for _ in self.features]
+        if input_size.tile is None:
+            run = self.run(bool(input_size.keywords))
+            coverages = find_coverage(who, run, input_size.multiple, strides)
+        features = tuple(
+            FeatureInfo(
+                *(f.name, f.source, f.channels, f.stride, f.layout, f.prefix_tokens),
+                coverage=coverage,
+            )
+            for f, coverage in zip(self.features, coverages, strict=True)
+        )
+        statistics = IMAGENET.with_channels(self.channels)
+        return NetworkSpec(who, features, input_size, size, self.channels, statistics)
+
+    def _described(self, native: Size, ways: Sequence[bool]) -> tuple[FeatureInfo, ...]:
+        """The maps, told by their shapes for two images, or for the only one that is taken."""
+        patch = _patch_side(self.config)
+        height, width = (round_up(side, patch) for side in _EXAMPLE_SIDES)
+        sides = [[(height, width), (2 * height, 2 * width)], [native]]
+        seen: list[list[Shape]] = []
+        refusals = []
+        for sizes in sides:
+            for way in ways:
+                try:
+                    seen = [
+                        tried(self.recipe.who, size, lambda s=size, w=way: self.shapes(s, w))  # type: ignore[misc]
+                        for size in sizes
+                    ]
+                except SizeRefusedError as error:
+                    refusals.append(str(error))
+                    continue
+                return self._features(seen, sizes)
+        raise BackboneError(
+            f"{self.recipe.who} could not be run on an image of any size, its own {native[0]} x "
+            f"{native[1]} included ({refusals[-1]}): choose another network, or give the keywords "
+            "that it needs."
+        )
+
+    def _features(self, seen: list[list[Shape]], sizes: list[Size]) -> tuple[FeatureInfo, ...]:
+        named = self.config.stage_names if is_backbone(self.recipe.kind) else ()
+        features = []
+        reason = "it gives none"
+        for place, shapes in enumerate(zip(*seen, strict=True)):
+            name = named[place] if named else f"stage{place}" if place else "stem"
+            try:
+                feature = describe_feature(name, name, shapes, sizes)
+            except BackboneError as error:
+                reason = str(error)
+                continue
+            if feature.stride == 1:  # the image itself
+                continue
+            features.append(
+                FeatureInfo(
+                    *(name, place, feature.channels, feature.stride),
+                    *(feature.layout, feature.prefix_tokens),
+                )
+            )
+        if not features:
+            raise BackboneError(f"{self.recipe.who} gives no feature map: {reason}")
+        return tuple(features)
+
+
+def _native_size(config: Any) -> Size:
+    """Image size that a network was made for."""
+    size = getattr(config, "image_size", None) or 224
+    height, width = (size, size) if isinstance(size, int) else tuple(size)[-2:]
+    return int(height), int(width)
+
+
+def _patch_side(config: Any) -> int:
+    """Side of the patches of a network of one stride, whose multiples it surely takes."""
+    patch = getattr(config, "patch_size", 1)
+    side = max(patch) if isinstance(patch, list | tuple) else patch
+    return side if isinstance(side, int) and side > 0 else 1

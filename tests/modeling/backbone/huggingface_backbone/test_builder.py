@@ -1,0 +1,63 @@
+"""How networks of transformers are built, and what a config refuses."""
+
+import pytest
+from omegaconf import OmegaConf
+from torch import nn
+
+from detrex.errors import BackboneError
+from detrex.modeling.backbone.huggingface_backbone.builder import recipe_of, takes_free_sizes
+from detrex.modeling.backbone.huggingface_backbone.naming import named_network
+from tests.reference.tiny_transformers import RESNET, SMALL_VIT, SWIN
+
+
+def recipe(kind, in_channels=3, **keywords):
+    return recipe_of(named_network(kind), keywords, in_channels)
+
+
+def test_recipe_of__takes_lists_of_a_config():
+    lists = OmegaConf.create({"depths": [1, 1, 1, 1]})
+    network = recipe("resnet", **{**RESNET, "depths": lists.depths}).build((1, 3))
+    assert network.channels == [8, 16]
+
+
+@pytest.mark.parametrize(
+    ("kind", "keywords", "error", "match"),
+    [
+        ("vit", {"hiden_size": 3}, TypeError, "no 'hiden_size'. Did you mean 'hidden_size'"),
+        ("vit", {"hidden_size": "a"}, BackboneError, "makes no config of .*: correct that value"),
+        ("bert", {}, BackboneError, "is no network of images"),
+        ("timm_backbone", {}, BackboneError, "is a network of timm: use TimmBackbone"),
+    ],
+)
+def test_recipe_of__says_what_is_wrong(kind, keywords, error, match):
+    with pytest.raises(error, match=match) as info:
+        recipe(kind, **keywords).build()
+    assert len(str(info.value)) < 500
+
+
+def test_recipe__builds_for_other_channels_and_with_other_attention():
+    built = recipe("vit", in_channels=5, attn_implementation="eager", **SMALL_VIT).build()
+    assert built.embeddings.patch_embeddings.projection.in_channels == 5
+    assert built.config._attn_implementation == "eager"
+
+
+def test_recipe__listens_to_blocks_alone():
+    network = recipe("swin", **SWIN).build()
+    blocks = [m for m in network.modules() if type(m).__name__ == "SwinLayer"]
+    assert blocks
+    inner = [m for block in blocks for m in block.modules() if m is not block]
+    assert not any(m._forward_hooks for m in inner)
+
+
+def test_recipe__key_tells_configs_apart():
+    keys = [recipe("vit", **{**SMALL_VIT, "layer_norm_eps": eps}).key for eps in (1e-6, 1e-6, 1e-5)]
+    assert keys[0] == keys[1] != keys[2]
+
+
+def test_takes_free_sizes():
+    class Fixed(nn.Module):
+        def forward(self, x):
+            return x
+
+    assert takes_free_sizes(recipe("vit").kind)
+    assert not takes_free_sizes(Fixed)

@@ -1,0 +1,47 @@
+"""What is seen of networks of transformers without data."""
+
+import pytest
+
+from detrex.errors import BackboneError
+from detrex.modeling.backbone.features.coverage import Coverage
+from detrex.modeling.backbone.huggingface_backbone.builder import recipe_of
+from detrex.modeling.backbone.huggingface_backbone.naming import named_network
+from detrex.modeling.backbone.huggingface_backbone.spec import inspect_network
+from tests.reference.tiny_transformers import TYPES, VIT
+
+
+def spec_of(kind, in_channels=3, **keywords):
+    keywords = TYPES.get(kind, {}) | keywords
+    return inspect_network(recipe_of(named_network(kind), keywords, in_channels), in_channels)
+
+
+def test_inspect_network__of_stages():
+    spec = spec_of("resnet", in_channels=4)
+    named = {f.name: (f.source, f.stride, f.channels) for f in spec.features}
+    assert named == {
+        **{"stem": (0, 4, 8), "stage1": (1, 4, 8), "stage2": (2, 8, 12)},
+        **{"stage3": (3, 16, 16), "stage4": (4, 32, 24)},
+    }
+    assert spec.input_size.is_free
+    assert (spec.in_channels, len(spec.statistics.pixel_mean)) == (4, 4)
+
+
+def test_inspect_network__of_tokens():
+    spec = spec_of("vit")
+    assert [f.name for f in spec.features] == ["stem", "stage1", "stage2", "stage3"]
+    assert {(f.layout, f.prefix_tokens, f.stride) for f in spec.features} == {("NLC", 1, 16)}
+    assert spec.input_size.keywords == {"interpolate_pos_encoding": True}
+    assert spec.features[-1].coverage == Coverage(16)
+
+
+def test_inspect_network__that_takes_one_size_is_cut_into_tiles():
+    assert spec_of("hiera").input_size.tile == (64, 64)
+
+
+@pytest.mark.parametrize(
+    ("kind", "keywords", "match"),
+    [("yolos", VIT, "gives no feature map"), ("videomae", VIT, "on an image of any size")],
+)
+def test_inspect_network__of_something_else(kind, keywords, match):
+    with pytest.raises(BackboneError, match=match):
+        spec_of(kind, **keywords)

@@ -1,0 +1,127 @@
+"""Weights of networks of transformers: where they are, names of other versions, statistics."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch.testing import assert_close
+
+from detrex.errors import BackboneError, CheckpointError
+from detrex.modeling.backbone import HuggingFaceBackbone
+from detrex.modeling.backbone.huggingface_backbone.builder import recipe_of
+from detrex.modeling.backbone.huggingface_backbone.naming import named_network
+from detrex.modeling.backbone.huggingface_backbone.weights import (
+    find_weights,
+    load_by_transformers,
+    statistics_of,
+)
+from detrex.modeling.pixel_statistics import IMAGENET
+from tests.reference.tiny_transformers import RESNET, SMALL_VIT, built_by_transformers
+
+
+@pytest.fixture(scope="module")
+def vit():
+    return built_by_transformers("vit", SMALL_VIT)
+
+
+@pytest.fixture
+def folder(vit, tmp_path):
+    vit.save_pretrained(tmp_path)
+    return tmp_path
+
+
+def test_find_weights__of_a_folder(folder):
+    named = named_network(folder)
+    recipe = recipe_of(named, {}, 3)
+    assert find_weights(True, named, recipe, ()).addresses == (str(folder),)
+    other = find_weights("a/file.bin", named, recipe, ())
+    assert other.addresses == ("a/file.bin",)
+    with pytest.raises(BackboneError, match="has the weights"):
+        find_weights("IMAGENET", named, recipe, ())
+
+
+def test_load_by_transformers__renames_what_lies_on_the_hub(folder, vit):
+    tensors = load_file(folder / "model.safetensors")
+    recipe = recipe_of(named_network("vit"), SMALL_VIT, 1)
+    loaded = load_by_transformers(recipe, {f"vit.{name}": t for name, t in tensors.items()})
+    assert loaded.keys() == vit.state_dict().keys()
+    for name, value in vit.state_dict().items():
+        assert_close(loaded[name], value, rtol=0, atol=0)
+    del tensors["layernorm.weight"]
+    assert "layernorm.weight" not in load_by_transformers(recipe, tensors)
+
+
+@pytest.mark.parametrize("form", ["shards", "bin", "classifier"])
+def test_backbone__reads_weights_of_every_form(form, vit, tmp_path):
+    if form == "shards":
+        vit.save_pretrained(tmp_path, max_shard_size="8KB")
+        assert (tmp_path / "model.safetensors.index.json").is_file()
+    else:
+        vit.save_pretrained(tmp_path)
+        tensors = load_file(tmp_path / "model.safetensors")
+        (tmp_path / "model.safetensors").unlink()
+        if form == "bin":
+            torch.save(tensors, tmp_path / "pytorch_model.bin")
+        else:
+            tensors = {f"vit.{name}": value for name, value in tensors.items()}
+            tensors |= {"classifier.weight": torch.zeros(2, 16), "classifier.bias": torch.zeros(2)}
+            save_file(tensors, tmp_path / "model.safetensors")
+    found = HuggingFaceBackbone(tmp_path, weights=True).hf_model.model.state_dict()
+    for name, value in found.items():
+        assert_close(value, vit.state_dict()[name], rtol=0, atol=0)
+
+
+def test_backbone__takes_a_file_a_state_dict_and_its_own_state(folder, vit):
+    by_file = HuggingFaceBackbone("vit", weights=folder / "model.safetensors", **SMALL_VIT)
+    by_tensors = HuggingFaceBackbone("vit", weights=vit.state_dict(), **SMALL_VIT)
+    by_own = HuggingFaceBackbone("vit", weights=by_file.state_dict(), **SMALL_VIT)
+    for name, value in by_file.hf_model.state_dict().items():
+        for other in (by_tensors, by_own):
+            assert_close(other.hf_model.state_dict()[name], value, rtol=0, atol=0)
+
+
+def test_backbone__refuses_weights_of_another_network(folder):
+    with pytest.raises(CheckpointError, match="does not fit HuggingFaceBackbone"):
+        HuggingFaceBackbone("resnet", weights=folder / "model.safetensors", **RESNET)
+
+
+@pytest.mark.parametrize(
+    ("said", "mean", "std", "order"),
+    [
+        ({"image_mean": [0.5] * 3, "image_std": [0.5] * 3}, 127.5, 127.5, "RGB"),
+        ({"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "do_normalize": False}, 0, 255, "RGB"),
+        (
+            {"image_mean": [2.0] * 3, "image_std": [3.0] * 3, "do_rescale": False},
+            *(2, 3, "RGB"),
+        ),
+        (
+            {"image_mean": [0] * 3, "image_std": [1] * 3, "rescale_factor": 1 / 127.5}
+            | {"do_flip_channel_order": True},
+            *(0, 127.5, "BGR"),
+        ),
+    ],
+)
+def test_statistics_of__a_folder(said, mean, std, order, tmp_path):
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(said))
+    found = statistics_of(str(tmp_path))
+    assert_close(torch.tensor(found.pixel_mean), torch.full((3,), float(mean)))
+    assert_close(torch.tensor(found.pixel_std), torch.full((3,), float(std)))
+    assert found.channel_order == order
+
+
+def test_statistics_of__what_says_none(tmp_path):
+    assert statistics_of(None) is None
+    assert statistics_of(str(tmp_path)) is None
+    (tmp_path / "preprocessor_config.json").write_text('{"image_mean": [0.5], "image_std": ["a"]}')
+    with pytest.raises(CheckpointError, match=r"correct its image_mean, image_std"):
+        statistics_of(str(tmp_path))
+
+
+def test_backbone__publishes_the_statistics_of_its_weights(folder):
+    assert HuggingFaceBackbone(folder, weights=True).preprocess == IMAGENET
+    said = {"image_mean": [0.5] * 3, "image_std": [0.25] * 3}
+    (folder / "preprocessor_config.json").write_text(json.dumps(said))
+    for weights in (True, None, folder / "model.safetensors"):
+        found = HuggingFaceBackbone(folder, weights=weights).preprocess
+        assert found.pixel_std == (63.75,) * 3
