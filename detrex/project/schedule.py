@@ -30,6 +30,7 @@ _GIB_PER_IMAGE = {"dino": 6.0, "mask_rcnn": 3.5, "retinanet": 3.0, "fcos": 3.0}
 _RESNET50_GFLOPS = 33.4
 _RATES = {"dino": 1e-4, "mask_rcnn": 2e-4, "retinanet": 2e-4, "fcos": 2e-4}
 _BATCH_OF_RATES = 16
+_FEWEST_ITERATIONS = 10  # for the parts of the schedule to be there
 _LARGEST_BATCH = 16
 
 
@@ -137,7 +138,7 @@ def plan(
     batch = batch_size or batch_for(detector, machine, size * longest, gflops)
     batch = min(batch, data.images)
     epochs = epochs or epochs_for(data.images)
-    iterations = max(1, math.ceil(epochs * data.images / batch))
+    iterations = max(_FEWEST_ITERATIONS, math.ceil(epochs * data.images / batch))
     return Schedule(
         size=size,
         longest=longest,
@@ -145,7 +146,7 @@ def plan(
         epochs=epochs,
         iterations=iterations,
         warmup=min(MOST_WARMUP, iterations // 10),
-        drop=max(1, round(DROP * iterations)),
+        drop=int(DROP * iterations),
         eval_period=max(1, math.ceil(iterations / 10)),
         learning_rate=float(f"{_RATES[detector] * math.sqrt(batch / _BATCH_OF_RATES):.2g}"),
         freeze_at=(2 if data.images < 1000 else 1) if pretrained else 0,

@@ -184,7 +184,7 @@ lr_multiplier = multistep_lr_scheduler(
     values=(1.0, 0.1),
     warmup_steps=min({MOST_WARMUP}, _ITERATIONS // 10),
     num_updates=_ITERATIONS,
-    milestones=(round({DROP} * _ITERATIONS),),
+    milestones=(int({DROP} * _ITERATIONS),),
 )
 
 train = get_config("common/train.py").train

@@ -31,7 +31,7 @@ def test_init__prints_what_there_is_and_three_commands(tmp_path, capsys, monkeyp
     for told in ("images                      3           1", "0 cat                     3"):
         assert told in printed.out
     assert "fcos over resnet10t of timm" in printed.out
-    assert "3 iterations of 2 pictures (2 passes over the data)" in printed.out
+    assert "10 iterations of 2 pictures (2 passes over the data)" in printed.out
     commands = [line.strip() for line in printed.out.splitlines() if line.startswith("  detrex ")]
     assert [shlex.split(line)[1] for line in commands] == ["check", "train", "predict"]
     assert shlex.split(commands[0]) == ["detrex", "check", "a project/config.py"]

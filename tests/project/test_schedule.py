@@ -66,9 +66,9 @@ def test_plan__follows_from_the_data():
 def test_plan__tiny_data(images):
     found = plan(statistics(images), "mask_rcnn", CARD, epochs=1)
     assert 1 <= found.batch_size <= images
-    assert found.iterations == -(-images // found.batch_size)
+    assert found.iterations == max(10, -(-images // found.batch_size))
     assert found.warmup < found.iterations
-    assert found.drop >= 1
+    assert 0 <= found.drop < found.iterations
 
 
 def test_plan__what_is_given_stands():

@@ -1,6 +1,7 @@
 import ast
 
 import pytest
+from detectron2.config import instantiate
 
 from detrex.config import load_config
 from detrex.config.frozen_weights import frozen_without_weights
@@ -12,14 +13,11 @@ from detrex.project.template import DETECTORS, Side, config_text
 STRANGE = ['cat"""', "dög", "a\\b", "new\nline", "{x} ${y}", "l" * 200]
 
 
-def text_of(detector, tmp_path, backbone="resnet18", weights="none", classes=("cat", "dog")):
+def text_of(detector, tmp_path, backbone="resnet18", weights="none", classes="ab", **numbers):
     choice = choose(backbone, weights)
-    schedule = plan(
-        Statistics(50, [480] * 50, [0.3]),
-        detector,
-        Machine("cpu", 0, 2),
-        pretrained=choice.weights is not None,
-    )
+    statistics = Statistics(numbers.pop("images", 50), [480] * 50, [0.3])
+    machine, pretrained = Machine("cpu", 0, 2), choice.weights is not None
+    schedule = plan(statistics, detector, machine, pretrained=pretrained, **numbers)
     sides = {
         "train": Side("train.json", tmp_path / 'pic"tures'),
         "test": Side(str(tmp_path / "val.json"), tmp_path),
@@ -55,6 +53,17 @@ def test_config_text__names_what_it_uses_and_no_more(tmp_path, detector, name):
         }
         used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
         assert imported - used == set()
+
+
+@pytest.mark.parametrize("images", [1, 40])
+def test_config_text__schedule_of_the_shortest_run(tmp_path, images):
+    text = text_of("retinanet", tmp_path, "resnet10t", images=images, epochs=1, batch_size=1)
+    (tmp_path / "config.py").write_text(text)
+    cfg = load_config(tmp_path / "config.py")
+    multiplier = instantiate(cfg.lr_multiplier)
+    assert cfg.train.max_iter == max(10, images)
+    assert multiplier(1 - 1e-6) == pytest.approx(0.1)
+    assert multiplier(0.5) == pytest.approx(1.0)
 
 
 def test_config_text__pretrained_backbone_learns_slower(tmp_path):
