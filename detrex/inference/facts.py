@@ -4,7 +4,7 @@ import json
 import math
 import platform
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -31,6 +31,8 @@ class Facts:
     Attributes:
         class_names: by class index; empty where nothing tells them.
         category_ids: the data set's own id of each class; empty where they are not known.
+        keypoint_names: of each object's keypoints, where it finds any.
+        keypoint_lines: which of them are joined when they are drawn: two names and a colour.
         input_format: the order of the channels of its images: ``"RGB"``, ``"BGR"`` or ``"L"``.
         min_size: the shorter side of a picture in pixels, as the detector is given it; 0 where
             pictures stay as they are.
@@ -50,6 +52,8 @@ class Facts:
 
     class_names: tuple[str, ...] = ()
     category_ids: tuple[int, ...] = ()
+    keypoint_names: tuple[str, ...] = ()
+    keypoint_lines: tuple[tuple[str, str, Sequence[int]], ...] = ()
     input_format: str = "RGB"
     min_size: int = 800
     max_size: int = 1333
@@ -64,6 +68,17 @@ class Facts:
     left_out: tuple[str, ...] = ()
     sha256: Mapping[str, str] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def drawing(self) -> dict[str, Any]:
+        """What drawing takes, by the names of detectron2's metadata."""
+        if not self.keypoint_names:
+            return {}
+        lines = [(first, second, tuple(colour)) for first, second, colour in self.keypoint_lines]
+        return {
+            "keypoint_names": list(self.keypoint_names),
+            "keypoint_connection_rules": lines,
+        }
 
 
 def own_versions() -> dict[str, str]:
@@ -175,6 +190,14 @@ def _is_side(value: Any) -> bool:
     return _is_whole(value, 0, _MOST_SIDE)
 
 
+def _is_line(value: Any) -> bool:
+    if not isinstance(value, list) or len(value) != 3:
+        return False
+    colour = value[2]
+    is_colour = isinstance(colour, list) and len(colour) == 3
+    return is_colour and all(map(_is_text, value[:2])) and all(_is_whole(c, 0, 255) for c in colour)
+
+
 def _list_of(is_one: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, list) and all(map(is_one, value))
 
@@ -188,10 +211,11 @@ def _table_of(is_one: Callable[[Any], bool]) -> Callable[[Any], bool]:
 _TEXTS, _NUMBERS = (_list_of(_is_text), "a list of texts"), (_list_of(_is_number), "numbers")
 _TABLE = (_table_of(_is_text), "texts by name")
 _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
-    **dict.fromkeys(("class_names", "datasets", "trust", "left_out"), _TEXTS),
+    **dict.fromkeys(("class_names", "datasets", "trust", "left_out", "keypoint_names"), _TEXTS),
     **dict.fromkeys(("pixel_mean", "pixel_std"), _NUMBERS),
     **dict.fromkeys(("sha256", "versions"), _TABLE),
     **dict.fromkeys(("min_size", "max_size"), (_is_side, "a number of pixels")),
+    "keypoint_lines": (_list_of(_is_line), "two names and a colour each"),
     "category_ids": (_list_of(_is_whole), "a list of whole numbers"),
     "input_format": (lambda value: value in ("RGB", "BGR", "L"), "RGB, BGR or L"),
     "threshold": (lambda value: _is_number(value) and 0 <= value <= 1, "a number from 0 to 1"),

@@ -166,7 +166,8 @@ def build_detector(
         dtype=_dtype(cfg, place) if dtype is None and optimize else dtype,
         optimize=optimize,
         origin=found.origin,
-        metadata={**from_data.metadata, **metadata.as_dict()},
+        metadata={**from_data.metadata, **(shared.facts.drawing if shared else {})}
+        | metadata.as_dict(),
         iteration=_iteration(checkpoint),
         facts=shared.facts if shared else None,
     )

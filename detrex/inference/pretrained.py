@@ -65,6 +65,7 @@ class Shareable(Protocol):
     max_size: int
     threshold: float
     origin: Any
+    metadata: dict[str, Any]
     iteration: int
     facts: Facts | None
 
@@ -181,6 +182,8 @@ def save_pretrained(
         class_names=tuple(map(str, detector.class_names)),
         category_ids=tuple(detector.category_ids),
         input_format=image_format(portable),
+        keypoint_names=tuple(map(str, detector.metadata.get("keypoint_names") or ())),
+        keypoint_lines=tuple(detector.metadata.get("keypoint_connection_rules") or ()),
         min_size=int(detector.min_size),
         max_size=int(detector.max_size),
         threshold=float(detector.threshold),

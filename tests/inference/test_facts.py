@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 
@@ -10,6 +11,8 @@ from detrex.inference.facts import SCHEMA, Facts, facts_bytes, own_versions, rea
 FULL = Facts(
     class_names=("a", "b|c\n日本", "\udcff"),
     category_ids=(1, 7, -3),
+    keypoint_names=("top", "left"),
+    keypoint_lines=[["top", "left", [255, 0, 7]]],
     input_format="BGR",
     min_size=640,
     max_size=1000,
@@ -31,7 +34,16 @@ FULL = Facts(
 def test_read_facts__gives_back_what_was_written(tmp_path, facts):
     file = tmp_path / "detrex.json"
     file.write_bytes(facts_bytes(facts))
-    assert read_facts(file) == facts
+    again = read_facts(file)
+    assert again == dataclasses.replace(facts, keypoint_lines=tuple(facts.keypoint_lines))
+    assert again.drawing == (
+        {}
+        if facts is not FULL
+        else {
+            "keypoint_names": ["top", "left"],
+            "keypoint_connection_rules": [("top", "left", (255, 0, 7))],
+        }
+    )
 
 
 def test_own_versions__are_those_installed():
@@ -69,6 +81,8 @@ def _changed(**values):
         (_changed(metrics={"bbox": {"AP": "41"}}), "metrics="),
         (_changed(metrics=[]), r"metrics=\[\]"),
         (_changed(iteration=1.0), "iteration=1.0"),
+        (_changed(keypoint_lines=[["a", "b", [1, 2, 256]]]), "two names and a colour each"),
+        (_changed(keypoint_lines=[["a", "b"]]), "keypoint_lines="),
         (_changed(sha256={"a": 1}), "sha256="),
         ("[1]", "holds a list, expected an object"),
         ("{", "is no JSON"),

@@ -1,5 +1,6 @@
 """A detector's folder: written whole or not at all, and read back equal to the last bit."""
 
+import copy
 import getpass
 import json
 import os
@@ -129,6 +130,17 @@ def test_load__keeps_what_is_known_of_the_detector(saved, detector):
     assert facts.licence == "MIT"
     assert facts.datasets == ("demo_shapes_train",)
     assert facts.pixel_mean == pytest.approx(detector.model.pixel_mean.flatten().tolist())
+
+
+def test_load__draws_keypoints_alike(detector, tmp_path):
+    other = copy.copy(detector)
+    drawn = {
+        "keypoint_names": ["top", "left"],
+        "keypoint_connection_rules": [("top", "left", (255, 0, 0))],
+    }
+    other.metadata = drawn | {"name": "of the run"}
+    again = detrex.load(save_pretrained(other, tmp_path / "a"))
+    assert {key: again.metadata[key] for key in drawn} == drawn
 
 
 def test_load__a_saved_detector_is_saved_alike(saved, tmp_path):
