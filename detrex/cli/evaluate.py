@@ -63,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
         SystemExit: status 75 or 130 where a signal ended it.
     """
     config, folder = config_or_run(arguments.config)
-    args = run_arguments(arguments, config, arguments.output or (str(folder) if folder else None))
+    args = run_arguments(arguments, config, arguments.output or folder)
     from detrex.engine.command_line import run_parsed, telling_of_signals
     from detrex.engine.overrides import override
 

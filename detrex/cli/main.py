@@ -86,8 +86,12 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     if not arguments:
         parser.print_help()
         parser.exit(2)
+    if arguments[0] == "help":
+        arguments = [*arguments[1:], "--help"]
     if not arguments[0].startswith("-"):
         require_known(parser, arguments[0], commands)
+    elif arguments[0] not in parser.option_strings:
+        parser.refuse_unknown(arguments[:1])
     parsed, further = parser.parse_known_args(arguments)
     if further and hasattr(parsed, "overrides") and not any(w.startswith("-") for w in further):
         parsed.overrides = [*parsed.overrides, *further]  # key=value after an option

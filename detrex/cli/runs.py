@@ -45,7 +45,7 @@ def add_run_options(
 
 
 def run_arguments(
-    arguments: argparse.Namespace, config: Path, output: str | None
+    arguments: argparse.Namespace, config: Path, output: str | Path | None
 ) -> argparse.Namespace:
     """Give a command's options as a run takes them.
 

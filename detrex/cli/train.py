@@ -6,13 +6,13 @@ import json
 from typing import Any
 
 from detrex.cli import terminal
-from detrex.cli.runs import add_run_options, run_arguments, show_metrics
+from detrex.cli.runs import RUN_FOLDER, add_run_options, config_or_run, run_arguments, show_metrics
 
 _EXAMPLES = """
 detrex train --list swin
 detrex train dino/dino_r50_4scale_12ep.py --num-gpus 8
 detrex train my_config.py train.max_iter=1000 train.device=cpu --output runs/first
-detrex train my_config.py --output runs/first --resume
+detrex train runs/first --resume train.max_iter=2000
 detrex train dino/timm_example.py --num-gpus 8 --num-machines 2 --machine-rank 0 \\
     --dist-url tcp://10.0.0.1:29500
 """
@@ -40,7 +40,7 @@ def add_parser(commands: Any) -> None:
         examples=_EXAMPLES,
     )
     parser.epilog += f"\n{_MORE.rstrip()}"
-    add_run_options(parser, required=False)
+    add_run_options(parser, required=False, further=f"{RUN_FOLDER} with --resume")
     parser.add_argument(
         "--resume", action="store_true", help="go on with the run in the output folder"
     )
@@ -75,9 +75,10 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.parser.error("name a config; --list shows those of the package")
     if arguments.json:
         arguments.parser.error("--json belongs to --list")
-    from detrex.config.listing import find_config
-
-    args = run_arguments(arguments, find_config(arguments.config), arguments.output)
+    config, folder = config_or_run(arguments.config)
+    if folder and not arguments.resume:
+        arguments.parser.error(f"{folder} is the folder of a run, which --resume continues")
+    args = run_arguments(arguments, config, arguments.output or folder)
     args.resume = arguments.resume
     from detrex.engine.command_line import run_parsed, telling_of_signals
 
@@ -131,8 +132,8 @@ def show_configs(pattern: str, as_json: bool) -> int:
     if not any(columns["MASK AP"]):
         del columns["MASK AP"]
     if cards:
-        rows = list(zip(*columns.values(), strict=True))
-        terminal.table(list(columns), rows, right=("BOX AP", "MASK AP"))
+        cells = list(zip(*columns.values(), strict=True))
+        terminal.table(list(columns), cells, right=("BOX AP", "MASK AP"))
     print(
         f"{len(cards)} configs. APs are of COCO val2017, as published by whom the last column "
         "names; none was trained again here."

@@ -168,12 +168,21 @@ def test_main__what_a_command_raises(error, status, told, monkeypatch, capsys):
 def test_main__near_options_are_suggested(capsys):
     for words, told in (
         (["check", "a.py", "--siez", "3"], "check: nothing takes --siez 3. Did you mean '--size'?"),
+        (["--versoin"], "detrex: nothing takes --versoin. Did you mean '--version'?"),
         (["merge", "a", "b", "--output", "c"], "merge: nothing takes b; `detrex merge --help`"),
     ):
         with pytest.raises(SystemExit) as end:
             main(words)
         assert end.value.code == 2
         assert told in capsys.readouterr().err
+
+
+def test_main__help_is_a_command_too(capsys):
+    for words in (["help"], ["help", "merge"]):
+        with pytest.raises(SystemExit) as end:
+            main(words)
+        assert end.value.code == 0
+        assert capsys.readouterr().out.startswith(f"usage: detrex {' '.join(words[1:])}")
 
 
 def test_main__without_a_command_shows_the_help(capsys):

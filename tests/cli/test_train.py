@@ -61,7 +61,8 @@ def test_train__into_a_folder_and_on(config, tmp_path, capsys):
     assert last.startswith(f"The run is in {folder}: ")
     assert (folder / "model_final.pth").is_file()
     assert not (tmp_path / "out").exists()
-    assert main([*words, "--resume", "train.max_iter=5"]) == 0
+    trusted = ["--trust", "tests.reference.stand_in"]
+    assert main(["train", str(folder), *trusted, "--resume", "train.max_iter=5"]) == 0
     assert "iter: 5/5" in (folder / "log.txt").read_text()
     lines = [json.loads(line) for line in (folder / "metrics.json").read_text().splitlines()]
     assert [line["iteration"] for line in lines if "lr" in line] == list(range(5))
@@ -94,14 +95,16 @@ def test_train__a_mistake_is_one_sentence(words, told, config, tmp_path, monkeyp
     ("words", "told"),
     [
         ([], "train: name a config; --list shows those of the package"),
+        (["{folder}"], "is the folder of a run, which --resume continues"),
         (["{config}", "--json"], "--json belongs to --list"),
         (["{config}", "--resumee"], "Did you mean '--resume'"),
         (["{config}", "--num-gpus", "many"], "invalid int value: 'many'"),
     ],
 )
-def test_train__bad_usage_is_status_2(words, told, config, capsys):
+def test_train__bad_usage_is_status_2(words, told, config, tmp_path, capsys):
+    (tmp_path / "config.yaml").touch()
     with pytest.raises(SystemExit) as end:
-        main(["train", *(word.format(config=config) for word in words)])
+        main(["train", *(word.format(config=config, folder=tmp_path) for word in words)])
     assert end.value.code == 2
     assert told in capsys.readouterr().err
 
