@@ -126,11 +126,16 @@ def source_of(evaluator: Any) -> dict[str, str | None]:
         results = os.path.join(folder, "coco_instances_results.json") if folder else None
         return {
             "name": str(metadata.name),
-            "json_file": os.path.abspath(metadata.json_file),
-            "image_root": os.path.abspath(metadata.get("image_root") or ""),
-            "results": os.path.abspath(results) if results else None,
+            "json_file": _from_anywhere(metadata.json_file),
+            "image_root": _from_anywhere(metadata.get("image_root") or ""),
+            "results": results and _from_anywhere(results),
         }
     return {}
+
+
+def _from_anywhere(path: str) -> str:
+    """A path that holds in any folder; addresses, as detectron2 knows some, stay."""
+    return path if "://" in path else os.path.abspath(path)
 
 
 @contextmanager

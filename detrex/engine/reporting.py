@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
 from detectron2.utils import comm
 from omegaconf import DictConfig
 from torch import nn
@@ -18,11 +17,12 @@ from torch import nn
 from detrex.checkpoint.download import without_secrets
 from detrex.config import try_get_key
 from detrex.config.lazy_call import is_call, target_name
+from detrex.config.yaml_text import resolved, yaml_text
 from detrex.data.preparation import registered_sets
 from detrex.engine.evaluation import Evaluation
 from detrex.engine.signals import StoppedBySignal
 from detrex.engine.trainer import Trainer
-from detrex.errors import first_line
+from detrex.errors import ConfigError, first_line
 from detrex.report import record, write_report
 from detrex.utils.events import plain
 
@@ -129,14 +129,22 @@ def _compared(cfg: DictConfig, evaluation: Evaluation) -> dict[str, Any]:
     return {"scores": evaluation.scores, "data": data}
 
 
+def _config_text(cfg: DictConfig) -> str:
+    """The resolved config; a part that has no form in YAML by its name."""
+    try:
+        return yaml_text(resolved(cfg, "the config"))
+    except ConfigError as error:
+        logger.debug("%s", error)
+        return yaml_text(plain(cfg, resolve=True))
+
+
 def _about(args: argparse.Namespace, cfg: DictConfig, model: nn.Module) -> dict[str, Any]:
     """What stays the same over a run."""
     parameters = list(model.parameters())
     backbone = try_get_key(cfg, "model.backbone")
-    text = yaml.safe_dump(plain(cfg, resolve=True), sort_keys=False, allow_unicode=True, width=100)
     return {
         "config_file": str(vars(args).get("config_file") or "") or None,
-        "config": without_secrets(text),
+        "config": without_secrets(_config_text(cfg)),
         "detector": target_name(cfg.model),
         "backbone": None if backbone is None else backbone_name(backbone),
         "trained_on": registered_sets(cfg, "train"),

@@ -12,6 +12,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 54, 12, 12, 34
 _MOST_POINTS = 150
 _MOST_ROWS = 40
 _COLOURS = 8
+_STEEP = 5
 
 Points = Sequence[tuple[float, float]]
 
@@ -59,7 +60,8 @@ def chart(
         series: by name, ``(iteration, value)`` by rising iteration; values that are not finite are
             left out, and of many points some are drawn, the first and the last among them.
         unit: of the values.
-        log: whether to draw values by their logarithm, if all are above 0.
+        log: whether to draw values by their logarithm, if all are above 0 and some five times as
+            great as others.
         zero: whether the axis begins at 0.
         digits: of the values in the table.
         marks: iterations at which the run was resumed.
@@ -73,7 +75,8 @@ def chart(
         return Html("")
     values = [value for points in kept.values() for _, value in points]
     iterations = [iteration for points in kept.values() for iteration, _ in points]
-    y = axis(values, log=log and min(values) > 0, zero=zero)
+    steep = min(values) > 0 and max(values) > _STEEP * min(values)
+    y = axis(values, log=log and steep, zero=zero)
     x = axis(iterations)
     drawn = [_line(i, name, points, x, y) for i, (name, points) in enumerate(kept.items())]
     svg = element(
@@ -86,7 +89,7 @@ def chart(
         aria_label=f"{title}: {', '.join(kept)}; the values are in the table below",
     )
     legend = [
-        element("li", element("span", class_=f"key s{i % _COLOURS}"), name)
+        element("li", element("span", class_=f"key {_style(i)}"), name)
         for i, name in enumerate(kept)
     ]
     heading = f"{title} ({unit})" if unit else title
@@ -162,8 +165,11 @@ def _line(index: int, name: str, points: Points, x: Axis, y: Axis) -> Html:
         for point, (px, py) in zip(points, places, strict=True)
     ]
     line = element("polyline", points=" ".join(f"{px:.1f},{py:.1f}" for px, py in places))
-    dashed = " dashed" if index >= _COLOURS else ""
-    return element("g", line, dots, class_=f"s{index % _COLOURS}{dashed}")
+    return element("g", line, dots, class_=_style(index))
+
+
+def _style(index: int) -> str:
+    return f"s{index % _COLOURS}{' dashed' if index // _COLOURS % 2 else ''}"
 
 
 def _grid(x: Axis, y: Axis) -> list[Html]:

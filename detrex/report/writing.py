@@ -1,7 +1,5 @@
 """From a run's folder to its page."""
 
-import logging
-import time
 from pathlib import Path
 
 from detrex.errors import RunError
@@ -10,8 +8,6 @@ from detrex.report.collect import collect
 from detrex.report.page import MARK, page_of
 
 REPORT = "report.html"
-
-logger = logging.getLogger(__name__)
 
 
 def write_report(folder: Path, output: Path | None = None, pictures: int = 12) -> Path:
@@ -29,7 +25,6 @@ def write_report(folder: Path, output: Path | None = None, pictures: int = 12) -
         RunError: no run has trained in the folder, or the page cannot be written, or would take the
             place of a file that is none.
     """
-    start = time.perf_counter()
     file = output or folder / REPORT
     _refuse_to_replace(file)
     text = page_of(collect(folder, pictures))
@@ -41,7 +36,6 @@ def write_report(folder: Path, output: Path | None = None, pictures: int = 12) -
             f"{file} cannot be written ({error.strerror or error}): name another place by "
             "`detrex report --output`"
         ) from error
-    logger.debug("%s took %.1f s.", file, time.perf_counter() - start)
     return file
 
 

@@ -20,7 +20,12 @@ from omegaconf import OmegaConf
 
 from detrex.config import get_config
 from detrex.engine import do_train
-from detrex.engine.evaluators import build_evaluator, coco_metrics, missing_packages
+from detrex.engine.evaluators import (
+    build_evaluator,
+    coco_metrics,
+    missing_packages,
+    source_of,
+)
 from detrex.engine.preflight import find_mistakes
 from detrex.errors import ConfigError
 from tests.reference import panopticapi_stand_in
@@ -200,6 +205,16 @@ def _found(annotations):
     return [{"image_id": image, "instances": things} for image, things in predictions.items()]
 
 
+def _agree(scores, metrics):
+    """What the report gets is what the evaluator says, by class too."""
+    told = {f"AP-{one['name']}": one["AP"] for one in scores["classes"]} | scores["total"]
+    shared = told.keys() & metrics.keys()
+    assert {"AP", "AP50", "AP75", "APm", "AP-circle"} <= shared
+    for name in shared:
+        expected = None if np.isnan(metrics[name]) else pytest.approx(metrics[name], abs=1e-9)
+        assert told[name] == expected, name
+
+
 @pytest.mark.parametrize("limit", [None, 100, 7])
 def test_coco_metrics__equal_pycocotools(random_data, limit, caplog):
     pytest.importorskip("faster_coco_eval")
@@ -216,8 +231,10 @@ def test_coco_metrics__equal_pycocotools(random_data, limit, caplog):
         evaluator = build_evaluator(OmegaConf.create({"dataloader": {"evaluator": [call]}}))
         evaluator.reset()
         evaluator._evaluators[0]._predictions = _found(random_data)
-        with caplog.at_level("INFO"), coco_metrics(evaluator):
+        with caplog.at_level("INFO"), coco_metrics(evaluator) as scores:
             results.append(evaluator.evaluate())
+        for task, metrics in results[-1].items():
+            _agree(scores[task], metrics)
     told = [r.getMessage() for r in caplog.records if r.getMessage().startswith("COCO's metrics")]
     assert [message.split()[5] for message in told] == ["pycocotools", "faster-coco-eval"]
     assert results[0].keys() == {"bbox", "segm", "keypoints"}
@@ -226,6 +243,17 @@ def test_coco_metrics__equal_pycocotools(random_data, limit, caplog):
         assert found.keys() == expected.keys()
         assert 0 < expected["AP"] < 90
         np.testing.assert_allclose(list(found.values()), list(expected.values()), 0, 1e-9)
+
+
+@pytest.mark.parametrize("folder", [None, "out"])
+def test_source_of__what_is_compared_and_where_the_detections_go(random_data, folder):
+    evaluator = COCOEvaluator("random_coco", ("bbox",), output_dir=folder)
+    source = source_of(DatasetEvaluators([evaluator]))
+    assert source["name"] == "random_coco"
+    assert Path(source["json_file"]).is_file()
+    results = str(Path("out/coco_instances_results.json").absolute()) if folder else None
+    assert source["results"] == results
+    assert source_of(DatasetEvaluators([])) == {}
 
 
 def test_coco_metrics__without_the_package(random_data, monkeypatch, caplog):
