@@ -6,7 +6,7 @@ paper:    Focal Loss for Dense Object Detection, arXiv 1708.02002
 command:  python -m detrex.data.demo.shapes output/demo/shapes/data --train 1000 --val 100
           detrex train retinanet/demo_shapes.py
 hardware: two CPU cores, about two minutes
-box AP:   not a benchmark; see `detrex bench backbones`
+box AP:   not a benchmark; docs/which_backbone.md has other backbones in the place of this one
 """
 
 from detectron2.config import LazyCall as L

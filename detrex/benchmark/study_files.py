@@ -100,6 +100,11 @@ class StudyFiles:
         """The picture."""
         return self.folder / f"{self.name}.svg"
 
+    @property
+    def all(self) -> tuple[Path, ...]:
+        """All four."""
+        return self.runs, self.costs, self.protocol, self.plot
+
 
 def read_rows(file: Path, kind: type[Row]) -> list[Row]:
     """Read a CSV file of a study.

@@ -3,6 +3,7 @@
 The table stands between two comments of the page, which are all that is written there.
 """
 
+import shutil
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -110,23 +111,28 @@ def _spread(values: Sequence[float]) -> str:
 
 
 def summary(lines: Sequence[Line]) -> str:
-    """Say how far seeds differ, beside how far backbones do; empty without three of each.
+    """Say how far seeds differ, beside how far backbones do.
 
     Args:
         lines: from `lines_of`.
 
     Returns:
-        A sentence.
+        Sentences; none where there are no two backbones.
     """
     random = [line for line in lines if line.candidate.weights == RANDOM]
     spreads = [max(line.ap) - min(line.ap) for line in random if len(line.ap) > 1]
-    if not spreads or len(random) < 2:
+    if len(random) < 2:
         return ""
+    if not spreads:
+        return (
+            "One seed of each: how far seeds differ is not known, so that a few AP between two "
+            "backbones say nothing."
+        )
     return (
         f"Of the {len(random)} backbones with random weights, the mean AP reaches from "
         f"{random[-1].mean_ap:.1f} to {random[0].mean_ap:.1f}; the seeds of one differ by "
         f"{statistics.median(spreads):.1f} AP (median), at most by {max(spreads):.1f}. "
-        "A smaller difference between two backbones says nothing."
+        "A difference of that size between two backbones says nothing."
     )
 
 
@@ -155,7 +161,8 @@ def write_page(files: StudyFiles, page: Path | None = None) -> str:
 
     Args:
         files: of the study.
-        page: a Markdown file with `BEGIN` and `END`; None for the plot alone.
+        page: a Markdown file with `BEGIN` and `END`, which gets the study's files beside it under
+            its own name; None for the plot alone.
 
     Returns:
         What stands between the marks.
@@ -172,6 +179,9 @@ def write_page(files: StudyFiles, page: Path | None = None) -> str:
     text = "\n\n".join(part for part in parts if part)
     if page is not None:
         _put(page, text)
+        for mine, beside in zip(files.all, StudyFiles(page.parent, page.stem).all, strict=True):
+            if mine.is_file() and mine.resolve() != beside.resolve():
+                shutil.copyfile(mine, beside)
     return text
 
 

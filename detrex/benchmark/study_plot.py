@@ -22,7 +22,8 @@ _MARKS: Mapping[str, tuple[str, str]] = {
     KINDS[3]: ("^", "#b8579b"),
     "": ("v", "#808890"),
 }
-_INK = "#7d8590"
+_INK = "#797d83"
+_LETTER, _GAP = 4.9, 9  # points: width of a letter of a name, and between it and its mark
 _SMALLEST, _LARGEST = 40.0, 420.0  # square points
 
 
@@ -41,11 +42,11 @@ def draw(lines: Sequence[Any], file: Path) -> bool:
         return False
     look: Any = {"svg.fonttype": "none", "svg.hashsalt": "detrex", "font.family": "sans-serif"}
     with rc_context(look):
-        figure = Figure(figsize=(9, 6.2), layout="constrained")
+        figure = Figure(figsize=(9, 6.2), dpi=72, layout="constrained")  # a pixel is a point
         axes: Axes = figure.subplots()
         _marks(axes, drawn)
-        _names(axes, drawn)
         _frame(axes, drawn)
+        _names(axes, drawn)
         write_atomically(
             file,
             lambda stream: figure.savefig(
@@ -77,15 +78,29 @@ def _marks(axes: Axes, lines: Sequence[Any]) -> None:
 
 
 def _names(axes: Axes, lines: Sequence[Any]) -> None:
-    for line in lines:
+    """Write each name beside its mark, where it covers the fewest others."""
+    axes.figure.draw_without_rendering()  # type: ignore[union-attr]  # axes find their place
+    places = [axes.transData.transform((line.cost.optimized_ms, line.mean_ap)) for line in lines]
+    taken = [(x - 8, y - 8, x + 8, y + 8) for x, y in places]
+    for line, (x, y) in zip(lines, places, strict=True):
+        width = _LETTER * len(line.candidate.name)
+        choices = [(_GAP, 5), (_GAP, -12), (-_GAP - width, 5), (-_GAP - width, -12), (_GAP, -22)]
+        boxes = [(x + dx, y + dy, x + dx + width, y + dy + 9) for dx, dy in choices]
+        costs = [sum(_is_over(box, other) for other in taken) for box in boxes]
+        best = costs.index(min(costs))
+        taken.append(boxes[best])
         axes.annotate(
             line.candidate.name,
             (line.cost.optimized_ms, line.mean_ap),
-            (9, 5),
+            choices[best],
             textcoords="offset points",
             fontsize=8.5,
             color=_INK,
         )
+
+
+def _is_over(first: Sequence[float], second: Sequence[float]) -> bool:
+    return all(first[low] < second[low + 2] and second[low] < first[low + 2] for low in (0, 1))
 
 
 def _frame(axes: Axes, lines: Sequence[Any]) -> None:

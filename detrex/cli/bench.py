@@ -104,7 +104,7 @@ def _add_study(tasks: Any) -> None:
         "--page",
         type=Path,
         metavar="FILE.md",
-        help="write the table between the marks of this page",
+        help="write the table between the marks of this page, and the files beside it",
     )
     parser.set_defaults(run=run_study, parser=parser)
 

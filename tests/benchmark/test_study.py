@@ -74,3 +74,5 @@ def test_write_page__of_the_study(done, tmp_path):
     assert page.read_text() == f"before\n\n{BEGIN}\n\n{text}\n\n{END}\n\nafter\n"
     assert table(lines_of(runs, measured)) in text
     assert NARROW_RESNET in files.plot.read_text()
+    beside = StudyFiles(tmp_path, "page").all
+    assert [file.read_bytes() for file in beside] == [file.read_bytes() for file in files.all]

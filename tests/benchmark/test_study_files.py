@@ -48,7 +48,7 @@ def test_write_protocol__keeps_other_parts(tmp_path):
     assert json.loads(file.read_text()) == {"runs": {"iterations": 3}, "costs": 2}
 
 
-def test_study_files__are_five_names_of_one(tmp_path):
+def test_study_files__are_named_alike(tmp_path):
     files = StudyFiles(tmp_path)
-    names = [file.name for file in (files.runs, files.costs, files.protocol, files.plot)]
+    names = [file.name for file in files.all]
     assert names == [f"which_backbone{end}" for end in (".csv", "_costs.csv", ".json", ".svg")]

@@ -1,6 +1,10 @@
+import re
+from pathlib import Path
+
 import pytest
 
-from detrex.benchmark.study_files import Cost, Run, StudyFiles, write_rows
+from detrex.benchmark.candidates import CANDIDATES
+from detrex.benchmark.study_files import Cost, Run, StudyFiles, read_protocol, read_rows, write_rows
 from detrex.benchmark.study_page import (
     BEGIN,
     END,
@@ -11,6 +15,8 @@ from detrex.benchmark.study_page import (
     write_page,
 )
 from detrex.errors import ConfigError
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
 def _runs(**ap):
@@ -52,7 +58,8 @@ def test_summary__seeds_beside_backbones():
         "reaches from 4.5 to 25.0; the seeds of one differ by 2.0 AP (median), at most by 10.0"
         in told
     )
-    assert summary(lines_of(_runs(a=[20.0], b=[4.0]), [])) == ""
+    assert summary(lines_of(_runs(a=[20.0], b=[4.0]), [])).startswith("One seed of each: ")
+    assert summary(lines_of(_runs(a=[20.0, 1.0]), [])) == ""
 
 
 def test_conditions__name_processor_and_versions():
@@ -73,3 +80,16 @@ def test_write_page__needs_its_marks_once(tmp_path, text):
     with pytest.raises(ConfigError, match="has no place for the table"):
         write_page(files, page)
     assert page.read_text() == text
+
+
+def test_docs__table_is_that_of_the_files():
+    files = StudyFiles(DOCS)
+    page = (DOCS / "which_backbone.md").read_text()
+    lines = lines_of(read_rows(files.runs, Run), read_rows(files.costs, Cost))
+    (between,) = re.findall(f"{BEGIN}(.*){END}", page, re.DOTALL)
+    assert table(lines) in between
+    assert summary(lines) in between
+    assert conditions(read_protocol(files.protocol)) in between
+    assert {line.candidate for line in lines} <= set(CANDIDATES)
+    assert all(line.cost for line in lines)
+    assert all(line.candidate.name in files.plot.read_text() for line in lines)
