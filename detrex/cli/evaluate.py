@@ -14,6 +14,7 @@ from detrex.cli.runs import (
     run_arguments,
     show_metrics,
 )
+from detrex.errors import ConfigError
 
 _EXAMPLES = """
 detrex eval runs/first
@@ -67,6 +68,8 @@ def run(arguments: argparse.Namespace) -> int:
     from detrex.engine.command_line import run_parsed, telling_of_signals
     from detrex.engine.overrides import override
 
+    if arguments.json and not Path(arguments.json).absolute().parent.is_dir():
+        raise ConfigError(f"there is no folder to write {arguments.json} to: make it.")
     args.eval_only = True
     if weights := arguments.weights or (last_checkpoint(folder) if folder else None):
         args.opts.append(override("train.init_checkpoint", weights))

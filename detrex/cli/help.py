@@ -83,7 +83,7 @@ class Parser(argparse.ArgumentParser):
             hint = did_you_mean(choice[1], re.findall(r"[^\s',]+", choice[2]))
             message += hint and f".{hint}"
         sentence = printable(f"{command}: {message}" if command else message)
-        end = "" if sentence.endswith(("?", ".", ")")) else ";"
+        end = "" if sentence.endswith(("?", ".")) else ";"
         self.exit(2, f"detrex: {sentence}{end} `{self.prog} --help` shows how.\n")
 
     def refuse_unknown(self, words: Sequence[str]) -> NoReturn:

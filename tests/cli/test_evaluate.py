@@ -51,6 +51,7 @@ def test_last_checkpoint__is_the_one_to_resume_from(run, tmp_path):
         (["{empty}"], "holds no config.yaml, as the folder of a run does"),
         (["{bare}"], "holds no checkpoint of its run"),
         (["{run}"], "is refused"),
+        (["{config}", "--json", "no/m.json"], "no folder to write no/m.json to"),
         (["nowhere"], "Config file nowhere does not exist"),
         (["{config}", "--weights", "no.pth"], "'no.pth', which does not exist"),
         (["{config}", "dataloader.evaluator=null"], "evaluator"),
