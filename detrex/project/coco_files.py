@@ -8,7 +8,7 @@ from pathlib import Path
 from detrex.data.coco.reading import read_document
 from detrex.data.picture_files import shown
 from detrex.errors import DataError
-from detrex.project.parts import Data, Part, split_of
+from detrex.project.parts import Data, Part, is_project, split_of
 
 _HEAD = re.compile(rb'^\s*\{.*?"(images|annotations|categories|info|licenses)"\s*:', re.DOTALL)
 _HEAD_BYTES = 4096
@@ -65,7 +65,10 @@ def read_coco(path: Path, images: Path | None = None) -> Data:
 def _json_files(folder: Path) -> list[Path]:
     """JSON files that begin as COCO's do, in a folder and those below it."""
     files = [*folder.glob("*.json"), *folder.glob("*/*.json"), *folder.glob("*/*/*.json")]
-    return sorted(file for file in files if file.is_file() and _begins_alike(file))
+    found = [file for file in files if file.is_file() and _begins_alike(file)]
+    # A project in the data's folder has annotations of its own.
+    above = {file: [p for p in file.parents if folder in p.parents] for file in found}
+    return sorted(file for file in found if not any(map(is_project, above[file])))
 
 
 def _begins_alike(file: Path) -> bool:

@@ -22,12 +22,10 @@ from detrex.errors import ConfigError, DataError, DetrexError, did_you_mean
 from detrex.files import UNFINISHED, write_atomically, writing
 from detrex.project.backbones import Choice, choose
 from detrex.project.formats import read_data
-from detrex.project.parts import Data, Part
+from detrex.project.parts import CONFIG, Data, Part
 from detrex.project.schedule import Machine, Schedule, Statistics, plan
 from detrex.project.splits import hold_out
 from detrex.project.template import DETECTORS, Side, config_text
-
-CONFIG = "config.py"
 
 
 @dataclass(frozen=True)
@@ -206,7 +204,8 @@ def _inspected(part: Part, file: Path, masks: bool, **alike: Any) -> Document:
     if part.json_file is None:
         _write(file, json.dumps(part.content))
     document = inspect(part.json_file or file, part.image_root, masks=masks, **alike)
-    _refuse_boxes(document, part)
+    if masks:
+        _refuse_boxes(document, part)
     try:
         document.raise_errors()
     except DataError as error:
@@ -216,7 +215,7 @@ def _inspected(part: Part, file: Path, masks: bool, **alike: Any) -> Document:
 
 def _refuse_boxes(document: Document, part: Part) -> None:
     """Refuse boxes without outlines for a detector of masks."""
-    if any(finding.kind == "no-masks" for finding in document.findings):
+    if document.annotations and not any(a.get("segmentation") for a in document.annotations):
         others = [name for name in DETECTORS if name != "mask_rcnn"]
         raise DataError(
             f"{part.source} has boxes and no masks, which Mask R-CNN learns: take --detector "

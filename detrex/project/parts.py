@@ -19,6 +19,10 @@ PICTURE_SUFFIXES = frozenset(
     )
 )
 """How the names of pictures end, in lower case."""
+CONFIG = "config.py"
+"""The config in a project's folder."""
+SIGN = "written by `detrex init`"
+"""What its first line says."""
 
 _EXIF_ORIENTATION = 0x0112
 _QUARTER_TURNS = (5, 6, 7, 8)
@@ -139,13 +143,31 @@ def pictures_below(folder: Path) -> list[Path]:
     seen: set[str] = set()
     for place, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(place)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = sorted(name for name in folders if not _is_apart(Path(place, name)))
         if real in seen:  # a link in a circle
             folders.clear()
             continue
         seen.add(real)
         found += [path for name in sorted(files) if is_picture(path := Path(place, name))]
     return sorted(Path(os.path.abspath(path)) for path in found)
+
+
+def _is_apart(folder: Path) -> bool:
+    """Whether a folder is hidden, or a project, which may hold pictures that were drawn."""
+    return folder.name.startswith(".") or is_project(folder)
+
+
+def is_project(folder: Path) -> bool:
+    """Tell whether ``detrex init`` made a folder.
+
+    Args:
+        folder: one that may be there.
+    """
+    try:
+        with (folder / CONFIG).open(encoding="utf-8", errors="replace") as stream:
+            return SIGN in stream.readline()
+    except OSError:
+        return False
 
 
 def some_below(folder: Path, most: int = 1000) -> list[Path]:

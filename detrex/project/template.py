@@ -8,6 +8,7 @@ from pathlib import Path
 
 from detrex.errors import printable
 from detrex.project.backbones import Choice
+from detrex.project.parts import SIGN
 from detrex.project.schedule import DROP, MOST_WARMUP, Schedule
 
 DETECTORS = {
@@ -72,7 +73,7 @@ def _head(name: str, title: str, backbone: Choice, classes: Sequence[str]) -> st
     listed = textwrap.fill(f"Classes: {shown}.", _WIDTH)
     # Names are a stranger's words, and this is a program.
     listed = listed.replace("\\", "\\\\").replace('"', '\\"')
-    return f'''"""{title} over {backbone.name}, written by `detrex init`: yours to change.
+    return f'''"""{title} over {backbone.name}, {SIGN}: yours to change.
 
 {listed}
 
@@ -155,11 +156,14 @@ def _model(detector: str, backbone: Choice, schedule: Schedule, classes: int) ->
         lines = "".join(f"        {text},\n" for text in texts)
         node = f"L({backbone.class_name})(\n{lines}    )"
     key = "model.roi_heads.num_classes" if detector == "mask_rcnn" else "model.num_classes"
+    order = ""
+    if detector in ("mask_rcnn", "retinanet"):
+        order = 'model.input_format = "RGB"  # as the mappers read pictures; theirs was BGR\n'
     device = 'model.device = "${train.device}"\n' if detector == "dino" else ""
     return f"""
 # --------------------------------------------------------------------------- model
 model = {source}.model
-swap_backbone(
+{order}swap_backbone(
     model,
     {node},
 )

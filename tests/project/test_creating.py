@@ -97,6 +97,17 @@ def test_create_project__holds_pictures_back(tmp_path, form):
     assert found[0] == found[1]
 
 
+def test_create_project__inside_of_its_data(tmp_path):
+    source = yolo(tmp_path / "data", {"a": BOX, "b": BOX, "empty": BOX.replace("0.25", "0")})
+    first = create_project(source / "my", source, detector="fcos", **SMALL)
+    shutil.copy(source / "images" / "a.png", first.folder / "drawn.png")
+    second = create_project(source / "again", source, detector="fcos", **SMALL)
+    texts = [(p.folder / "train.json").read_text() for p in (first, second)]
+    assert texts[0] == texts[1], "what lies in a project is not taken for data"
+    with pytest.raises(DataError, match="take --detector dino"):
+        create_project(tmp_path / "x", source, detector="mask_rcnn", **SMALL)
+
+
 def test_create_project__may_be_moved(tmp_path):
     source = coco(tmp_path / "data")
     create_project(tmp_path / "a", source, detector="fcos", **SMALL)
