@@ -19,6 +19,8 @@ _LIBRARIES = (
     *("onnx", "onnxscript", "onnx_ir", "onnxruntime", "openvino", "nncf", "matplotlib"),
     *(r"pkg_\w+", "setuptools", "tensorboard", "wandb", "hydra", "omegaconf", "submitit"),
 )
+# torch prints the records of its own loggers by handlers of its own.
+_WITH_HANDLERS = ("torch.fx._symbolic_trace", "torch.utils.cpp_extension")
 _NAMES = rf"({'|'.join(_LIBRARIES)})(\.|$)"
 
 
@@ -34,7 +36,8 @@ def quiet_libraries() -> None:
         warnings.simplefilter("ignore", category)
     warnings.filterwarnings("ignore", category=UserWarning, module=_NAMES)
     warnings.simplefilter("default", DetrexWarning)
-    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # by torch's own handler
+    for name in _WITH_HANDLERS:
+        logging.getLogger(name).setLevel(logging.ERROR)
     if logging.lastResort is not None:  # what takes records that no handler does
         logging.lastResort.addFilter(_is_shown)
 
