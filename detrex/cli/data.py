@@ -122,7 +122,9 @@ def read_source(arguments: argparse.Namespace, scratch: Path) -> tuple[Any, list
     Raises:
         DetrexError: there is no such config, file or folder.
     """
+    from detrex.config import find_config, load_config
     from detrex.engine.overrides import apply_overrides
+    from detrex.errors import ConfigError
 
     source = Path(arguments.source)
     is_data = source.is_dir() or source.suffix.lower() not in (*_SUFFIXES, "")
@@ -130,9 +132,16 @@ def read_source(arguments: argparse.Namespace, scratch: Path) -> tuple[Any, list
         arguments.parser.error("key=value changes a config, and is of no use for files of data")
     if is_data:
         return _files_config(source, arguments.images, scratch)
-    from detrex.config import find_config, load_config
-
-    cfg = load_config(find_config(arguments.source), arguments.trust)
+    if arguments.images:
+        arguments.parser.error("--images is for a JSON file: a config names its pictures itself")
+    try:
+        cfg = load_config(find_config(arguments.source), arguments.trust)
+    except ConfigError as error:
+        if source.suffix:
+            raise
+        raise ConfigError(
+            f"there is no folder {arguments.source}, and no such config: {error}"
+        ) from error
     return apply_overrides(cfg, arguments.overrides, arguments.trust), []
 
 

@@ -6,6 +6,7 @@ from PIL import Image
 
 from detrex.cli import main
 from detrex.data.demo.shapes import write_shapes_dataset
+from tests.project.labelled import yolo
 from tests.reference.unregistered import unregistered
 
 
@@ -59,6 +60,17 @@ def test_data__of_a_json_file(shapes, capsys):
     assert told["drawn"] == told["findings"] == []
 
 
+def test_data__of_a_folder_with_yolos_labels(tmp_path, capsys):
+    folder = yolo(tmp_path / "mine", {"train/a": "0 0.5 0.5 0.25 0.5\n", "train/b": ""})
+    words = ["--output", str(tmp_path / "out"), "--pictures", "1"]
+    assert main(["data", str(folder), *words]) == 0
+    told = _words(capsys.readouterr().out)
+    assert ["images", "2"] in told
+    assert ["without", "objects", "1"] in told
+    assert ["0", "cat", "1"] in told
+    assert len(list((tmp_path / "out" / "train").rglob("*.png"))) == 1
+
+
 def test_data__what_the_loader_feeds(shapes, tmp_path, capsys):
     out = tmp_path / "out"
     assert main([*_config(shapes), "--loader", "--pictures", "5", "--output", str(out)]) == 0
@@ -88,6 +100,7 @@ def test_data__mistakes_and_pictures_that_cannot_be_drawn(shapes, tmp_path, caps
     [
         ("absent.json", "absent.json does not exist"),
         ("dino/demo_shape.py", "Did you mean"),
+        ("nowhere", "there is no folder nowhere, and no such config: "),
     ],
 )
 def test_data__there_are_none(tmp_path, monkeypatch, capsys, source, told):
