@@ -26,7 +26,7 @@ _USUAL_SIDE = {"cuda": 800, "cpu": 480}
 _ENLARGED_AT_MOST = 2.0
 _RATIO = 1333 / 800  # of the longer side to the shorter, as for COCO
 _GIB_PER_IMAGE = {"dino": 6.0, "mask_rcnn": 3.5, "retinanet": 3.0, "fcos": 3.0}
-"""Memory of a training step for each image of 800 x 1333 pixels with a ResNet-50, in float32."""
+"""Estimates of a training step's memory, for each image of 800 x 1333 pixels with a ResNet-50."""
 _RESNET50_GFLOPS = 33.4
 _RATES = {"dino": 1e-4, "mask_rcnn": 2e-4, "retinanet": 2e-4, "fcos": 2e-4}
 _BATCH_OF_RATES = 16
