@@ -72,6 +72,8 @@ def run(arguments: argparse.Namespace) -> int:
     from detrex.engine.exporting import build_for_export
     from detrex.export import SIZES, export_model
     from detrex.export.exporting import target_of
+    from detrex.inference.facts import FACTS, read_facts
+    from detrex.inference.pretrained import is_pretrained
 
     try:
         sizes = [parse_size(size) for size in arguments.size] or SIZES
@@ -81,6 +83,8 @@ def run(arguments: argparse.Namespace) -> int:
     config, folder = config_or_run(arguments.config)
     weights = arguments.weights or (last_checkpoint(folder) if folder else None)
     model, names = build_for_export(config, arguments.overrides, weights, arguments.trust)
+    if folder and is_pretrained(folder):
+        names = list(read_facts(folder / FACTS).class_names)
     with _progress():
         report = export_model(
             model,

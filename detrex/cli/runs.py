@@ -101,10 +101,10 @@ def config_or_run(name: str) -> tuple[Path, Path | None]:
 
 
 def last_checkpoint(folder: Path) -> str:
-    """Find the checkpoint that a run would resume from.
+    """Find the checkpoint that a run would resume from, or a shared detector's weights.
 
     Args:
-        folder: the run's.
+        folder: the run's, or the detector's.
 
     Raises:
         CheckpointError: the folder holds none.
@@ -114,7 +114,10 @@ def last_checkpoint(folder: Path) -> str:
     from detrex.checkpoint.detection_checkpoint import DetectionCheckpointer
     from detrex.engine.run_folder.identity import follow, read_run
     from detrex.errors import CheckpointError
+    from detrex.inference.pretrained import WEIGHTS, is_pretrained
 
+    if is_pretrained(folder):
+        return str(folder / WEIGHTS)
     checkpointer = DetectionCheckpointer(nn.Identity(), folder, save_to_disk=False)
     follow(checkpointer, read_run(folder))
     if not checkpointer.has_checkpoint():

@@ -42,6 +42,7 @@ class Facts:
         pixel_std: likewise.
         licence: under which the weights are given on, as SPDX writes it; empty where unsaid.
         datasets: what it was trained on.
+        measured_on: the data set of `metrics`.
         metrics: AP and the like by task, ``{"bbox": {"AP": 41.2}}``, in percent.
         iteration: at which iteration they were measured; -1 where that is not known.
         trust: packages that its config names beside those that any config may.
@@ -62,6 +63,7 @@ class Facts:
     pixel_std: tuple[float, ...] = ()
     licence: str = ""
     datasets: tuple[str, ...] = ()
+    measured_on: tuple[str, ...] = ()
     metrics: Metrics = field(default_factory=dict)
     iteration: int = -1
     trust: tuple[str, ...] = ()
@@ -211,7 +213,9 @@ def _table_of(is_one: Callable[[Any], bool]) -> Callable[[Any], bool]:
 _TEXTS, _NUMBERS = (_list_of(_is_text), "a list of texts"), (_list_of(_is_number), "numbers")
 _TABLE = (_table_of(_is_text), "texts by name")
 _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
-    **dict.fromkeys(("class_names", "datasets", "trust", "left_out", "keypoint_names"), _TEXTS),
+    **dict.fromkeys(
+        ("class_names", "datasets", "trust", "left_out", "keypoint_names", "measured_on"), _TEXTS
+    ),
     **dict.fromkeys(("pixel_mean", "pixel_std"), _NUMBERS),
     **dict.fromkeys(("sha256", "versions"), _TABLE),
     **dict.fromkeys(("min_size", "max_size"), (_is_side, "a number of pixels")),

@@ -154,7 +154,7 @@ def _front_matter(facts: Facts, title: str, detector: str, backbone: str) -> str
         )
     )
     if facts.metrics:
-        data = printable(", ".join(facts.datasets)) or "the run's test set"
+        data = printable(", ".join(facts.measured_on)) or "the run's test set"
         matter["model-index"] = [
             {
                 "name": title,
@@ -208,9 +208,10 @@ def _use(facts: Facts, name: str) -> str:
 
 
 def _table(facts: Facts) -> str:
+    data = f" on {', '.join(map(_words, facts.measured_on))}" if facts.measured_on else ""
     shown = [column for column in COLUMNS if any(column in v for v in facts.metrics.values())]
     lines = [
-        f"AP in percent, as COCO defines it, after iteration {facts.iteration + 1}.",
+        f"AP in percent, as COCO defines it,{data} after iteration {facts.iteration + 1}.",
         "",
         f"| | {' | '.join(shown)} |",
         f"|:--|{'--:|' * len(shown)}",

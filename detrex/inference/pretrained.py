@@ -190,7 +190,8 @@ def save_pretrained(
         pixel_mean=_statistic(detector.model, "pixel_mean"),
         pixel_std=_statistic(detector.model, "pixel_std"),
         licence=licence or before.licence,
-        datasets=tuple(datasets) or before.datasets or tuple(_dataset_names(portable)),
+        datasets=tuple(datasets) or before.datasets or tuple(_dataset_names(portable, "train")),
+        measured_on=before.measured_on or tuple(_dataset_names(portable, "test")),
         metrics=curves.metrics or before.metrics,
         iteration=detector.iteration if curves.metrics else before.iteration,
         trust=tuple(trust_needed(config)),
@@ -219,6 +220,7 @@ def _write(
         again = build_part(cfg.model, "model").eval()
     _require_described(detector.model.state_dict().keys() ^ again.state_dict().keys())
     write_exactly(detector.model, again, staging / WEIGHTS)
+    shutil.copymode(staging / CONFIG, staging / WEIGHTS)  # safetensors lets its user alone read
     digest = sha256_of(staging / WEIGHTS)
     if facts.sha256.get(WEIGHTS, digest) != digest:  # trained since it was measured
         facts = replace(facts, metrics={}, iteration=-1)
@@ -273,9 +275,9 @@ def _statistic(model: nn.Module, name: str) -> tuple[float, ...]:
     return tuple(float(f"{value:.7g}") for value in values.flatten().tolist())
 
 
-def _dataset_names(cfg: DictConfig) -> Iterator[str]:
-    """What the config's training set is called, where that is a name and no place."""
-    names = try_get_key(cfg, "dataloader.train.dataset.names")
+def _dataset_names(cfg: DictConfig, side: str) -> Iterator[str]:
+    """What the config's training or test set is called, where that is a name and no place."""
+    names = try_get_key(cfg, f"dataloader.{side}.dataset.names")
     if isinstance(names, DictConfig):
         names = names.get("name")
     for name in names if isinstance(names, list | tuple | ListConfig) else [names]:

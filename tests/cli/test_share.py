@@ -1,8 +1,12 @@
+from pathlib import Path
+
 import pytest
 from huggingface_hub import constants
 
 import detrex
 from detrex.cli import main
+from detrex.cli.runs import last_checkpoint
+from detrex.inference.finding import find_source
 from detrex.inference.pretrained import read_pretrained
 from tests.reference.hub_server import TOKEN, serving_hub
 from tests.reference.tiny_run import CLASSES, write_run
@@ -28,6 +32,12 @@ def test_share__to_a_folder(run, tmp_path, capsys, monkeypatch):
     assert {path.name for path in (tmp_path / "shapes").iterdir()} == {
         *("README.md", "ap.png", "config.yaml", "detrex.json", "loss.png", "model.safetensors")
     }
+    shared = Path("shapes")
+    assert last_checkpoint(shared) == "shapes/model.safetensors"
+    for source in (shared / "config.yaml", shared / "detrex.json", shared / "model.safetensors"):
+        assert find_source(source).shared.folder == shared
+    other = find_source(shared, weights=run / "model_final.pth")
+    assert (other.shared, other.weights) == (None, (str(run / "model_final.pth"),))
     detector = detrex.load("shapes")
     assert main(["share", "shapes", "again"]) == 0
     again = read_pretrained("again").facts  # what was measured of the same weights still holds

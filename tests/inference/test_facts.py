@@ -21,6 +21,7 @@ FULL = Facts(
     pixel_std=(1.0, 1.0, 1.0),
     licence="Apache-2.0",
     datasets=("coco",),
+    measured_on=("coco_val",),
     metrics={"bbox": {"AP": 41.25, "APs": 20.0}},
     iteration=89999,
     trust=("my_package",),

@@ -11,6 +11,7 @@ FACTS = Facts(
     class_names=("cat", "a|b", "<img src=x>\n# head", "*"),
     licence="Apache-2.0",
     datasets=("my_set_train",),
+    measured_on=("my_set_val",),
     metrics={"bbox": {"AP": 41.234, "AP50": 60.0}, "segm": {"AP": 37.0}},
     iteration=89999,
     versions={"detrex": "0.6.0"},
@@ -37,7 +38,7 @@ def test_model_card__front_matter_is_what_the_hub_reads(tmp_path):
         ("object-detection", "ap50", 60.0),
         ("image-segmentation", "ap", 37.0),
     }
-    assert {r.dataset_name for r in data.eval_results} == {"my_set_train"}
+    assert {r.dataset_name for r in data.eval_results} == {"my_set_val"}
 
 
 def test_model_card__nothing_is_claimed_that_was_not_measured():
@@ -74,7 +75,7 @@ def test_model_card__table_and_pictures():
     assert "| | AP | AP50 |" in lines
     assert "| boxes | 41.2 | 60.0 |" in lines
     assert "| masks | 37.0 |  |" in lines
-    assert "AP in percent, as COCO defines it, after iteration 90000." in lines
+    assert r"AP in percent, as COCO defines it, on my\_set\_val after iteration 90000." in lines
     assert "![losses over the iterations](loss.png)" in lines
 
 

@@ -128,6 +128,9 @@ def test_load__keeps_what_is_known_of_the_detector(saved, detector):
     assert again.input_format == detector.input_format
     facts = read_pretrained(saved).facts
     assert facts.licence == "MIT"
+    assert facts.measured_on == ("demo_shapes_val",)
+    modes = {(saved / file).stat().st_mode for file in FILES}
+    assert len(modes) == 1
     assert facts.datasets == ("demo_shapes_train",)
     assert facts.pixel_mean == pytest.approx(detector.model.pixel_mean.flatten().tolist())
 
