@@ -9,19 +9,20 @@ so that the check of the losses can name it.
 """
 
 import torch
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 # The original adds this to the denominators of IoU and GIoU; released models were trained with it.
 _EPS = 1e-6
 
 
-def box_cxcywh_to_xyxy(bbox: Tensor) -> Tensor:
+def box_cxcywh_to_xyxy(bbox: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n 4"]:
     """Turn (..., 4) boxes from (centre x, centre y, width, height) into (x1, y1, x2, y2)."""
     center, size = bbox[..., :2], bbox[..., 2:]
     return torch.cat([center - 0.5 * size, center + 0.5 * size], dim=-1)
 
 
-def box_xyxy_to_cxcywh(bbox: Tensor) -> Tensor:
+def box_xyxy_to_cxcywh(bbox: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n 4"]:
     """Turn (..., 4) boxes from (x1, y1, x2, y2) into (centre x, centre y, width, height)."""
     top_left, bottom_right = bbox[..., :2], bbox[..., 2:]
     return torch.cat([(top_left + bottom_right) / 2, bottom_right - top_left], dim=-1)
@@ -49,7 +50,9 @@ def _giou(boxes1: Tensor, boxes2: Tensor, eps: float) -> Tensor:
     return iou - (hull - union) / (hull + eps)
 
 
-def box_iou(boxes1: Tensor, boxes2: Tensor) -> tuple[Tensor, Tensor]:
+def box_iou(
+    boxes1: Float[Tensor, "*_ n 4"], boxes2: Float[Tensor, "*_ m 4"]
+) -> tuple[Float[Tensor, "*_ n m"], Float[Tensor, "*_ n m"]]:
     """Intersection over union of each box of one set with each of another.
 
     Args:
@@ -63,7 +66,9 @@ def box_iou(boxes1: Tensor, boxes2: Tensor) -> tuple[Tensor, Tensor]:
     return _iou_and_union(boxes1.unsqueeze(-2), boxes2.unsqueeze(-3), _EPS)
 
 
-def generalized_box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
+def generalized_box_iou(
+    boxes1: Float[Tensor, "*_ n 4"], boxes2: Float[Tensor, "*_ m 4"]
+) -> Float[Tensor, "*_ n m"]:
     """Generalized IoU (arXiv:1902.09630) of each box of one set with each of another.
 
     Args:
@@ -76,7 +81,9 @@ def generalized_box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
     return _giou(boxes1.unsqueeze(-2), boxes2.unsqueeze(-3), _EPS)
 
 
-def paired_generalized_box_iou(boxes1: Tensor, boxes2: Tensor, eps: float = _EPS) -> Tensor:
+def paired_generalized_box_iou(
+    boxes1: Float[Tensor, "*n 4"], boxes2: Float[Tensor, "*n 4"], eps: float = _EPS
+) -> Float[Tensor, "*n"]:
     """Generalized IoU of the i-th box of one set with the i-th of another.
 
     Args:
@@ -90,7 +97,7 @@ def paired_generalized_box_iou(boxes1: Tensor, boxes2: Tensor, eps: float = _EPS
     return _giou(boxes1, boxes2, eps)
 
 
-def masks_to_boxes(masks: Tensor) -> Tensor:
+def masks_to_boxes(masks: Shaped[Tensor, "n h w"]) -> Float[Tensor, "n 4"]:
     """Find the tight box of each mask.
 
     Args:

@@ -3,6 +3,7 @@
 from functools import partial
 from typing import Any
 
+from jaxtyping import Float
 from torch import Tensor, nn
 
 
@@ -52,7 +53,7 @@ class ConvNormAct(nn.Module):
         self.norm = norm_layer
         self.activation = activation
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "n _ _ _"]) -> Float[Tensor, "n _ _ _"]:
         """Map (N, in_channels, H, W) to (N, out_channels, H', W')."""
         x = self.conv(x)
         if self.norm is not None:

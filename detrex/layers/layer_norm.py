@@ -2,6 +2,7 @@
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 
 
@@ -23,7 +24,7 @@ class LayerNorm(nn.Module):
         self.channel_last = channel_last
         self.normalized_shape = (normalized_shape,)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """Normalise over the channels; the shape stays."""
         if not self.channel_last:
             x = x.movedim(1, -1)

@@ -4,6 +4,7 @@ import itertools
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 
 PART = 512
@@ -33,7 +34,7 @@ class MLP(nn.Module):
             nn.Linear(width, next_width) for width, next_width in itertools.pairwise(widths)
         )
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "*n _"]) -> Float[Tensor, "*n _"]:
         """Map (..., input_dim) to (..., output_dim)."""
         for layer in self.layers[:-1]:
             x = F.relu(layer(x))
@@ -96,7 +97,9 @@ class FFN(nn.Module):
             *hidden, nn.Linear(feedforward_dim, output_dim, bias=fc_bias), nn.Dropout(ffn_drop)
         )
 
-    def forward(self, x: Tensor, identity: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Float[Tensor, "*n c"], identity: Float[Tensor, "*n _"] | None = None
+    ) -> Float[Tensor, "*n _"]:
         """Transform each token.
 
         Args:

@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from detrex.utils.misc import at_least_float32
@@ -74,11 +75,11 @@ def _check_shapes(value: Tensor, locations: Tensor, weights: Tensor) -> None:
 
 
 def multi_scale_deformable_attn_pytorch(
-    value: Tensor,
+    value: Float[Tensor, "n s h d"],
     value_spatial_shapes: SpatialShapes,
-    sampling_locations: Tensor,
-    attention_weights: Tensor,
-) -> Tensor:
+    sampling_locations: Float[Tensor, "n q h l p 2"],
+    attention_weights: Float[Tensor, "n q h l p"],
+) -> Float[Tensor, "n q h*d"]:
     """Sample each level at the given places and add the samples up by their weights.
 
     Sampling is bilinear between pixel centres, with zeros outside. It is computed in float32 at

@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 import torch
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 
@@ -60,7 +61,7 @@ class PositionEmbeddingSine(nn.Module):
             *(self.eps, self.offset, self.normalize),
         )
 
-    def forward(self, mask: Tensor, **kwargs: Any) -> Tensor:
+    def forward(self, mask: Shaped[Tensor, "b h w"], **kwargs: Any) -> Float[Tensor, "b _ h w"]:
         """Embed the pixels of a padded batch.
 
         Args:
@@ -111,7 +112,7 @@ class PositionEmbeddingLearned(nn.Module):
         nn.init.uniform_(self.row_embed.weight)
         nn.init.uniform_(self.col_embed.weight)
 
-    def forward(self, mask: Tensor) -> Tensor:
+    def forward(self, mask: Shaped[Tensor, "b h w"]) -> Float[Tensor, "b _ h w"]:
         """Embed the pixels of a batch.
 
         Args:
@@ -136,11 +137,11 @@ class PositionEmbeddingLearned(nn.Module):
 
 
 def get_sine_pos_embed(
-    pos_tensor: Tensor,
+    pos_tensor: Float[Tensor, "*n _"],
     num_pos_feats: int = 128,
     temperature: float = 10000,
     exchange_xy: bool = True,
-) -> Tensor:
+) -> Float[Tensor, "*n _"]:
     """Embed the coordinates of points or boxes (DAB-DETR, arXiv:2201.12329).
 
     Args:

@@ -1,18 +1,19 @@
 """Dice loss of masks."""
 
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from .utils import weight_reduce_loss
 
 
 def dice_loss(
-    preds: Tensor,
-    targets: Tensor,
-    weight: Tensor | None = None,
+    preds: Float[Tensor, " n *m"],
+    targets: Shaped[Tensor, " n *m"],
+    weight: Float[Tensor, " n"] | None = None,
     eps: float = 1e-4,
     reduction: str = "mean",
     avg_factor: float | Tensor | None = None,
-) -> Tensor:
+) -> Float[Tensor, "..."]:
     """One less the Dice coefficient, with squares in the denominator (V-Net, arXiv:1606.04797).
 
     Args:
@@ -58,11 +59,11 @@ class DiceLoss(nn.Module):
 
     def forward(
         self,
-        preds: Tensor,
-        targets: Tensor,
-        weight: Tensor | None = None,
+        preds: Float[Tensor, " n *m"],
+        targets: Shaped[Tensor, " n *m"],
+        weight: Float[Tensor, " n"] | None = None,
         avg_factor: float | Tensor | None = None,
-    ) -> Tensor:
+    ) -> Float[Tensor, "..."]:
         """Compute the loss; arguments as in `dice_loss`."""
         preds = preds.sigmoid() if self.use_sigmoid else preds
         loss = dice_loss(preds, targets, weight, self.eps, self.reduction, avg_factor)

@@ -1,5 +1,6 @@
 """Generalized IoU loss of boxes."""
 
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from detrex.layers.box_ops import paired_generalized_box_iou
@@ -8,13 +9,13 @@ from .utils import weight_reduce_loss
 
 
 def giou_loss(
-    preds: Tensor,
-    targets: Tensor,
-    weight: Tensor | None = None,
+    preds: Float[Tensor, "n 4"],
+    targets: Float[Tensor, "n 4"],
+    weight: Float[Tensor, " n"] | Float[Tensor, "n 4"] | None = None,
     eps: float = 1e-6,
     reduction: str = "mean",
     avg_factor: float | Tensor | None = None,
-) -> Tensor:
+) -> Float[Tensor, "..."]:
     """One less the generalized IoU (arXiv:1902.09630) of each prediction with its target.
 
     Args:
@@ -53,11 +54,11 @@ class GIoULoss(nn.Module):
 
     def forward(
         self,
-        preds: Tensor,
-        targets: Tensor,
-        weight: Tensor | None = None,
+        preds: Float[Tensor, "n 4"],
+        targets: Float[Tensor, "n 4"],
+        weight: Float[Tensor, " n"] | Float[Tensor, "n 4"] | None = None,
         avg_factor: float | Tensor | None = None,
-    ) -> Tensor:
+    ) -> Float[Tensor, "..."]:
         """Compute the loss; arguments as in `giou_loss`."""
         return self.loss_weight * giou_loss(
             preds, targets, weight, self.eps, self.reduction, avg_factor

@@ -1,19 +1,20 @@
 """L1 loss, plain and rounded off near zero."""
 
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from .utils import weight_reduce_loss
 
 
 def smooth_l1_loss(
-    preds: Tensor,
-    targets: Tensor,
-    weight: Tensor | None = None,
+    preds: Float[Tensor, "*n"],
+    targets: Float[Tensor, "*n"],
+    weight: Float[Tensor, "..."] | None = None,
     beta: float = 1.0,
     reduction: str = "mean",
     avg_factor: float | Tensor | None = None,
-) -> Tensor:
+) -> Float[Tensor, "..."]:
     """L1 loss that is quadratic for differences below ``beta`` (Fast R-CNN, arXiv:1504.08083).
 
     Args:
@@ -32,12 +33,12 @@ def smooth_l1_loss(
 
 
 def l1_loss(
-    preds: Tensor,
-    targets: Tensor,
-    weight: Tensor | None = None,
+    preds: Float[Tensor, "*n"],
+    targets: Float[Tensor, "*n"],
+    weight: Float[Tensor, "..."] | None = None,
     reduction: str = "mean",
     avg_factor: float | Tensor | None = None,
-) -> Tensor:
+) -> Float[Tensor, "..."]:
     """Absolute difference; arguments and result as in `smooth_l1_loss`."""
     losses = F.l1_loss(preds, targets, reduction="none")
     return weight_reduce_loss(losses, weight, reduction, avg_factor)
@@ -58,10 +59,10 @@ class L1Loss(nn.Module):
 
     def forward(
         self,
-        preds: Tensor,
-        targets: Tensor,
-        weight: Tensor | None = None,
+        preds: Float[Tensor, "*n"],
+        targets: Float[Tensor, "*n"],
+        weight: Float[Tensor, "..."] | None = None,
         avg_factor: float | Tensor | None = None,
-    ) -> Tensor:
+    ) -> Float[Tensor, "..."]:
         """Compute the loss; arguments as in `l1_loss`."""
         return self.loss_weight * l1_loss(preds, targets, weight, self.reduction, avg_factor)

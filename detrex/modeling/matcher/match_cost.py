@@ -5,6 +5,7 @@ Costs are (..., Q, T) for Q predictions and T objects; leading dimensions are im
 """
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from detrex.layers.box_ops import box_cxcywh_to_xyxy, generalized_box_iou
@@ -35,7 +36,9 @@ class FocalLossCost(nn.Module):
         self.weight = weight
         self.eps = eps
 
-    def forward(self, pred_logits: Tensor, gt_labels: Tensor) -> Tensor:
+    def forward(
+        self, pred_logits: Float[Tensor, "*b q c"], gt_labels: Int[Tensor, "*b t"]
+    ) -> Float[Tensor, "*b q t"]:
         """Compute (..., Q, T) costs of (..., Q, C) logits and (..., T) int64 labels."""
         prob = _of_classes(pred_logits, gt_labels).sigmoid()
         negative = (1 - self.alpha) * prob**self.gamma * -(1 - prob + self.eps).log()
@@ -56,7 +59,9 @@ class CrossEntropyCost(_Cost):
         weight: factor of the cost.
     """
 
-    def forward(self, pred_logits: Tensor, gt_labels: Tensor) -> Tensor:
+    def forward(
+        self, pred_logits: Float[Tensor, "*b q c"], gt_labels: Int[Tensor, "*b t"]
+    ) -> Float[Tensor, "*b q t"]:
         """Compute (..., Q, T) costs of (..., Q, C) logits and (..., T) int64 labels."""
         return -_of_classes(pred_logits.softmax(-1), gt_labels) * self.weight
 
@@ -68,7 +73,9 @@ class GIoUCost(_Cost):
         weight: factor of the cost.
     """
 
-    def forward(self, pred_bboxes: Tensor, gt_bboxes: Tensor) -> Tensor:
+    def forward(
+        self, pred_bboxes: Float[Tensor, "*b q 4"], gt_bboxes: Float[Tensor, "*b t 4"]
+    ) -> Float[Tensor, "*b q t"]:
         """Compute (..., Q, T) costs of (..., Q, 4) and (..., T, 4) ``cxcywh`` boxes."""
         overlap = generalized_box_iou(
             box_cxcywh_to_xyxy(pred_bboxes), box_cxcywh_to_xyxy(gt_bboxes)
@@ -83,6 +90,8 @@ class L1Cost(_Cost):
         weight: factor of the cost.
     """
 
-    def forward(self, pred_bboxes: Tensor, gt_bboxes: Tensor) -> Tensor:
+    def forward(
+        self, pred_bboxes: Float[Tensor, "*b q 4"], gt_bboxes: Float[Tensor, "*b t 4"]
+    ) -> Float[Tensor, "*b q t"]:
         """Compute (..., Q, T) costs of (..., Q, 4) and (..., T, 4) ``cxcywh`` boxes."""
         return torch.cdist(pred_bboxes, gt_bboxes, p=1) * self.weight

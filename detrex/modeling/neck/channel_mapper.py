@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 from detectron2.layers import ShapeSpec
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from detrex.errors import ConfigError, did_you_mean
@@ -161,7 +162,9 @@ class ChannelMapper(nn.Module):
     def _named_convs(self) -> list[tuple[str, nn.Module]]:
         return list(zip(self.in_features or (), self.convs, strict=True))
 
-    def forward(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+    def forward(
+        self, inputs: Mapping[str, Float[Tensor, "n _ _ _"]]
+    ) -> tuple[Float[Tensor, "n c _ _"], ...]:
         """Map the named maps and add the coarser levels.
 
         Args:

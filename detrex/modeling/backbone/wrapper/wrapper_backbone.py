@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import torch
 from detectron2.modeling.backbone import Backbone
+from jaxtyping import Float
 from torch import nn
 
 from detrex.modeling.backbone.features.coverage import Size
@@ -133,7 +134,9 @@ class WrapperBackbone(KeepsFrozen, Backbone):
             )
         super()._load_from_state_dict(state_dict, prefix, *args)
 
-    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+    def forward(
+        self, x: Float[torch.Tensor, "n c h w"]
+    ) -> dict[str, Float[torch.Tensor, "n _ _ _"]]:
         """Map images to features.
 
         Args:
