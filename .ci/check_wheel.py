@@ -94,7 +94,7 @@ def check_commands(folder: Path, pictures: int, iterations: int) -> None:
     changes = (f"train.max_iter={iterations}", "optimizer.lr=5e-4", "train.device=cpu")
     run(folder, "train", "of_yolo/config.py", *changes, *SMALL)
     output = folder / "of_yolo" / "output"
-    for name in ("model_final.pth", "config.yaml", "metrics.json", "log.txt"):
+    for name in ("model_final.pth", "config.yaml", "metrics.json", "log.txt", "report.html"):
         assert (output / name).stat().st_size > 0, name
     evaluated = run(folder, "eval", "of_yolo/output", "--json", "metrics.json")
     assert "bbox" in json.loads((folder / "metrics.json").read_text()), evaluated
