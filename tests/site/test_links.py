@@ -44,7 +44,7 @@ def test_links__lead_somewhere(pages, site):
             anchor = "" if parts.fragment.startswith("find?") else unquote(parts.fragment)
             if target in pages and anchor not in pages[target].anchors:
                 broken.append(f"{path.relative_to(site)}: {link} (no such anchor)")
-    assert not broken
+    assert not broken, "or pages of an earlier build are left: `make clean site` builds all anew"
 
 
 def test_pages__load_nothing_from_elsewhere(pages, site):
