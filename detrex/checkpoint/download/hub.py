@@ -62,14 +62,15 @@ def fetch_from_hub(address: str, check: Check = no_page) -> Path:
         ) from error
     repository, revision, names = _parts_of(address.partition("?")[0], named)
 
-    def get(name: str, **options: bool) -> str:
+    def get(name: str, local_files_only: bool, force_download: bool = False) -> str:
         _guard(get_session())  # before version 1 each thread has a session of its own
         return huggingface_hub.hf_hub_download(
             repository,
             name,
             revision=revision,
             endpoint=os.environ.get("HF_ENDPOINT"),
-            **options,
+            local_files_only=local_files_only,
+            force_download=force_download,
         )
 
     limits = Limits.from_environment(TIMEOUT_SECONDS)
