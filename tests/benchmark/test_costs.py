@@ -3,7 +3,7 @@ import statistics
 import torch
 
 from detrex.benchmark import costs
-from detrex.benchmark.candidates import Candidate
+from detrex.benchmark.candidates import NARROW_RESNET, Candidate
 from detrex.benchmark.costs import Rounds, measure_all
 from detrex.benchmark.study_files import StudyFiles
 from detrex.benchmark.turns import Comparison
@@ -22,7 +22,7 @@ def test_measure_all__takes_medians_and_each_network_once(tmp_path, monkeypatch)
     monkeypatch.setattr(costs, "optimize_for_inference", lambda model: model)
     monkeypatch.setattr(costs, "_batch", lambda cfg: [None] * 8)
     monkeypatch.setattr(costs, "prepare_shapes", lambda folder: folder)
-    name = "mobilenetv3_small_050"
+    name = NARROW_RESNET
     threads = torch.get_num_threads()
     rows = measure_all(
         [Candidate(name), Candidate(name, "", "ImageNet")], StudyFiles(tmp_path), Rounds(5, 3, 2)

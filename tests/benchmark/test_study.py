@@ -24,14 +24,15 @@ def done(tmp_path_factory):
         patch.setattr(costs, "LARGE", 96)
         runs = train_all(candidates, Plan(2, seeds=1), files, told.append)
         measured = measure_all(candidates, files, Rounds(1, 1, 1))
-        runs = train_all(candidates, Plan(2, seeds=2), files, told.append)
+        runs = train_all(candidates[:1], Plan(2, seeds=2), files, told.append)
     return files, runs, measured, told
 
 
 def test_train_all__seeds_in_turn_and_nothing_twice(done):
     files, runs, _, told = done
     assert [(run.backbone, run.seed) for run in runs] == [
-        (name, seed) for seed in (0, 1) for name in NAMES
+        *((name, 0) for name in NAMES),
+        (NAMES[0], 1),
     ]
     assert [line.partition(":")[0] for line in told] == [
         f"{run.backbone}, seed {run.seed}" for run in runs
