@@ -145,8 +145,9 @@ class Result:
         """Give what was found as plain numbers and texts.
 
         Returns:
-            ``path``, ``frame``, ``height``, ``width`` and ``objects``, a list of ``name``, ``label``,
-            ``score``, ``box`` (x1 y1 x2 y2), ``mask`` (COCO's run lengths) and ``keypoints``.
+            ``path``, ``frame``, ``height``, ``width`` and ``objects``, a list of ``name``,
+            ``label``, ``score``, ``box`` (x1 y1 x2 y2), ``mask`` (COCO's run lengths) and
+            ``keypoints``.
         """
         height, width = self.image.shape[:2]
         objects: list[dict[str, Any]] = [
