@@ -103,16 +103,13 @@ def draw_record(
     objects = [a for a in record.get("annotations", ()) if not a.get("iscrowd", 0)]
     boxes = [BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) for a in objects]
     size = image_rgb.shape[:2]
-    points = [np.reshape(a.get("keypoints", ()), (-1, 3)) for a in objects]
-    most = max(map(len, points), default=0)
-    padded = [np.pad(xyv, ((0, most - len(xyv)), (0, 0))) for xyv in points]
     return draw_boxes(
         image_rgb,
         np.array(boxes),
         [a["category_id"] for a in objects],
         metadata=metadata,
         masks=(as_mask(a.get("segmentation"), size) for a in objects) if masks else (),
-        keypoints=np.array(padded) if keypoints and most else None,
+        keypoints=keypoints_of(objects) if keypoints else None,
     )
 
 
@@ -210,6 +207,22 @@ def beside(pictures: Mapping[str, np.ndarray]) -> np.ndarray:
         sheet.paste(Image.fromarray(picture), (x, _TITLE_HEIGHT))
         x += picture.shape[1] + _GAP
     return np.asarray(sheet)
+
+
+def keypoints_of(rows: Iterable[Mapping[str, Any]]) -> np.ndarray | None:
+    """Take the keypoints of rows of COCO's, which need not have equally many.
+
+    Args:
+        rows: with x, y, v of each point under ``keypoints``, where they have any.
+
+    Returns:
+        float ``(n, k, 3)``, ``k`` being the most of a row; those that a row lacks have the
+        visibility 0. None where no row has any.
+    """
+    points = [np.reshape(row.get("keypoints") or (), (-1, 3)) for row in rows]
+    most = max(map(len, points), default=0)
+    padded = [np.pad(xyv, ((0, most - len(xyv)), (0, 0))) for xyv in points]
+    return np.array(padded, dtype=np.float64) if most else None
 
 
 def as_mask(outline: Any, size: tuple[int, int]) -> np.ndarray:

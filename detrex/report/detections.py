@@ -6,6 +6,7 @@ of.
 """
 
 import json
+import math
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -144,10 +145,12 @@ def read_detections(file: Path, data: DataSet) -> tuple[Columns, bool]:
         for row in rows_of(file):
             try:
                 score = row["score"]
-                if score < LEAST_SCORE:
+                if not score >= LEAST_SCORE:  # nor is NaN a score
                     continue
                 x, y, width, height = row["bbox"]
                 place, rank = places[row["image_id"]], ranks[row["category_id"]]
+                if not math.isfinite(x + y + width + height):
+                    raise ValueError("a box that is not finite")
                 numbers.extend((x, y, x + width, y + height, score))
             except (KeyError, TypeError, ValueError) as error:
                 raise DataError(

@@ -12,7 +12,7 @@ import numpy as np
 from detectron2.data import Metadata
 from PIL import Image, features
 
-from detrex.data.drawing import as_mask, draw_boxes
+from detrex.data.drawing import as_mask, draw_boxes, keypoints_of
 from detrex.data.pictures import read_image
 from detrex.report.confusion import Confusion, is_ignored, pairs_of
 from detrex.report.detections import Columns, DataSet, rows_of
@@ -174,7 +174,7 @@ def _picture(
         thing_classes=[*(text for text, _ in texts), ""],
         thing_colors=[*(colour for _, colour in texts), RIGHT],
     )
-    points = [np.reshape(row.get("keypoints", ()), (-1, 3)) * [factor, factor, 1] for row in rows]
+    points = keypoints_of(rows)
     drawn = draw_boxes(
         small,
         boxes * factor,
@@ -182,7 +182,7 @@ def _picture(
         metadata=metadata,
         min_side=_LEAST_SIDE,
         masks=[as_mask(row.get("segmentation"), (height, width)) for row in rows],
-        keypoints=np.array(points) if points and all(map(len, points)) else None,
+        keypoints=None if points is None else points * [factor, factor, 1],
     )
     return as_address(drawn)
 

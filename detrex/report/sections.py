@@ -289,13 +289,13 @@ def _class_figures(run: Run, task: str) -> tuple[list[Sequence[Content]], list[s
         return [(n, *(final.get(f"{kind}-{n}") for kind in kinds)) for n in names], kinds
     columns = [name for name in _FIGURES if any(one.get(name) is not None for one in scores)]
     counts = _counts_by_class(run) if task.rpartition("/")[2] == "bbox" else {}
+    counted = ["objects", "right", "missed", "wrong", "precision", "recall"] if counts else []
+    unknown = (None,) * len(counted)  # of a class that the annotations do not have any more
     rows: list[Sequence[Content]] = [
-        (one["name"], *(one.get(name) for name in columns), *counts.get(one["id"], ()))
+        (one["name"], *(one.get(name) for name in columns), *counts.get(one["id"], unknown))
         for one in scores
     ]
-    if counts:
-        columns += ["objects", "right", "missed", "wrong", "precision", "recall"]
-    return rows, columns
+    return rows, columns + counted
 
 
 def _counts_by_class(run: Run) -> dict[Any, tuple[Content, ...]]:

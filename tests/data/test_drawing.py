@@ -272,3 +272,10 @@ def test_draw_truth_beside_predictions__masks_where_predictions_have_them(image_
     half = plain.shape[1] // 2
     assert (plain[:, :half] != masked[:, :half]).any()
     assert (plain[:, half:] != masked[:, half:]).any()
+
+
+def test_keypoints_of__rows_with_more_and_fewer():
+    rows = [{"keypoints": [1, 2, 2]}, {}, {"keypoints": [3, 4, 1, 5, 6, 2]}]
+    expected = [[[1, 2, 2], [0, 0, 0]], [[0, 0, 0]] * 2, [[3, 4, 1], [5, 6, 2]]]
+    assert drawing.keypoints_of(rows).tolist() == expected
+    assert drawing.keypoints_of(rows[1:2]) is None

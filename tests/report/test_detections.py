@@ -62,6 +62,11 @@ def test_read_detections__the_best_of_each_picture_by_falling_score(tmp_path, da
     assert _read(tmp_path, data, [row() | {"keypoints": []}])[1]
 
 
+def test_read_detections__a_score_that_is_no_number_is_low(tmp_path, data):
+    found, _ = _read(tmp_path, data, [row(score=float("nan")), row(score=0.5)])
+    assert found.scores.tolist() == [0.5]
+
+
 def test_read_detections__of_nothing(tmp_path, data):
     found, _ = _read(tmp_path, data, "[]")
     assert found.boxes.shape == (0, 4)
@@ -74,6 +79,7 @@ def test_read_detections__of_nothing(tmp_path, data):
         ([row(image=1)], "no detection in the annotations' pictures and classes"),
         ([row(category=1)], "no detection in the annotations'"),
         ([row(box=(1, 2, 3))], "no detection in the annotations'"),
+        ([row(box=(1, 2, 3, float("nan")))], "a box that is not finite"),
         ([{"score": 0.9}], "no detection in the annotations'"),
         ([row(score="high")], "no detection in the annotations'"),
         ([7], "something else than objects"),

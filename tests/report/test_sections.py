@@ -77,6 +77,14 @@ def test_classes__counts_are_those_of_the_confusion(run):
     assert "objects" not in masks
 
 
+def test_classes__of_which_one_left_the_annotations(run):
+    ranks = dict(list(run.data.ranks.items())[:-1])
+    fewer = dataclasses.replace(run, data=dataclasses.replace(run.data, ranks=ranks))
+    header, *rows = _cells(sections.classes(fewer)[0])
+    assert {len(row) for row in rows} == {len(header)}
+    assert rows[-1][-6:] == ["-"] * 6
+
+
 def test_sizes__count_objects_by_their_area(run):
     rows = _cells(sections.sizes(run))
     areas = run.data.areas
