@@ -27,6 +27,8 @@ from detrex.project.supervised import require_supervision, voc_boxes
 
 _LABELS = ("Annotations", "annotations", "labels")
 _LISTS = ("train", "val", "trainval", "test")
+_DRAWN = ("SegmentationClass", "SegmentationObject")
+"""Folders of pictures of classes and objects, which are called as the photographs are."""
 
 
 @dataclass
@@ -119,8 +121,12 @@ def _splits(path: Path) -> dict[str, list[Path]]:
     for lists in found:
         for split, pictures in _listed(lists).items():
             splits.setdefault(split, []).extend(pictures)
-    splits = splits or by_split(pictures_below(path), path)
+    splits = splits or by_split(_photographs(path), path)
     return {split: pictures for split, pictures in splits.items() if pictures}
+
+
+def _photographs(folder: Path) -> list[Path]:
+    return [p for p in pictures_below(folder) if p.parent.name not in _DRAWN]
 
 
 def _listed(lists: Path) -> dict[str, list[Path]]:
@@ -129,15 +135,17 @@ def _listed(lists: Path) -> dict[str, list[Path]]:
     files = {name: file for name, file in files.items() if file.is_file()}
     if "train" in files:
         files.pop("trainval", None)
-    here = pictures_below(lists.parent)
+    here = _photographs(lists.parent)
     by_stem = {picture.stem: picture for picture in here}
     by_name = {picture.name: picture for picture in here}
     splits = {}
     for name, file in files.items():
         pictures = []
         for number, line in enumerate(read_text(file).splitlines(), start=1):
-            word = line.split()[0] if line.strip() else ""
-            picture = by_name.get(word) or by_stem.get(word)
+            words = (line.strip(), *line.split()[:1])  # a name may have blanks, or -1, 0, 1 follow
+            word = words[-1]
+            found = [known[w] for known in (by_name, by_stem) for w in words if w in known]
+            picture = found[0] if found else None
             if word and picture is None:
                 raise DataError(
                     f"{shown(file)}, line {number}, names {shown(word)}, of which there is no "

@@ -25,6 +25,7 @@ from detrex.project.parts import (
     read_text,
     refuse_shared_labels,
     some_below,
+    split_of,
     upright_size,
 )
 from detrex.project.supervised import yolo_boxes
@@ -199,7 +200,8 @@ def _read_yaml(file: Path) -> dict[str, Any]:
 
 def _names_of(file: Path, described: dict[str, Any]) -> list[str]:
     """Names in the order of the classes; a mapping has to number them from 0 without a gap."""
-    names = described["names"]
+    # As they are written: to YAML, `no` is a truth value and 007 a number.
+    names = yaml.load(read_text(file), Loader=yaml.BaseLoader)["names"]
     if isinstance(names, dict):
         numbers = {str(key).strip(): name for key, name in names.items()}
         wanted = [str(number) for number in range(len(names))]
@@ -218,7 +220,13 @@ def _names_of(file: Path, described: dict[str, Any]) -> list[str]:
         raise DataError(
             f"{shown(file)} has nc={count!r:.20}, but {len(names)} names: correct one of the two."
         )
-    return [str(name).strip() for name in names]
+    for place, name in enumerate(names):
+        if not (isinstance(name, str) and name.strip()):
+            raise DataError(
+                f"{shown(file)} has {name!r:.40} for the name of class {place}, expected a text: "
+                "write its name."
+            )
+    return [name.strip() for name in names]
 
 
 def _names_file(root: Path) -> Path | None:
@@ -279,7 +287,9 @@ def _resolved(file: Path, base: Any, name: str) -> Path | None:
     parts = [part for part in Path(name.replace("\\", "/")).parts if part not in ("..", ".", "/")]
     candidates = [here / str(base) / name] if base else []
     candidates += [here / name, here / Path(*parts)]
-    candidates += [here / Path(*parts[-count:]) for count in (2, 1) if len(parts) >= count]
+    candidates += [here / Path(*parts[-2:])]
+    if parts and split_of(parts[-1]) == split_of(Path(*parts[-2:])):
+        candidates.append(here / parts[-1])  # not the `images` of all splits for `val/images`
     return next((candidate for candidate in candidates if candidate.exists()), None)
 
 

@@ -75,6 +75,29 @@ def test_read_voc__lists_of_the_challenge(tmp_path, lists, expected):
     }, "pictures of two folders with one name are two"
 
 
+@pytest.mark.parametrize("lists", [True, False])
+def test_read_voc__masks_of_the_challenge_are_no_photographs(tmp_path, lists):
+    voc(tmp_path, {"a": voc_xml(CAT), "b": voc_xml(CAT)})
+    for folder in ("SegmentationClass", "SegmentationObject"):
+        picture(tmp_path / folder / "a.png")
+    if lists:
+        (tmp_path / "ImageSets" / "Main").mkdir(parents=True)
+        (tmp_path / "ImageSets" / "Main" / "train.txt").write_text("a\nb\n")
+    folder = tmp_path / "JPEGImages"
+    assert set(boxes_of(read_voc(tmp_path).parts["train"])) == {
+        str(folder / "a.jpg"),
+        str(folder / "b.jpg"),
+    }
+
+
+def test_read_voc__listed_names_with_blanks(tmp_path):
+    voc(tmp_path, {"my cat": voc_xml(CAT), "my dog": voc_xml(CAT), "my": voc_xml(CAT)})
+    (tmp_path / "ImageSets" / "Main").mkdir(parents=True)
+    (tmp_path / "ImageSets" / "Main" / "train.txt").write_text("my cat\nmy dog.jpg\nmy -1\n")
+    images = read_voc(tmp_path).parts["train"].content["images"]
+    assert [image["file_name"] for image in images] == ["my cat.jpg", "my dog.jpg", "my.jpg"]
+
+
 def test_read_voc__beside_the_pictures_in_folders_by_use(tmp_path):
     for split in ("train", "valid", "test"):
         picture(tmp_path / split / "a.JPEG")

@@ -108,6 +108,9 @@ def test_read_yolo__classes_written_as_fractions_and_repeated_lines(tmp_path):
         ("names: [cat]\nval: 3", "has val=3"),
         ("names: [cat]\ntrain: nowhere", "names 'nowhere' for train, which is not there"),
         ("names: [cat]\nkpt_shape: 5", "kpt_shape=5"),
+        ("names:\n- cat\n-\n", "has '' for the name of class 1"),
+        ("names: [{0: cat}]", "for the name of class 0"),
+        ("names: [cat]\ntrain: train/images", "names 'train/images' for train, which is not there"),
     ],
 )
 def test_find_yolo__bad_yaml_is_named(tmp_path, text, told):
@@ -136,6 +139,12 @@ def test_find_yolo__names_of_folders_that_people_write(tmp_path, text):
     assert folder.names == ["cat", "dog"]
     found = {split: [p.name for p in pictures] for split, pictures in folder.splits.items()}
     assert found == {"train": ["a.png"], "val": ["b.png"]}
+
+
+def test_find_yolo__names_are_taken_as_they_are_written(tmp_path):
+    yolo(tmp_path, {"a": BOX}, names=None)
+    (tmp_path / "data.yaml").write_text("names: [yes, no, 007, 2.50, 'a b ', null]\nnc: 6\n")
+    assert find_yolo(tmp_path).names == ["yes", "no", "007", "2.50", "a b", "null"]
 
 
 def test_find_yolo__flat_with_a_list_of_names(tmp_path):
