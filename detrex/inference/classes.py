@@ -1,6 +1,7 @@
 """Classes as users name them, by name or by index."""
 
 from collections.abc import Iterable, Sequence
+from numbers import Integral
 
 from detrex.errors import ConfigError, did_you_mean
 
@@ -27,17 +28,20 @@ def wanted_labels(
     """
     if classes is None:
         return None
-    several = [classes] if isinstance(classes, str | int) else list(classes)
-    return frozenset(_label(wanted, class_names) for wanted in several)
+    if isinstance(classes, str) or not isinstance(classes, Iterable):
+        classes = [classes]
+    return frozenset(label for wanted in classes for label in _labels(wanted, class_names))
 
 
-def _label(wanted: str | int, class_names: Sequence[str]) -> int:
+def _labels(wanted: object, class_names: Sequence[str]) -> list[int]:
+    """One index, or those of all classes that share a name."""
     if isinstance(wanted, str) and wanted in class_names:
-        return list(class_names).index(wanted)
+        return [label for label, name in enumerate(class_names) if name == wanted]
     text = str(wanted)
-    is_index = not isinstance(wanted, bool) and text.isascii() and text.isdecimal()
+    is_whole = isinstance(wanted, str | Integral) and not isinstance(wanted, bool)
+    is_index = is_whole and text.isascii() and text.isdecimal()
     if is_index and (int(text) < len(class_names) or not class_names):
-        return int(text)
+        return [int(text)]
     if not class_names:
         raise ConfigError(
             f"classes={wanted!r:.60} is no index of a class, and nothing tells this detector's "

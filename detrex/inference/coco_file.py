@@ -22,11 +22,14 @@ class CocoFile:
         require_own_json(path)
         self.path = path
         ids = detector.category_ids or range(len(detector.class_names))
-        self.categories = [
-            {"id": key, "name": name} for key, name in zip(ids, detector.class_names, strict=True)
-        ]
+        self._names = dict(zip(ids, detector.class_names, strict=True))
         self.images: list[dict[str, Any]] = []
         self.annotations: list[dict[str, Any]] = []
+
+    @property
+    def categories(self) -> list[dict[str, Any]]:
+        """The detector's classes, and those without a name that were found."""
+        return [{"id": key, "name": name} for key, name in self._names.items()]
 
     def add(self, result: Result) -> None:
         """Take a result in."""
@@ -37,6 +40,8 @@ class CocoFile:
         if result.frame is not None:
             image["frame"] = result.frame
         self.images.append(image)
+        if not result.category_ids:  # the ids are the classes, which may have no names
+            self._names |= zip(result.labels.tolist(), result.names, strict=True)
         for found in result.to_coco(image_id):
             area = found["bbox"][2] * found["bbox"][3]
             key = len(self.annotations) + 1

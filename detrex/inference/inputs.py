@@ -108,8 +108,9 @@ def _pictures(
     for item in _items(images):
         if is_video(item):
             if not videos:
+                name = getattr(item, "name", "") or shown(str(item))
                 raise PictureError(
-                    f"{item!s:.200} is a video or a camera, whose frames would all be in memory at "
+                    f"{name:.200} is a video or a camera, whose frames would all be in memory at "
                     "once: go through `detector.stream(...)` in the place of `predict`."
                 )
             yield from _frames(item)
@@ -158,6 +159,8 @@ def image_files(
     wanted = SUFFIXES | (VIDEOS if videos else set())
     files: list[Path] = []
     for name in inputs:
+        if not name:
+            raise PictureError(f"{option} is empty, expected a file, a pattern or a folder.")
         if Path(name).is_dir():
             inside = Path(name).rglob("*") if deep else Path(name).iterdir()
             found = sorted(p for p in inside if p.suffix.lower() in wanted and p.is_file())

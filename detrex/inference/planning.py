@@ -58,7 +58,7 @@ def plan_jobs(inputs: Sequence[str], output: str | None) -> list[Job]:
     if output is None:
         return [Job(source) for source in sources]
     suffix = Path(output).suffix.lower()
-    if suffix in DRAWN | VIDEOS and not os.path.isdir(output):
+    if suffix in DRAWN | VIDEOS | SUFFIXES and not os.path.isdir(output):
         return [_single(sources, output, suffix)]
     targets: dict[str | int, Path] = {}
     for videos, suffix_of in ((False, None), (True, ".mp4")):
@@ -103,7 +103,7 @@ def _single(sources: Sequence[str | int], output: str, suffix: str) -> Job:
             "videos: name a folder."
         )
     (source,) = sources
-    if is_video(source) != (suffix in VIDEOS):
+    if suffix not in (VIDEOS if is_video(source) else DRAWN):
         kind = "a video" if is_video(source) else "a picture"
         endings = (".mp4", ".avi") if is_video(source) else sorted(DRAWN)
         raise ConfigError(

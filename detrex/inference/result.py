@@ -1,6 +1,7 @@
 """What a detector finds in one picture: to be looked at, filtered, drawn, saved and handed on."""
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -127,7 +128,7 @@ class Result:
         Raises:
             ConfigError: the file is not this package's to replace, or cannot be written.
         """
-        target = Path(path)
+        target = Path(os.path.expanduser(path))
         if target.suffix.lower() == ".json":
             write_json(target, self.to_dict())
         elif target.suffix.lower() in _PICTURES:
@@ -144,11 +145,11 @@ class Result:
     def to_dict(self) -> dict[str, Any]:
         """Give what was found as plain numbers and texts.
 
-        Returns:
-            ``path``, ``frame``, ``height``, ``width`` and ``objects``, a list of ``name``,
-            ``label``, ``score``, ``box`` (x1 y1 x2 y2), ``mask`` (COCO's run lengths) and
-            ``keypoints``.
-        """
+                Returns:
+                    ``path``, ``frame``, ``height``, ``width`` and ``objects``, a list of ``name``,
+                            ``label``, ``score``, ``box`` (x1 y1 x2 y2), ``mask`` (COCO's run lengths) and
+                    ``keypoints``.
+                """
         height, width = self.image.shape[:2]
         objects: list[dict[str, Any]] = [
             {"name": name, "label": label, "score": score, "box": box}
@@ -157,8 +158,9 @@ class Result:
                 strict=True,
             )
         ]
-        for found, coco in zip(objects, self.to_coco(), strict=True):
-            found |= {"mask": coco["segmentation"]} if self.masks is not None else {}
+        if self.masks is not None:
+            for found, coco in zip(objects, replace(self, category_ids=()).to_coco(), strict=True):
+                found["mask"] = coco["segmentation"]
         if self.keypoints is not None:
             for found, points in zip(objects, self.keypoints.tolist(), strict=True):
                 found["keypoints"] = points
@@ -175,13 +177,22 @@ class Result:
             For each object ``image_id``, ``category_id``, ``bbox`` (x y width height), ``score``,
             and where there are masks or keypoints ``segmentation`` (run lengths) and ``keypoints``.
             A category's id is the data set's where that is known, else the class index.
+
+        Raises:
+            ConfigError: a class was found that is none of those whose ids are known.
         """
         from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 
         found: list[dict[str, Any]] = instances_to_coco_json(self.to_instances(), image_id)
-        for each in found:
-            if self.category_ids:
-                each["category_id"] = self.category_ids[each["category_id"]]
+        known = self.category_ids
+        for each in found if known else ():
+            label = each["category_id"]
+            if label >= len(known):
+                raise ConfigError(
+                    f"class {label} was found, but its data set has {len(known)} classes: set the "
+                    "detector's num_classes to that, or ask for some classes alone."
+                )
+            each["category_id"] = known[label]
         return found
 
     def to_instances(self) -> Instances:

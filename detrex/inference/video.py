@@ -1,5 +1,6 @@
 """Frames of videos and cameras, in and out, by OpenCV, which is imported when it is needed."""
 
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,11 @@ from detrex.checkpoint.download import shown
 from detrex.errors import ConfigError, MissingPackageError, PictureError
 from detrex.utils.outputs import mark_video, refuse_to_replace
 
+logger = logging.getLogger(__name__)
+
 SUFFIXES = {".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv"}
+_WHOLE = 0.95
+"""The least share of the frames that a whole video has: some files tell an estimate."""
 _STREAMS = ("rtsp://", "rtsps://", "rtmp://", "udp://")
 
 
@@ -97,12 +102,26 @@ class Video:
         self._video.release()
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        """Go through the frames, uint8 ``(H, W, 3)``, RGB."""
+        """Go through the frames, uint8 ``(H, W, 3)``, RGB.
+
+        Raises:
+            PictureError: there is none. Of a video that ends early a warning is logged.
+        """
+        frames = 0
         while True:
             read, frame_bgr = self._video.read()
             if not read:
-                return
+                break
+            frames += 1
             yield self._cv2.cvtColor(frame_bgr, self._cv2.COLOR_BGR2RGB)
+        if not frames:
+            raise PictureError(f"No frame of the video {self.name} can be read: copy it again.")
+        if self.count and frames < _WHOLE * self.count:
+            logger.warning(
+                "%s ends after %d of %d frames: the rest is missing or damaged, or its head is "
+                "wrong.",
+                *(self.name, frames, self.count),
+            )
 
 
 class VideoWriter:

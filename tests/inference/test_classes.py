@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 
 from detrex.errors import ConfigError
@@ -15,6 +16,8 @@ NAMES = ("circle", "disc", "7")
         (["circle", 1, "2"], {0, 1, 2}),
         ("7", {2}),  # a name goes before an index
         ([], set()),
+        (np.int64(1), {1}),
+        (np.array([0, 2]), {0, 2}),
     ],
 )
 def test_wanted_labels__by_name_and_index(classes, expected):
@@ -28,11 +31,16 @@ def test_wanted_labels__by_name_and_index(classes, expected):
         (3, "classes=3 is none of the detector's 3 classes, such as circle, disc, 7"),
         (-1, "classes=-1 is none"),
         (True, "classes=True is none"),
+        (1.0, r"classes=1\.0 is none"),
     ],
 )
 def test_wanted_labels__unknown_ones_are_said(classes, message):
     with pytest.raises(ConfigError, match=message):
         wanted_labels(classes, NAMES)
+
+
+def test_wanted_labels__all_classes_of_a_name():
+    assert wanted_labels("a", ("a", "b", "a")) == {0, 2}
 
 
 def test_wanted_labels__without_names_only_indices():

@@ -1,6 +1,7 @@
 import json
 
 import pytest
+import torch
 from omegaconf import OmegaConf
 from pycocotools.coco import COCO
 from torch import nn
@@ -37,6 +38,13 @@ def test_coco_file__categories_are_classes_where_ids_are_unknown(tmp_path):
         {"id": 0, "name": "circle"},
         {"id": 1, "name": "disc"},
     ]
+
+
+def test_coco_file__classes_without_names_are_categories_too(tmp_path):
+    file = CocoFile(tmp_path / "a.json", detector())
+    file.add(result(labels=torch.tensor([0, 5, 5])))
+    assert [category["name"] for category in file.categories] == ["circle", "disc", "class 5"]
+    assert {a["category_id"] for a in file.annotations} == {0, 5}
 
 
 def test_coco_file__replaces_its_own_only(tmp_path):

@@ -119,6 +119,11 @@ def test_pictures__mistakes_are_said(folder):
     for several in (folder / "film.mp4", 0, "rtsp://camera/1"):
         with pytest.raises(PictureError, match=r"is a video or a camera.*detector\.stream"):
             read(several)
+    with pytest.raises(PictureError, match=r"^rtsp://camera/1 is a video") as error:
+        read("rtsp://me:secret@camera/1")
+    assert "secret" not in str(error.value)
+    with pytest.raises(PictureError, match="--input is empty, expected a file"):
+        image_files([""])
     (folder / "empty").mkdir()
     for name in ("empty", "*.gif"):
         with pytest.raises(PictureError, match="names no picture: expected a file, a pattern"):

@@ -52,6 +52,7 @@ def test_plan_jobs__a_file_for_a_single_one(folder):
         (["in"], "found.png", "is one file, but the inputs name 3 pictures and videos"),
         (["in/film.avi"], "found.png", r"is no name for a video: end it in \.mp4, \.avi"),
         (["c.png"], "found.mp4", "is no name for a picture: end it in"),
+        (["c.png"], "found.gif", r"is no name for a picture: end it in \.jpeg, \.jpg, \.png"),
         (["c.png"], "c.png", "is one of the input files"),
         (["c.png"], ".", "is one of the input files"),
         (["in/a.jpg"], "c.png", "exists and was not drawn by this program"),

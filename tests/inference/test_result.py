@@ -64,6 +64,20 @@ def test_to_coco__boxes_masks_and_the_data_sets_ids():
     assert result().keypoints[0, 0].tolist() == pytest.approx([3.0, 4.0, 0.9])
 
 
+def test_to_coco__a_class_beyond_those_of_the_data_set():
+    found = result(labels=torch.tensor([1, 0, 7]), category_ids=(30, 10))
+    with pytest.raises(ConfigError, match="class 7 was found, but its data set has 2 classes"):
+        found.to_coco()
+    assert [each["category_id"] for each in found.filter(0.5).to_coco()] == [10, 30]
+    assert [each["name"] for each in found.to_dict()["objects"]] == ["disc", "circle", "class 7"]
+
+
+def test_save__to_a_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert result().save("~/a.json") == tmp_path / "a.json"
+    assert (tmp_path / "a.json").is_file()
+
+
 def test_to_supervision__the_same_numbers():
     pytest.importorskip("supervision")
     detections = result().to_supervision()

@@ -27,6 +27,21 @@ def test_video__what_is_written_is_read(tmp_path, name):
     np.testing.assert_allclose([f.mean(axis=(0, 1)) for f in frames], expected, atol=12)
 
 
+def test_video__that_ends_early_is_told(tmp_path, caplog):
+    pytest.importorskip("cv2")
+    with Video(write(tmp_path / "a.avi", frames=40)) as video:
+        assert len(list(video)) == 40
+    assert not caplog.records
+    whole = (tmp_path / "a.avi").read_bytes()
+    (tmp_path / "cut.avi").write_bytes(whole[: len(whole) // 2])
+    with Video(tmp_path / "cut.avi") as video:
+        frames = len(list(video))
+        assert frames < video.count == 40
+        assert f"cut.avi ends after {frames} of 40 frames" in caplog.text
+        with pytest.raises(PictureError, match=r"No frame of the video .*cut\.avi can be read"):
+            next(iter(video))  # which is at its end
+
+
 def test_video_writer__odd_sizes_and_frames_of_another_size(tmp_path):
     pytest.importorskip("cv2")
     with VideoWriter(tmp_path / "a.mp4", 5.0) as writer:
