@@ -11,6 +11,7 @@ from typing import Any
 
 from detrex.cli import terminal
 from detrex.cli.arguments import complete_configs, parse_count, typed
+from detrex.errors import printable
 from detrex.options import add_trust_option
 
 _EXAMPLES = """
@@ -225,7 +226,11 @@ class _Work:
     def _tell(self, job: Any, before: str, counts: dict[str, int]) -> None:
         from detrex.inference.showing import counted
 
-        row = (job.name, before + counted(counts), str(job.target or ""))
+        row = (
+            printable(job.name),
+            before + counted(counts),
+            printable(job.target or ""),
+        )
         self.rows.append(row)
         self.failures.total += 1
         if not terminal.is_rich():
@@ -236,7 +241,8 @@ class _Work:
         if terminal.is_rich() and len(self.rows) <= _MOST_ROWS:
             terminal.table(("input", "found", "drawn"), self.rows)
         if len(self.rows) > 1 and self.objects:
-            rows = [(n, count, self.found_in[n]) for n, count in self.objects.most_common()]
+            counts = self.objects.most_common()
+            rows = [(printable(name), count, self.found_in[name]) for name, count in counts]
             columns = ("class", "objects", "pictures")
             terminal.table(columns, rows, right=columns[1:])
         if json_file:

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import nn
 
 from detrex.data.pictures import as_uint8, augment
-from detrex.errors import ConfigError, PictureError
+from detrex.errors import ConfigError, PictureError, printable
 from detrex.inference.classes import wanted_labels
 from detrex.inference.facts import Facts
 from detrex.inference.inputs import Picture, Read, are_several, pictures
@@ -211,7 +211,11 @@ class Detector:
         return self._run([self._sample(Picture(image_rgb, name))])[0]
 
     def save_pretrained(
-        self, folder: str | os.PathLike[str], *, licence: str = "", datasets: Sequence[str] = ()
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        licence: str = "",
+        datasets: str | Sequence[str] = (),
     ) -> Path:
         """Write it with all that belongs to it to a folder, which `detrex.load` reads.
 
@@ -349,7 +353,9 @@ class Detector:
         )
 
     def __repr__(self) -> str:
-        names = ", ".join(self.class_names[:3]) + (", ..." if len(self.class_names) > 3 else "")
+        names = printable(", ".join(self.class_names[:3])) + (
+            ", ..." if len(self.class_names) > 3 else ""
+        )
         known = f"{len(self.class_names)} classes: {names}" if names else "classes without names"
         where = f", from {os.fspath(self.origin)}" if self.origin else ""
         return f"Detector({type(self.model).__name__}, {known}, on {self.device}{where})"

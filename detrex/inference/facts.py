@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import detrex
-from detrex.errors import CheckpointError, printable
+from detrex.errors import CheckpointError, ConfigError, printable
 
 FACTS = "detrex.json"
 SCHEMA = 1
@@ -94,6 +94,28 @@ def own_versions() -> dict[str, str]:
     return found
 
 
+def checked_texts(key: str, texts: str | Sequence[str]) -> tuple[str, ...]:
+    """Check what a user says of a detector.
+
+    Args:
+        key: what it is.
+        texts: one or several.
+
+    Returns:
+        The texts.
+
+    Raises:
+        ConfigError: something is no text, or too long for one.
+    """
+    several: tuple[Any, ...] = (texts,) if isinstance(texts, str) else tuple(texts)
+    for text in several:
+        if not _is_text(text):
+            raise ConfigError(
+                f"{key}={text!r:.60} is no text of at most {_LONGEST} characters: give a name."
+            )
+    return several
+
+
 def facts_bytes(facts: Facts) -> bytes:
     """Write facts as the content of ``detrex.json``."""
     text = json.dumps({"schema": SCHEMA, **asdict(facts)}, indent=1, ensure_ascii=False)
@@ -135,9 +157,14 @@ def read_facts(file: Path) -> Facts:
                 )
             values[each.name] = tuple(value) if isinstance(value, list) else value
     facts = Facts(**values)
-    if facts.category_ids and len(facts.category_ids) != len(facts.class_names):
+    ids = facts.category_ids
+    if len(set(ids)) < len(ids):
         raise CheckpointError(
-            f"{file} has {len(facts.class_names)} class_names and {len(facts.category_ids)} "
+            f"{file} has an id twice in category_ids: correct it, or take another copy"
+        )
+    if ids and len(ids) != len(facts.class_names):
+        raise CheckpointError(
+            f"{file} has {len(facts.class_names)} class_names and {len(ids)} "
             "category_ids, expected one for each class: correct it, or take another copy"
         )
     return facts

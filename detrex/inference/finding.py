@@ -58,7 +58,7 @@ def find_source(
             "a detector is loaded from a run's folder, a checkpoint or a config, got "
             f"{type(source).__name__}: give a path, an address or a config object."
         )
-    name, path = os.fspath(source), Path(source).expanduser()
+    name, path = os.fspath(source), Path(os.path.expanduser(source))
     if path.name in (CONFIG, FACTS, WEIGHTS) and is_pretrained(path.parent):
         path = path.parent
     if not name:
@@ -126,7 +126,7 @@ def _of_checkpoint(
             f"{shown(name)} is a checkpoint without the config of its detector: name that by "
             "config=, such as config='dino/dino_r50_4scale_12ep.py'."
         )
-    file = Path(name).expanduser()
+    file = Path(os.path.expanduser(name))
     origin = origin_of(file)
     if not origin.readable and not any((file.parent / each).is_file() for each in (CONFIG, PICKLE)):
         raise ConfigError(
@@ -160,7 +160,7 @@ def _found_config(name: str) -> Path:
     try:
         return find_config(name)
     except ConfigError as error:
-        path = Path(name).expanduser()
+        path = Path(os.path.expanduser(name))
         beside = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
         if near := did_you_mean(path.name, beside):
             raise ConfigError(f"{shown(name)} does not exist.{near}") from error

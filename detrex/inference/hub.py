@@ -28,7 +28,7 @@ def push_to_hub(
     revision: str | None = None,
     message: str = "",
     licence: str = "",
-    datasets: Sequence[str] = (),
+    datasets: str | Sequence[str] = (),
     token: str | None = None,
 ) -> str:
     """Put a detector on the Hugging Face hub, from where ``detrex.load("hf-hub:...")`` reads it.
@@ -62,7 +62,7 @@ def push_to_hub(
             "huggingface_hub`, or save_pretrained to a folder"
         ) from error
     try:
-        validate_repo_id(repo_id)
+        validate_repo_id(repo_id if isinstance(repo_id, str) else "")
     except HFValidationError as error:
         raise ConfigError(
             f"{str(repo_id)[:100]!r} is no name of a repository: expected owner/name, of letters, "

@@ -36,7 +36,14 @@ from detrex.inference.exact_weights import (
     unequal_tensors,
     write_exactly,
 )
-from detrex.inference.facts import FACTS, Facts, facts_bytes, own_versions, read_facts
+from detrex.inference.facts import (
+    FACTS,
+    Facts,
+    checked_texts,
+    facts_bytes,
+    own_versions,
+    read_facts,
+)
 from detrex.inference.model_card import Curves, model_card
 from detrex.inference.portable import image_format, make_portable
 from detrex.utils.seeding import seeded
@@ -141,7 +148,7 @@ def save_pretrained(
     folder: str | os.PathLike[str],
     *,
     licence: str = "",
-    datasets: Sequence[str] = (),
+    datasets: str | Sequence[str] = (),
     name: str = "",
 ) -> Path:
     """Write a detector with all that belongs to it to a folder, from which `detrex.load` reads it.
@@ -168,7 +175,9 @@ def save_pretrained(
         CheckpointError: the weights cannot be written.
         RunError: the disk is full, or the folder cannot be written to.
     """
-    folder = Path(folder).expanduser()
+    checked_texts("licence", [licence])
+    datasets = checked_texts("datasets", datasets)
+    folder = _folder_of(folder)
     title = name or folder.resolve().name
     _require_ours(folder)
     portable = copy.deepcopy(detector.config)
@@ -190,7 +199,7 @@ def save_pretrained(
         pixel_mean=_statistic(detector.model, "pixel_mean"),
         pixel_std=_statistic(detector.model, "pixel_std"),
         licence=licence or before.licence,
-        datasets=tuple(datasets) or before.datasets or tuple(_dataset_names(portable, "train")),
+        datasets=datasets or before.datasets or tuple(_dataset_names(portable, "train")),
         measured_on=before.measured_on or tuple(_dataset_names(portable, "test")),
         metrics=curves.metrics or before.metrics,
         iteration=detector.iteration if curves.metrics else before.iteration,
@@ -203,6 +212,16 @@ def save_pretrained(
         _write(staging, detector, config, facts, curves, title)
         _put_in_place(staging, folder)
     return folder
+
+
+def _folder_of(folder: str | os.PathLike[str]) -> Path:
+    name = os.path.expanduser(folder)
+    if is_address(name) or name.lower().startswith(("hf-hub:", "hf_hub:")):
+        raise ConfigError(
+            f"{shown(name)} is no folder, and no hf-hub:owner/name or hf-hub:owner/name@branch "
+            "either: name a folder for save_pretrained, or owner/name for push_to_hub."
+        )
+    return Path(name)
 
 
 def _write(
@@ -295,7 +314,7 @@ def _run_folder(origin: Any) -> Path | None:
     """Find the folder of the run that a detector is from."""
     if not isinstance(origin, str | os.PathLike) or is_address(os.fspath(origin)):
         return None
-    path = Path(origin).expanduser()
+    path = Path(os.path.expanduser(origin))
     return path if path.is_dir() else path.parent
 
 

@@ -145,11 +145,11 @@ class Result:
     def to_dict(self) -> dict[str, Any]:
         """Give what was found as plain numbers and texts.
 
-                Returns:
-                    ``path``, ``frame``, ``height``, ``width`` and ``objects``, a list of ``name``,
-                            ``label``, ``score``, ``box`` (x1 y1 x2 y2), ``mask`` (COCO's run lengths) and
-                    ``keypoints``.
-                """
+        Returns:
+            ``path``, ``frame``, ``height``, ``width`` and ``objects``, a list of ``name``,
+                    ``label``, ``score``, ``box`` (x1 y1 x2 y2), ``mask`` (COCO's run lengths) and
+            ``keypoints``.
+        """
         height, width = self.image.shape[:2]
         objects: list[dict[str, Any]] = [
             {"name": name, "label": label, "score": score, "box": box}

@@ -11,6 +11,7 @@ from detectron2.data import Metadata
 from PIL import Image
 
 from detrex.data.drawing import draw_instances
+from detrex.errors import printable
 
 _THUMBNAIL = 640
 _MOST_ROWS = 12
@@ -27,13 +28,13 @@ def drawn(result: Any, min_side: int = 480) -> np.ndarray:
 
 def counted(counts: dict[str, int]) -> str:
     """Write how many there are of each class, such as ``"3 circle, 1 disc"``."""
-    return ", ".join(f"{count} {name}" for name, count in counts.items()) or "nothing"
+    return ", ".join(f"{count} {printable(name)}" for name, count in counts.items()) or "nothing"
 
 
 def sentence(result: Any) -> str:
     """Say in one line what a `Result` is of, and what was found."""
     height, width = result.image.shape[:2]
-    where = f"{result.path}, " if result.path else ""
+    where = f"{printable(result.path)}, " if result.path else ""
     where += f"frame {result.frame}, " if result.frame is not None else ""
     return f"{where}{width} x {height}: {counted(result.counts)}"
 
@@ -41,7 +42,7 @@ def sentence(result: Any) -> str:
 def rows(result: Any) -> list[tuple[str, str, str]]:
     """Give class, score and box of each object as texts."""
     return [
-        (name, f"{score:.2f}", "  ".join(f"{value:.1f}" for value in box))
+        (printable(name), f"{score:.2f}", "  ".join(f"{value:.1f}" for value in box))
         for name, score, box in zip(
             result.names, result.scores.tolist(), result.boxes.tolist(), strict=True
         )

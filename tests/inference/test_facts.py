@@ -70,6 +70,7 @@ def _changed(**values):
         (_changed(class_names=["a" * 501]), "class_names="),
         (_changed(class_names=["a"]), "1 class_names and 3 category_ids, expected one for each"),
         (_changed(category_ids=[1, 2.5, 3]), "category_ids="),
+        (_changed(category_ids=[1, 2, 1]), "has an id twice in category_ids"),
         (_changed(category_ids=[1, 2, 10**40]), "category_ids="),
         (_changed(input_format="GRB"), "input_format='GRB', expected RGB, BGR or L"),
         (_changed(input_format=[]), r"input_format=\[\], expected RGB"),

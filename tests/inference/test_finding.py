@@ -68,6 +68,11 @@ def test_find_source__mistakes_are_said(source, message):
         find_source(source)
 
 
+def test_find_source__the_home_of_nobody():
+    with pytest.raises(ConfigError, match="~no-such-user/run is no run's folder"):
+        find_source("~no-such-user/run")
+
+
 def test_find_source__a_misspelt_folder_is_told_by_its_neighbours(run):
     with pytest.raises(ConfigError, match=r"rnu does not exist\. Did you mean 'run'\?"):
         find_source(run.with_name("rnu"))

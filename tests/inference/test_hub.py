@@ -84,7 +84,7 @@ def test_push_to_hub__leaves_other_models_alone(hub, detector):
     assert len(hub.commits) == 1
 
 
-@pytest.mark.parametrize("name", ["a/b/c", "", "a b", "-a", "a" * 200, "a/b@c"])
+@pytest.mark.parametrize("name", ["a/b/c", "", "a b", "-a", "a" * 200, "a/b@c", None])
 def test_push_to_hub__no_name_of_a_repository(hub, detector, name):
     with pytest.raises(ConfigError, match="is no name of a repository: expected owner/name"):
         push_to_hub(detector, name)

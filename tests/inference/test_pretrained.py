@@ -187,6 +187,22 @@ def test_save_pretrained__leaves_other_folders_alone(detector, tmp_path):
     assert not list(tmp_path.rglob("*.unfinished"))
 
 
+@pytest.mark.parametrize("name", ["hf-hub:a/b", "hf-hub:a/b@", "HF-HUB:a/b", "https://hub/a/b"])
+def test_save_pretrained__an_address_is_no_folder(detector, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=r"is no folder, .* owner/name for push_to_hub"):
+        save_pretrained(detector, name)
+    assert not os.listdir(tmp_path)
+
+
+def test_save_pretrained__what_is_told_of_it_is_text(detector, tmp_path):
+    for told in ({"licence": 5}, {"licence": "x" * 501}, {"datasets": ["a", None]}):
+        with pytest.raises(ConfigError, match=r"is no text of at most 500 characters"):
+            save_pretrained(detector, tmp_path / "a", **told)
+    saved = save_pretrained(detector, tmp_path / "a", datasets="coco")
+    assert read_pretrained(saved).facts.datasets == ("coco",)
+
+
 def test_save_pretrained__replaces_its_own_and_nothing_else(folder, caplog):
     other = shared_detector("dino_resnet", class_names=("a", "b", "c"), optimize=False)
     (folder / "notes.txt").write_text("mine")

@@ -17,6 +17,13 @@ def test_sentence__of_a_picture_and_of_a_frame():
     assert showing.sentence(frame) == "a.mp4, frame 3, 47 x 31: nothing"
 
 
+def test_sentence__names_of_strangers_are_written_on_one_line():
+    found = result(class_names=("a\x1b[2Jb", "c\nd"), path="e\nf.png")
+    told = [showing.sentence(found), *(name for name, *_ in showing.rows(found))]
+    assert all(text.isprintable() for text in told)
+    assert r"2 c\nd, 1 a\x1b[2Jb" in told[0]
+
+
 def test_rows__one_for_each_object():
     assert showing.rows(result())[0] == ("disc", "0.90", "1.0  2.0  11.0  22.0")
 
