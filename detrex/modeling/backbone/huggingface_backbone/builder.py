@@ -59,9 +59,10 @@ class Recipe:
 
     def full_config(self, in_channels: int | None) -> Any:
         """Make its config with every map, for images of a number of channels if one is given."""
+        plain_config = self.config()
         changes: dict[str, Any] = {}
-        if in_channels is not None and hasattr(self.config(), "num_channels"):
-            changes["num_channels"] = in_channels
+        if in_channels is not None and hasattr(plain_config, "num_channels"):
+            changes = _for_channels(plain_config, in_channels)
         if is_backbone(self.kind):
             changes["out_indices"] = list(range(len(self.config().stage_names)))
         return self.config(**changes)
@@ -127,9 +128,17 @@ def recipe_of(named: NamedNetwork, keywords: Mapping[str, Any], in_channels: int
                 f"{named.who} is built for images of three channels, got in_channels={in_channels}:"
                 " leave it out, or choose another network."
             )
-        fixed["num_channels"] = in_channels
+        changed = made_config(named.name, {**named.description, **changes})
+        fixed |= _for_channels(changed, in_channels)
     description = {**named.description, **changes, **fixed}
     return Recipe(named.who, _class_of(named, config), description, changes, options)
+
+
+def _for_channels(config: Any, in_channels: int) -> dict[str, Any]:
+    """What of a config says how many channels an image has."""
+    stem = getattr(config, "stem_channels", None)  # a list from the image's on, in some types
+    listed = {"stem_channels": [in_channels, *stem[1:]]} if isinstance(stem, list | tuple) else {}
+    return {"num_channels": in_channels, **listed}
 
 
 def _class_of(named: NamedNetwork, config: Any) -> Any:

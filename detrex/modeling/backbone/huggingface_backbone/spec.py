@@ -93,7 +93,7 @@ class _Inspector:
 
     def spec(self) -> NetworkSpec:
         """Describe every map, then find the rule for images."""
-        who, native = self.recipe.who, _native_size(self.config)
+        who, native = self.recipe.who, _native_size(self.config, self.recipe.who)
         ways = (False, True) if takes_free_sizes(self.recipe.kind) else (False,)
         self.features = self._described(native, ways)
         strides = [feature.stride for feature in self.features]
@@ -165,10 +165,17 @@ class _Inspector:
         return tuple(features)
 
 
-def _native_size(config: Any) -> Size:
+def _native_size(config: Any, who: str) -> Size:
     """Image size that a network was made for."""
-    size = getattr(config, "image_size", None) or 224
+    size = getattr(config, "image_size", None)
+    size = 224 if size is None else size
     height, width = (size, size) if isinstance(size, int) else tuple(size)[-2:]
+    least = _patch_side(config)
+    if min(height, width) < least:
+        raise BackboneError(
+            f"{who} has image_size={size!r}, expected {least} pixels or more, as many as one of "
+            "its patches: correct it, or leave it out."
+        )
     return int(height), int(width)
 
 

@@ -1,6 +1,7 @@
 """How networks of transformers are built, and what a config refuses."""
 
 import pytest
+import torch
 from omegaconf import OmegaConf
 from torch import nn
 
@@ -39,6 +40,19 @@ def test_recipe__builds_for_other_channels_and_with_other_attention():
     built = recipe("vit", in_channels=5, attn_implementation="eager", **SMALL_VIT).build()
     assert built.embeddings.patch_embeddings.projection.in_channels == 5
     assert built.config._attn_implementation == "eager"
+
+
+def test_recipe_of__other_channels_where_a_list_begins_with_them():
+    keywords = {
+        **{"stem_channels": [3, 8, 12], "stage_in_channels": [12, 16], "embedding_size": 8},
+        **{"stage_mid_channels": [8, 8], "stage_out_channels": [16, 24]},
+        **{"stage_num_blocks": [1, 1], "stage_numb_of_layers": [2, 2], "hidden_sizes": [16, 24]},
+        **{"stage_downsample": [False, True], "stage_light_block": [False, True]},
+        **{"stage_kernel_size": [3, 3], "depths": [1, 1]},
+    }
+    four = recipe("hgnet_v2", in_channels=4, **keywords)
+    assert four.build()(torch.zeros(1, 4, 64, 64)).feature_maps[-1].shape == (1, 24, 8, 8)
+    assert four.full_config(3).stem_channels == [3, 8, 12]
 
 
 def test_recipe__listens_to_blocks_alone():

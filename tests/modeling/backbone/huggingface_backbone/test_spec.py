@@ -45,3 +45,10 @@ def test_inspect_network__that_takes_one_size_is_cut_into_tiles():
 def test_inspect_network__of_something_else(kind, keywords, match):
     with pytest.raises(BackboneError, match=match):
         spec_of(kind, **keywords)
+
+
+@pytest.mark.parametrize("size", [-1, 0, 8, [64, 8]])
+def test_inspect_network__an_image_smaller_than_a_patch_is_refused(size):
+    with pytest.raises(BackboneError, match="expected 16 pixels or more") as info:
+        spec_of("vit", image_size=size)
+    assert len(str(info.value)) < 200
