@@ -38,7 +38,9 @@ def add_parser(commands: Any) -> None:
         "source", metavar="CONFIG|JSON|FOLDER", help="where the data are named"
     )
     source.completer = complete_configs  # argcomplete reads it
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="as for training")
+    parser.add_argument(
+        "overrides", nargs="*", default=[], metavar="key=value", help="as for training"
+    )
     add_trust_option(parser)
     parser.add_argument(
         "--images", type=Path, metavar="DIR", help="the pictures, where they are not near the JSON"

@@ -52,6 +52,12 @@ def test_data__of_a_config(shapes, tmp_path, capsys):
     assert (np.abs(difference).max(axis=-1) > 100).any()
 
 
+def test_data__of_nothing_says_what_is_required(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["data"])
+    assert "required: CONFIG|JSON|FOLDER; " in capsys.readouterr().err
+
+
 def test_data__of_a_json_file(shapes, capsys):
     file = str(shapes / "val" / "annotations.json")
     assert main(["data", file, "--pictures", "0", "--json"]) == 0
