@@ -20,6 +20,14 @@ from detrex.files import foreign_kind
 MAX_PIXELS = "DETREX_MAX_PIXELS"
 """The environment variable for the most pixels of a picture, 178,956,970 by default."""
 
+PICTURE_SUFFIXES = frozenset(
+    (
+        *(".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".mpo", ".pgm"),
+        *(".png", ".ppm", ".tif", ".tiff", ".webp"),
+    )
+)
+"""How the names of the pictures end that are found in folders, in lower case."""
+
 # PostScript and the like are left out: reading them starts another program.
 _FORMATS = (
     *("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "MPO", "PCX", "PNG", "PPM", "QOI", "SGI"),

@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from PIL import Image
 from torch import nn
 
-from detrex.data.pictures import as_uint8, augment
+from detrex.data.pictures import as_uint8, augment, checked_value_range
 from detrex.errors import ConfigError, PictureError, printable
 from detrex.inference.classes import wanted_labels
 from detrex.inference.facts import Facts
@@ -90,8 +90,8 @@ class Detector:
             facts: what its folder said of it.
 
         Raises:
-            ConfigError: the threshold is no number from 0 to 1, the order or the number format is
-                unknown, or there is a format without ``optimize``.
+            ConfigError: the threshold is no number from 0 to 1, ``value_range`` is none, the order
+                or the number format is unknown, or there is a format without ``optimize``.
         """
         if input_format not in ("RGB", "BGR", "L"):
             raise ConfigError(f"input_format is RGB, BGR or L, got {input_format!r:.60}.")
@@ -106,7 +106,10 @@ class Detector:
             else list(augmentation)
         )
         self.min_size, self.max_size = sides_of(self.augmentation)
-        self.value_range = value_range
+        try:
+            self.value_range = checked_value_range(value_range)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
         self.threshold = checked_threshold(threshold)
         self.dtype = settle_dtype(dtype, self.device)
         if self.dtype is not None and not optimize:

@@ -26,15 +26,12 @@ from PIL import Image
 from torch import Tensor
 
 from detrex.checkpoint.download import shown
-from detrex.data.picture_files import opened
+from detrex.data.picture_files import PICTURE_SUFFIXES, opened
 from detrex.data.pictures import pixels_of, read_image
 from detrex.errors import ConfigError, PictureError, did_you_mean, first_line
 from detrex.inference.video import SUFFIXES as VIDEOS
 from detrex.inference.video import Video, is_video
 from detrex.inference.web_pictures import fetch_picture, is_web_address
-
-SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
-"""How the names of the pictures end that are found in folders."""
 
 _ORDERS = ("RGB", "BGR")
 
@@ -156,7 +153,7 @@ def image_files(
     Raises:
         PictureError: one of the inputs names no picture.
     """
-    wanted = SUFFIXES | (VIDEOS if videos else set())
+    wanted = PICTURE_SUFFIXES | (VIDEOS if videos else set())
     files: list[Path] = []
     for name in inputs:
         if not name:
@@ -172,7 +169,7 @@ def image_files(
         if not found:
             raise PictureError(
                 f"{option} {name} names no picture: expected a file, a pattern in quotes, or a "
-                f"folder that holds {', '.join(sorted(SUFFIXES))} files.{_near(Path(name))}"
+                f"folder that holds {', '.join(sorted(PICTURE_SUFFIXES))} files.{_near(Path(name))}"
             )
         files += found
     return files

@@ -7,8 +7,9 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 from detrex.checkpoint.download import shown
+from detrex.data.picture_files import PICTURE_SUFFIXES
 from detrex.errors import ConfigError
-from detrex.inference.inputs import SUFFIXES, image_files
+from detrex.inference.inputs import image_files
 from detrex.inference.video import SUFFIXES as VIDEOS
 from detrex.inference.video import is_video
 from detrex.inference.web_pictures import is_web_address
@@ -58,7 +59,7 @@ def plan_jobs(inputs: Sequence[str], output: str | None) -> list[Job]:
     if output is None:
         return [Job(source) for source in sources]
     suffix = Path(output).suffix.lower()
-    if suffix in DRAWN | VIDEOS | SUFFIXES and not os.path.isdir(output):
+    if suffix in DRAWN | VIDEOS | PICTURE_SUFFIXES and not os.path.isdir(output):
         return [_single(sources, output, suffix)]
     targets: dict[str | int, Path] = {}
     for videos, suffix_of in ((False, None), (True, ".mp4")):
@@ -126,5 +127,5 @@ def _place(source: str | int) -> Path:
         return Path(source)
     name = PurePosixPath(unquote(urlsplit(source).path)).name
     plain = "".join(sign if sign.isalnum() or sign in "._-" else "_" for sign in name)[-80:]
-    suffix = Path(plain).suffix.lower()
-    return Path("/", plain if suffix in SUFFIXES | VIDEOS else f"{plain or 'picture'}.png")
+    is_named = Path(plain).suffix.lower() in PICTURE_SUFFIXES | VIDEOS
+    return Path("/", plain if is_named else f"{plain or 'picture'}.png")

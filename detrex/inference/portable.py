@@ -7,13 +7,14 @@ from typing import Any
 from detectron2.data import transforms as T
 from omegaconf import DictConfig
 
-from detrex.checkpoint.download import is_address
+from detrex.checkpoint.download import is_address, shown
 from detrex.config import resolve_pixel_statistics, try_get_key
 from detrex.config.backbone_node import expected_images, without_weights
 from detrex.config.building import build_part
 from detrex.config.lazy_call import is_call
 from detrex.config.pixel_statistics import takes_auto
 from detrex.detectors import backbone_parts
+from detrex.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
@@ -81,9 +82,18 @@ def image_format(cfg: DictConfig) -> str:
 
     Returns:
         ``"RGB"``, which is the default, ``"BGR"``, or ``"L"`` for one channel.
+
+    Raises:
+        ConfigError: the config says another.
     """
     keys = ("model.input_format", *(f"{_MAPPER}.{key}" for key in _FORMATS))
-    said = {key: order for key in keys if (order := try_get_key(cfg, key)) in ("RGB", "BGR", "L")}
+    said = {key: order for key in keys if (order := try_get_key(cfg, key)) is not None}
+    for key, order in said.items():
+        if order not in ("RGB", "BGR", "L"):
+            raise ConfigError(
+                f"{key}={order!r:.40} is no order that pictures can be given in: expected RGB, "
+                "BGR or L."
+            )
     if len(set(said.values())) > 1:
         orders = ", ".join(f"{key}={order}" for key, order in said.items())
         logger.warning(
@@ -92,6 +102,26 @@ def image_format(cfg: DictConfig) -> str:
             orders,
         )
     return next(iter(said.values()), "RGB")
+
+
+def refuse_secrets(value: Any, where: str) -> None:
+    """Refuse addresses with a user, a password or a query in what is to be shared.
+
+    Args:
+        value: a part of a resolved config.
+        where: its key.
+
+    Raises:
+        ConfigError: there is one; the message does not hold what is secret in it.
+    """
+    if isinstance(value, dict | list | tuple):
+        for key, each in value.items() if isinstance(value, dict) else enumerate(value):
+            refuse_secrets(each, f"{where}.{key}")
+    elif isinstance(value, str) and "://" in value and shown(value) != value:
+        raise ConfigError(
+            f"{where}={shown(value)} is an address with a user, a password or a query, which may "
+            "be secret: leave it out of the config."
+        )
 
 
 def evaluation_augmentation(cfg: DictConfig) -> list[T.Augmentation]:

@@ -45,7 +45,7 @@ from detrex.inference.facts import (
     read_facts,
 )
 from detrex.inference.model_card import Curves, model_card
-from detrex.inference.portable import image_format, make_portable
+from detrex.inference.portable import image_format, make_portable, refuse_secrets
 from detrex.utils.seeding import seeded
 
 logger = logging.getLogger(__name__)
@@ -271,6 +271,7 @@ def _shared(cfg: DictConfig) -> tuple[dict[str, Any], list[str]]:
             continue
         try:
             plain = resolved(value, key) if isinstance(value, DictConfig | ListConfig) else value
+            refuse_secrets(plain, key)
             if key in _TOLD and trust_needed({key: plain}):
                 raise ConfigError(f"{key} names what readers would have to trust.")
         except ConfigError as error:

@@ -9,16 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from detrex.data.picture_files import opened, shown
+from detrex.data.picture_files import PICTURE_SUFFIXES, opened, shown
 from detrex.errors import DataError
 
-PICTURE_SUFFIXES = frozenset(
-    (
-        *(".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".mpo", ".pgm"),
-        *(".png", ".ppm", ".tif", ".tiff", ".webp"),
-    )
-)
-"""How the names of pictures end, in lower case."""
 CONFIG = "config.py"
 """The config in a project's folder."""
 SIGN = "written by `detrex init`"

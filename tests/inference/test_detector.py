@@ -239,6 +239,12 @@ def test_detector__an_unknown_order_is_said():
         echo(input_format="HSV")
 
 
+@pytest.mark.parametrize("value_range", ["abc", (5, 1), (0,)])
+def test_detector__a_range_that_is_none_is_said(value_range):
+    with pytest.raises(ConfigError, match="value_range is the least and the greatest value"):
+        echo(value_range=value_range)
+
+
 def test_detector__says_what_it_is():
     text = repr(echo(class_names=tuple("abcd"), origin="output/run"))
     assert text == "Detector(Echo, 4 classes: a, b, c, ..., on cpu, from output/run)"

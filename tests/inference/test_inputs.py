@@ -3,6 +3,7 @@ import pytest
 import torch
 from PIL import Image
 
+from detrex.data.picture_files import PICTURE_SUFFIXES
 from detrex.errors import ConfigError, PictureError
 from detrex.inference.inputs import are_several, image_files, pictures
 from tests.reference.file_server import serving
@@ -77,6 +78,12 @@ def test_pictures__lists_folders_and_patterns_in_order(folder):
     assert len(read(PIXELS for _ in range(3))) == 3
     several = [mixed, folder, str(folder / "*"), stack, (p for p in mixed), []]
     assert all(map(are_several, several))
+
+
+def test_pictures__suffixes_of_a_folder_are_those_of_training(folder):
+    for suffix in PICTURE_SUFFIXES:
+        (folder / f"all{suffix}").write_bytes(b"")
+    assert {path.suffix for path in image_files([str(folder)])} == {*PICTURE_SUFFIXES, ".PNG"}
 
 
 def test_pictures__are_read_when_it_is_their_turn(tmp_path):

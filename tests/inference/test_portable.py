@@ -7,7 +7,14 @@ from detectron2.layers import ShapeSpec
 from omegaconf import OmegaConf
 
 from detrex.config import get_config, swap_backbone
-from detrex.inference.portable import evaluation_augmentation, image_format, make_portable, sides_of
+from detrex.errors import ConfigError
+from detrex.inference.portable import (
+    evaluation_augmentation,
+    image_format,
+    make_portable,
+    refuse_secrets,
+    sides_of,
+)
 from detrex.modeling.backbone import TimmBackbone
 from tests.reference.detections import assert_same_detections
 
@@ -69,6 +76,22 @@ def test_image_format__is_the_configs(model, mapper, expected, caplog):
     assert image_format(cfg) == expected
     several = "model.input_format=BGR, dataloader.test.mapper.img_format=RGB" in caplog.text
     assert several == (mapper == {"img_format": "RGB"})
+
+
+@pytest.mark.parametrize("text", ["https://me:secret@host/a", "https://host/a?sig=secret"])
+def test_refuse_secrets__in_addresses_however_deep(text):
+    refuse_secrets({"a": [1, None, "https://host/a", "me@host"]}, "model")
+    with pytest.raises(ConfigError, match=r"^model\.a\.1=https://host/a") as error:
+        refuse_secrets({"a": [1, text]}, "model")
+    assert "secret@" not in str(error.value)
+    assert "sig" not in str(error.value)
+
+
+@pytest.mark.parametrize("order", ["YUV-BT.601", "bgr", 7])
+def test_image_format__another_is_not_taken_for_rgb(order):
+    cfg = OmegaConf.create({"model": {}, "dataloader": {"test": {"mapper": {"img_format": order}}}})
+    with pytest.raises(ConfigError, match=r"mapper\.img_format=.* expected RGB, BGR or L"):
+        image_format(cfg)
 
 
 @pytest.mark.parametrize(
