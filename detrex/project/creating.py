@@ -18,8 +18,8 @@ from detrex.data.coco.classes import class_names
 from detrex.data.coco.document import Document
 from detrex.data.picture_files import shown
 from detrex.data.preparation import require_objects
-from detrex.errors import ConfigError, DataError, DetrexError, did_you_mean
-from detrex.files import UNFINISHED, write_atomically, writing
+from detrex.errors import ConfigError, DataError, DetrexError, RunError, did_you_mean
+from detrex.files import UNFINISHED, write_atomically
 from detrex.project.backbones import Choice, choose
 from detrex.project.formats import read_data
 from detrex.project.parts import CONFIG, Data, Part
@@ -157,10 +157,10 @@ def _made_whole(target: Path) -> Iterator[Path]:
     """
     unfinished = target.with_name(f"{target.name[:100]}.{uuid.uuid4().hex}{UNFINISHED}")
     try:
-        with writing(target):
+        with _writing(target):
             unfinished.mkdir(parents=True)
         yield unfinished
-        with writing(target):
+        with _writing(target):
             unfinished.rename(target)
     except DetrexError as error:
         text = str(error).replace(str(unfinished.resolve()), str(target))
@@ -239,6 +239,17 @@ def _statistics(document: Document) -> Statistics:
     return Statistics(len(document.images), shorter.tolist(), sides.tolist())
 
 
+@contextmanager
+def _writing(place: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise RunError(
+            f"{shown(place)} cannot be written ({error.strerror or error}): make room, or name "
+            "another folder for the project."
+        ) from error
+
+
 def _write(file: Path, text: str) -> None:
-    with writing(file):
+    with _writing(file):
         write_atomically(file, lambda stream: stream.write(text.encode()))

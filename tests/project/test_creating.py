@@ -9,7 +9,7 @@ from detectron2.utils.events import EventStorage
 
 from detrex.cli.data_card import inspect_data_sets
 from detrex.config import load_config
-from detrex.errors import BackboneError, ConfigError, DataError
+from detrex.errors import BackboneError, ConfigError, DataError, RunError
 from detrex.project import create_project
 from tests.project.labelled import coco, voc, voc_object, voc_xml, yolo
 
@@ -144,6 +144,12 @@ def test_create_project__mistake_leaves_nothing(tmp_path, keywords, error, told)
         create_project(tmp_path / "deep" / "my", source, **{**SMALL, **keywords})
     assert "unfinished" not in str(caught.value)
     assert [p.name for p in tmp_path.rglob("*") if "unfinished" in p.name or p.name == "my"] == []
+
+
+def test_create_project__where_nothing_can_be_written(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(RunError, match=r"file/project cannot be written \(.*make room, or name"):
+        create_project(tmp_path / "file" / "project", coco(tmp_path / "data"), weights="none")
 
 
 @pytest.mark.parametrize(
