@@ -17,7 +17,7 @@ def _scripts(monkeypatch, tmp_path):
         "subprocess.run([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
     )
     monkeypatch.setattr(run_all, "SCRIPTS", ("bad", "endless", "good"))
-    monkeypatch.setattr(run_all, "SHORT", 1)
+    monkeypatch.setattr(run_all, "SHORT", 5)
     monkeypatch.setattr(report, "SCRIPTS", folder)
     monkeypatch.setattr(report, "main", lambda words: (folder / "page written").touch())
     monkeypatch.delenv("PYTHONPATH", raising=False)
@@ -29,7 +29,7 @@ def test_main__a_script_that_fails_costs_its_own_results(capsys, tmp_path):
     printed = capsys.readouterr().out
     assert (tmp_path / "benchmarks" / "page written").exists()
     lines = [line.split("s): ")[1] for line in printed.splitlines() if "s): " in line]
-    assert lines == ["failed with status 3", "failed: more than 1 s", "ok"]
+    assert lines == ["failed with status 3", "failed: more than 5 s", "ok"]
     assert (tmp_path / "good.txt").read_text() == "--quick"
 
 
