@@ -38,6 +38,7 @@ COMMANDS = (
 of the help."""
 
 _EXAMPLES = """
+detrex init my_project --data pictures/ --backbone convnext_tiny
 detrex backbones --strides 8,16,32 --max-params 40M --sort gflops
 detrex train --list
 detrex train dino/dino_r50_4scale_12ep.py --num-gpus 8 --output runs/first

@@ -191,6 +191,9 @@ def _absent(text: str) -> str:
     path = Path(text)
     if os.path.isdir(path):
         return f"Config {shown or repr(text)} is a folder: name a .py or .yaml file in it."
+    if not path.suffix and os.path.isfile(project := path.parent / "config.py"):
+        train = f"detrex train {printable(str(project))}"
+        return f"{shown} does not exist: `{train}` has to write it first."
     if "=" in path.name:
         return f"{shown} stands where the config is named: put it behind a config's name."
     try:

@@ -152,7 +152,10 @@ def telling_of_signals() -> Iterator[None]:
         sys.stderr.write(f"detrex: {stop.sentence}\n")
         raise
     except KeyboardInterrupt:
-        sys.stderr.write("detrex: Interrupted; --resume continues from the last checkpoint.\n")
+        sys.stderr.write(
+            "detrex: Interrupted; --resume continues from the last checkpoint, or from the start "
+            "where none was written.\n"
+        )
         raise SystemExit(INTERRUPTED) from None
 
 

@@ -133,8 +133,7 @@ def _config_text(cfg: DictConfig) -> str:
     """The resolved config; a part that has no form in YAML by its name."""
     try:
         return yaml_text(resolved(cfg, "the config"))
-    except ConfigError as error:
-        logger.debug("%s", error)
+    except ConfigError:  # such as a path: a report stays on this machine, and may name it
         return yaml_text(plain(cfg, resolve=True))
 
 

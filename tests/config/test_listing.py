@@ -142,3 +142,11 @@ def test_configs_root__neither_place(monkeypatch, tmp_path):
     monkeypatch.setattr("detrex.config.listing.resources.files", lambda _: tmp_path / "a" / "b")
     with pytest.raises(ConfigError, match="reinstall the package"):
         configs_root()
+
+
+def test_find_config__run_of_a_project_before_its_training(tmp_path):
+    (tmp_path / "config.py").touch()
+    with pytest.raises(
+        ConfigError, match=r"output does not exist: `detrex train \S+/config.py` has"
+    ):
+        find_config(str(tmp_path / "output"))
