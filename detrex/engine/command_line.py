@@ -8,15 +8,15 @@ import argparse
 import io
 import logging
 import os
-import shutil
 import sys
 import tempfile
 import uuid
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import partial
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
@@ -178,12 +178,12 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     cfg = load_run_config(args)
     args.output_dir = str(cfg.train.output_dir)
     if args.eval_only:
-        start_run(cfg, args)
+        _write_config(start_run(cfg, args), args.output_dir, args)
         return evaluate_only(args, cfg)
     _require_writable(str(cfg.train.output_dir))
     with locked_together(cfg):
-        start_run(cfg, args)
-        return do_train(args, cfg)
+        files = start_run(cfg, args)
+        return do_train(args, cfg, partial(_write_config, files, args.output_dir, args))
 
 
 def load_run_config(args: argparse.Namespace) -> DictConfig:
@@ -212,18 +212,21 @@ def load_run_config(args: argparse.Namespace) -> DictConfig:
     return cfg
 
 
-def start_run(cfg: DictConfig, args: argparse.Namespace) -> None:
-    """Make the output directory, set up logging to it, and write down config and environment.
+def start_run(cfg: DictConfig, args: argparse.Namespace) -> dict[str, bytes]:
+    """Make the output directory, set up logging to it, and write down the environment.
 
     Args:
-        cfg: the config; ``train.output_dir`` gets ``log.txt`` and ``config.yaml``, or where an
-            evaluation finds a run there, ``config.evaluation.yaml``. ``"auto"`` for statistics of
-            images becomes numbers where the detector takes numbers.
+        cfg: the config; ``train.output_dir`` gets ``log.txt``. ``"auto"`` for statistics of images
+            becomes numbers where the detector takes numbers.
         args: the command line, which is logged.
+
+    Returns:
+        What `config.yaml` is to hold, by the ending of the file's name; nothing but on the main
+        process. A config that is refused later must not replace that of the folder's run.
 
     Raises:
         ConfigError: the output directory cannot be made or written to.
-        RunError: the config cannot be written.
+        RunError: it cannot be written to any more.
     """
     output_dir = str(cfg.train.output_dir)
     _require_writable(output_dir)
@@ -232,8 +235,7 @@ def start_run(cfg: DictConfig, args: argparse.Namespace) -> None:
     logger.info("Rank %d of %d. Command line: %s", comm.get_rank(), comm.get_world_size(), words)
     logger.info("Environment:\n%s", collect_env_info())
     resolve_pixel_statistics(cfg)
-    if comm.is_main_process():
-        _save_config(cfg, config_file(output_dir, not args.resume, args.eval_only))
+    files = _config_files(cfg) if comm.is_main_process() else {}
     for remark in misspelt_keys(cfg):
         logger.warning("%s", remark)
     torch.backends.cudnn.benchmark = bool(try_get_key(cfg, "train.cudnn_benchmark", default=False))
@@ -243,6 +245,7 @@ def start_run(cfg: DictConfig, args: argparse.Namespace) -> None:
             cfg.train.max_iter,
             cfg.train.eval_period,
         )
+    return files
 
 
 def _require_writable(output_dir: str) -> None:
@@ -257,20 +260,32 @@ def _require_writable(output_dir: str) -> None:
         ) from error
 
 
-def _save_config(cfg: DictConfig, file: Path) -> None:
-    """Write a config down; one that YAML has no form for goes into a pickle beside the place."""
+def _config_files(cfg: DictConfig) -> dict[str, bytes]:
+    """The files that keep a config, by what their names end with.
+
+    One that YAML has no form for goes into a pickle beside the place of the YAML file.
+    """
     # In the run's own folder, where the next run removes what a killed one leaves.
-    unfinished = file.with_name(f"{file.name}.{uuid.uuid4().hex}{UNFINISHED}")
+    unfinished = Path(str(cfg.train.output_dir), f"config.{uuid.uuid4().hex}{UNFINISHED}")
     try:
-        with writing(file):
+        with writing(unfinished):
             LazyConfig.save(cfg, str(unfinished))
-        for made in file.parent.glob(f"{unfinished.name}*"):
-            place = file.with_name(made.name.replace(unfinished.name, file.name))
-            with made.open("rb") as source, writing(place):
-                write_atomically(place, partial(shutil.copyfileobj, source))
+        made = unfinished.parent.glob(f"{unfinished.name}*")
+        return {file.name.removeprefix(unfinished.name): file.read_bytes() for file in made}
     finally:
-        for made in file.parent.glob(f"{unfinished.name}*"):
-            made.unlink(missing_ok=True)
+        for file in unfinished.parent.glob(f"{unfinished.name}*"):
+            file.unlink(missing_ok=True)
+
+
+def _write_config(files: Mapping[str, bytes], folder: str, args: argparse.Namespace) -> None:
+    """Write ``config.yaml``, or where an evaluation finds a run, ``config.evaluation.yaml``."""
+    if not files:
+        return
+    file = config_file(folder, not args.resume, args.eval_only)
+    for ending, content in files.items():
+        place = file.with_name(file.name + ending)
+        with writing(place):
+            write_atomically(place, methodcaller("write", content))
 
 
 def _log_to(output_dir: str) -> None:

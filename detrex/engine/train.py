@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from detectron2.utils import comm
@@ -34,7 +35,9 @@ from detrex.utils.timeline import Timeline
 logger = logging.getLogger(__name__)
 
 
-def do_train(args: argparse.Namespace, cfg: DictConfig) -> Metrics:
+def do_train(
+    args: argparse.Namespace, cfg: DictConfig, begin: Callable[[], None] | None = None
+) -> Metrics:
     """Train a detector as its config says, with periodic evaluation, checkpoints and logs.
 
     Read from the config; the parts with a default may be left out or null, and are filled in (see
@@ -89,6 +92,9 @@ def do_train(args: argparse.Namespace, cfg: DictConfig) -> Metrics:
         args: the command line; ``resume`` continues from the last complete checkpoint in
             ``train.output_dir``, or starts afresh where there is none.
         cfg: the config.
+        begin: called on each process when nothing of the config or the folder can refuse the run
+            any more: before a fresh one takes the folder, and after a resumed one has loaded its
+            checkpoint.
 
     Returns:
         The metrics of the last evaluation (see :func:`detrex.engine.do_test`).
@@ -108,10 +114,12 @@ def do_train(args: argparse.Namespace, cfg: DictConfig) -> Metrics:
     resolve_pixel_statistics(cfg)
     timeline = Timeline()
     with locked_together(cfg):
-        return _train(args, cfg, timeline)
+        return _train(args, cfg, timeline, begin or (lambda: None))
 
 
-def _train(args: argparse.Namespace, cfg: DictConfig, timeline: Timeline) -> Metrics:
+def _train(
+    args: argparse.Namespace, cfg: DictConfig, timeline: Timeline, begin: Callable[[], None]
+) -> Metrics:
     """Train in a folder that is this run's alone."""
     with prepared_data(cfg):
         loader = build_loader(cfg, "dataloader.train")
@@ -144,8 +152,12 @@ def _train(args: argparse.Namespace, cfg: DictConfig, timeline: Timeline) -> Met
         return results
 
     trainer.register_hooks(build_hooks(cfg, model, trainer, evaluate, stop))
+    if not args.resume:
+        _together(begin)
     run = _enter_run(args, cfg, checkpointer)
     start_iter = _start(args, cfg, trainer, checkpointer)
+    if args.resume:
+        _together(begin)
     _seek(trainer, start_iter)
     if start_iter > cfg.train.max_iter:
         logger.warning(
@@ -239,6 +251,12 @@ def _enter_run(
     exchange()
     follow(checkpointer, broadcast_from_main(run))
     return run
+
+
+def _together(begin: Callable[[], None]) -> None:
+    with failing_together():
+        begin()
+    exchange()
 
 
 def _start(

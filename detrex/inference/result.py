@@ -147,7 +147,7 @@ class Result:
 
         Returns:
             ``path``, ``frame``, ``height``, ``width`` and ``objects``, a list of ``name``,
-                    ``label``, ``score``, ``box`` (x1 y1 x2 y2), ``mask`` (COCO's run lengths) and
+            ``label``, ``score``, ``box`` (x1 y1 x2 y2), ``mask`` (COCO's run lengths) and
             ``keypoints``.
         """
         height, width = self.image.shape[:2]

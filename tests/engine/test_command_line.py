@@ -8,7 +8,8 @@ import yaml
 
 from detrex.engine import argument_parser, command_line, load_run_config, main, run
 from detrex.engine.command_line import start_run
-from detrex.errors import ConfigError
+from detrex.engine.run_folder.identity import read_run
+from detrex.errors import ConfigError, DetrexError
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = """
@@ -116,12 +117,34 @@ def test_start_run__statistics_are_numbers_where_detectors_take_them(config, tmp
         file.write("    image_format='BGR',\n)\n")
     args = argument_parser().parse_args(["--config-file", config])
     cfg = load_run_config(args)
-    start_run(cfg, args)
+    files = start_run(cfg, args)
     assert "model.pixel_std: auto -> [127.5" in capsys.readouterr().out
-    saved = yaml.unsafe_load((tmp_path / "out" / "config.yaml").read_text())
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["log.txt"]
+    saved = yaml.unsafe_load(files[""])
     assert saved["model"]["pixel_mean"] == [127.5] * 3
     assert list(cfg.model.pixel_mean) == list(cfg.model.pixel_std) == [127.5] * 3
     assert cfg.dataloader.train.mapper.image_format == "RGB"
+
+
+@pytest.mark.parametrize(
+    "refused",
+    [
+        ["--resume", "model.width=7"],  # of another shape than the checkpoint
+        ["train.init_checkpoint=absent.pth"],
+        ["optimizer.lr=fast"],
+        ["dataloader.train.dataset._target_=os.getcwd"],
+    ],
+)
+def test_main__a_refused_start_leaves_the_config_of_the_run(config, tmp_path, refused):
+    """Or, where a fresh run has the folder by then, under the name of its own."""
+    main(argument_parser().parse_args(["--config-file", config]))
+    before, run_id = (tmp_path / "out/config.yaml").read_bytes(), read_run(tmp_path / "out").id
+    with pytest.raises(DetrexError):
+        main(argument_parser().parse_args(["--config-file", config, *refused]))
+    kept = tmp_path / "out" / f"config.{run_id}.yaml"
+    if read_run(tmp_path / "out").id == run_id:
+        kept = tmp_path / "out/config.yaml"
+    assert kept.read_bytes() == before
 
 
 @pytest.mark.parametrize(
