@@ -81,7 +81,7 @@ def test_main__resumes_where_any_machines_torchrun_started_it_again(
     seen = []
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", str(here))
     monkeypatch.setattr(command_line, "exchange", lambda value: [value, elsewhere])
-    monkeypatch.setattr(command_line, "do_train", lambda args, _: seen.append(args.resume))
+    monkeypatch.setattr(command_line, "do_train", lambda args, *_: seen.append(args.resume))
     main(argument_parser().parse_args(["--config-file", config, *filter(None, [option])]))
     assert seen == [resumes]
 
