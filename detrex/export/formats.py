@@ -33,15 +33,13 @@ class Format(NamedTuple):
 
     Attributes:
         suffix: how its files end.
-        packages: what must be installed.
-        extra: which of the package's extras installs it.
+        packages: what must be installed, by the names of the package index.
         write: writes a program and its description to a file.
         load: gives a function that runs a file on an image.
     """
 
     suffix: str
     packages: tuple[str, ...]
-    extra: str
     write: Callable[[Any, Path, Mapping[str, Any]], None]
     load: Callable[[Path], Run]
 
@@ -165,9 +163,9 @@ def _load_openvino(file: Path) -> Run:
 _ONNX = ("onnx", "onnxscript", "onnxruntime")
 
 FORMATS = {
-    "onnx": Format(".onnx", _ONNX, "export", _write_onnx, _load_onnx),
-    "torch-export": Format(".pt2", (), "", _write_program, _load_program),
-    "openvino": Format(".xml", (*_ONNX, "openvino"), "openvino", _write_openvino, _load_openvino),
+    "onnx": Format(".onnx", _ONNX, _write_onnx, _load_onnx),
+    "torch-export": Format(".pt2", (), _write_program, _load_program),
+    "openvino": Format(".xml", (*_ONNX, "openvino"), _write_openvino, _load_openvino),
 }
 """The kinds of files by name."""
 
@@ -192,6 +190,6 @@ def require(name: str) -> Format:
         raise ConfigError(
             f"the format {name} needs {', '.join(found.packages)}, of which "
             f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed: "
-            f"`pip install 'detrex[{found.extra}]'`."
+            f"`pip install {' '.join(missing)}`."
         )
     return found

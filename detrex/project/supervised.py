@@ -96,6 +96,6 @@ def _readers() -> tuple[Callable[..., Any], Callable[..., Any]]:
     except ImportError as error:
         raise ConfigError(
             "data in YOLO's or Pascal VOC's format are read by the package supervision, which "
-            f"cannot be imported ({first_line(error)}): pip install 'detrex[formats]'."
+            f"cannot be imported ({first_line(error)}): pip install supervision."
         ) from error
     return yolo_annotations_to_detections, detections_from_xml_obj

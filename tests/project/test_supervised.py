@@ -16,7 +16,7 @@ pytest.importorskip("supervision")
 def test_require_supervision__is_one_sentence_without_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "supervision.dataset.formats.yolo", None)
     supervised._readers.cache_clear()
-    with pytest.raises(ConfigError, match=r"pip install 'detrex\[formats\]'") as error:
+    with pytest.raises(ConfigError, match=r"pip install supervision") as error:
         supervised.require_supervision()
     assert "\n" not in str(error.value)
 

@@ -52,7 +52,7 @@ def import_transformers() -> ModuleType:
     except ImportError as error:
         raise ImportError(
             "HuggingFaceBackbone needs transformers, which is not installed: "
-            "pip install 'detrex[huggingface]'"
+            "pip install transformers"
         ) from error
     return transformers
 

@@ -187,7 +187,7 @@ def test_backbone__can_be_exported(kind, built):
 
 def test_backbone__needs_transformers(monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(ImportError, match=r"pip install 'detrex\[huggingface\]'"):
+    with pytest.raises(ImportError, match=r"pip install transformers"):
         HuggingFaceBackbone("vit")
 
 
