@@ -128,6 +128,12 @@ def create_project(
         text = config_text(name, detector, chosen, schedule, sides, classes)
         _write(unfinished / CONFIG, text)
         load_config(unfinished / CONFIG)  # which asks whether the detector takes the backbone
+    if machine.device == "cpu":
+        found.notes.append(
+            f"PyTorch sees no GPU here, and {schedule.iterations:,} iterations of "
+            f"{schedule.batch_size} pictures, made for one, may take hours: for a trial, "
+            "--detector fcos, --size 128 and --epochs 5"
+        )
     return Project(
         *(target, found.form, classes, chosen, schedule, machine),
         pictures=sides["test"].image_root,

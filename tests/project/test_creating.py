@@ -87,6 +87,8 @@ def test_create_project__holds_pictures_back(tmp_path, form):
     for folder in ("first", "second")[: 2 if form == "yolo" else 1]:
         project = create_project(tmp_path / folder, source, detector="fcos", **SMALL)
         assert project.form == form
+        no_gpu = [note for note in project.notes if "no GPU here, and " in note]
+        assert len(no_gpu) == (0 if torch.cuda.is_available() else 1)
         assert any("2 of 10 pictures are held back" in note for note in project.notes)
         texts = [(project.folder / name).read_text() for name in ("train.json", "val.json")]
         names = [[i["file_name"] for i in json.loads(text)["images"]] for text in texts]
