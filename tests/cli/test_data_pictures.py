@@ -6,44 +6,9 @@ from PIL import Image, ImageDraw
 
 from detrex.cli.data_pictures import Drawing, draw_annotations, draw_samples
 from detrex.config import load_config
-from detrex.data.demo.shapes import write_shapes_dataset
 from detrex.engine.overrides import apply_overrides
 from detrex.errors import ConfigError
-
-CONFIG = """
-import detectron2.data.transforms as T
-from detectron2.config import LazyCall as L
-from detectron2.data import get_detection_dataset_dicts
-from detrex.data import DetrDatasetMapper
-from detrex.data.datasets import register_coco_json
-from detrex.data.loader import build_train_loader
-
-dataloader = dict(
-    train=L(build_train_loader)(
-        dataset=L(get_detection_dataset_dicts)(
-            names=L(register_coco_json)(
-                name="visualize_data_{name}", json_file="{json_file}", image_root="{image_root}"
-            )
-        ),
-        mapper=L(DetrDatasetMapper)(
-            augmentation=[L(T.Resize)(shape=(24, 40))],
-            augmentation_with_crop=None,
-            is_train=True,
-            img_format="RGB",
-        ),
-        total_batch_size=2,
-        num_workers=0,
-    )
-)
-"""
-
-
-@pytest.fixture
-def config(tmp_path):
-    json_file, image_root = write_shapes_dataset(tmp_path / "data", 3, image_size=(32, 32))
-    path = tmp_path / "config.py"
-    path.write_text(CONFIG.format(name=tmp_path.name, json_file=json_file, image_root=image_root))
-    return str(path)
+from tests.reference.data_config import CONFIG, data_config  # noqa: F401
 
 
 def _run(config, output, source, count=None, overrides=()):
@@ -54,8 +19,8 @@ def _run(config, output, source, count=None, overrides=()):
     return sorted(output.iterdir())
 
 
-def test_draw__annotation_draws_every_image(config, tmp_path):
-    files = _run(config, tmp_path / "out", "annotation")
+def test_draw__annotation_draws_every_image(data_config, tmp_path):  # noqa: F811
+    files = _run(data_config, tmp_path / "out", "annotation")
     assert [file.name for file in files] == ["000000.png", "000001.png", "000002.png"]
     original = Image.open(tmp_path / "data" / "images" / "000000.png").resize((480, 480))
     drawn = np.asarray(Image.open(files[0])).astype(int)
@@ -70,8 +35,8 @@ def test_draw__config_without_data_is_an_error(tmp_path, left):
         _run(str(config), tmp_path / "out", "annotation")
 
 
-def test_draw__dataloader_draws_augmented_samples(config, tmp_path):
-    files = _run(config, tmp_path / "out", "dataloader", 5)
+def test_draw__dataloader_draws_augmented_samples(data_config, tmp_path):  # noqa: F811
+    files = _run(data_config, tmp_path / "out", "dataloader", 5)
     assert len(files) == 5
     assert Image.open(files[0]).size == (800, 480)
 
@@ -130,10 +95,10 @@ def test_draw__goes_on_past_a_bad_picture_and_reads_as_training_does(difficult, 
 
 
 @pytest.mark.parametrize("source", ["annotation", "dataloader"])
-def test_draw__goes_on_past_a_missing_picture(config, tmp_path, source):
+def test_draw__goes_on_past_a_missing_picture(data_config, tmp_path, source):  # noqa: F811
     (tmp_path / "data" / "images" / "000001.png").unlink()
     with pytest.raises(SystemExit, match=r"^1 of \d+ pictures .*000001\.png does not exist"):
-        _run(config, tmp_path / "out", source, 8)
+        _run(data_config, tmp_path / "out", source, 8)
     assert len(list((tmp_path / "out").iterdir())) == (2 if source == "annotation" else 8)
 
 
@@ -157,15 +122,15 @@ def test_draw__inputs_are_not_written_over(difficult, tmp_path, inside):
 
 
 @pytest.mark.parametrize("source", ["annotation", "dataloader"])
-def test_draw__other_files_of_the_users_are_not_written_over(config, tmp_path, source):
+def test_draw__other_files_of_the_users_are_not_written_over(data_config, tmp_path, source):  # noqa: F811
     output = tmp_path / "out"
-    files = _run(config, output, source)
-    assert _run(config, output, source)[: len(files)] == files[: len(files)]
+    files = _run(data_config, output, source)
+    assert _run(data_config, output, source)[: len(files)] == files[: len(files)]
     mine = files[1].with_name("000001.png" if source == "annotation" else files[1].name)
     Image.new("RGB", (5, 5)).save(mine)
     before = mine.read_bytes()
     with pytest.raises(ConfigError, match="exists and was not drawn by this program"):
-        _run(config, output, source)
+        _run(data_config, output, source)
     assert mine.read_bytes() == before
 
 

@@ -12,13 +12,14 @@ from detrex.errors import CheckpointError, ConfigError, DownloadError, UploadErr
 from detrex.inference.exact_weights import unequal_tensors
 from detrex.inference.hub import push_to_hub
 from detrex.inference.pretrained import read_pretrained
-from tests.reference.hub_server import TOKEN, serving_hub
+from tests.reference.file_server import serving
+from tests.reference.hub_server import TOKEN, HubServer
 from tests.reference.shared_detectors import CLASSES, shared_detector
 
 
 @pytest.fixture
 def hub(monkeypatch, tmp_path):
-    with serving_hub() as server:
+    with serving(HubServer) as server:
         monkeypatch.setenv("HF_ENDPOINT", server.address)
         monkeypatch.setenv("HF_TOKEN", TOKEN)
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))

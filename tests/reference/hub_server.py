@@ -4,8 +4,6 @@ import base64
 import hashlib
 import json
 import re
-import threading
-from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 TOKEN = "hf_localtesttoken0000000"
@@ -139,17 +137,3 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *arguments):
         pass
-
-
-@contextmanager
-def serving_hub():
-    """Run a hub in a thread."""
-    server = HubServer()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
