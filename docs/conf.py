@@ -42,6 +42,8 @@ autodoc_typehints_format = "short"
 autodoc_default_options = {"members": True, "show-inheritance": True}
 autodoc_preserve_defaults = True
 python_maximum_signature_line_length = 88
+# The navigation is copied into every page; an entry for each function took half of the build.
+toc_object_entries = False
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True

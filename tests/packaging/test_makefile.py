@@ -91,7 +91,10 @@ def test_test_versions__have_an_environment_of_their_own(make, target, resolutio
     output, _ = make("--dry-run", f"test-{target}", "TESTS=tests/layers")
     own = f".venv-{target}"
     assert f"uv pip install -q --python {own}/bin/python --resolution {resolution}" in output
-    assert f'{own}/bin/python -m pytest -n 2 -q -m "not slow and not gpu" tests/layers' in output
+    assert (
+        f'{own}/bin/python -m pytest -n 2 -q -m "not slow and not gpu and not site" tests/layers'
+        in output
+    )
     assert f"{own}/bin/python -m pip -qq" in output
     assert ".venv/" not in output
 
