@@ -11,7 +11,7 @@ from PIL import Image
 
 FOLDER = Path(__file__).parent / "_static" / "gallery"
 PICTURES = 4
-WIDTH = 900
+WIDTH = 720
 MOST_BYTES = 400_000
 
 

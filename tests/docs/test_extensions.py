@@ -101,7 +101,7 @@ def test_make_gallery__stays_small(tmp_path, monkeypatch):
     assert {file.stem for file in files} == {
         f"shapes_{name}" for name in ("loss", "ap", "1", "2", "3", "4")
     }
-    assert Image.open(files[0]).size == (900, 346)
+    assert Image.open(files[0]).size == (720, 277)
 
 
 def test_gallery__of_the_repository_is_small():
