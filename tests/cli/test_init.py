@@ -1,22 +1,19 @@
 import shlex
 
 import pytest
-from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from detrex.cli import main
 from detrex.cli.main import parse
 from tests.project.labelled import coco, yolo
+from tests.reference.unregistered import unregistered
 
 pytest.importorskip("supervision")
 
 
 @pytest.fixture(autouse=True)
 def forgotten():
-    before = set(DatasetCatalog.list())
-    yield
-    for name in set(DatasetCatalog.list()) - before:
-        DatasetCatalog.remove(name)
-        MetadataCatalog.pop(name)
+    with unregistered():
+        yield
 
 
 def test_init__prints_what_there_is_and_three_commands(tmp_path, capsys, monkeypatch):

@@ -10,23 +10,13 @@ import pytest
 
 from detrex.cli import main
 from tests.reference.forked import ROOT
-
-CONFIG = """
-from tests.reference.stand_in import stand_in_config
-
-cfg = stand_in_config({folder!r}, max_iter=2)
-model, optimizer, lr_multiplier = cfg.model, cfg.optimizer, cfg.lr_multiplier
-dataloader, train = cfg.dataloader, cfg.train
-del cfg
-"""
+from tests.reference.stand_in_file import stand_in_file
 
 
 @pytest.fixture
 def config(tmp_path):
     """A config of a detector that trains in milliseconds."""
-    file = tmp_path / "config.py"
-    file.write_text(CONFIG.format(folder=str(tmp_path / "out")))
-    return str(file)
+    return stand_in_file(tmp_path, "out", max_iter=2)
 
 
 def test_train__list_is_a_table(capsys):

@@ -10,23 +10,14 @@ from detrex.engine import argument_parser, command_line, load_run_config, main, 
 from detrex.engine.command_line import start_run
 from detrex.engine.run_folder.identity import read_run
 from detrex.errors import ConfigError, DetrexError
+from tests.reference.stand_in_file import stand_in_file
 
 ROOT = Path(__file__).resolve().parents[2]
-CONFIG = """
-from tests.reference.stand_in import stand_in_config
-
-cfg = stand_in_config({folder!r}, max_iter=2)
-model, optimizer, lr_multiplier = cfg.model, cfg.optimizer, cfg.lr_multiplier
-dataloader, train = cfg.dataloader, cfg.train
-del cfg
-"""
 
 
 @pytest.fixture
 def config(tmp_path):
-    file = tmp_path / "config.py"
-    file.write_text(CONFIG.format(folder=str(tmp_path / "out")))
-    return str(file)
+    return stand_in_file(tmp_path, "out", max_iter=2)
 
 
 def test_argument_parser__flags_of_the_original():

@@ -4,7 +4,7 @@ import shutil
 import pytest
 import torch
 from detectron2.config import instantiate
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import DatasetCatalog
 from detectron2.utils.events import EventStorage
 
 from detrex.cli.data_card import inspect_data_sets
@@ -12,6 +12,7 @@ from detrex.config import load_config
 from detrex.errors import BackboneError, ConfigError, DataError, RunError
 from detrex.project import create_project
 from tests.project.labelled import coco, voc, voc_object, voc_xml, yolo
+from tests.reference.unregistered import unregistered
 
 pytest.importorskip("supervision")
 
@@ -23,11 +24,8 @@ SMALL = {"backbone": "resnet10t", "weights": "none", "size": 64}
 @pytest.fixture(autouse=True)
 def forgotten():
     """Data sets that a test registers are forgotten after it."""
-    before = set(DatasetCatalog.list())
-    yield
-    for name in set(DatasetCatalog.list()) - before:
-        DatasetCatalog.remove(name)
-        MetadataCatalog.pop(name)
+    with unregistered():
+        yield
 
 
 def files_below(folder):
