@@ -256,13 +256,14 @@ def test_keys__search_rows_details(open_page):
 
 
 def test_copy__gives_the_config(open_page):
+    playwright = pytest.importorskip("playwright.sync_api")
     page = open_page(
         "catalog.html#find?show=torchvision/resnet50",
         permissions=["clipboard-read", "clipboard-write"],
     )
     code = page.locator("#catalog dialog .catalog-code").first
     code.locator("button").click()
-    assert code.locator("button").inner_text() == "Copied"
+    playwright.expect(code.locator("button")).to_have_text("Copied")  # once the clipboard has it
     copied = page.evaluate("navigator.clipboard.readText()")
     assert copied == code.locator("pre").inner_text()
     assert 'L(TorchvisionBackbone)(\n    model_name="resnet50"' in copied
