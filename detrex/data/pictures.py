@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 _ORDERS = ("BGR", "YUV-BT.601")
 _EXIF_ORIENTATION = 0x0112
-_TIFF_BITS_PER_SAMPLE = 258
+_TIFF_WIDTH, _TIFF_HEIGHT, _TIFF_BITS_PER_SAMPLE = 256, 257, 258
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -31,6 +31,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_QUARTER_TURNS = [_TURNS[orientation] for orientation in (5, 6, 7, 8)]
 _TWELVE_BITS, _SIXTEEN_BITS = 4095, 65535
 
 
@@ -102,6 +103,23 @@ def pixels_of(
     if deep:
         _refuse_dark_colours(image, name)
     return utils.convert_PIL_to_numpy(_upright(image, image), image_format)
+
+
+def upright_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Read the width and height in pixels that a picture has as `read_image` gives it.
+
+    Args:
+        path: as for `read_image`; the header is read.
+
+    Raises:
+        PictureError: the file is missing, damaged or no picture.
+    """
+    with opened(path) as image:
+        width, height = image.size
+        if tags := getattr(image, "tag_v2", {}):  # some Pillows turn the size of a TIFF beforehand
+            width, height = tags[_TIFF_WIDTH], tags[_TIFF_HEIGHT]
+        turned = _turn_of(image) in _QUARTER_TURNS
+    return (height, width) if turned else (width, height)
 
 
 def read_labels(path: str | os.PathLike[str]) -> np.ndarray:
@@ -306,12 +324,17 @@ def _refuse_dark_colours(image: Image.Image, name: str) -> None:
         )
 
 
+def _turn_of(image: Image.Image) -> Image.Transpose | None:
+    """How a picture's EXIF says that it is to be turned; None where it is upright."""
+    try:
+        return _TURNS.get(image.getexif().get(_EXIF_ORIENTATION, 1))
+    except Exception:  # EXIF that cannot be read does not turn the picture
+        return None
+
+
 def _upright(pixels: Any, image: Image.Image) -> Any:
     """Turn a picture, or its levels, as the orientation in its EXIF says."""
-    try:
-        turn = _TURNS.get(image.getexif().get(_EXIF_ORIENTATION, 1))
-    except Exception:  # EXIF that cannot be read does not turn the picture
-        return pixels
+    turn = _turn_of(image)
     if turn is None:
         return pixels
     if isinstance(pixels, np.ndarray):

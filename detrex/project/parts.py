@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from detrex.data.picture_files import PICTURE_SUFFIXES, opened, shown
+from detrex.data.picture_files import PICTURE_SUFFIXES, shown
 from detrex.errors import DataError
 
 CONFIG = "config.py"
@@ -17,8 +17,6 @@ CONFIG = "config.py"
 SIGN = "written by `detrex init`"
 """What its first line says."""
 
-_EXIF_ORIENTATION = 0x0112
-_QUARTER_TURNS = (5, 6, 7, 8)
 _SPLITS = {
     **dict.fromkeys(("train", "training", "trn"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
@@ -203,21 +201,6 @@ def by_split(pictures: Iterable[Path], folder: Path) -> dict[str, list[Path]]:
         inside = [name for name in picture.parent.relative_to(root).parts if split_of(name)]
         splits.setdefault(split_of(inside[0]) if inside else "train", []).append(picture)
     return splits
-
-
-def upright_size(picture: Path) -> tuple[int, int]:
-    """Read a picture's width and height in pixels, as it is when its EXIF orientation is applied.
-
-    Args:
-        picture: a file, of which the header is read.
-
-    Raises:
-        PictureError: it cannot be read.
-    """
-    with opened(picture) as image:
-        turned = image.getexif().get(_EXIF_ORIENTATION) in _QUARTER_TURNS
-        width, height = image.size
-    return (height, width) if turned else (width, height)
 
 
 def label_file(picture: Path, suffix: str, folders: Sequence[str]) -> Path | None:

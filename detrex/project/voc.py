@@ -11,6 +11,7 @@ from typing import Any
 from xml.etree.ElementTree import Element, ParseError
 
 from detrex.data.picture_files import shown
+from detrex.data.pictures import upright_size
 from detrex.errors import DataError, first_line
 from detrex.project.parts import (
     Data,
@@ -21,7 +22,6 @@ from detrex.project.parts import (
     read_text,
     refuse_shared_labels,
     some_below,
-    upright_size,
 )
 from detrex.project.supervised import require_supervision, voc_boxes
 

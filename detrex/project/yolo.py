@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from detrex.data.picture_files import shown
+from detrex.data.pictures import upright_size
 from detrex.errors import DataError
 from detrex.project.parts import (
     Data,
@@ -26,7 +27,6 @@ from detrex.project.parts import (
     refuse_shared_labels,
     some_below,
     split_of,
-    upright_size,
 )
 from detrex.project.supervised import yolo_boxes
 

@@ -12,7 +12,7 @@ from detectron2.data import transforms as T
 from PIL import Image, ImageOps
 
 from detrex.data import picture_files, pictures
-from detrex.data.pictures import as_uint8, augment, check_image_size, read_image
+from detrex.data.pictures import as_uint8, augment, check_image_size, read_image, upright_size
 from detrex.errors import ConfigError, PictureError
 
 HEIGHT, WIDTH = 23, 37
@@ -320,6 +320,24 @@ def test_refuse_wide__reads_the_header_only(tmp_path):
         pictures.refuse_wide(tmp_path / "wide.png", "a mapper")
     pictures.refuse_wide(tmp_path / "plain.png", "a mapper")
     pictures.refuse_wide(tmp_path / "absent.png", "a mapper")
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp"])
+@pytest.mark.parametrize("orientation", [None, *range(1, 9)])
+def test_upright_size__is_that_of_the_picture_as_read(tmp_path, suffix, orientation):
+    exif = Image.Exif()
+    if orientation:
+        exif[0x112] = orientation
+    file = tmp_path / f"picture.{suffix}"
+    Image.fromarray(COLOURS).save(file, exif=exif)
+    height, width = read_image(file).shape[:2]
+    assert upright_size(file) == (width, height)
+
+
+def test_upright_size__no_picture(tmp_path):
+    (tmp_path / "a.png").write_text("no")
+    with pytest.raises(PictureError, match=r"a\.png is no picture"):
+        upright_size(tmp_path / "a.png")
 
 
 def test_read_image__an_ordinary_picture_is_read_without_a_word(tmp_path, caplog):

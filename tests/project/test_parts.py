@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from detrex.errors import DataError, PictureError
+from detrex.errors import DataError
 from detrex.project.parts import (
     Labels,
     by_split,
@@ -12,7 +12,6 @@ from detrex.project.parts import (
     read_text,
     some_below,
     split_of,
-    upright_size,
 )
 from tests.project.labelled import picture
 
@@ -41,21 +40,6 @@ def test_pictures_below__all_suffixes_and_sub_folders_once(tmp_path):
     assert [str(p.relative_to(tmp_path)) for p in found] == ["a.png", "b.JPG", "in/c.jpeg"]
     assert set(some_below(tmp_path, most=1)) < set(found)
     assert by_split(found, tmp_path) == {"train": found}
-
-
-@pytest.mark.parametrize("orientation", [None, 1, 3, 5, 6, 7, 8])
-def test_upright_size__is_that_of_the_picture_as_read(tmp_path, orientation):
-    from detrex.data.pictures import read_image
-
-    file = picture(tmp_path / "a.jpg", (40, 30), orientation)
-    height, width = read_image(file).shape[:2]
-    assert upright_size(file) == (width, height)
-
-
-def test_upright_size__no_picture(tmp_path):
-    (tmp_path / "a.png").write_text("no")
-    with pytest.raises(PictureError, match=r"a\.png is no picture"):
-        upright_size(tmp_path / "a.png")
 
 
 @pytest.mark.parametrize(
