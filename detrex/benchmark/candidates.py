@@ -112,13 +112,12 @@ def study_config(candidate: Candidate, folder: Path) -> DictConfig:
 
 def _backbone(candidate: Candidate) -> Any:
     # Behind a function: torchvision and timm take seconds to import.
-    from detrex.modeling.backbone import TimmBackbone, TorchvisionBackbone
+    from detrex.modeling import backbone
 
     if candidate.name == NARROW_RESNET:
         return _narrow_resnet()
-    wrapper = {"timm": TimmBackbone, "torchvision": TorchvisionBackbone}
-    library = find_entry(candidate.name).library
-    call = LazyCall(wrapper[library])(model_name=candidate.name, out_strides=(8, 16, 32))
+    wrapper = getattr(backbone, find_entry(candidate.name).wrapper)
+    call = LazyCall(wrapper)(model_name=candidate.name, out_strides=(8, 16, 32))
     if candidate.weights != RANDOM:
         if candidate.name not in _WEIGHTS:
             raise ConfigError(

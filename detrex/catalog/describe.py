@@ -126,9 +126,8 @@ def config_of(entry: Entry) -> str:
     Args:
         entry: a row of the catalog.
     """
-    wrapper = "TimmBackbone" if entry.library == "timm" else "TorchvisionBackbone"
     weights = ", weights=True" if entry.tags else ""
-    return _SNIPPET.format(wrapper=wrapper, name=entry.name, weights=weights)
+    return _SNIPPET.format(wrapper=entry.wrapper, name=entry.name, weights=weights)
 
 
 def nodes_of(name: str) -> Sequence[Any]:

@@ -19,6 +19,7 @@ from detrex.files import default_cache_dir, write_atomically
 
 FILE_NAME = "backbones.csv"
 LIBRARIES = ("timm", "torchvision")
+_WRAPPERS = {"timm": "TimmBackbone", "torchvision": "TorchvisionBackbone"}
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,11 @@ class Entry:
     tags: tuple[str, ...] = ()
     licence: str = ""
     reason: str = ""
+
+    @property
+    def wrapper(self) -> str:
+        """The class in ``detrex.modeling.backbone`` that builds it."""
+        return _WRAPPERS[self.library]
 
     @classmethod
     def from_row(cls, row: dict[str, str]) -> "Entry":

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from detrex.catalog.table import LIBRARIES, Entry, read_catalog
+from detrex.checkpoint.download import is_address
 from detrex.errors import BackboneError, CheckpointError, did_you_mean
-
-_CLASSES = {"timm": "TimmBackbone", "torchvision": "TorchvisionBackbone"}
 
 
 @dataclass(frozen=True)
@@ -23,11 +22,6 @@ class Choice:
     entry: Entry
     name: str
     weights: bool | str | None
-
-    @property
-    def class_name(self) -> str:
-        """The class in ``detrex.modeling.backbone``."""
-        return _CLASSES[self.entry.library]
 
     def arguments(self, freeze_at: int) -> dict[str, object]:
         """Keywords of the node.
@@ -101,7 +95,7 @@ def _weights(entry: Entry, weights: str) -> bool | str | None:
         return True if entry.tags else None
     if weights == "none":
         return None
-    if "://" in weights or weights.startswith("hf-hub:"):
+    if is_address(weights):
         return weights
     file = weights.partition("#")[0]
     if not os.path.exists(file):

@@ -58,7 +58,7 @@ def config_text(
     """
     title, _ = DETECTORS[detector]
     sections = (
-        _head(name, title, backbone, classes),
+        _head(title, backbone, classes),
         _imports(detector, backbone, schedule),
         _data(name, detector, schedule, sides),
         _model(detector, backbone, schedule, len(classes)),
@@ -67,7 +67,7 @@ def config_text(
     return "\n\n".join(section.strip("\n") for section in sections) + "\n"
 
 
-def _head(name: str, title: str, backbone: Choice, classes: Sequence[str]) -> str:
+def _head(title: str, backbone: Choice, classes: Sequence[str]) -> str:
     shown = ", ".join(f"{number} {printable(text)}" for number, text in enumerate(classes[:100]))
     shown += ", ..." if len(classes) > 100 else ""
     listed = textwrap.fill(f"Classes: {shown}.", _WIDTH)
@@ -94,7 +94,7 @@ from detectron2.config import LazyCall as L
 
 from detrex.config import {", ".join(names)}
 from detrex.config.configs.common.common_schedule import multistep_lr_scheduler
-{factor}from detrex.modeling.backbone import {backbone.class_name}
+{factor}from detrex.modeling.backbone import {backbone.entry.wrapper}
 
 _HERE = Path(__file__).resolve().parent
 _SIZE = {schedule.size}  # shorter side of the pictures in pixels, the longer at most _LONGEST
@@ -104,7 +104,7 @@ _ITERATIONS = {schedule.iterations}  # {schedule.epochs} passes over the picture
 
 
 def _data(name: str, detector: str, schedule: Schedule, sides: dict[str, Side]) -> str:
-    number = "model.roi_heads.num_classes" if detector == "mask_rcnn" else "model.num_classes"
+    number = _class_count(detector)
     masks = "dataloader.train.mapper.mask_on = True\n" if detector == "mask_rcnn" else ""
     return f"""
 # ---------------------------------------------------------------------------- data
@@ -141,6 +141,11 @@ def _side(side: str, name: str, where: Side, number: str) -> str:
 )"""
 
 
+def _class_count(detector: str) -> str:
+    """The key of a detector's number of classes."""
+    return "model.roi_heads.num_classes" if detector == "mask_rcnn" else "model.num_classes"
+
+
 def _literal(value: object) -> str:
     """Write a value into a program."""
     is_plain = isinstance(value, str) and value.isprintable()
@@ -151,11 +156,10 @@ def _model(detector: str, backbone: Choice, schedule: Schedule, classes: int) ->
     _, source = DETECTORS[detector]
     arguments = backbone.arguments(schedule.freeze_at)
     texts = [f"{key}={_literal(value)}" for key, value in arguments.items()]
-    node = f"L({backbone.class_name})({', '.join(texts)})"
+    node = f"L({backbone.entry.wrapper})({', '.join(texts)})"
     if len(node) > _WIDTH - 8:
         lines = "".join(f"        {text},\n" for text in texts)
-        node = f"L({backbone.class_name})(\n{lines}    )"
-    key = "model.roi_heads.num_classes" if detector == "mask_rcnn" else "model.num_classes"
+        node = f"L({backbone.entry.wrapper})(\n{lines}    )"
     order = ""
     if detector in ("mask_rcnn", "retinanet"):
         order = 'model.input_format = "RGB"  # as the mappers read pictures; theirs was BGR\n'
@@ -167,7 +171,7 @@ model = {source}.model
     model,
     {node},
 )
-{key} = {classes}
+{_class_count(detector)} = {classes}
 {device}"""
 
 

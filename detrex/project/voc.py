@@ -33,9 +33,8 @@ _DRAWN = ("SegmentationClass", "SegmentationObject")
 
 @dataclass
 class _File:
-    """One annotation: the picture with its size, and its objects as they are written."""
+    """One annotation: the size of its picture, and its objects as they are written."""
 
-    picture: Path
     size: tuple[int, int]
     boxes: list[list[float]]
     names: list[str]
@@ -167,7 +166,7 @@ def _read(picture: Path, file: Path) -> _File:
             entry.remove(polygon)
     boxes, names = voc_boxes(root, file)
     difficult = [(entry.findtext("difficult") or "").strip() == "1" for entry in objects]
-    return _File(picture, size, boxes, [name.strip() for name in names], outlines, difficult)
+    return _File(size, boxes, [name.strip() for name in names], outlines, difficult)
 
 
 def _parsed(file: Path) -> Element:

@@ -5,7 +5,7 @@ from detrex.project.backbones import choose
 
 
 @pytest.mark.parametrize(
-    ("name", "library", "class_name"),
+    ("name", "library", "wrapper"),
     [
         ("resnet50", "timm", "TimmBackbone"),
         ("resnet50.a1_in1k", "timm", "TimmBackbone"),
@@ -14,9 +14,9 @@ from detrex.project.backbones import choose
         ("shufflenet_v2_x1_0", "torchvision", "TorchvisionBackbone"),
     ],
 )
-def test_choose__finds_the_library(name, library, class_name):
+def test_choose__finds_the_library(name, library, wrapper):
     choice = choose(name)
-    assert (choice.entry.library, choice.class_name) == (library, class_name)
+    assert (choice.entry.library, choice.entry.wrapper) == (library, wrapper)
     assert choice.name == name.rpartition("/")[2]
     assert choice.weights is True
 
