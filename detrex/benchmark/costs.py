@@ -1,7 +1,6 @@
 """What a detector over each backbone costs on this machine, all of them taking turns."""
 
 import itertools
-import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -126,7 +125,7 @@ def _evaluation(
         calls[f"{name}/optimized"] = _inference(optimize_for_inference(model), picture)
     seen = _measured(calls, rounds)
     return {
-        (name, is_fast): _milliseconds(seen[f"{name}/{'optimized' if is_fast else ''}"])
+        (name, is_fast): seen[f"{name}/{'optimized' if is_fast else ''}"]
         for name in models
         for is_fast in (False, True)
     }
@@ -153,25 +152,20 @@ def _steps(
             )
             trainer.iter, trainer.storage = 0, storage
             calls[name] = trainer.run_step
-        seen = _measured(calls, rounds)
-    return {name: _milliseconds(seen[name]) for name in models}
+        return _measured(calls, rounds)
 
 
-def _measured(calls: Mapping[str, Callable[[], Any]], rounds: int) -> Mapping[str, Sequence[float]]:
-    """Let calls take turns; one that fails ends the study."""
+def _measured(calls: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+    """Median milliseconds of calls that take turns, by name; one that fails ends the study."""
     seen = compare(calls, repeats=rounds)
     for name, why in seen.left_out.items():
         raise ConfigError(f"{name.rstrip('/')} cannot be measured ({why}): leave it out.")
-    return seen.samples
+    return {name: round(1e3 * seen.median(name), 3) for name in calls}
 
 
 def _batch(cfg: Any) -> list[Picture]:
     batch: list[Picture] = next(iter(build_loader(cfg, "dataloader.train")))
     return batch
-
-
-def _milliseconds(seconds: Sequence[float]) -> float:
-    return round(1e3 * statistics.median(seconds), 3)
 
 
 def _count(module: nn.Module) -> int:
