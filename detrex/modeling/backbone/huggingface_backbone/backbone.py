@@ -106,7 +106,8 @@ class HuggingFaceBackbone(WrapperBackbone):
         norm = norm_of(norm_layer, frozen_norm, recipe)
         plan = TrainingPlan(norm, freeze_at, grad_checkpointing)
         spec = inspect_network(recipe, in_channels)
-        if (own := statistics_of(named.home)) is not None:
+        own = statistics_of(named.home)
+        if own is not None:
             spec = dataclasses.replace(spec, statistics=own.with_channels(in_channels))
         outputs = choose_outputs(spec, out_strides, out_features, out_indices, out_channels)
         places = tuple(sorted({int(feature.source) for feature in outputs.maps}))
@@ -133,7 +134,7 @@ class HuggingFaceBackbone(WrapperBackbone):
         late = None if asked is None else LateInit(build)
         network = build() if late is None else late.network
         wanted = {name.removeprefix("model.") for name in network.state_dict()}
-        source = None if asked is None else find_weights(asked, named, recipe, wanted)
+        source = None if asked is None else find_weights(asked, named, recipe, wanted, own)
         if source is None and named.home is not None:
             logger.warning("%s starts from random values: weights=True gives it its own", named.who)
         super().__init__(network, spec, outputs, plan, source, late, freeze_unused=True, key=key)

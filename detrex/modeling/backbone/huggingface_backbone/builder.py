@@ -64,7 +64,7 @@ class Recipe:
         if in_channels is not None and hasattr(plain_config, "num_channels"):
             changes = _for_channels(plain_config, in_channels)
         if is_backbone(self.kind):
-            changes["out_indices"] = list(range(len(self.config().stage_names)))
+            changes["out_indices"] = list(range(len(plain_config.stage_names)))
         return self.config(**changes)
 
     def build(self, places: Sequence[int] | None = None) -> nn.Module:

@@ -1,5 +1,6 @@
 """What a network of transformers gives and needs, seen on the ``meta`` device."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -108,11 +109,8 @@ class _Inspector:
             run = self.run(bool(input_size.keywords))
             coverages = find_coverage(who, run, input_size.multiple, strides)
         features = tuple(
-            FeatureInfo(
-                *(f.name, f.source, f.channels, f.stride, f.layout, f.prefix_tokens),
-                coverage=coverage,
-            )
-            for f, coverage in zip(self.features, coverages, strict=True)
+            dataclasses.replace(feature, coverage=coverage)
+            for feature, coverage in zip(self.features, coverages, strict=True)
         )
         statistics = IMAGENET.with_channels(self.channels)
         return NetworkSpec(who, features, input_size, size, self.channels, statistics)
@@ -154,12 +152,7 @@ class _Inspector:
                 continue
             if feature.stride == 1:  # the image itself
                 continue
-            features.append(
-                FeatureInfo(
-                    *(name, place, feature.channels, feature.stride),
-                    *(feature.layout, feature.prefix_tokens),
-                )
-            )
+            features.append(dataclasses.replace(feature, source=place))
         if not features:
             raise BackboneError(f"{self.recipe.who} gives no feature map: {reason}")
         return tuple(features)

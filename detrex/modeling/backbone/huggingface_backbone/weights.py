@@ -27,7 +27,11 @@ _PROCESSOR_FILE = "preprocessor_config.json"
 
 
 def find_weights(
-    weights: Any, named: NamedNetwork, recipe: Recipe, wanted: Collection[str]
+    weights: Any,
+    named: NamedNetwork,
+    recipe: Recipe,
+    wanted: Collection[str],
+    own: PixelStatistics | None = None,
 ) -> WeightsSource:
     """Find where weights for a network of transformers are; nothing of them is fetched.
 
@@ -36,6 +40,7 @@ def find_weights(
         named: the network.
         recipe: how it is built.
         wanted: names of the tensors that it has.
+        own: of the images of the network's own weights; see `statistics_of`.
 
     Returns:
         Where they are, and how transformers would load them.
@@ -56,7 +61,7 @@ def find_weights(
                 f"{named.who} is a type of networks and has no weights of its own: name a "
                 "repository or a folder, or a file as weights, or leave weights out."
             )
-        return WeightsSource((named.home,), statistics=statistics_of(named.home))
+        return WeightsSource((named.home,), statistics=own)
 
     def translate(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         loaded = load_by_transformers(recipe, tensors)
