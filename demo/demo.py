@@ -35,11 +35,11 @@ from detrex.errors import ConfigError, run_tool
 from detrex.inference import Detector
 from detrex.inference.inputs import image_files
 from detrex.inference.loading import build_detector
-from detrex.inference.planning import DRAWN
 from detrex.inference.source import Source
 from detrex.inference.video import Video, VideoWriter, require_opencv
 from detrex.options import add_trust_option, positive
 from detrex.utils.outputs import (
+    DRAWN,
     Failures,
     make_folder,
     plan_outputs,

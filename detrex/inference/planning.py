@@ -13,10 +13,7 @@ from detrex.inference.inputs import image_files
 from detrex.inference.video import SUFFIXES as VIDEOS
 from detrex.inference.video import is_video
 from detrex.inference.web_pictures import is_web_address
-from detrex.utils.outputs import make_folder, plan_outputs, refuse_to_replace
-
-DRAWN = {".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
-"""How the names of drawn pictures may end."""
+from detrex.utils.outputs import DRAWN, make_folder, plan_outputs, refuse_to_replace
 
 
 @dataclass(frozen=True)
@@ -59,7 +56,7 @@ def plan_jobs(inputs: Sequence[str], output: str | None) -> list[Job]:
     if output is None:
         return [Job(source) for source in sources]
     suffix = Path(output).suffix.lower()
-    if suffix in DRAWN | VIDEOS | PICTURE_SUFFIXES and not os.path.isdir(output):
+    if suffix in VIDEOS | PICTURE_SUFFIXES and not os.path.isdir(output):
         return [_single(sources, output, suffix)]
     targets: dict[str | int, Path] = {}
     for videos, suffix_of in ((False, None), (True, ".mp4")):

@@ -19,13 +19,12 @@ from detrex.errors import ConfigError, MissingPackageError
 from detrex.files import write_atomically
 from detrex.inference import showing
 from detrex.inference.classes import name_of, wanted_labels
-from detrex.utils.outputs import refuse_to_replace, save_drawn
+from detrex.utils.outputs import DRAWN, refuse_to_replace, save_drawn
 
 if TYPE_CHECKING:
     from supervision import Detections
 
 _MAKER = "detrex"
-_PICTURES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -131,14 +130,14 @@ class Result:
         target = Path(os.path.expanduser(path))
         if target.suffix.lower() == ".json":
             write_json(target, self.to_dict())
-        elif target.suffix.lower() in _PICTURES:
+        elif target.suffix.lower() in DRAWN:
             sources = () if self.path is None else (self.path,)
             refuse_to_replace([target], sources)
             save_drawn(np.asarray(self.plot()), target)
         else:
             raise ConfigError(
                 f"{target} has no ending that a result is saved under: give it "
-                f"{', '.join(_PICTURES)} for the drawn picture, or .json."
+                f"{', '.join(DRAWN)} for the drawn picture, or .json."
             )
         return target
 

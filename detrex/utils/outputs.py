@@ -15,6 +15,9 @@ from PIL import Image
 
 from detrex.errors import ConfigError, PictureError
 
+DRAWN = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp")
+"""How the names of drawn pictures end, in lower case: of the formats that carry the mark."""
+
 _EXIF_SOFTWARE = 0x0131
 _MARK = "drawn by detrex"
 # What may stand at the end of a file and says nothing: an atom of MP4's, a chunk of AVI's.
@@ -22,7 +25,6 @@ _VIDEO_MARKS = {
     ".avi": b"JUNK" + (len(_MARK) + 1).to_bytes(4, "little") + _MARK.encode() + b"\0",
     ".mp4": (len(_MARK) + 8).to_bytes(4, "big") + b"free" + _MARK.encode(),
 }
-_MARKABLE = {".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 _MOST_NAMED = 5
 _LONGEST = 420  # characters of the reasons in one message
 
@@ -218,7 +220,7 @@ class Failures:
 
 def _names(relative: Path, suffix: str | None) -> Iterable[Path]:
     """Names for an output, the plainest first and without end."""
-    own = relative.suffix.lower() in _MARKABLE
+    own = relative.suffix.lower() in DRAWN
     ending = suffix or (relative.suffix if own else ".png")
     yield relative.with_suffix(ending) if suffix or own else Path(f"{relative}{ending}")
     yield Path(f"{relative}{ending}")
