@@ -45,9 +45,9 @@ def complete_configs(prefix: str, **_: Any) -> list[str]:
     """
     from argcomplete.completers import FilesCompleter
 
-    from detrex.config.listing import config_names
+    from detrex.config.listing import SUFFIXES, config_names
 
-    found = FilesCompleter((".py", ".yaml", ".yml"))(prefix)
+    found = FilesCompleter(SUFFIXES)(prefix)
     return [*(name for name in config_names() if name.startswith(prefix)), *found]
 
 

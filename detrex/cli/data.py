@@ -17,7 +17,6 @@ detrex data dino/demo_shapes.py --loader --pictures 16
 detrex data annotations/instances_val2017.json --images val2017 --pictures 0
 detrex data dino/demo_shapes.py --predictions output/demo/shapes/run/coco_instances_results.json
 """
-_SUFFIXES = (".py", ".yaml", ".yml")
 
 
 def add_parser(commands: Any) -> None:
@@ -125,11 +124,12 @@ def read_source(arguments: argparse.Namespace, scratch: Path) -> tuple[Any, list
         DetrexError: there is no such config, file or folder.
     """
     from detrex.config import find_config, load_config
+    from detrex.config.listing import SUFFIXES
     from detrex.engine.overrides import apply_overrides
     from detrex.errors import ConfigError
 
     source = Path(arguments.source)
-    is_data = source.is_dir() or source.suffix.lower() not in (*_SUFFIXES, "")
+    is_data = source.is_dir() or source.suffix.lower() not in (*SUFFIXES, "")
     if is_data and arguments.overrides:
         arguments.parser.error("key=value changes a config, and is of no use for files of data")
     if is_data:

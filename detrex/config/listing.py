@@ -13,11 +13,13 @@ from pathlib import Path
 
 from detrex.errors import ConfigError, did_you_mean, printable
 
+SUFFIXES = (".py", ".yaml", ".yml")
+"""How the names of configs end."""
+
 _NOT_RUN = {"common", "models"}  # folders of parts
 _ENTRY = re.compile(r"^(\w+|\w+ AP):[ ]+(.*(?:\n[ ]{4,}.*)*)", re.MULTILINE)
 _NUMBER = re.compile(r"(\d+(?:\.\d+)?) on ")
 _PUBLISHER = re.compile(r"published by (.*?)(?:;|$)")
-_SUFFIXES = ("", ".py", ".yaml", ".yml")
 
 
 @dataclass(frozen=True)
@@ -160,7 +162,7 @@ def find_config(name: str | os.PathLike[str]) -> Path:
             last part.
     """
     text = os.fspath(name)
-    for suffix in _SUFFIXES:
+    for suffix in ("", *SUFFIXES):
         if os.path.isfile(path := Path(f"{text}{suffix}")):
             return path
     inside = text and not Path(text).is_absolute()

@@ -14,11 +14,11 @@ from detrex.checkpoint.detection_checkpoint import IN_PARTS, DetectionCheckpoint
 from detrex.checkpoint.download import is_address, is_repository, shown
 from detrex.checkpoint.runs import origin_of, written_at
 from detrex.config import load_config, try_get_key
-from detrex.config.listing import find_config
+from detrex.config.listing import SUFFIXES, find_config
 from detrex.engine.run_folder.identity import follow, read_run
 from detrex.errors import ConfigError, did_you_mean
 from detrex.inference.facts import FACTS
-from detrex.inference.pretrained import WEIGHTS, is_pretrained, read_pretrained
+from detrex.inference.pretrained import CONFIG, WEIGHTS, is_pretrained, read_pretrained
 from detrex.inference.source import Source
 
 logger = logging.getLogger(__name__)
@@ -26,9 +26,7 @@ logger = logging.getLogger(__name__)
 RANDOM = "random"
 """What to give as ``weights`` for a detector that has learnt nothing."""
 
-CONFIG = "config.yaml"
 PICKLE = "config.yaml.pkl"
-_CONFIGS = (".py", ".yaml", ".yml")
 
 Config = DictConfig | str | os.PathLike[str]
 
@@ -72,7 +70,7 @@ def find_source(
         )
     if path.is_dir() and path.suffix != IN_PARTS:
         return _of_folder(path, config, weights, trusted)
-    if path.suffix in _CONFIGS and path.is_file():
+    if path.suffix in SUFFIXES and path.is_file():
         if path.name == CONFIG and weights is None and _checkpoints(path.parent):
             return _of_folder(path.parent, config, weights, trusted)
         return _of_config(load_config(path, trusted), name, weights)

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import yaml
 
+from detrex.engine.evaluation import EMA_PREFIX
 from detrex.errors import printable
 from detrex.inference.facts import Facts, Metrics
 from detrex.utils.curves import plot_ap, plot_losses, read_metrics
@@ -25,7 +26,6 @@ TASKS = {
 
 COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 
-_EMA = "ema/"
 _MOST_CLASSES = 100
 _LICENCES = (
     *("afl-3.0", "agpl-3.0", "apache-2.0", "bsd-2-clause", "bsd-3-clause", "bsl-1.0", "cc0-1.0"),
@@ -76,7 +76,7 @@ class Curves:
         except (OSError, ValueError, KeyError, TypeError) as error:
             logger.warning("%s cannot be read (%s): no curves are drawn.", file, error)
             return cls()
-        return cls(rows, _metrics_at(rows, iteration, _EMA if ema else ""))
+        return cls(rows, _metrics_at(rows, iteration, EMA_PREFIX if ema else ""))
 
     def draw(self, folder: Path) -> list[str]:
         """Draw the curves to `FILES` in a folder; returns those that there was something for."""

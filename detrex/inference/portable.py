@@ -12,13 +12,12 @@ from detrex.config import resolve_pixel_statistics, try_get_key
 from detrex.config.backbone_node import expected_images, without_weights
 from detrex.config.building import build_part
 from detrex.config.lazy_call import is_call
-from detrex.config.pixel_statistics import takes_auto
+from detrex.config.pixel_statistics import STATISTICS, takes_auto
 from detrex.detectors import backbone_parts
 from detrex.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
-STATISTICS = ("pixel_mean", "pixel_std")
 MIN_SIZE, MAX_SIZE = 800, 1333
 """The sides of pictures, where the config's test mapper does not say."""
 
