@@ -101,7 +101,6 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         DetrexError: the source, an input or an option is wrong.
     """
-    from detrex.inference.classes import wanted_labels
     from detrex.inference.coco_file import CocoFile
     from detrex.inference.loading import load
     from detrex.inference.planning import plan_jobs
@@ -127,7 +126,6 @@ def run(arguments: argparse.Namespace) -> int:
             trust=arguments.trust,
         )
     classes = _named(arguments.classes, detector.class_names)
-    wanted_labels(classes, detector.class_names)
     file = CocoFile(Path(arguments.json), detector) if arguments.json else None
     options = {"threshold": arguments.threshold, "batch_size": arguments.batch_size}
     work = _Work(detector, {**options, "classes": classes}, file)

@@ -197,22 +197,6 @@ class Detector:
         reads = pictures(source, image_format, self.value_range, videos=True)
         return self._results(reads, *check, on_error)
 
-    def detect(self, image_rgb: np.ndarray, name: str = "the picture") -> Instances:
-        """Give detectron2's ``Instances`` of one picture, as the model has them.
-
-        Args:
-            image_rgb: ``(H, W, 3)``, from 0 to 255.
-            name: what an error calls it.
-
-        Returns:
-            All that is found, in pixels of the picture, on the processor.
-
-        Raises:
-            PictureError: the picture cannot be resized.
-            ConfigError: the detector finds no objects but something else.
-        """
-        return self._run([self._sample(Picture(image_rgb, name))])[0]
-
     def save_pretrained(
         self,
         folder: str | os.PathLike[str],

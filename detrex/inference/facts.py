@@ -150,9 +150,10 @@ def read_facts(file: Path) -> Facts:
     for each in fields(Facts):
         if each.name in content:
             value = content[each.name]
-            if not _CHECKS[each.name](value):
+            is_right, expected = _RULES[each.name]
+            if not is_right(value):
                 raise CheckpointError(
-                    f"{file} says {each.name}={_shown(value)}, expected {_EXPECTED[each.name]}: "
+                    f"{file} says {each.name}={_shown(value)}, expected {expected}: "
                     "correct it, or take another copy"
                 )
             values[each.name] = tuple(value) if isinstance(value, list) else value
@@ -254,5 +255,3 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "metrics": (_table_of(_table_of(_is_number)), "numbers by task and name"),
     "iteration": (_is_whole, "a whole number"),
 }
-_CHECKS = {name: rule[0] for name, rule in _RULES.items()}
-_EXPECTED = {name: rule[1] for name, rule in _RULES.items()}

@@ -84,7 +84,7 @@ def push_to_hub(
         ask(api.create_repo, repo_id, private=private, exist_ok=True)
         if revision:
             ask(api.create_branch, repo_id, branch=revision, exist_ok=True)
-        _require_ours(repo_id, ask(_files_of, api, repo_id, revision))
+        _require_ours(repo_id, ask(api.list_repo_files, repo_id, revision=revision))
         additions = [
             CommitOperationAdd(path_in_repo=file.name, path_or_fileobj=file)
             for file in sorted(folder.iterdir())
@@ -97,11 +97,6 @@ def push_to_hub(
             revision=revision,
         )
     return f"hf-hub:{repo_id}{f'@{revision}' if revision else ''}"
-
-
-def _files_of(api: Any, repository: str, revision: str | None) -> list[str]:
-    files: list[str] = api.list_repo_files(repository, revision=revision)
-    return files
 
 
 def _require_ours(repository: str, files: Sequence[str]) -> None:
