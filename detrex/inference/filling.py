@@ -36,9 +36,7 @@ def fill(model: nn.Module, checkpoint: Mapping[str, Any], name: str, cfg: DictCo
     _require_shapes(model, checkpoint, name)
     _require_whole(load_init_checkpoint(model, checkpoint, name=name), model)
     averages = checkpoint.get("ema_state")
-    if try_get_key(cfg, "train.model_ema.use_ema_weights_for_eval_only", default=False) and (
-        try_get_key(cfg, "train.model_ema.enabled", default=False)
-    ):
+    if takes_average(cfg):
         state = EMAState()
         state.load_state_dict(averages or {})
         state.apply_to(model)
@@ -48,6 +46,16 @@ def fill(model: nn.Module, checkpoint: Mapping[str, Any], name: str, cfg: DictCo
             "themselves: set train.model_ema.use_ema_weights_for_eval_only=True to take it.",
             name,
         )
+
+
+def takes_average(cfg: DictConfig) -> bool:
+    """Tell whether a run's evaluation takes the moving average of the weights.
+
+    Args:
+        cfg: ``train.model_ema`` is read.
+    """
+    keys = ("enabled", "use_ema_weights_for_eval_only")
+    return all(try_get_key(cfg, f"train.model_ema.{key}", default=False) for key in keys)
 
 
 def _require_shapes(model: nn.Module, checkpoint: Mapping[str, Any], name: str) -> None:

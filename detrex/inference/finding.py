@@ -102,8 +102,7 @@ def _of_folder(
 
 def _of_shared(source: str | Path, trusted: Sequence[str]) -> Source:
     shared = read_pretrained(source, trusted)
-    facts, origin = shared.facts, shown(os.fspath(source))
-    return Source(shared.config, (), origin, facts.class_names, facts.category_ids, shared)
+    return Source(shared.config, (), shown(os.fspath(source)), shared)
 
 
 def _of_checkpoint(

@@ -132,7 +132,8 @@ def build_detector(
     cfg.train.device = str(place)
     settle(cfg)
     checkpoint, name = read_first(found.weights)
-    named = {CHECKPOINT_KEY: list(found.class_names)} if found.class_names else {}
+    facts, shared = found.facts, found.shared
+    named = {CHECKPOINT_KEY: list(facts.class_names)} if facts.class_names else {}
     with unregistered():
         metadata = choose_metadata(cfg, checkpoint | named, dataset)
         class_names = tuple(map(str, metadata.get("thing_classes", ())))
@@ -145,9 +146,6 @@ def build_detector(
             f"model makes a {type(model).__name__}, expected a detector: a torch.nn.Module."
         )
     model = model.to(place).eval()
-    shared = found.shared
-    if threshold is None:
-        threshold = shared.facts.threshold if shared else 0.5
     if shared:
         shared.fill(model)
     elif name:
@@ -158,18 +156,17 @@ def build_detector(
         model,
         cfg,
         class_names=class_names,
-        category_ids=found.category_ids or from_data.category_ids,
+        category_ids=facts.category_ids or from_data.category_ids,
         input_format=image_format(cfg),
         augmentation=evaluation_augmentation(cfg),
         value_range=try_get_key(cfg, "dataloader.test.mapper.value_range"),
-        threshold=threshold,
+        threshold=facts.threshold if threshold is None else threshold,
         dtype=_dtype(cfg, place) if dtype is None and optimize else dtype,
         optimize=optimize,
         origin=found.origin,
-        metadata={**from_data.metadata, **(shared.facts.drawing if shared else {})}
-        | metadata.as_dict(),
+        metadata={**from_data.metadata, **facts.drawing, **metadata.as_dict()},
         iteration=_iteration(checkpoint),
-        facts=shared.facts if shared else None,
+        facts=facts if shared else None,
     )
 
 

@@ -44,6 +44,7 @@ from detrex.inference.facts import (
     own_versions,
     read_facts,
 )
+from detrex.inference.filling import takes_average
 from detrex.inference.model_card import Curves, model_card
 from detrex.inference.portable import image_format, make_portable, refuse_secrets
 from detrex.utils.seeding import seeded
@@ -54,7 +55,6 @@ WEIGHTS, CONFIG, CARD = "model.safetensors", "config.yaml", "README.md"
 
 # Without these a detector predicts otherwise; beside them goes what can be written down.
 _NEEDED = ("model", "dataloader.test.mapper", "train.amp", "train.inference")
-_AVERAGED = ("train.model_ema.enabled", "train.model_ema.use_ema_weights_for_eval_only")
 _TOLD = (
     *("train.max_iter", "train.accumulate_steps", "train.clip_grad", "train.seed"),
     *("dataloader.train.total_batch_size", "dataloader.train.mapper", "optimizer", "lr_multiplier"),
@@ -185,8 +185,8 @@ def save_pretrained(
     make_portable(portable)
     config, left_out = _shared(portable)
     before = detector.facts or Facts()
-    averaged = bool(try_get_key(portable, _AVERAGED[0]) and try_get_key(portable, _AVERAGED[1]))
-    curves = Curves.of_run(_run_folder(detector.origin), detector.iteration, averaged)
+    run, averaged = _run_folder(detector.origin), takes_average(portable)
+    curves = Curves.of_run(run, detector.iteration, averaged)
     facts = Facts(
         class_names=tuple(map(str, detector.class_names)),
         category_ids=tuple(detector.category_ids),

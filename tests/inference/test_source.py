@@ -8,6 +8,6 @@ from detrex.inference.source import Source
 
 def test_source__stays_as_it_is():
     source = Source(OmegaConf.create(), (), "a run")
-    assert source.class_names == source.category_ids == ()
+    assert source.facts.class_names == source.facts.category_ids == ()
     with pytest.raises(dataclasses.FrozenInstanceError):
         source.origin = "another"
