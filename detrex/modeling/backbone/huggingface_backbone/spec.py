@@ -17,7 +17,7 @@ from detrex.modeling.backbone.inspection.input_size_search import (
     find_coverage,
     search_input_size,
 )
-from detrex.modeling.backbone.inspection.meta_run import SizeRefusedError, tried
+from detrex.modeling.backbone.inspection.meta_run import SizeRefusedError, on_meta_or_cpu, tried
 from detrex.modeling.backbone.inspection.position_tables import RefuseOtherPositions
 from detrex.modeling.pixel_statistics import IMAGENET
 
@@ -44,16 +44,11 @@ def inspect_network(recipe: Recipe, in_channels: int = 3) -> NetworkSpec:
         TypeError, BackboneError: see `Recipe.build` and `search_input_size`.
     """
 
-    def inspect() -> NetworkSpec:
-        try:
-            return _Inspector(recipe, in_channels, "meta").spec()
-        except BackboneError:  # the few whose forward reads values, which meta tensors lack
-            if torch.get_default_device().type == "meta":
-                raise
-            return _Inspector(recipe, in_channels, "cpu").spec()
+    def inspect(device: str) -> NetworkSpec:
+        return _Inspector(recipe, in_channels, device).spec()
 
     key = recipe.key
-    return recall(key and key / "spec", inspect)
+    return recall(key and key / "spec", lambda: on_meta_or_cpu(inspect))
 
 
 class _Inspector:

@@ -51,6 +51,26 @@ def tried(who: str, size: tuple[int, int], trial: Callable[[], Result]) -> Resul
         ) from error
 
 
+def on_meta_or_cpu(inspect: Callable[[str], Result]) -> Result:
+    """Inspect a network on the ``meta`` device, or on the CPU where it fails there.
+
+    Args:
+        inspect: is given the device.
+
+    Returns:
+        What `inspect` gives.
+
+    Raises:
+        BackboneError: it fails on the CPU, too, or everything is to be on ``meta``.
+    """
+    try:
+        return inspect("meta")
+    except BackboneError:  # the few whose forward reads values, which meta tensors lack
+        if torch.get_default_device().type == "meta":
+            raise
+        return inspect("cpu")
+
+
 def is_refusal(error: Exception) -> bool:
     """Tell whether an exception is how a forward refuses the size of an image.
 

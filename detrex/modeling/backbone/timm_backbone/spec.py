@@ -17,7 +17,7 @@ from detrex.modeling.backbone.inspection.input_size_search import (
     find_coverage,
     search_input_size,
 )
-from detrex.modeling.backbone.inspection.meta_run import SizeRefusedError
+from detrex.modeling.backbone.inspection.meta_run import SizeRefusedError, on_meta_or_cpu
 from detrex.modeling.backbone.inspection.position_tables import RefuseOtherPositions
 from detrex.modeling.backbone.training.norms import norm_kind
 from detrex.modeling.pixel_statistics import PixelStatistics
@@ -45,16 +45,11 @@ def inspect_network(name: str, keywords: Mapping[str, Any]) -> NetworkSpec:
         TypeError, BackboneError: see `create_network` and `search_input_size`.
     """
 
-    def inspect() -> NetworkSpec:
-        try:
-            return _Inspector(name, keywords, "meta").spec()
-        except BackboneError:  # the few whose forward reads values, which meta tensors lack
-            if torch.get_default_device().type == "meta":
-                raise
-            return _Inspector(name, keywords, "cpu").spec()
+    def inspect(device: str) -> NetworkSpec:
+        return _Inspector(name, keywords, device).spec()
 
     key = network_key(name, keywords)
-    return recall(key and key / "spec", inspect)
+    return recall(key and key / "spec", lambda: on_meta_or_cpu(inspect))
 
 
 def network_key(name: str, keywords: Mapping[str, Any]) -> NetworkKey | None:

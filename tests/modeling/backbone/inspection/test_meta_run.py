@@ -10,6 +10,7 @@ from detrex.modeling.backbone.inspection.meta_run import (
     SizeRefusedError,
     is_refusal,
     meta_twin,
+    on_meta_or_cpu,
     run_on_meta,
     unused_parameters,
 )
@@ -93,3 +94,16 @@ def test_run_on_meta__tells_faults_from_refusals():
     with pytest.raises(BackboneError, match=r"KeyError \('colour'\)") as told:
         run_on_meta(broken, [(64, 64)])
     assert not isinstance(told.value, SizeRefusedError)
+
+
+def test_on_meta_or_cpu__the_cpu_only_where_meta_fails():
+    assert on_meta_or_cpu(lambda device: device) == "meta"
+
+    def reads_values(device):
+        if device == "meta":
+            raise BackboneError("it reads values")
+        return device
+
+    assert on_meta_or_cpu(reads_values) == "cpu"
+    with torch.device("meta"), pytest.raises(BackboneError, match="reads values"):
+        on_meta_or_cpu(reads_values)
