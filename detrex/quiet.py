@@ -8,6 +8,8 @@ import logging
 import re
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from detrex.errors import DetrexWarning
 
@@ -46,6 +48,21 @@ def quiet_as_parent() -> None:
     """Do in a spawned process what its parent has done."""
     if sys.warnoptions == _OPTIONS:
         quiet_libraries()
+
+
+@contextmanager
+def quiet_logs(level: int = logging.CRITICAL) -> Iterator[None]:
+    """Let nothing be logged within a block, by any library or by this package.
+
+    Args:
+        level: the highest that is not logged.
+    """
+    before = logging.root.manager.disable
+    logging.disable(level)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def _is_shown(record: logging.LogRecord) -> bool:

@@ -1,7 +1,10 @@
+import logging
 import subprocess
 import sys
 
 import pytest
+
+from detrex.quiet import quiet_logs
 
 PROGRAM = """
 import multiprocessing, sys, warnings
@@ -53,3 +56,14 @@ def test_quiet_libraries__leaves_our_own_remarks_and_all_errors(tmp_path):
 @pytest.mark.parametrize("option", ["-Wdefault", "-Walways::FutureWarning"])
 def test_quiet_libraries__obeys_the_user(option, tmp_path):
     assert "of torch's plans" in run(tmp_path, option).stderr
+
+
+def test_quiet_logs__up_to_a_level_and_only_within(caplog):
+    log = logging.getLogger("detrex.a")
+    with quiet_logs(logging.WARNING):
+        log.warning("hidden")
+        log.error("shown")
+        with pytest.raises(KeyError), quiet_logs():
+            raise {log.critical("hidden"): KeyError}[None]
+    log.warning("after")
+    assert caplog.messages == ["shown", "after"]

@@ -3,13 +3,13 @@
 import argparse
 import dataclasses
 import json
-import logging
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from detrex.cli.arguments import add_config_arguments
 from detrex.cli.runs import RUN_FOLDER, config_or_run
 from detrex.errors import DetrexError
+from detrex.quiet import quiet_logs
 
 _EXAMPLES = """
 detrex check dino/dino_r50_4scale_12ep.py
@@ -50,12 +50,8 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         ConfigError: there is no such config, or it does not run.
     """
-    before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)  # detectron2 logs what fails, which is told as a finding
-    try:
+    with quiet_logs():  # detectron2 logs what fails, which is told as a finding
         return _check(arguments)
-    finally:
-        logging.disable(before)
 
 
 def _check(arguments: argparse.Namespace) -> int:
@@ -142,7 +138,7 @@ def text_of(
         remarks: what may be one.
         cards: a `SetCard` for each data set.
     """
-    from detrex.cli.data_card import text_of_cards
+    from detrex.cli.data_card import text_of_cards, text_of_mistakes
 
     lines = []
     if cards:
@@ -165,12 +161,7 @@ def text_of(
                 lines += [title, *(f"  {line}" for line in block), ""]
     if remarks:
         lines += ["remarks", *(f"  {remark}" for remark in remarks), ""]
-    count = len(findings)
-    lines.append(
-        f"{count} mistake{'s' if count != 1 else ''} found" if count else "no mistakes found"
-    )
-    lines += [f"{number:>3}. {finding}" for number, finding in enumerate(findings, start=1)]
-    return "\n".join(lines)
+    return "\n".join([*lines, *text_of_mistakes(findings)])
 
 
 def _cost(seen: Any) -> list[str]:

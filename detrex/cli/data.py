@@ -10,6 +10,7 @@ from typing import Any
 
 from detrex.cli.arguments import complete_configs, parse_count, typed
 from detrex.options import add_trust_option
+from detrex.quiet import quiet_logs
 
 _EXAMPLES = """
 detrex data dino/demo_shapes.py --pictures 8 --output output/data
@@ -87,20 +88,13 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         DetrexError: there are no such data.
     """
-    import logging
-
     from detrex.cli.data_card import inspect_data_sets
 
-    before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)  # what is found is told by the card
-    scratch = tempfile.TemporaryDirectory(prefix="detrex-data-")
-    try:
-        cfg, notes = read_source(arguments, Path(scratch.name))
+    # What is found is told by the card.
+    with quiet_logs(), tempfile.TemporaryDirectory(prefix="detrex-data-") as scratch:
+        cfg, notes = read_source(arguments, Path(scratch))
         cards, mistakes = inspect_data_sets(cfg)
         drawn, failed = _draw(arguments, cfg, [card.side for card in cards])
-    finally:
-        scratch.cleanup()
-        logging.disable(before)
     mistakes += failed
     if arguments.json:
         told = {"data": [dataclasses.asdict(card) for card in cards], "notes": notes}
@@ -201,11 +195,10 @@ def _draw(
 def _text(
     cards: Sequence[Any], notes: Sequence[str], drawn: Sequence[str], mistakes: Sequence[str]
 ) -> str:
-    from detrex.cli.data_card import text_of_cards
+    from detrex.cli.data_card import text_of_cards, text_of_mistakes
 
     lines = [*text_of_cards(cards), *(f"note: {note}" for note in notes)]
     lines += [f"drawn: {folder}" for folder in drawn]
     if mistakes:
-        lines += ["", f"{len(mistakes)} mistake{'s' if len(mistakes) > 1 else ''} found"]
-        lines += [f"{number:>3}. {text}" for number, text in enumerate(mistakes, start=1)]
+        lines += ["", *text_of_mistakes(mistakes)]
     return "\n".join(lines)

@@ -140,3 +140,14 @@ def text_of_cards(cards: Sequence[SetCard]) -> list[str]:
     if len(names) > _MOST_CLASSES:
         lines.append(f"  and {len(names) - _MOST_CLASSES} more classes (all of them by --json)")
     return lines + [f"mended: {line}" for card in cards for line in card.mended]
+
+
+def text_of_mistakes(mistakes: Sequence[str]) -> list[str]:
+    """Lay out how many mistakes there are, and each with its number, in lines.
+
+    Args:
+        mistakes: one sentence each.
+    """
+    count = len(mistakes)
+    head = f"{count or 'no'} mistake{'s' if count != 1 else ''} found"
+    return [head, *(f"{number:>3}. {text}" for number, text in enumerate(mistakes, start=1))]

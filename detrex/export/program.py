@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from detrex.errors import ConfigError
 from detrex.export.symbolic import symbolic_sizes
 from detrex.layers.deform_sampling.kernels import deformable_attention_kernel
+from detrex.quiet import quiet_logs
 
 EXAMPLE = (237, 331)
 """Height and width of the image that the graph is made with. Odd, so that zeros are added and cut
@@ -94,14 +95,9 @@ def _divide_whole_numbers(graph: torch.fx.Graph) -> None:
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Let torch and its converters keep their remarks on their own plans to themselves."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
+    with quiet_logs(logging.WARNING), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def first_line(error: BaseException) -> str:

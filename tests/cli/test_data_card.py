@@ -1,7 +1,7 @@
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from detrex.cli.data_card import inspect_data_sets, text_of_cards
+from detrex.cli.data_card import inspect_data_sets, text_of_cards, text_of_mistakes
 from tests.reference.annotation_files import config, truth, write
 
 
@@ -74,3 +74,15 @@ def test_inspect_data_sets__number_of_classes_and_paths(tmp_path):
     cfg.dataloader.train.dataset.names.json_file = None
     cards, mistakes = inspect_data_sets(cfg)
     assert "json_file of data set 'card_train' is not set" in mistakes[0]
+
+
+@pytest.mark.parametrize(
+    ("mistakes", "lines"),
+    [
+        ([], ["no mistakes found"]),
+        (["a"], ["1 mistake found", "  1. a"]),
+        (["a", "b"], ["2 mistakes found", "  1. a", "  2. b"]),
+    ],
+)
+def test_text_of_mistakes(mistakes, lines):
+    assert text_of_mistakes(mistakes) == lines
