@@ -19,8 +19,7 @@ import argparse
 from collections.abc import Sequence
 
 from detrex.cli.data_pictures import Drawing, draw_annotations, draw_samples
-from detrex.config import find_config, load_config
-from detrex.engine.overrides import apply_overrides
+from detrex.engine.overrides import load_overridden
 from detrex.errors import run_tool
 from detrex.options import add_trust_option, positive
 
@@ -60,9 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         SystemExit: status 1 when a picture could not be read; the others are drawn.
     """
     args = argument_parser().parse_intermixed_args(arguments)
-    cfg = apply_overrides(
-        load_config(find_config(args.config_file), args.trust), args.opts, args.trust
-    )
+    cfg = load_overridden(args.config_file, args.opts, args.trust)
     drawing = Drawing(args.output_dir, "--output-dir", args.num_images, args.show)
     SOURCES[args.source](cfg, drawing).end()
 

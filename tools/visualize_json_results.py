@@ -21,9 +21,8 @@ from collections.abc import Sequence
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from detrex.cli.data_pictures import Drawing, Truth, draw_predictions
-from detrex.config import find_config, load_config
 from detrex.data.predictions import read_predictions
-from detrex.engine.overrides import apply_overrides
+from detrex.engine.overrides import load_overridden
 from detrex.errors import ConfigError, did_you_mean, run_tool
 from detrex.options import add_trust_option, positive
 
@@ -31,9 +30,7 @@ from detrex.options import add_trust_option, positive
 def load_dataset(args: argparse.Namespace) -> Truth:
     """Read ``--config-file``'s test set, or ``--dataset``."""
     if args.config_file:
-        cfg = apply_overrides(
-            load_config(find_config(args.config_file), args.trust), args.opts, args.trust
-        )
+        cfg = load_overridden(args.config_file, args.opts, args.trust)
         return Truth.of_config(cfg)
     if args.dataset not in DatasetCatalog:
         raise ConfigError(

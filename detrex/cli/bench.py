@@ -181,12 +181,11 @@ def _time_here(arguments: argparse.Namespace) -> None:
 
 def _load(arguments: argparse.Namespace) -> Any:
     """Load the config with its overrides, and with defaults for what it leaves out."""
-    from detrex.config import find_config, load_config
     from detrex.config.validation import settle
-    from detrex.engine.overrides import apply_overrides
+    from detrex.engine.overrides import load_overridden
 
-    cfg = load_config(find_config(arguments.config_file), arguments.trust)
-    return settle(apply_overrides(cfg, arguments.opts or [], arguments.trust))
+    opts = arguments.opts or []
+    return settle(load_overridden(arguments.config_file, opts, arguments.trust))
 
 
 def run_study(arguments: argparse.Namespace) -> int:

@@ -94,12 +94,10 @@ def count_model(arguments: argparse.Namespace, config: str, overrides: Sequence[
     import logging
 
     from detrex.benchmark.analysis import TASKS
-    from detrex.config import find_config, load_config
-    from detrex.engine.overrides import apply_overrides
+    from detrex.engine.overrides import load_overridden
 
     logging.getLogger("fvcore.nn.jit_analysis").setLevel(logging.ERROR)
-    cfg = load_config(find_config(config), arguments.trust)
-    apply_overrides(cfg, overrides, arguments.trust)
+    cfg = load_overridden(config, overrides, arguments.trust)
     for task in arguments.tasks:
         for line in TASKS[task](cfg, _batches(cfg, arguments, task)):
             print(line)

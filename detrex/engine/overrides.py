@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import os
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -10,6 +11,7 @@ from detectron2.config import LazyConfig
 from omegaconf import DictConfig, ListConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from detrex.config import find_config, load_config
 from detrex.config.building import first_line
 from detrex.config.lazy_call import is_call, parameters_of
 from detrex.config.trust import check_named
@@ -47,6 +49,22 @@ def apply_overrides(
     for text in overrides:
         _set(cfg, text)
     return cfg
+
+
+def load_overridden(
+    name: str | os.PathLike[str], overrides: Sequence[str] = (), trusted: Sequence[str] = ()
+) -> DictConfig:
+    """Find a config, load it, and set keys of it; see `apply_overrides`.
+
+    Args:
+        name: a file, or a config of the package; see `detrex.config.find_config`.
+        overrides: ``key=value`` strings.
+        trusted: packages that YAML and overrides may call beside those of `detrex.config.trust`.
+
+    Raises:
+        ConfigError: there is no such config, it fails to load, or an override cannot be set.
+    """
+    return apply_overrides(load_config(find_config(name), trusted), overrides, trusted)
 
 
 def override(key: str, value: object) -> str:

@@ -3,7 +3,7 @@ from detectron2.config import LazyCall as L
 from omegaconf import OmegaConf
 
 from detrex.engine import apply_overrides
-from detrex.engine.overrides import override
+from detrex.engine.overrides import load_overridden, override
 from detrex.errors import ConfigError
 
 
@@ -108,3 +108,10 @@ def test_override__any_text(text):
     cfg = OmegaConf.create({"train": {"output_dir": "x"}})
     apply_overrides(cfg, [override("train.output_dir", text)])
     assert cfg.train.output_dir == text
+
+
+def test_load_overridden__by_its_place_in_the_package():
+    cfg = load_overridden("dino/demo_shapes.py", ["train.max_iter=7"])
+    assert cfg.train.max_iter == 7
+    with pytest.raises(ConfigError, match="max_itr"):
+        load_overridden("dino/demo_shapes.py", ["train.max_itr=7"])
