@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from detrex.errors import RunError, not_replaced
+from detrex.errors import DetrexError, RunError, not_replaced
 
 logger = logging.getLogger(__name__)
 
@@ -102,6 +102,25 @@ def _kept_file(kind: str, key: str) -> Path:
     return default_cache_dir() / kind / f"{name}.json"
 
 
+def unfinished_name(place: Path) -> Path:
+    """Give what a file or folder is called, beside its place, until all of it is written."""
+    return place.with_name(f"{place.name[:100]}.{uuid.uuid4().hex}{UNFINISHED}")
+
+
+def has_mark(file: Path, mark: bytes, within: int) -> bool:
+    """Tell whether a file has a mark in its first bytes, by which its writer knows it as its own.
+
+    Args:
+        file: what is none, such as a folder, has no mark.
+        mark: what is looked for.
+        within: how many bytes are read.
+    """
+    if not file.is_file():
+        return False
+    with file.open("rb") as stream:
+        return mark in stream.read(within)
+
+
 def write_atomically(file: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Write a file of which a crash at any moment leaves the old or the new, never a part.
 
@@ -109,7 +128,7 @@ def write_atomically(file: Path, write: Callable[[IO[bytes]], object]) -> None:
         file: where to; its folder exists.
         write: gets a binary stream to write to.
     """
-    unfinished = file.with_name(f"{file.name[:100]}.{uuid.uuid4().hex}{UNFINISHED}")
+    unfinished = unfinished_name(file)
     try:
         with unfinished.open("xb") as stream:
             with not_replaced():  # by torch.save, which raises an error of its own
@@ -158,3 +177,21 @@ def writing(file: Path) -> Iterator[None]:
             f"{file} cannot be written: {detail}; what was written before is whole: make room or "
             "mend the folder, and continue with --resume"
         ) from error
+
+
+@contextmanager
+def writing_to(place: str | Path, cure: str, error: type[DetrexError] = RunError) -> Iterator[None]:
+    """Say of an OSError inside the block that what a user named cannot be written, and a cure.
+
+    Args:
+        place: what the user named.
+        cure: what to do, the end of the sentence.
+        error: the class of what is raised; other errors of this package go through.
+    """
+    try:
+        yield
+    except DetrexError:
+        raise
+    except OSError as cause:
+        reason = cause.strerror or cause
+        raise error(f"{place} cannot be written ({reason}): {cure}") from cause

@@ -86,10 +86,10 @@ def evaluate(args: argparse.Namespace, file: str | None = None) -> None:
         file: gets the metrics as JSON.
     """
     from detrex.engine.command_line import main
-    from detrex.files import writing
+    from detrex.files import writing_to
 
     metrics = main(args)
     show_metrics(metrics)
     if file and metrics:
-        with writing(Path(file)):
+        with writing_to(file, "make room, or name another file by --json"):
             Path(file).write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")

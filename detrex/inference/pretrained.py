@@ -11,7 +11,6 @@ import copy
 import logging
 import os
 import shutil
-import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -28,8 +27,8 @@ from detrex.config.building import build_part
 from detrex.config.lazy_call import is_call, target_name
 from detrex.config.yaml_text import is_place, resolved, trust_needed, yaml_text
 from detrex.detectors import backbone_parts
-from detrex.errors import CheckpointError, ConfigError, DetrexError, RunError
-from detrex.files import UNFINISHED, sha256_of, sync_folder
+from detrex.errors import CheckpointError, ConfigError
+from detrex.files import sha256_of, sync_folder, unfinished_name, writing_to
 from detrex.inference.exact_weights import (
     fill_exactly,
     read_exactly,
@@ -208,7 +207,8 @@ def save_pretrained(
         sha256=before.sha256,
         versions=own_versions(),
     )
-    with _writing(folder), _staged(folder) as staging:
+    cure = "make room, or name another folder"
+    with writing_to(folder, cure), _staged(folder) as staging:
         _write(staging, detector, config, facts, curves, title)
         _put_in_place(staging, folder)
     return folder
@@ -331,23 +331,10 @@ def _require_ours(folder: Path) -> None:
 
 
 @contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except DetrexError:
-        raise
-    except OSError as error:
-        raise RunError(
-            f"{folder} cannot be written ({error.strerror or error}): make room, or name another "
-            "folder"
-        ) from error
-
-
-@contextmanager
 def _staged(folder: Path) -> Iterator[Path]:
     """Have a folder beside another's place, which is gone afterwards."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    staging = folder.parent / f".{folder.name[:100]}.{uuid.uuid4().hex}{UNFINISHED}"
+    staging = unfinished_name(folder.with_name(f".{folder.name}"))
     staging.mkdir()
     try:
         yield staging

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from detrex.errors import ConfigError, MissingPackageError
-from detrex.files import write_atomically
+from detrex.files import has_mark, write_atomically, writing_to
 from detrex.inference import showing
 from detrex.inference.classes import name_of, wanted_labels
 from detrex.utils.outputs import DRAWN, refuse_to_replace, save_drawn
@@ -264,13 +264,9 @@ def write_json(target: Path, content: Mapping[str, Any]) -> None:
     """
     require_own_json(target)
     text = json.dumps({"made_by": _MAKER, **content}, indent=1).encode()
-    try:
+    with writing_to(target, "name another file.", ConfigError):
         target.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(target, lambda stream: stream.write(text))
-    except OSError as error:
-        raise ConfigError(
-            f"{target} cannot be written ({error.strerror}): name another file."
-        ) from error
 
 
 def require_own_json(target: Path) -> None:
@@ -279,13 +275,8 @@ def require_own_json(target: Path) -> None:
     Raises:
         ConfigError: it exists, and this package did not write it.
     """
-    if not target.exists():
-        return
-    head = b""
-    if target.is_file():
-        with target.open("rb") as stream:
-            head = stream.read(64)
-    if not head.startswith(b'{\n "made_by": "%s"' % _MAKER.encode()):
+    mark = f'{{\n "made_by": "{_MAKER}"'.encode()
+    if target.exists() and not has_mark(target, mark, len(mark)):
         raise ConfigError(
             f"{target} exists and was not written by this program, so it is not written over: "
             "name another file, or remove it."

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,14 +17,16 @@ from detrex.data.coco.classes import class_names
 from detrex.data.coco.document import Document
 from detrex.data.picture_files import shown
 from detrex.data.preparation import require_objects
-from detrex.errors import ConfigError, DataError, DetrexError, RunError, did_you_mean
-from detrex.files import UNFINISHED, write_atomically
+from detrex.errors import ConfigError, DataError, DetrexError, did_you_mean
+from detrex.files import unfinished_name, write_atomically, writing_to
 from detrex.project.backbones import Choice, choose
 from detrex.project.formats import read_data
 from detrex.project.parts import CONFIG, Data, Part
 from detrex.project.schedule import Machine, Schedule, Statistics, plan
 from detrex.project.splits import hold_out
 from detrex.project.template import DETECTORS, Side, config_text
+
+_CURE = "make room, or name another folder for the project."
 
 
 @dataclass(frozen=True)
@@ -161,12 +162,12 @@ def _made_whole(target: Path) -> Iterator[Path]:
     Yields:
         The folder to write to. Errors that name it, name the target.
     """
-    unfinished = target.with_name(f"{target.name[:100]}.{uuid.uuid4().hex}{UNFINISHED}")
+    unfinished = unfinished_name(target)
     try:
-        with _writing(target):
+        with writing_to(shown(target), _CURE):
             unfinished.mkdir(parents=True)
         yield unfinished
-        with _writing(target):
+        with writing_to(shown(target), _CURE):
             unfinished.rename(target)
     except DetrexError as error:
         text = str(error).replace(str(unfinished.resolve()), str(target))
@@ -245,17 +246,6 @@ def _statistics(document: Document) -> Statistics:
     return Statistics(len(document.images), shorter.tolist(), sides.tolist())
 
 
-@contextmanager
-def _writing(place: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise RunError(
-            f"{shown(place)} cannot be written ({error.strerror or error}): make room, or name "
-            "another folder for the project."
-        ) from error
-
-
 def _write(file: Path, text: str) -> None:
-    with _writing(file):
+    with writing_to(shown(file), _CURE):
         write_atomically(file, lambda stream: stream.write(text.encode()))

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from detrex.errors import RunError
-from detrex.files import write_atomically
+from detrex.files import has_mark, write_atomically, writing_to
 from detrex.report.collect import collect
 from detrex.report.page import MARK, page_of
 
@@ -28,26 +28,15 @@ def write_report(folder: Path, output: Path | None = None, pictures: int = 12) -
     file = output or folder / REPORT
     _refuse_to_replace(file)
     text = page_of(collect(folder, pictures))
-    try:
+    with writing_to(file, "name another place by `detrex report --output`"):
         file.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(file, lambda stream: stream.write(text.encode("utf-8", "replace")))
-    except OSError as error:
-        raise RunError(
-            f"{file} cannot be written ({error.strerror or error}): name another place by "
-            "`detrex report --output`"
-        ) from error
     return file
 
 
 def _refuse_to_replace(file: Path) -> None:
     """Keep what is no report of this package: it is the user's."""
-    if not file.exists():
-        return
-    head = b""
-    if file.is_file():
-        with file.open("rb") as stream:
-            head = stream.read(2000)
-    if MARK.encode() not in head:
+    if file.exists() and not has_mark(file, MARK.encode(), 2000):
         raise RunError(
             f"{file} is there already and is no report of a training: name another file by "
             "`detrex report --output`"

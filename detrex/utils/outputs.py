@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from detrex.errors import ConfigError, PictureError
+from detrex.files import writing_to
 
 DRAWN = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp")
 """How the names of drawn pictures end, in lower case: of the formats that carry the mark."""
@@ -150,13 +151,8 @@ def mark_video(path: Path) -> None:
         ConfigError: it cannot be written to.
     """
     if mark := _VIDEO_MARKS.get(path.suffix.lower()):
-        try:
-            with path.open("ab") as stream:
-                stream.write(mark)
-        except OSError as error:
-            raise ConfigError(
-                f"{path} cannot be written ({error.strerror}): name another output."
-            ) from error
+        with writing_to(path, "name another output.", ConfigError), path.open("ab") as stream:
+            stream.write(mark)
 
 
 class Failures:

@@ -4,8 +4,8 @@ import pytest
 
 from detrex.cli import main
 from detrex.cli.runs import last_checkpoint
-from tests.cli.test_train import CONFIG
 from tests.reference.clean_logging import restored_loggers
+from tests.reference.stand_in_file import stand_in_file
 
 TRUSTED = ["--trust", "tests.reference.stand_in"]
 
@@ -14,8 +14,7 @@ TRUSTED = ["--trust", "tests.reference.stand_in"]
 def run(tmp_path_factory):
     """A run of two iterations, and its config."""
     folder = tmp_path_factory.mktemp("run")
-    config = folder / "config.py"
-    config.write_text(CONFIG.format(folder=str(folder / "out")))
+    config = stand_in_file(folder, "out", max_iter=2)
     with restored_loggers():
         assert main(["train", str(config)]) == 0
     return folder / "out", config
