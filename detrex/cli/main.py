@@ -111,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Exit status: 0, 1 for a mistake of the user's, told in one sentence, or 130 after Ctrl-C.
 
     Raises:
-        SystemExit: status 2 for bad usage; 75 where SIGTERM or SIGUSR1 stopped a run.
+        SystemExit: status 2 for bad usage; 75 or 130 where a signal stopped a run.
     """
     prepare_threads()  # before a command imports torch
     quiet_libraries()

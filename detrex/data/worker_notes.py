@@ -62,6 +62,7 @@ class WorkerNotes:
         if self._prepared != os.getpid():
             self._prepared = os.getpid()
             signal.signal(signal.SIGTERM, self._outlive)
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all processes
         text = name.encode(errors="replace")[-(_SIZE - _HEAD.size) :]
         start = worker.id * _SIZE
         head = _HEAD.pack(os.getpid(), time.monotonic(), len(text))

@@ -19,7 +19,15 @@ from typing import Any
 import torch.multiprocessing as mp
 
 from detrex import errors
-from detrex.engine.signals import INTERRUPTED, REQUEUE, StoppedBySignal, name_of, replaceable
+from detrex.engine.signals import (
+    INTERRUPTED,
+    REQUEUE,
+    StoppedByInterrupt,
+    StoppedBySignal,
+    name_of,
+    replaceable,
+    stopped_by,
+)
 from detrex.errors import DetrexError
 
 logger = logging.getLogger(__name__)
@@ -41,7 +49,7 @@ def tell(folder: str | os.PathLike[str], rank: int, error: BaseException) -> Non
         error: one of the package's, or `StoppedBySignal`.
     """
     if isinstance(error, StoppedBySignal):
-        kind, text = StoppedBySignal.__name__, error.sentence
+        kind, text = type(error).__name__, error.sentence
     else:
         known = (kind for kind in type(error).__mro__ if kind.__module__ == errors.__name__)
         kind, text = next(known).__name__, str(error)
@@ -56,7 +64,7 @@ def run_children(
 ) -> None:
     """Run a function in processes, and end all of them when one ends badly.
 
-    SIGTERM and SIGUSR1 are handed on to them; a second one kills them.
+    SIGTERM, SIGUSR1 and SIGINT are handed on to them; a second one kills them.
 
     Args:
         body: gets the number of the process, and ``args``.
@@ -77,7 +85,8 @@ def run_children(
         with _handing_on(processes):
             failed = _wait_for_failure(processes)
             if failed:
-                stops = {processes[number].exitcode for number in failed} == {REQUEUE}
+                codes = {processes[number].exitcode for number in failed}
+                stops = codes <= {REQUEUE, INTERRUPTED}
                 _end(processes, _STOP_GRACE if stops else _GRACE)
     finally:
         if failed is None:  # interrupted, or ended at once
@@ -126,7 +135,7 @@ def _handing_on(processes: Sequence[Any]) -> Iterator[None]:
     def hand_on(signum: int, _frame: FrameType | None) -> None:
         _signal(processes, signal.SIGKILL if got else signum)
         if got:
-            raise StoppedBySignal(f"Ended at once by a second signal, {name_of(signum)}.")
+            raise stopped_by(signum, f"Ended at once by a second signal, {name_of(signum)}.")
         got.append(signum)
 
     try:
@@ -156,9 +165,8 @@ def _raise_told(
     numbers = sorted(told, key=lambda number: (told[number][2], number not in failed))
     for number in numbers:
         kind, text, _ = told[number]
-        if kind == StoppedBySignal.__name__:
-            raise StoppedBySignal(text)
-        raise getattr(errors, kind)(text)
+        stopped = {one.__name__: one for one in (StoppedBySignal, StoppedByInterrupt)}
+        raise (stopped.get(kind) or getattr(errors, kind))(text)
     codes = [process.exitcode for process in processes]
     if REQUEUE in codes:
         raise StoppedBySignal("Stopped by a signal: --resume continues from the last checkpoint.")

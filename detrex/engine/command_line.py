@@ -149,8 +149,8 @@ def telling_of_signals() -> Iterator[None]:
         with not_replaced():
             yield
     except StoppedBySignal as stop:
-        sys.stderr.write(f"detrex: {stop.sentence}\n")
-        raise
+        sys.stderr.write(f"detrex: {stop}\n")
+        raise SystemExit(stop.status) from None
     except KeyboardInterrupt:
         sys.stderr.write(
             "detrex: Interrupted; --resume continues from the last checkpoint, or from the start "

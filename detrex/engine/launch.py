@@ -70,7 +70,7 @@ def launch(
         ConfigError: there are fewer GPUs than processes, or the machines have no URL to meet at.
         DetrexError: one that a started process raised, as it raised it; or a process was ended from
             outside, or is waited for in vain.
-        StoppedBySignal: SIGTERM or SIGUSR1 ended the run; see `detrex.engine.signals`.
+        StoppedBySignal: a signal ended the run; see `detrex.engine.signals`.
     """
     if all(name in os.environ for name in _TORCHRUN_VARIABLES):
         return _join_torchrun(main_func, args, timeout, device)
@@ -119,7 +119,7 @@ def _child(
             main_func(*args)
     except (DetrexError, signals.StoppedBySignal) as error:
         tell(folder, rank, error)
-        status = 1 if isinstance(error, DetrexError) else signals.REQUEUE
+        status = error.status if isinstance(error, signals.StoppedBySignal) else 1
     except KeyboardInterrupt:
         status = signals.INTERRUPTED
     else:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from detectron2.engine import HookBase
 
 from detrex.engine.checkpoints import Checkpoints
-from detrex.engine.signals import StoppedBySignal, asked, finishing, name_of
+from detrex.engine.signals import StoppedBySignal, asked, finishing, name_of, stopped_by
 from detrex.utils.presence import LostRankError, doing, wait_for_all
 
 logger = logging.getLogger(__name__)
@@ -60,9 +60,10 @@ class StopWhenAsked(HookBase):
                 wait_for_all(_PATIENCE)  # whichever process ends first, its parent ends the others
             except LostRankError as error:
                 logger.debug("%s", error)
-        sentence = (
+        stopped = stopped_by(
+            signum,
             f"Stopped by {name_of(signum)} after iteration {last}: --resume continues from its "
-            f"checkpoint in {self.checkpoints.checkpointer.save_dir}."
+            f"checkpoint in {self.checkpoints.checkpointer.save_dir}.",
         )
-        logger.warning("%s", sentence)
-        return StoppedBySignal(sentence)
+        logger.warning("%s", stopped)
+        return stopped

@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,7 @@ from detrex.config.validation import settle
 from detrex.data.bad_pictures import ReadableBatches
 from detrex.data.class_names import CHECKPOINT_KEY, checkpoint_class_names, config_class_names
 from detrex.data.preparation import prepared_data
+from detrex.engine import signals
 from detrex.engine.checkpoints import Checkpoints, build_checkpointer
 from detrex.engine.distributed import agree_on, broadcast_from_main
 from detrex.engine.evaluation import Evaluation, Metrics, amp_dtype, build_evaluation, build_loader
@@ -113,7 +115,7 @@ def do_train(
     check_fsdp(cfg)
     resolve_pixel_statistics(cfg)
     timeline = Timeline()
-    with locked_together(cfg):
+    with signals.heeded(signal.SIGINT), locked_together(cfg):
         return _train(args, cfg, timeline, begin or (lambda: None))
 
 

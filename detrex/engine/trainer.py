@@ -122,9 +122,10 @@ class Trainer(SimpleTrainer):
                 raise
             logger.error("%s", sentence or error)
             if isinstance(sentence, LostRankError) and signals.asked():
-                raise signals.StoppedBySignal(
+                raise signals.stopped_by(
+                    signals.asked(),
                     f"Stopped by {signals.name_of(signals.asked())} within iteration {self.iter}, "
-                    "of which other ranks are gone: --resume continues from the last checkpoint."
+                    "of which other ranks are gone: --resume continues from the last checkpoint.",
                 ) from None
             raise sentence or error from None
         finally:

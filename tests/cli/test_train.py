@@ -135,7 +135,7 @@ def test_train__two_processes(command, config, tmp_path):
     [
         (signal.SIGTERM, 75, "--resume"),
         (signal.SIGUSR1, 75, "--resume"),
-        (signal.SIGINT, 130, "Inter"),
+        (signal.SIGINT, 130, "Stopped by Ctrl-C (SIGINT) after iteration"),
     ],
 )
 def test_train__status_after_a_signal(signum, status, told, config, tmp_path):

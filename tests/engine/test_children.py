@@ -103,17 +103,22 @@ def _runs(pid):
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_launch__interrupt(tmp_path, ranks):
+def test_launch__second_interrupt_ends_at_once(tmp_path, ranks):
     argv = ["--num-gpus", str(ranks)]
-    (tmp_path / "hold-step0-3").touch()
+    (tmp_path / "hold-step0-2").touch()
     with forked(tmp_path / "log", _program, tmp_path, *argv) as program:
         wait_until(lambda: _step_of(tmp_path, 0))
+        wait_until(lambda: len((tmp_path / "step0s").read_text().splitlines()) == 2)
         os.killpg(program.pid, signal.SIGINT)
-        assert program.status() == 130
-        lines = program.text().splitlines()
-    assert lines == [
+        wait_until(lambda: "a second Ctrl-C ends it at once" in program.text())
+        os.killpg(program.pid, signal.SIGINT)
+        assert program.status(15) == 130
+        told = [line for line in program.text().splitlines() if line.startswith("detrex: ")]
+    assert told == [
         "detrex: Interrupted; --resume continues from the last checkpoint, or from the start where "
         "none was written."
+        if ranks == 1
+        else "detrex: Ended at once by a second signal, Ctrl-C (SIGINT)."
     ]
 
 

@@ -114,7 +114,7 @@ def _kill_and_resume(signal_name: str, how: str, draw: str) -> None:
     )
     problems = _wrong_end(killed, signal_name, how)
     start = next((run.start for run in runs if run.trained), STEPS)
-    if signal_name == "TERM" and killed.code == REQUEUE and start < killed.done:
+    if signal_name != "KILL" and killed.code in (REQUEUE, INTERRUPTED) and start < killed.done:
         problems.append(f"resumed from step {start}, and {killed.done} were done")
     if not resumed:
         sys.stderr.write(runs[-1].text[-3000:])
