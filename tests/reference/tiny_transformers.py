@@ -1,5 +1,7 @@
 """Tiny networks of transformers, by type, and their maps as transformers itself gives them."""
 
+import inspect
+
 import torch
 import transformers
 from torch import nn
@@ -93,7 +95,9 @@ def maps_by_transformers(network: nn.Module, images: torch.Tensor) -> list[torch
     if network.config.model_type == "vit_mae":
         count = (images.shape[-2] // patch) * (images.shape[-1] // patch)
         keywords["noise"] = torch.arange(count).expand(len(images), -1)
-    if tuple(images.shape[-2:]) != (64, 64) and patch is not None:
+    takes = inspect.signature(network.forward).parameters
+    is_free = {"interpolate_pos_encoding", "kwargs"} & takes.keys()
+    if tuple(images.shape[-2:]) != (64, 64) and patch is not None and is_free:
         keywords["interpolate_pos_encoding"] = True
     outputs = network(images, **keywords)
     states, last = list(outputs.hidden_states), outputs.last_hidden_state

@@ -11,6 +11,7 @@ from torch import nn
 
 from detrex.modeling.backbone.arguments import check_in_channels, one_way_to_weights
 from detrex.modeling.backbone.inspection.findings import recall
+from detrex.modeling.backbone.inspection.meta_run import on_meta_or_cpu
 from detrex.modeling.backbone.training.plan import TrainingPlan
 from detrex.modeling.backbone.weights.late_init import LateInit
 from detrex.modeling.backbone.wrapper.wrapper_backbone import WrapperBackbone
@@ -119,12 +120,13 @@ class HuggingFaceBackbone(WrapperBackbone):
                 return TransformersNetwork(recipe.build(places), keywords)
             return TransformersNetwork(recipe.build(), keywords, places, count)
 
-        def on_meta() -> TransformersNetwork:
-            with torch.device("meta"):
-                return whole()
+        def unused_parts(device: str) -> tuple[str, ...]:
+            with torch.device(device):
+                network = whole()
+            return find_unused_parts(network, spec)
 
         key = recipe.key and recipe.key / (places, "parts")
-        unused = recall(key, lambda: find_unused_parts(on_meta(), spec))
+        unused = recall(key, lambda: on_meta_or_cpu(unused_parts))
 
         def build() -> nn.Module:
             network = whole()

@@ -13,6 +13,7 @@ from torch import nn
 from detrex.errors import BackboneError, did_you_mean
 from detrex.modeling.backbone.inspection.blocks import block_names
 from detrex.modeling.backbone.inspection.findings import NetworkKey
+from detrex.modeling.backbone.inspection.meta_run import on_meta_or_cpu
 from detrex.modeling.backbone.training.norms import Norm, chosen_norm, norm_kind
 from detrex.modeling.backbone.wrapper.library_builder import build_with, plain
 
@@ -172,11 +173,11 @@ def norm_of(norm_layer: Any, frozen_norm: bool, recipe: Recipe) -> Norm:
         BackboneError: a norm that the network would have to be built with.
     """
 
-    def native() -> str:
-        with torch.device("meta"):
+    def native(device: str) -> str:
+        with torch.device(device):
             return norm_kind(recipe.build())
 
-    norm = chosen_norm(norm_layer, frozen_norm, "torchvision", native)
+    norm = chosen_norm(norm_layer, frozen_norm, "torchvision", lambda: on_meta_or_cpu(native))
     if norm.keywords:
         raise BackboneError(
             f"norm_layer={norm.asked}: a network of transformers is built with its own norms, of "

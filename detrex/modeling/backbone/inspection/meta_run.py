@@ -61,11 +61,11 @@ def on_meta_or_cpu(inspect: Callable[[str], Result]) -> Result:
         What `inspect` gives.
 
     Raises:
-        BackboneError: it fails on the CPU, too, or everything is to be on ``meta``.
+        BackboneError, RuntimeError: it fails on the CPU, too, or everything is to be on ``meta``.
     """
     try:
         return inspect("meta")
-    except BackboneError:  # the few whose forward reads values, which meta tensors lack
+    except (BackboneError, RuntimeError):  # the few that read values, which meta tensors lack
         if torch.get_default_device().type == "meta":
             raise
         return inspect("cpu")

@@ -25,7 +25,7 @@ def test_recipe_of__takes_lists_of_a_config():
     ("kind", "keywords", "error", "match"),
     [
         ("vit", {"hiden_size": 3}, TypeError, "no 'hiden_size'. Did you mean 'hidden_size'"),
-        ("vit", {"hidden_size": "a"}, BackboneError, "makes no config of .*: correct that value"),
+        ("vit", {"hidden_size": "a"}, BackboneError, "correct that value|mend these keywords"),
         ("bert", {}, BackboneError, "is no network of images"),
         ("timm_backbone", {}, BackboneError, "is a network of timm: use TimmBackbone"),
     ],

@@ -1,6 +1,9 @@
 """What is left out of a network because no chosen map depends on it."""
 
+import re
+
 import torch
+from torch import nn
 from torch.testing import assert_close
 
 from detrex.modeling.backbone.huggingface_backbone.builder import recipe_of
@@ -20,7 +23,7 @@ def network_and_spec(kind, places, count):
 def test_find_unused_parts__cuts_chains_from_their_end():
     network, spec = network_and_spec("vit", (1,), 4)
     found = find_unused_parts(network, spec)
-    assert [name for name in found if "layers" in name] == ["model.layers.2", "model.layers.1"]
+    assert [name[-2:] for name in found if re.search(r"\.layers?\.\d$", name)] == [".2", ".1"]
     assert {"model.pooler", "model.layernorm"} <= set(found)
 
 
@@ -31,8 +34,8 @@ def test_leave_out__changes_no_map():
         expected = network.eval()(images)
         leave_out(network, find_unused_parts(network, spec))
         assert_close(network(images), expected, rtol=0, atol=0)
-    assert len(network.model.encoder.layers) == 2
-    assert "model.post_layernorm.weight" not in network.state_dict()
+    assert [len(m) for m in network.modules() if isinstance(m, nn.ModuleList)] == [2]
+    assert not any("post_layernorm" in name for name in network.state_dict())
 
 
 def test_find_unused_parts__keeps_what_a_forward_needs():

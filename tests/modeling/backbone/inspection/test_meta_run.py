@@ -96,14 +96,15 @@ def test_run_on_meta__tells_faults_from_refusals():
     assert not isinstance(told.value, SizeRefusedError)
 
 
-def test_on_meta_or_cpu__the_cpu_only_where_meta_fails():
+@pytest.mark.parametrize("error", [BackboneError, RuntimeError, NotImplementedError])
+def test_on_meta_or_cpu__the_cpu_only_where_meta_fails(error):
     assert on_meta_or_cpu(lambda device: device) == "meta"
 
     def reads_values(device):
         if device == "meta":
-            raise BackboneError("it reads values")
+            raise error("it reads values")
         return device
 
     assert on_meta_or_cpu(reads_values) == "cpu"
-    with torch.device("meta"), pytest.raises(BackboneError, match="reads values"):
+    with torch.device("meta"), pytest.raises(error, match="reads values"):
         on_meta_or_cpu(reads_values)
