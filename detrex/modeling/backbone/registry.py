@@ -11,20 +11,24 @@ from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.backbone import BACKBONE_REGISTRY, FPN, Backbone
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool, LastLevelP6P7
-from torch import nn
 
 from detrex.errors import ConfigError, did_you_mean
 from detrex.modeling.pixel_statistics import PixelStatistics
 
+from .huggingface_backbone.backbone import HuggingFaceBackbone
 from .timm_backbone.backbone import TimmBackbone
 from .torchvision_backbone.backbone import TorchvisionBackbone
 
 logger = logging.getLogger(__name__)
 
-_Wrapped = TimmBackbone | TorchvisionBackbone
-_WRAPPERS: dict[str, type[_Wrapped]] = {"TIMM": TimmBackbone, "TORCHVISION": TorchvisionBackbone}
+_Wrapped = TimmBackbone | TorchvisionBackbone | HuggingFaceBackbone
+_WRAPPERS: dict[str, type[_Wrapped]] = {
+    **{"TIMM": TimmBackbone, "TORCHVISION": TorchvisionBackbone},
+    **{"HUGGINGFACE": HuggingFaceBackbone},
+}
+# All three are ResNet-50, and none needs the net.
+_NAMES = {"TIMM": "resnet50", "TORCHVISION": "resnet50", "HUGGINGFACE": "resnet"}
 _DEFAULTS = {
-    "NAME": "resnet50",
     "PRETRAINED": False,
     "WEIGHTS": "",
     "OUT_FEATURES": ["res4"],
@@ -37,18 +41,20 @@ _DEFAULTS = {
 def add_backbone_config(cfg: CfgNode) -> None:
     """Add the keys of the wrapped backbones, before a file that uses them is merged.
 
-    ``MODEL.TIMM`` and ``MODEL.TORCHVISION`` get, with their defaults:
+    ``MODEL.TIMM``, ``MODEL.TORCHVISION`` and ``MODEL.HUGGINGFACE`` get, with their defaults:
 
-    * ``NAME`` (``"resnet50"``): a network of the library.
+    * ``NAME`` (``"resnet50"``; ``"resnet"`` of transformers): a network of the library; of
+      transformers a repository, a folder, or a type, which has no weights.
     * ``PRETRAINED`` (False): load the library's default weights.
     * ``WEIGHTS`` (``""``): which weights instead: a tag, a file, an address; see ``weights`` of
-      `TimmBackbone`.
+      `TimmBackbone` and `HuggingFaceBackbone`.
     * ``OUT_FEATURES`` (``["res4"]``): the maps, ``res{log2 stride}``. Under an FPN
       ``MODEL.FPN.IN_FEATURES`` says it instead.
     * ``OUT_CHANNELS`` (None): channels of levels that the network lacks; by default its own.
     * ``NORM`` (None): ``"FrozenBN"``, ``"SyncBN"``, ``"GN"``, ...; by default the network's own.
     * ``GRAD_CHECKPOINTING`` (False): compute activations again instead of keeping them.
-    * ``KWARGS`` (empty): more keywords of the wrapper or the library, such as ``img_size``.
+    * ``KWARGS`` (empty): more keywords of the wrapper or the library, such as ``img_size``, or
+      values of a config of transformers.
 
     ``MODEL.BACKBONE.FREEZE_AT`` counts as for detectron2's ResNets, and the channels of the image
     are as many as ``MODEL.PIXEL_MEAN`` has.
@@ -66,9 +72,9 @@ def add_backbone_config(cfg: CfgNode) -> None:
             f"{type(cfg).__name__}: a lazy config takes L(TimmBackbone)(...) as its backbone."
         )
     _check_not_frozen(cfg, "add_backbone_config")
-    for library in _WRAPPERS:
+    for library, name in _NAMES.items():
         if library not in cfg.MODEL:
-            cfg.MODEL[library] = CfgNode(_DEFAULTS)
+            cfg.MODEL[library] = CfgNode({"NAME": name, **_DEFAULTS})
             cfg.MODEL[library].KWARGS = CfgNode(new_allowed=True)
 
 
@@ -76,8 +82,8 @@ def register_backbones() -> None:
     """Add the builders below to detectron2's ``BACKBONE_REGISTRY``, for ``MODEL.BACKBONE.NAME``.
 
     Each stands under its own name: ``build_timm_backbone``, ``build_timm_fpn_backbone`` and
-    ``build_retinanet_timm_fpn_backbone``, and the same three of torchvision. Calling it again
-    changes nothing.
+    ``build_retinanet_timm_fpn_backbone``, and the same three of torchvision and of huggingface.
+    Calling it again changes nothing.
 
     Raises:
         ConfigError: another builder has one of the names; nothing is registered then.
@@ -111,6 +117,7 @@ def set_pixel_statistics(cfg: CfgNode) -> None:
     Raises:
         ConfigError: ``MODEL.BACKBONE.NAME`` is none of `register_backbones`, or `cfg` is frozen.
         BackboneError, CheckpointError, DownloadError, TypeError: as of `TimmBackbone`.
+        ImportError: the library is not installed.
     """
     _check_not_frozen(cfg, "set_pixel_statistics")
     name = cfg.MODEL.BACKBONE.NAME
@@ -120,7 +127,7 @@ def set_pixel_statistics(cfg: CfgNode) -> None:
             f"PIXEL_STD by hand, or name one of {', '.join(_BUILDERS)}."
             f"{did_you_mean(name, _BUILDERS)}"
         )
-    library = "TIMM" if "_timm_" in name else "TORCHVISION"
+    library = next(library for library in _WRAPPERS if f"_{library.lower()}_" in name)
     channels = len(cfg.MODEL.PIXEL_MEAN)
     names = _fpn_features(cfg) if "_fpn_" in name else _options(cfg, library).OUT_FEATURES
     expected = _build(cfg, library, channels, names).preprocess
@@ -143,18 +150,19 @@ def build_timm_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
     Raises:
         ConfigError: a key is missing or said twice, or the detector cannot take the maps.
         BackboneError, CheckpointError, DownloadError, TypeError: as of `TimmBackbone`.
+        ImportError: the library is not installed.
     """
     return _build_alone(cfg, "TIMM", input_shape)
 
 
 def build_timm_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
     """Build an FPN with p6 pooled from its last level over `build_timm_backbone`'s network."""
-    return _build_fpn(cfg, "TIMM", input_shape, _max_pool_of_last_level)
+    return _build_fpn(cfg, "TIMM", input_shape, has_p7=False)
 
 
 def build_retinanet_timm_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
     """Build an FPN with p6 and p7 computed from the network's last map; likewise."""
-    return _build_fpn(cfg, "TIMM", input_shape, LastLevelP6P7)
+    return _build_fpn(cfg, "TIMM", input_shape, has_p7=True)
 
 
 def build_torchvision_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
@@ -164,12 +172,27 @@ def build_torchvision_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone
 
 def build_torchvision_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
     """Build an FPN over the network of ``MODEL.TORCHVISION``; as `build_timm_fpn_backbone`."""
-    return _build_fpn(cfg, "TORCHVISION", input_shape, _max_pool_of_last_level)
+    return _build_fpn(cfg, "TORCHVISION", input_shape, has_p7=False)
 
 
 def build_retinanet_torchvision_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
     """Build RetinaNet's FPN over it; as `build_retinanet_timm_fpn_backbone`."""
-    return _build_fpn(cfg, "TORCHVISION", input_shape, LastLevelP6P7)
+    return _build_fpn(cfg, "TORCHVISION", input_shape, has_p7=True)
+
+
+def build_huggingface_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
+    """Build the network of ``MODEL.HUGGINGFACE`` alone; as `build_timm_backbone`."""
+    return _build_alone(cfg, "HUGGINGFACE", input_shape)
+
+
+def build_huggingface_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
+    """Build an FPN over the network of ``MODEL.HUGGINGFACE``; as `build_timm_fpn_backbone`."""
+    return _build_fpn(cfg, "HUGGINGFACE", input_shape, has_p7=False)
+
+
+def build_retinanet_huggingface_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
+    """Build RetinaNet's FPN over it; as `build_retinanet_timm_fpn_backbone`."""
+    return _build_fpn(cfg, "HUGGINGFACE", input_shape, has_p7=True)
 
 
 _BUILDERS: dict[str, Callable[[CfgNode, ShapeSpec], Backbone]] = {
@@ -181,6 +204,9 @@ _BUILDERS: dict[str, Callable[[CfgNode, ShapeSpec], Backbone]] = {
         build_torchvision_backbone,
         build_torchvision_fpn_backbone,
         build_retinanet_torchvision_fpn_backbone,
+        build_huggingface_backbone,
+        build_huggingface_fpn_backbone,
+        build_retinanet_huggingface_fpn_backbone,
     )
 }
 
@@ -195,12 +221,7 @@ def _build_alone(cfg: CfgNode, library: str, input_shape: ShapeSpec) -> _Wrapped
     return backbone
 
 
-def _build_fpn(
-    cfg: CfgNode,
-    library: str,
-    input_shape: ShapeSpec,
-    top_block: Callable[[int, int, str], nn.Module],
-) -> FPN:
+def _build_fpn(cfg: CfgNode, library: str, input_shape: ShapeSpec, *, has_p7: bool) -> FPN:
     names = _fpn_features(cfg)
     bottom_up = _build(cfg, library, input_shape.channels, names)
     _warn_of_weights(cfg, library)
@@ -212,11 +233,14 @@ def _build_fpn(
             f"MODEL.FPN.IN_FEATURES={names} have strides {strides}, but an FPN takes maps each of "
             "which has twice the stride of the one before."
         )
-    top = top_block(maps.channels[names[-1]], cfg.MODEL.FPN.OUT_CHANNELS, names[-1])
+    last, out_channels = names[-1], cfg.MODEL.FPN.OUT_CHANNELS
+    pool = LastLevelMaxPool()
+    pool.in_feature = f"p{strides[-1].bit_length() - 1}"  # the FPN's own level, not the map
+    top = LastLevelP6P7(maps.channels[last], out_channels, last) if has_p7 else pool
     return FPN(
         bottom_up=bottom_up,
         in_features=names,
-        out_channels=cfg.MODEL.FPN.OUT_CHANNELS,
+        out_channels=out_channels,
         norm=cfg.MODEL.FPN.NORM,
         top_block=top,
         fuse_type=cfg.MODEL.FPN.FUSE_TYPE,
@@ -231,13 +255,6 @@ def _fpn_features(cfg: CfgNode) -> list[str]:
             "['res2', 'res3', 'res4', 'res5']."
         )
     return names
-
-
-def _max_pool_of_last_level(_: int, __: int, in_feature: str) -> LastLevelMaxPool:
-    """The block takes FPN's own level, p5 by itself, also where the last map is another."""
-    block = LastLevelMaxPool()
-    block.in_feature = in_feature.replace("res", "p")
-    return block
 
 
 def _check_not_frozen(cfg: CfgNode, function: str) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import sys
 from pathlib import Path
 
 import detectron2
@@ -19,6 +20,7 @@ from detectron2.modeling import BACKBONE_REGISTRY, build_backbone, build_model
 from detrex.data.demo.shapes import write_shapes_dataset
 from detrex.errors import ConfigError
 from detrex.modeling.backbone import (
+    HuggingFaceBackbone,
     TimmBackbone,
     TorchvisionBackbone,
     add_backbone_config,
@@ -27,14 +29,20 @@ from detrex.modeling.backbone import (
     set_pixel_statistics,
 )
 from tests.reference.clean_logging import restored_loggers
+from tests.reference.tiny_transformers import RESNET, SWIN, built_by_transformers
 
 YAML = Path(detectron2.__file__).parent / "model_zoo/configs"
 NAMES = [
     f"build_{retinanet}{library}_{fpn}backbone"
-    for library in ("timm", "torchvision")
+    for library in ("timm", "torchvision", "huggingface")
     for retinanet, fpn in (("", ""), ("", "fpn_"), ("retinanet_", "fpn_"))
 ]
 LEVELS = ["res2", "res3", "res4", "res5"]
+WRAPPERS = {
+    "TIMM": (TimmBackbone, "test_resnet", {}),
+    "TORCHVISION": (TorchvisionBackbone, "resnet18", {}),
+    "HUGGINGFACE": (HuggingFaceBackbone, "resnet", RESNET),
+}
 
 
 @pytest.fixture
@@ -48,6 +56,7 @@ def config(name, *options):
     add_backbone_config(cfg)
     cfg.MODEL.BACKBONE.NAME = name
     small = ["MODEL.TIMM.NAME", "test_resnet", "MODEL.TORCHVISION.NAME", "resnet18"]
+    cfg.MODEL.HUGGINGFACE.KWARGS.update(RESNET)
     common = ["MODEL.DEVICE", "cpu", "MODEL.BACKBONE.FREEZE_AT", 0, "MODEL.FPN.OUT_CHANNELS", 24]
     cfg.merge_from_list([*small, *common, "MODEL.FPN.IN_FEATURES", LEVELS, *options])
     return cfg
@@ -104,15 +113,12 @@ def test_frozen_config__is_refused(function):
         function(cfg)
 
 
-@pytest.mark.parametrize(
-    ("name", "wrapper", "network"),
-    [(NAMES[0], TimmBackbone, "test_resnet"), (NAMES[3], TorchvisionBackbone, "resnet18")],
-)
-def test_builder__alone_is_the_wrapper(registered, tmp_path, name, wrapper, network):
-    library = "TIMM" if wrapper is TimmBackbone else "TORCHVISION"
-    twin = wrapper(
-        network, out_features=["res3", "res5"], in_channels=5, frozen_norm=True, freeze_at=2
-    )
+@pytest.mark.parametrize("library", WRAPPERS)
+def test_builder__alone_is_the_wrapper(registered, tmp_path, library):
+    wrapper, network, keywords = WRAPPERS[library]
+    name = f"build_{library.lower()}_backbone"
+    keywords = {**keywords, "in_channels": 5, "frozen_norm": True, "freeze_at": 2}
+    twin = wrapper(network, out_features=["res3", "res5"], **keywords)
     torch.save(twin.state_dict(), tmp_path / "twin.pth")
     options = [
         *(f"MODEL.{library}.OUT_FEATURES", ["res3", "res5"]),
@@ -149,6 +155,7 @@ def test_builder__keywords_of_the_library(registered):
     [
         ("timm", LEVELS, ["p2", "p3", "p4", "p5", "p6"]),
         ("torchvision", LEVELS[:3], ["p2", "p3", "p4", "p5"]),
+        ("huggingface", ["stage1", "stage2"], ["p2", "p3", "p4"]),
     ],
 )
 def test_builder__fpn_pools_its_own_last_level(registered, library, names, levels):
@@ -161,7 +168,7 @@ def test_builder__fpn_pools_its_own_last_level(registered, library, names, level
     assert torch.equal(maps[levels[-1]], F.max_pool2d(maps[levels[-2]], 1, 2))
 
 
-@pytest.mark.parametrize("library", ["timm", "torchvision"])
+@pytest.mark.parametrize("library", ["timm", "torchvision", "huggingface"])
 def test_builder__retinanet_computes_p6_of_the_last_map(registered, library):
     name = f"build_retinanet_{library}_fpn_backbone"
     backbone = build_backbone(config(name, "MODEL.FPN.IN_FEATURES", ["res3", "res4"])).eval()
@@ -205,6 +212,31 @@ def test_builder__refuses(registered, name, options, message):
         build_backbone(cfg)
 
 
+def test_set_pixel_statistics__of_a_folder_of_transformers(registered, tmp_path, caplog):
+    theirs = built_by_transformers("resnet", RESNET)
+    theirs.save_pretrained(tmp_path)
+    said = {"image_mean": [0.5] * 3, "image_std": [0.25] * 3}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(said))
+    options = ["MODEL.HUGGINGFACE.NAME", str(tmp_path), "MODEL.HUGGINGFACE.PRETRAINED", True]
+    cfg = config("build_huggingface_fpn_backbone", *options, "MODEL.BACKBONE.FREEZE_AT", 2)
+    cfg.MODEL.HUGGINGFACE.KWARGS.clear()
+    set_pixel_statistics(cfg)
+    assert (cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD) == ([127.5] * 3, [63.75] * 3)
+    with caplog.at_level(logging.WARNING):
+        found = build_backbone(cfg).bottom_up.hf_model.model.state_dict()
+    assert caplog.text == ""
+    for name, value in theirs.state_dict().items():
+        torch.testing.assert_close(found[name], value, rtol=0, atol=0)
+
+
+def test_builder__without_transformers(registered, monkeypatch):
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    cfg = config("build_huggingface_fpn_backbone")
+    for build in (build_backbone, set_pixel_statistics):
+        with pytest.raises(ImportError, match="not installed: pip install transformers"):
+            build(cfg)
+
+
 def test_builder__keys_were_not_added(registered):
     cfg = get_cfg()
     cfg.MODEL.BACKBONE.NAME = NAMES[3]
@@ -238,6 +270,7 @@ def test_builder__warns_of_no_weights(registered, caplog, weights, warnings):
     [
         ("build_timm_fpn_backbone", [127.5] * 3, [127.5] * 3),
         ("build_torchvision_backbone", [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]),
+        ("build_huggingface_fpn_backbone", [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]),
     ],
 )
 def test_set_pixel_statistics__ends_the_warning(registered, caplog, name, mean, std):
@@ -260,7 +293,7 @@ def test_set_pixel_statistics__ends_the_warning(registered, caplog, name, mean, 
 
 
 def test_set_pixel_statistics__of_an_fpn_asks_for_its_maps(registered):
-    options = ("MODEL.TIMM.OUT_FEATURES", ["res9"], "MODEL.TORCHVISION.OUT_FEATURES", ["res9"])
+    options = [v for key in WRAPPERS for v in (f"MODEL.{key}.OUT_FEATURES", ["res9"])]
     for name in (name for name in NAMES if "_fpn_" in name):
         cfg = config(name, *options)
         set_pixel_statistics(cfg)
@@ -324,6 +357,12 @@ OUTPUT_DIR: {output}
             "Base-RetinaNet.yaml",
             "BACKBONE: {NAME: build_retinanet_torchvision_fpn_backbone, FREEZE_AT: 0}\n"
             "  TORCHVISION: {NAME: resnet18}",
+            {"bbox"},
+        ),
+        (
+            "Base-RetinaNet.yaml",
+            "BACKBONE: {NAME: build_retinanet_huggingface_fpn_backbone, FREEZE_AT: 1}\n"
+            f"  HUGGINGFACE: {{NAME: swin, KWARGS: {SWIN}}}",
             {"bbox"},
         ),
     ],
