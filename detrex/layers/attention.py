@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 
 
@@ -53,16 +54,16 @@ class MultiheadAttention(nn.Module):
 
     def forward(
         self,
-        query: Tensor,
-        key: Tensor | None = None,
-        value: Tensor | None = None,
-        identity: Tensor | None = None,
-        query_pos: Tensor | None = None,
-        key_pos: Tensor | None = None,
+        query: Float[Tensor, "*q c"],
+        key: Float[Tensor, "*k _"] | None = None,
+        value: Float[Tensor, "*k _"] | None = None,
+        identity: Float[Tensor, "*q c"] | None = None,
+        query_pos: Float[Tensor, "*q c"] | None = None,
+        key_pos: Float[Tensor, "*k _"] | None = None,
         attn_mask: Tensor | None = None,
         key_padding_mask: Tensor | None = None,
         **kwargs: Any,
-    ) -> Tensor:
+    ) -> Float[Tensor, "*q c"]:
         """Attend from ``query`` to ``key``.
 
         Args:
@@ -192,16 +193,16 @@ class ConditionalSelfAttention(_ConditionalAttention):
 
     def forward(
         self,
-        query: Tensor,
-        key: Tensor | None = None,
-        value: Tensor | None = None,
-        identity: Tensor | None = None,
-        query_pos: Tensor | None = None,
-        key_pos: Tensor | None = None,
+        query: Float[Tensor, "*q c"],
+        key: Float[Tensor, "*k _"] | None = None,
+        value: Float[Tensor, "*k _"] | None = None,
+        identity: Float[Tensor, "*q c"] | None = None,
+        query_pos: Float[Tensor, "*q c"] | None = None,
+        key_pos: Float[Tensor, "*k _"] | None = None,
         attn_mask: Tensor | None = None,
         key_padding_mask: Tensor | None = None,
         **kwargs: Any,
-    ) -> Tensor:
+    ) -> Float[Tensor, "*q c"]:
         """Attend among the queries; arguments and result as in `MultiheadAttention.forward`."""
         key, value, key_pos = _defaults(query, key, value, query_pos, key_pos)
         identity = query if identity is None else identity
@@ -243,18 +244,18 @@ class ConditionalCrossAttention(_ConditionalAttention):
 
     def forward(
         self,
-        query: Tensor,
-        key: Tensor | None = None,
-        value: Tensor | None = None,
-        identity: Tensor | None = None,
-        query_pos: Tensor | None = None,
-        key_pos: Tensor | None = None,
-        query_sine_embed: Tensor | None = None,
+        query: Float[Tensor, "*q c"],
+        key: Float[Tensor, "*k _"] | None = None,
+        value: Float[Tensor, "*k _"] | None = None,
+        identity: Float[Tensor, "*q c"] | None = None,
+        query_pos: Float[Tensor, "*q c"] | None = None,
+        key_pos: Float[Tensor, "*k _"] | None = None,
+        query_sine_embed: Float[Tensor, "*q c"] | None = None,
         is_first_layer: bool = False,
         attn_mask: Tensor | None = None,
         key_padding_mask: Tensor | None = None,
         **kwargs: Any,
-    ) -> Tensor:
+    ) -> Float[Tensor, "*q c"]:
         """Attend from the queries to the memory.
 
         Args:

@@ -8,6 +8,7 @@ from numbers import Integral
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from detrex.errors import did_you_mean
@@ -20,9 +21,9 @@ NORMS = ("LN", "BN")
 
 
 def dcnv3_core_pytorch(
-    input: Tensor,
-    offset: Tensor,
-    mask: Tensor,
+    input: Float[Tensor, "n _ _ c"],
+    offset: Float[Tensor, "n h w _"],
+    mask: Float[Tensor, "n h w _"],
     kernel_h: int,
     kernel_w: int,
     stride_h: int,
@@ -34,7 +35,7 @@ def dcnv3_core_pytorch(
     group: int,
     group_channels: int,
     offset_scale: float,
-) -> Tensor:
+) -> Float[Tensor, "n h w c"]:
     """Add up samples of a map around every cell of the output.
 
     The K = kernel_h * kernel_w points of a cell are enumerated column by column (x is the outer
@@ -110,9 +111,9 @@ class DCNv3Function:
 
     @staticmethod
     def apply(
-        input: Tensor,
-        offset: Tensor,
-        mask: Tensor,
+        input: Float[Tensor, "n _ _ c"],
+        offset: Float[Tensor, "n h w _"],
+        mask: Float[Tensor, "n h w _"],
         kernel_h: int,
         kernel_w: int,
         stride_h: int,
@@ -125,7 +126,7 @@ class DCNv3Function:
         group_channels: int,
         offset_scale: float,
         im2col_step: int = 256,
-    ) -> Tensor:
+    ) -> Float[Tensor, "n h w c"]:
         """Call `dcnv3_core_pytorch`; `im2col_step` is of no influence."""
         kernel, stride, pad = (kernel_h, kernel_w), (stride_h, stride_w), (pad_h, pad_w)
         grid = (*kernel, *stride, *pad, dilation_h, dilation_w)
@@ -207,7 +208,7 @@ class DCNv3(nn.Module):
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)
 
-    def forward(self, input: Tensor) -> Tensor:
+    def forward(self, input: Float[Tensor, "n _ _ c"]) -> Float[Tensor, "n _ _ c"]:
         """Convolve an (N, H, W, C) map; without stride, and with `pad` to match, the size stays."""
         projected = self.input_proj(input)
         guide = self.dw_conv(input.permute(0, 3, 1, 2))

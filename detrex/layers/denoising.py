@@ -10,6 +10,7 @@ before the matching ones:
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from detrex.utils.misc import inverse_sigmoid
@@ -18,8 +19,8 @@ from .box_ops import box_cxcywh_to_xyxy, box_xyxy_to_cxcywh
 
 
 def apply_label_noise(
-    labels: Tensor, label_noise_prob: float = 0.2, num_classes: int = 80
-) -> Tensor:
+    labels: Int[Tensor, " n"], label_noise_prob: float = 0.2, num_classes: int = 80
+) -> Int[Tensor, " n"]:
     """Draw some labels anew.
 
     Args:
@@ -40,7 +41,9 @@ def apply_label_noise(
     return torch.where(chosen, drawn[(chosen.cumsum(0) - 1).clamp(0)], labels) if count else labels
 
 
-def apply_box_noise(boxes: Tensor, box_noise_scale: float = 0.4) -> Tensor:
+def apply_box_noise(
+    boxes: Float[Tensor, "n 4"], box_noise_scale: float = 0.4
+) -> Float[Tensor, "n 4"]:
     """Move and resize boxes at random.
 
     Args:
@@ -59,8 +62,8 @@ def apply_box_noise(boxes: Tensor, box_noise_scale: float = 0.4) -> Tensor:
 
 
 def apply_contrastive_box_noise(
-    boxes: Tensor, negative: Tensor, box_noise_scale: float = 1.0
-) -> Tensor:
+    boxes: Float[Tensor, "*n 4"], negative: Bool[Tensor, "*n"], box_noise_scale: float = 1.0
+) -> Float[Tensor, "*n 4"]:
     """Move each corner coordinate by a random share of half the box's width or height.
 
     Args:
@@ -83,7 +86,7 @@ def apply_contrastive_box_noise(
 
 def denoising_attention_mask(
     num_groups: int, group_size: int, num_queries: int, device: torch.device | str
-) -> Tensor:
+) -> Bool[Tensor, "q q"]:
     """Hide denoising queries from matching queries and from the queries of other groups.
 
     Args:
@@ -93,8 +96,8 @@ def denoising_attention_mask(
         device: where the mask is needed.
 
     Returns:
-        (p + q, p + q) bool for p denoising and q matching queries, True where the query of the row
-        must not see that of the column.
+        (q, q) bool for all queries, the denoising ones first, True where the query of the row must
+        not see that of the column.
     """
     group = torch.arange(num_groups, device=device).repeat_interleave(group_size)
     group = torch.cat([group, group.new_full((num_queries,), -1)])
@@ -102,8 +105,8 @@ def denoising_attention_mask(
 
 
 def spread_over_images(
-    queries: Tensor, counts: Sequence[int], copies: int, slots: int | None = None
-) -> Tensor:
+    queries: Float[Tensor, "_ c"], counts: Sequence[int], copies: int, slots: int | None = None
+) -> Float[Tensor, "b p c"]:
     """Give each object's queries their place in the batch.
 
     Args:
@@ -157,15 +160,19 @@ class GenerateDNQueries(nn.Module):
         self.with_indicator = with_indicator
         self.label_encoder = nn.Embedding(num_classes, label_embed_dim - int(with_indicator))
 
-    def generate_query_masks(self, max_gt_num_per_image: int, device: torch.device | str) -> Tensor:
+    def generate_query_masks(
+        self, max_gt_num_per_image: int, device: torch.device | str
+    ) -> Bool[Tensor, "q q"]:
         """Make the attention mask of groups of that size; see `denoising_attention_mask`."""
         return denoising_attention_mask(
             self.denoising_groups, max_gt_num_per_image, self.num_queries, device
         )
 
     def forward(
-        self, gt_labels_list: Sequence[Tensor], gt_boxes_list: Sequence[Tensor]
-    ) -> tuple[Tensor, Tensor, Tensor, int, int]:
+        self,
+        gt_labels_list: Sequence[Int[Tensor, " _"]],
+        gt_boxes_list: Sequence[Float[Tensor, "_ 4"]],
+    ) -> tuple[Float[Tensor, "b p c"], Float[Tensor, "b p 4"], Bool[Tensor, "q q"], int, int]:
         """Make the queries of a batch.
 
         Args:
@@ -231,8 +238,10 @@ class GenerateCDNQueries(nn.Module):
         self.label_encoder = nn.Embedding(num_classes, label_embed_dim)
 
     def forward(
-        self, gt_labels_list: Sequence[Tensor], gt_boxes_list: Sequence[Tensor]
-    ) -> tuple[Tensor, Tensor, Tensor, int, int]:
+        self,
+        gt_labels_list: Sequence[Int[Tensor, " _"]],
+        gt_boxes_list: Sequence[Float[Tensor, "_ 4"]],
+    ) -> tuple[Float[Tensor, "b p c"], Float[Tensor, "b p 4"], Bool[Tensor, "q q"], int, int]:
         """Make the queries of a batch; arguments and result as in `GenerateDNQueries.forward`."""
         counts = [len(labels) for labels in gt_labels_list]
         largest = max(counts, default=0)

@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from detrex.utils.misc import at_least_float32
@@ -123,13 +123,13 @@ class MultiScaleDeformableAttnFunction:
 
     @staticmethod
     def apply(
-        value: Tensor,
+        value: Float[Tensor, "n s h d"],
         value_spatial_shapes: SpatialShapes,
         value_level_start_index: Tensor | Sequence[int],
-        sampling_locations: Tensor,
-        attention_weights: Tensor,
+        sampling_locations: Float[Tensor, "n q h l p 2"],
+        attention_weights: Float[Tensor, "n q h l p"],
         im2col_step: int = 64,
-    ) -> Tensor:
+    ) -> Float[Tensor, "n q h*d"]:
         """Sample each level at the given places and add the samples up by their weights.
 
         Args:
@@ -224,17 +224,17 @@ class MultiScaleDeformableAttention(nn.Module):
 
     def forward(
         self,
-        query: Tensor,
+        query: Float[Tensor, "*q c"],
         key: Tensor | None = None,
-        value: Tensor | None = None,
-        identity: Tensor | None = None,
-        query_pos: Tensor | None = None,
-        key_padding_mask: Tensor | None = None,
-        reference_points: Tensor | None = None,
+        value: Float[Tensor, "*s c"] | None = None,
+        identity: Float[Tensor, "*q c"] | None = None,
+        query_pos: Float[Tensor, "*q c"] | None = None,
+        key_padding_mask: Bool[Tensor, "n s"] | None = None,
+        reference_points: Float[Tensor, "n q l _"] | None = None,
         spatial_shapes: SpatialShapes | None = None,
         level_start_index: Tensor | None = None,
         **kwargs: Any,
-    ) -> Tensor:
+    ) -> Float[Tensor, "*q c"]:
         """Attend to ``value`` around the reference points.
 
         Args:

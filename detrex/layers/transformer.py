@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from detrex.errors import DetrexWarning
@@ -65,16 +66,16 @@ class BaseTransformerLayer(nn.Module):
 
     def forward(
         self,
-        query: Tensor,
-        key: Tensor | None = None,
-        value: Tensor | None = None,
-        query_pos: Tensor | None = None,
-        key_pos: Tensor | None = None,
+        query: Float[Tensor, "*q c"],
+        key: Float[Tensor, "*k _"] | None = None,
+        value: Float[Tensor, "*k _"] | None = None,
+        query_pos: Float[Tensor, "*q c"] | None = None,
+        key_pos: Float[Tensor, "*k _"] | None = None,
         attn_masks: Tensor | Sequence[Tensor | None] | None = None,
         query_key_padding_mask: Tensor | None = None,
         key_padding_mask: Tensor | None = None,
         **kwargs: Any,
-    ) -> Tensor:
+    ) -> Float[Tensor, "*q c"]:
         """Run the operations in order.
 
         Args:

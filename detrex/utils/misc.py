@@ -4,16 +4,17 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor
 
 
 def interpolate(
-    input: Tensor,
+    input: Float[Tensor, "n c _ _"],
     size: int | Sequence[int] | None = None,
     scale_factor: float | Sequence[float] | None = None,
     mode: str = "nearest",
     align_corners: bool | None = None,
-) -> Tensor:
+) -> Float[Tensor, "n c _ _"]:
     """Resize maps, `torch.nn.functional.interpolate` under the original's name.
 
     Args:
@@ -29,7 +30,7 @@ def interpolate(
     return F.interpolate(input, size, scale_factor, mode, align_corners)
 
 
-def inverse_sigmoid(x: Tensor, eps: float = 1e-3) -> Tensor:
+def inverse_sigmoid(x: Float[Tensor, "*n"], eps: float = 1e-3) -> Float[Tensor, "*n"]:
     """Undo the sigmoid.
 
     Args:

@@ -52,6 +52,8 @@ def fits(value: Any, hint: Any) -> bool:
     kind, inner = typing.get_origin(hint), typing.get_args(hint)
     if kind in (typing.Union, types.UnionType):
         return any(fits(value, one) for one in inner)
+    if kind is not None and not isinstance(value, kind):
+        return False
     if kind is tuple and inner[-1] is not ...:
         return len(value) == len(inner) and all(map(fits, value, inner))
     if kind is not None and issubclass(kind, Mapping):
@@ -187,6 +189,7 @@ def checking() -> Iterator[dict[str, list[Call]]]:
             new = checked(function_of(value), hints, kept)
             if not inspect.isfunction(value):
                 new = type(value)(new)
+                getattr(new, "__set_name__", lambda *_: None)(owner, attribute)
             for place in _places(owner, value):
                 for key in [key for key, one in vars(place).items() if one is value]:
                     stack.enter_context(patch.object(place, key, new))

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from detrex.layers.box_ops import box_cxcywh_to_xyxy
@@ -49,23 +50,35 @@ class BaseCriterion(nn.Module):
         return pair_up(indices, 1)
 
     def calculate_class_loss(
-        self, pred_logits: Tensor, targets: Targets, indices: Indices, num_boxes: float
-    ) -> Tensor:
+        self,
+        pred_logits: Float[Tensor, "b q c"],
+        targets: Targets,
+        indices: Indices,
+        num_boxes: float,
+    ) -> Float[Tensor, ""]:
         """Score the (B, Q, C) logits of one layer."""
         stack = Stack([{"pred_logits": pred_logits}], targets, [indices])
         classes = stack.classes(self.num_classes)
         return self.loss_class(pred_logits.flatten(0, 1), classes.flatten(), avg_factor=num_boxes)
 
     def calculate_bbox_loss(
-        self, pred_boxes: Tensor, targets: Targets, indices: Indices, num_boxes: float
-    ) -> Tensor:
+        self,
+        pred_boxes: Float[Tensor, "b q 4"],
+        targets: Targets,
+        indices: Indices,
+        num_boxes: float,
+    ) -> Float[Tensor, ""]:
         """Score the coordinates of the matched ones of the (B, Q, 4) boxes of one layer."""
         boxes, truth = Stack([{"pred_boxes": pred_boxes}], targets, [indices]).matched_boxes()
         return self.loss_bbox(boxes, truth, avg_factor=num_boxes)
 
     def calculate_giou_loss(
-        self, pred_boxes: Tensor, targets: Targets, indices: Indices, num_boxes: float
-    ) -> Tensor:
+        self,
+        pred_boxes: Float[Tensor, "b q 4"],
+        targets: Targets,
+        indices: Indices,
+        num_boxes: float,
+    ) -> Float[Tensor, ""]:
         """Score the overlap of the matched ones of the (B, Q, 4) boxes of one layer."""
         boxes, truth = Stack([{"pred_boxes": pred_boxes}], targets, [indices]).matched_boxes()
         boxes, truth = box_cxcywh_to_xyxy(boxes), box_cxcywh_to_xyxy(truth)

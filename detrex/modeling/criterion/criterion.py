@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from detrex.errors import did_you_mean
@@ -23,12 +24,12 @@ _DEFAULT_EOS_COEF = 0.1
 
 
 def sigmoid_focal_loss(
-    inputs: Tensor,
-    targets: Tensor,
+    inputs: Float[Tensor, "b q c"],
+    targets: Float[Tensor, "b q c"],
     num_boxes: float | Tensor,
     alpha: float = 0.25,
     gamma: float = 2,
-) -> Tensor:
+) -> Float[Tensor, ""]:
     """Focal loss (arXiv:1708.02002) of a batch, per object and as a mean over the queries.
 
     Args:
@@ -49,7 +50,7 @@ def _focal_losses(inputs: Tensor, targets: Tensor, alpha: float, gamma: float) -
     return binary_focal_loss(losses, inputs.sigmoid(), targets, alpha, gamma)
 
 
-def pair_up(indices: Indices, side: int) -> tuple[Tensor, Tensor]:
+def pair_up(indices: Indices, side: int) -> tuple[Int[Tensor, " m"], Int[Tensor, " m"]]:
     """Flatten matches for indexing a (B, ...) tensor.
 
     Args:

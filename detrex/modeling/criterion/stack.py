@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from detrex.modeling.matcher.assignment import Indices
@@ -54,7 +55,9 @@ class Stack:
     matches: Sequence[Indices]
 
     @cached_property
-    def pairs(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def pairs(
+        self,
+    ) -> tuple[Int[Tensor, " m"], Int[Tensor, " m"], Int[Tensor, " m"], Int[Tensor, " m"]]:
         """Layer, image, query and object of each pair, (M,) int64 on the predictions' device.
 
         Objects are counted through all images. The pairs stand layer by layer and image by image.
@@ -72,17 +75,17 @@ class Stack:
         layer, image, query, object_ = pairs.to(device, non_blocking=device.type == "cuda")
         return layer, image, query, object_
 
-    def predictions(self, name: str) -> Tensor:
+    def predictions(self, name: str) -> Float[Tensor, "l b q _"]:
         """Stack ``pred_logits`` or ``pred_boxes`` to (L, B, Q, ...), in float32 at least."""
         return at_least_float32(torch.stack([outputs[name] for outputs in self.outputs]))
 
-    def matched_boxes(self) -> tuple[Tensor, Tensor]:
+    def matched_boxes(self) -> tuple[Float[Tensor, "m 4"], Float[Tensor, "m 4"]]:
         """Give the (M, 4) predicted boxes of all pairs and those of their objects."""
         layer, image, query, object_ = self.pairs
         boxes = self.predictions("pred_boxes")[layer, image, query]
         return boxes, torch.cat([target["boxes"] for target in self.targets]).to(boxes)[object_]
 
-    def classes(self, background: int) -> Tensor:
+    def classes(self, background: int) -> Int[Tensor, "l b q"]:
         """Give each query the class it should predict: (L, B, Q) int64, `background` unmatched."""
         layer, image, query, object_ = self.pairs
         shape = (len(self.outputs), *self.outputs[0]["pred_logits"].shape[:2])
@@ -90,7 +93,7 @@ class Stack:
         classes = torch.full(shape, background, dtype=torch.int64, device=layer.device)
         return classes.index_put((layer, image, query), labels[object_])
 
-    def sums(self, values: Tensor) -> Tensor:
+    def sums(self, values: Float[Tensor, " m"]) -> Float[Tensor, " l"]:
         """Add up, for each layer, the (M,) values of its pairs: (L,)."""
         layers = torch.arange(len(self.outputs), device=values.device)
         return torch.where(self.pairs[0] == layers[:, None], values, 0).sum(1)

@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -97,20 +98,20 @@ class DINOTransformerDecoder(TransformerLayerSequence):
 
     def forward(
         self,
-        query: Tensor,
-        key: Tensor | None,
-        value: Tensor | None,
+        query: Float[Tensor, "n q d"],
+        key: Float[Tensor, "n s d"] | None,
+        value: Float[Tensor, "n s d"] | None,
         query_pos: Tensor | None = None,
         key_pos: Tensor | None = None,
-        attn_masks: list[Tensor | None] | None = None,
-        query_key_padding_mask: Tensor | None = None,
-        key_padding_mask: Tensor | None = None,
+        attn_masks: list[Bool[Tensor, "q q"] | None] | None = None,
+        query_key_padding_mask: Bool[Tensor, "n q"] | None = None,
+        key_padding_mask: Bool[Tensor, "n s"] | None = None,
         *,
-        reference_points: Tensor,
-        valid_ratios: Tensor,
+        reference_points: Float[Tensor, "n q 4"],
+        valid_ratios: Float[Tensor, "n l 2"],
         all_layers: bool = True,
         **kwargs: Any,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Float[Tensor, "*layers n q d"], Float[Tensor, "*layers n q 4"]]:
         """Run the layers; each starts from the boxes that the one before has found.
 
         Args:

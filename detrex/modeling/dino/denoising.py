@@ -7,8 +7,8 @@ are laid out group by group, first the positive half and then the negative, each
 
     | group 0: positive | group 0: negative | group 1: positive | ... | matching queries |
 
-Letters in shapes: n images, p denoising queries, q matching queries, d channels, m objects of all
-images together, r = copies of each object (two per group).
+Letters in shapes: n images, p denoising queries, q queries together with those that are matched, d
+channels, m objects of all images together, r = copies of each object (two per group).
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from detrex.layers.denoising import (
@@ -35,15 +36,14 @@ class DenoisingQueries:
     Attributes:
         content: (n, p, d) label embeddings, zero where an image has fewer objects than the largest.
         boxes_unact: (n, p, 4) noised cxcywh boxes before the sigmoid, zero at the same places.
-        attention_mask: (p + q, p + q) bool, True where the query of the row must not see the
-            column.
+        attention_mask: (q, q) bool, True where the query of the row must not see the column.
         num_groups: groups of positive and negative queries.
         group_size: queries of a group, its two halves together.
     """
 
-    content: Tensor
-    boxes_unact: Tensor
-    attention_mask: Tensor
+    content: Float[Tensor, "n p d"]
+    boxes_unact: Float[Tensor, "n p 4"]
+    attention_mask: Bool[Tensor, "q q"]
     num_groups: int
     group_size: int
 
@@ -53,12 +53,12 @@ class DenoisingQueries:
         return self.num_groups * self.group_size
 
     @property
-    def query_embed(self) -> tuple[Tensor, Tensor]:
+    def query_embed(self) -> tuple[Float[Tensor, "n p d"], Float[Tensor, "n p 4"]]:
         """Content and boxes before the sigmoid, as the transformer takes them."""
         return self.content, self.boxes_unact
 
     @property
-    def attn_masks(self) -> list[Tensor | None]:
+    def attn_masks(self) -> list[Bool[Tensor, "q q"] | None]:
         """The masks of the decoder's self- and cross-attention."""
         return [self.attention_mask, None]
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from detectron2.utils.events import get_event_storage
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from detrex.modeling.backbone.features.coverage import Size
@@ -184,8 +185,8 @@ class DINO(nn.Module):
         return self.weighted_losses(self.criterion(outputs, targets, dn_metas))
 
     def forward_tensors(
-        self, images: Tensor, sizes: Sequence[Size] | None = None
-    ) -> tuple[Tensor, Tensor]:
+        self, images: Float[Tensor, "n _ h w"], sizes: Sequence[Size] | None = None
+    ) -> tuple[Float[Tensor, "n q c"], Float[Tensor, "n q 4"]]:
         """Detect objects in a batch of tensors, without what only Python can do.
 
         This is what an evaluation calls between `normalize_images` and the choice of the best
@@ -205,7 +206,9 @@ class DINO(nn.Module):
         """
         return self.locate(self.batch_levels(PaddedImages(images, sizes)))
 
-    def locate_in(self, images: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    def locate_in(
+        self, images: Sequence[Float[Tensor, "_ _ _"]]
+    ) -> tuple[Float[Tensor, "n q c"], Float[Tensor, "n q 4"]]:
         """Find objects in normalised (c, h, w) images; see :meth:`forward_tensors`."""
         rule = PaddingConstraints.of(self.backbone)
         if len(group_by_padded_size(images, rule)) > 1:
@@ -213,7 +216,7 @@ class DINO(nn.Module):
         batch = PaddedImages.pad(images, rule)
         return self.forward_tensors(batch.tensor, batch.sizes)
 
-    def extract_levels(self, images: Sequence[Tensor]) -> Levels:
+    def extract_levels(self, images: Sequence[Float[Tensor, "c _ _"]]) -> Levels:
         """Send images through backbone and neck: all at once in training, else by their size."""
         rule = PaddingConstraints.of(self.backbone)
         groups = [list(range(len(images)))]
@@ -248,7 +251,7 @@ class DINO(nn.Module):
             **known,
         )
 
-    def locate(self, levels: Levels) -> tuple[Tensor, Tensor]:
+    def locate(self, levels: Levels) -> tuple[Float[Tensor, "n q c"], Float[Tensor, "n q 4"]]:
         """Find objects in the levels of a batch; see :meth:`forward_tensors`."""
         hidden = self.hidden_states(levels)
         last = self.transformer.decoder.num_layers - 1
@@ -273,7 +276,9 @@ class DINO(nn.Module):
         return prepare_targets(batched_inputs, self.num_classes, at_least_float32(self.pixel_mean))
 
     def denoising_queries(
-        self, targets: Sequence[Mapping[str, Tensor]], features: Sequence[Tensor]
+        self,
+        targets: Sequence[Mapping[str, Tensor]],
+        features: Sequence[Float[Tensor, "n d _ _"]],
     ) -> DenoisingQueries | None:
         """Make denoising queries of the targets in training; None without objects."""
         if not self.training:
@@ -289,8 +294,8 @@ class DINO(nn.Module):
 
     def training_outputs(
         self,
-        logits_lnqc: Tensor,
-        boxes_lnq4: Tensor,
+        logits_lnqc: Float[Tensor, "l n q c"],
+        boxes_lnq4: Float[Tensor, "l n q 4"],
         hidden: HiddenStates,
         denoising: DenoisingQueries | None,
     ) -> tuple[dict[str, Any], dict[str, Any] | None]:
@@ -321,8 +326,8 @@ class DINO(nn.Module):
 
     def detections(
         self,
-        logits_nqc: Tensor,
-        boxes_nq4: Tensor,
+        logits_nqc: Float[Tensor, "n q c"],
+        boxes_nq4: Float[Tensor, "n q 4"],
         batched_inputs: Sequence[Mapping[str, Any]],
     ) -> list[dict[str, Any]]:
         """Choose the best detections of each image and bring them to the wanted size."""

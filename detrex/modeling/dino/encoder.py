@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -71,16 +72,16 @@ class DINOTransformerEncoder(TransformerLayerSequence):
 
     def forward(
         self,
-        query: Tensor,
+        query: Float[Tensor, "n s d"],
         key: Tensor | None = None,
         value: Tensor | None = None,
-        query_pos: Tensor | None = None,
+        query_pos: Float[Tensor, "n s d"] | None = None,
         key_pos: Tensor | None = None,
         attn_masks: list[Tensor | None] | None = None,
-        query_key_padding_mask: Tensor | None = None,
+        query_key_padding_mask: Bool[Tensor, "n s"] | None = None,
         key_padding_mask: Tensor | None = None,
         **kwargs: Any,
-    ) -> Tensor:
+    ) -> Float[Tensor, "n s d"]:
         """Run the layers one after the other.
 
         Args:

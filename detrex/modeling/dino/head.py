@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from detrex.layers import MLP
@@ -33,11 +34,11 @@ def box_heads(embed_dim: int, count: int) -> nn.ModuleList:
 
 
 def predict(
-    states_lnqd: Tensor,
-    references_lnq4: Tensor,
+    states_lnqd: Float[Tensor, "l n q d"],
+    references_lnq4: Float[Tensor, "l n q 4"],
     class_embed: Sequence[nn.Module] | nn.ModuleList,
     bbox_embed: Sequence[nn.Module] | nn.ModuleList,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Float[Tensor, "l n q c"], Float[Tensor, "l n q 4"]]:
     """Classify each layer's states and move the boxes that the layer started from.
 
     Args:
@@ -56,7 +57,9 @@ def predict(
     return torch.stack(logits), torch.stack(boxes)
 
 
-def as_outputs(logits_lnqc: Tensor, boxes_lnq4: Tensor, aux_loss: bool) -> dict[str, Any]:
+def as_outputs(
+    logits_lnqc: Float[Tensor, "l n q c"], boxes_lnq4: Float[Tensor, "l n q 4"], aux_loss: bool
+) -> dict[str, Any]:
     """Name predictions as criteria expect them.
 
     Returns:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from detrex.layers import box_xyxy_to_cxcywh
@@ -70,11 +71,13 @@ class PaddedImages:
         sizes: (height, width) of each before padding; None where none is padded.
     """
 
-    tensor: Tensor
+    tensor: Float[Tensor, "n c h w"]
     sizes: Sequence[Size] | None
 
     @classmethod
-    def pad(cls, images: Sequence[Tensor], rule: PaddingConstraints) -> "PaddedImages":
+    def pad(
+        cls, images: Sequence[Float[Tensor, "c _ _"]], rule: PaddingConstraints
+    ) -> "PaddedImages":
         """Pad (c, h, w) images to their common size under ``rule``."""
         sizes = [(int(image.shape[-2]), int(image.shape[-1])) for image in images]
         height, width = rule.padded(sizes)
@@ -94,11 +97,13 @@ class Levels(NamedTuple):
         sizes: how much of them is image.
     """
 
-    features: list[Tensor]
+    features: list[Float[Tensor, "n c _ _"]]
     sizes: LevelSizes
 
 
-def group_by_padded_size(images: Sequence[Tensor], rule: PaddingConstraints) -> list[list[int]]:
+def group_by_padded_size(
+    images: Sequence[Float[Tensor, "c _ _"]], rule: PaddingConstraints
+) -> list[list[int]]:
     """Group the indices of those images that ``rule`` pads to one size when each stands alone."""
     groups: dict[Size, list[int]] = {}
     for index, image in enumerate(images):
@@ -134,8 +139,11 @@ def merge_levels(parts: Sequence[Levels], groups: Sequence[Sequence[int]]) -> Le
 
 
 def normalize_images(
-    batched_inputs: Sequence[Mapping[str, Any]], mean: Tensor, std: Tensor, flip: bool = False
-) -> list[Tensor]:
+    batched_inputs: Sequence[Mapping[str, Any]],
+    mean: Float[Tensor, "c 1 1"],
+    std: Float[Tensor, "c 1 1"],
+    flip: bool = False,
+) -> list[Float[Tensor, "c _ _"]]:
     """Take the images out of dataset dicts and normalise them by ``(image - mean) / std``.
 
     Args:

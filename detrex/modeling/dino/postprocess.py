@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from detectron2.data.detection_utils import convert_image_to_rgb
 from detectron2.structures import Boxes, Instances
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from detrex.errors import NonFiniteLossError
@@ -17,8 +18,8 @@ from detrex.layers import box_cxcywh_to_xyxy
 
 
 def select_detections(
-    logits_nqc: Tensor,
-    boxes_nq4: Tensor,
+    logits_nqc: Float[Tensor, "n q c"],
+    boxes_nq4: Float[Tensor, "n q 4"],
     image_sizes: Sequence[tuple[int, int]],
     limit: int,
 ) -> list[Instances]:
@@ -102,7 +103,7 @@ def _chosen(detection: Instances, kept: Tensor) -> Instances:
 
 def draw_training(
     inputs: Mapping[str, Any], detection: Instances, input_format: str, max_boxes: int = 20
-) -> np.ndarray:
+) -> UInt8[np.ndarray, "3 h _"]:
     """Draw the annotated boxes of a training image beside the best detections.
 
     Args:

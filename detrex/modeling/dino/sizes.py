@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from detrex.layers import PositionEmbeddingSine
@@ -73,7 +74,7 @@ class LevelSizes:
         valid = tuple(parts_valid[index] for index in order)
         return cls(whole, valid, any(sizes != whole for sizes in valid))
 
-    def masks(self, device: torch.device) -> list[Tensor]:
+    def masks(self, device: torch.device) -> list[Bool[Tensor, "n _ _"]]:
         """Give an (n, h, w) bool mask of each level, True = padding."""
         if not self.padded:
             count = len(self.valid)
@@ -112,7 +113,7 @@ def layout_of(sizes: LevelSizes, device: torch.device, keep: bool) -> Layout:
 
 def embed_positions(
     embedding: nn.Module, sizes: LevelSizes, device: torch.device, keep: bool
-) -> list[Tensor]:
+) -> list[Float[Tensor, "n d _ _"]]:
     """Embed the places of a batch's cells.
 
     Args:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 # Some centres are at 0.01 or 0.99 exactly, outside; a runtime that multiplies by the reciprocal
@@ -33,17 +34,17 @@ class Layout:
     """
 
     shapes: tuple[tuple[int, int], ...]
-    padding: Tensor | None
-    valid_ratios: Tensor
-    centers: Tensor
-    references: Tensor
-    proposals: Tensor
-    inside: Tensor
+    padding: Bool[Tensor, "n s"] | None
+    valid_ratios: Float[Tensor, "n l 2"]
+    centers: Float[Tensor, "n s 2"]
+    references: Float[Tensor, "n s l 2"]
+    proposals: Float[Tensor, "n s 4"]
+    inside: Bool[Tensor, "n s"]
     fewest_tokens: int = 0
 
     @classmethod
     def of_masks(
-        cls, masks: Sequence[Tensor], padded: bool = True, fewest_tokens: int = 0
+        cls, masks: Sequence[Bool[Tensor, "n _ _"]], padded: bool = True, fewest_tokens: int = 0
     ) -> "Layout":
         """Lay out the levels that (n, h, w) bool masks describe, True = padding.
 
@@ -92,6 +93,6 @@ class Layout:
         return Layout(**{**vars(self), **tensors})
 
 
-def flatten_levels(maps: Sequence[Tensor]) -> Tensor:
+def flatten_levels(maps: Sequence[Float[Tensor, "n d _ _"]]) -> Float[Tensor, "n s d"]:
     """Join (n, d, h, w) maps as (n, s, d) tokens."""
     return torch.cat([level.flatten(2).transpose(1, 2) for level in maps], 1)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from detrex.errors import ConfigError
@@ -33,15 +34,15 @@ class HiddenStates(NamedTuple):
         query_padding: (n, k) bool, True = a query taken from padding; None where there is none.
     """
 
-    inter_states: Tensor
-    init_reference: Tensor
-    inter_references: Tensor
-    enc_state: Tensor
-    enc_reference: Tensor
-    query_padding: Tensor | None
+    inter_states: Float[Tensor, "layers n q d"]
+    init_reference: Float[Tensor, "n q 4"]
+    inter_references: Float[Tensor, "_ n q 4"]
+    enc_state: Float[Tensor, "n k d"]
+    enc_reference: Float[Tensor, "n k 4"]
+    query_padding: Bool[Tensor, "n k"] | None
 
     @property
-    def layer_references(self) -> Tensor:
+    def layer_references(self) -> Float[Tensor, "layers n q 4"]:
         """The boxes (layers, n, q, 4) that each decoder layer started from."""
         later = self.inter_references[: len(self.inter_states) - 1]
         return torch.cat([self.init_reference[None], later])
@@ -106,18 +107,21 @@ class DINOTransformer(nn.Module):
                 module.init_weights()
         nn.init.normal_(self.level_embeds)
 
-    def num_queries(self, features: Sequence[Tensor]) -> int:
+    def num_queries(self, features: Sequence[Float[Tensor, "n d _ _"]]) -> int:
         """Say how many queries will be selected: no more than ``features`` have tokens."""
         num_tokens = sum(feature.shape[-2] * feature.shape[-1] for feature in features)
         return min(self.two_stage_num_proposals, num_tokens)
 
     def forward(
         self,
-        multi_level_feats: Sequence[Tensor],
-        multi_level_masks: Sequence[Tensor] | None,
-        multi_level_pos_embeds: Sequence[Tensor],
-        query_embed: tuple[Tensor | None, Tensor | None] = (None, None),
-        attn_masks: list[Tensor | None] | None = None,
+        multi_level_feats: Sequence[Float[Tensor, "n d _ _"]],
+        multi_level_masks: Sequence[Bool[Tensor, "n _ _"]] | None,
+        multi_level_pos_embeds: Sequence[Float[Tensor, "n d _ _"]],
+        query_embed: tuple[Float[Tensor, "n p d"] | None, Float[Tensor, "n p 4"] | None] = (
+            None,
+            None,
+        ),
+        attn_masks: list[Bool[Tensor, "q q"] | None] | None = None,
         *,
         layout: Layout | None = None,
         all_layers: bool = True,
@@ -200,8 +204,8 @@ class DINOTransformer(nn.Module):
         )
 
     def select_queries(
-        self, memory: Tensor, layout: Layout
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        self, memory: Float[Tensor, "n s d"], layout: Layout
+    ) -> tuple[Float[Tensor, "n k d"], Float[Tensor, "n k 4"], Bool[Tensor, "n k"] | None]:
         """Take the tokens with the highest class score, and their proposals moved by the box head.
 
         Returns:

@@ -1,21 +1,22 @@
 """Cross-entropy loss."""
 
 import torch.nn.functional as F
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from .utils import weight_reduce_loss
 
 
 def cross_entropy(
-    preds: Tensor,
-    targets: Tensor,
-    weight: Tensor | None = None,
-    class_weight: Tensor | None = None,
+    preds: Float[Tensor, "n c *m"],
+    targets: Int[Tensor, " n *m"],
+    weight: Float[Tensor, " n *m"] | None = None,
+    class_weight: Float[Tensor, " c"] | None = None,
     reduction: str = "mean",
     avg_factor: float | Tensor | None = None,
     ignore_index: int = -100,
     avg_non_ignore: bool = False,
-) -> Tensor:
+) -> Float[Tensor, "..."]:
     """Softmax cross-entropy.
 
     Args:
@@ -65,13 +66,13 @@ class CrossEntropyLoss(nn.Module):
 
     def forward(
         self,
-        preds: Tensor,
-        targets: Tensor,
-        weight: Tensor | None = None,
+        preds: Float[Tensor, "n c *m"],
+        targets: Int[Tensor, " n *m"],
+        weight: Float[Tensor, " n *m"] | None = None,
         avg_factor: float | Tensor | None = None,
-        class_weight: Tensor | None = None,
+        class_weight: Float[Tensor, " c"] | None = None,
         ignore_index: int | None = None,
-    ) -> Tensor:
+    ) -> Float[Tensor, "..."]:
         """Compute the loss; arguments as in `cross_entropy`."""
         return self.loss_weight * cross_entropy(
             preds,

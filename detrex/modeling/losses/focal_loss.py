@@ -1,14 +1,19 @@
 """Focal loss (arXiv:1708.02002), of logits and of probabilities."""
 
 import torch.nn.functional as F
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 from .utils import weight_reduce_loss
 
 
 def binary_focal_loss(
-    losses: Tensor, prob: Tensor, targets: Tensor, alpha: float, gamma: float
-) -> Tensor:
+    losses: Float[Tensor, "*n"],
+    prob: Float[Tensor, "*n"],
+    targets: Float[Tensor, "*n"],
+    alpha: float,
+    gamma: float,
+) -> Float[Tensor, "*n"]:
     """Weigh binary cross-entropies by how wrong they are.
 
     Args:
@@ -43,14 +48,14 @@ def _per_row(weight: Tensor | None, loss: Tensor) -> Tensor | None:
 
 
 def sigmoid_focal_loss(
-    preds: Tensor,
-    targets: Tensor,
-    weight: Tensor | None = None,
+    preds: Float[Tensor, "n c"],
+    targets: Shaped[Tensor, "n c"] | Int[Tensor, " n"],
+    weight: Float[Tensor, " n"] | Float[Tensor, "n c"] | None = None,
     alpha: float = 0.25,
     gamma: float = 2,
     reduction: str = "mean",
     avg_factor: float | Tensor | None = None,
-) -> Tensor:
+) -> Float[Tensor, "..."]:
     """Focal loss of logits.
 
     Args:
@@ -72,14 +77,14 @@ def sigmoid_focal_loss(
 
 
 def focal_loss_with_prob(
-    preds: Tensor,
-    targets: Tensor,
-    weight: Tensor | None = None,
+    preds: Float[Tensor, "n c"],
+    targets: Shaped[Tensor, "n c"] | Int[Tensor, " n"],
+    weight: Float[Tensor, " n"] | Float[Tensor, "n c"] | None = None,
     alpha: float = 0.25,
     gamma: float = 2.0,
     reduction: str = "mean",
     avg_factor: float | Tensor | None = None,
-) -> Tensor:
+) -> Float[Tensor, "..."]:
     """Focal loss of probabilities in [0, 1]; otherwise as `sigmoid_focal_loss`."""
     targets = _one_hot(targets, preds)
     losses = F.binary_cross_entropy(preds, targets, reduction="none")
@@ -115,11 +120,11 @@ class FocalLoss(nn.Module):
 
     def forward(
         self,
-        preds: Tensor,
-        targets: Tensor,
-        weight: Tensor | None = None,
+        preds: Float[Tensor, "n c"],
+        targets: Shaped[Tensor, "n c"] | Int[Tensor, " n"],
+        weight: Float[Tensor, " n"] | Float[Tensor, "n c"] | None = None,
         avg_factor: float | Tensor | None = None,
-    ) -> Tensor:
+    ) -> Float[Tensor, "..."]:
         """Compute the loss; arguments as in `sigmoid_focal_loss`."""
         loss = focal_loss_with_prob if self.activated else sigmoid_focal_loss
         return self.loss_weight * loss(

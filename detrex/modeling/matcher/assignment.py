@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from detrex.errors import NonFiniteLossError
@@ -30,8 +31,8 @@ class Problem:
         inputs: the tensors that the cost was computed from, by name, for the error message.
     """
 
-    cost: Tensor
-    labels: Sequence[Tensor]
+    cost: Float[Tensor, "b q t"]
+    labels: Sequence[Int[Tensor, " _"]]
     num_classes: int
     inputs: Inputs
 
@@ -101,7 +102,7 @@ def alike(keys: Iterable[Hashable]) -> list[list[int]]:
     return list(groups.values())
 
 
-def class_indices(labels: Tensor, num_classes: int) -> Tensor:
+def class_indices(labels: Int[Tensor, "*n"], num_classes: int) -> Int[Tensor, "*n"]:
     """Clamp labels to the classes there are, so that costs can be computed before `solve` checks.
 
     Args:
@@ -111,7 +112,7 @@ def class_indices(labels: Tensor, num_classes: int) -> Tensor:
     return labels.clamp(0, num_classes - 1)
 
 
-def assign(cost: Tensor, num_targets: Sequence[int], inputs: Inputs) -> Indices:
+def assign(cost: Float[Tensor, "b q t"], num_targets: Sequence[int], inputs: Inputs) -> Indices:
     """Solve one assignment problem per image (Hungarian method, by scipy).
 
     Args:

@@ -1,7 +1,8 @@
 """What it costs to let a prediction answer for an object.
 
-Costs are (..., Q, T) for Q predictions and T objects; leading dimensions are images. All boxes are
-(centre x, centre y, width, height) as shares of the image.
+Costs are (..., Q, T) for Q predictions and T objects; leading dimensions are images, or layers and
+images of predictions whose objects are the same. All boxes are (centre x, centre y, width, height)
+as shares of the image.
 """
 
 import torch
@@ -37,7 +38,7 @@ class FocalLossCost(nn.Module):
         self.eps = eps
 
     def forward(
-        self, pred_logits: Float[Tensor, "*b q c"], gt_labels: Int[Tensor, "*b t"]
+        self, pred_logits: Float[Tensor, "*b q c"], gt_labels: Int[Tensor, "*_ t"]
     ) -> Float[Tensor, "*b q t"]:
         """Compute (..., Q, T) costs of (..., Q, C) logits and (..., T) int64 labels."""
         prob = _of_classes(pred_logits, gt_labels).sigmoid()
@@ -60,7 +61,7 @@ class CrossEntropyCost(_Cost):
     """
 
     def forward(
-        self, pred_logits: Float[Tensor, "*b q c"], gt_labels: Int[Tensor, "*b t"]
+        self, pred_logits: Float[Tensor, "*b q c"], gt_labels: Int[Tensor, "*_ t"]
     ) -> Float[Tensor, "*b q t"]:
         """Compute (..., Q, T) costs of (..., Q, C) logits and (..., T) int64 labels."""
         return -_of_classes(pred_logits.softmax(-1), gt_labels) * self.weight
@@ -74,7 +75,7 @@ class GIoUCost(_Cost):
     """
 
     def forward(
-        self, pred_bboxes: Float[Tensor, "*b q 4"], gt_bboxes: Float[Tensor, "*b t 4"]
+        self, pred_bboxes: Float[Tensor, "*b q 4"], gt_bboxes: Float[Tensor, "*_ t 4"]
     ) -> Float[Tensor, "*b q t"]:
         """Compute (..., Q, T) costs of (..., Q, 4) and (..., T, 4) ``cxcywh`` boxes."""
         overlap = generalized_box_iou(
@@ -91,7 +92,7 @@ class L1Cost(_Cost):
     """
 
     def forward(
-        self, pred_bboxes: Float[Tensor, "*b q 4"], gt_bboxes: Float[Tensor, "*b t 4"]
+        self, pred_bboxes: Float[Tensor, "*b q 4"], gt_bboxes: Float[Tensor, "*_ t 4"]
     ) -> Float[Tensor, "*b q t"]:
         """Compute (..., Q, T) costs of (..., Q, 4) and (..., T, 4) ``cxcywh`` boxes."""
         return torch.cdist(pred_bboxes, gt_bboxes, p=1) * self.weight

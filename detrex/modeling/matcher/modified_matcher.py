@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
@@ -35,10 +36,10 @@ class ModifedMatcher(nn.Module):
     @torch.no_grad()
     def forward(
         self,
-        pred_logits: Tensor,
-        pred_bboxes: Tensor,
-        gt_labels_list: Sequence[Tensor],
-        gt_bboxes_list: Sequence[Tensor],
+        pred_logits: Float[Tensor, "b q c"],
+        pred_bboxes: Float[Tensor, "b q 4"],
+        gt_labels_list: Sequence[Int[Tensor, " _"]],
+        gt_bboxes_list: Sequence[Float[Tensor, "_ 4"]],
     ) -> Indices:
         """Match each image of a batch.
 
