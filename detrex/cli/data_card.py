@@ -12,7 +12,7 @@ from detrex.data.coco.inspection import has_errors
 from detrex.data.consistency import check_consistent
 from detrex.data.datasets import check_num_classes
 from detrex.data.preparation import check_other_sets, inspect_data, require_objects
-from detrex.errors import DetrexError
+from detrex.errors import DetrexError, printable
 
 _SIZES = {"small": 32**2, "medium": 96**2}  # COCO's bounds, in square pixels
 _MOST_CLASSES = 100
@@ -131,7 +131,7 @@ def text_of_cards(cards: Sequence[SetCard]) -> list[str]:
     ]
     names = list(cards[0].classes)
     rows += [
-        [f"  {i} {name}", *(card.classes.get(name, 0) for card in cards)]
+        [f"  {i} {printable(name)}", *(card.classes.get(name, 0) for card in cards)]
         for i, name in enumerate(names[:_MOST_CLASSES])
     ]
     lines = [f"{card.side}: {card.name}, {card.file}" for card in cards]

@@ -15,12 +15,14 @@ from PIL import Image, ImageChops, ImageColor, ImageDraw, ImageFilter, ImageFont
 
 from detrex.data.coco.objects import compressed
 from detrex.data.pictures import as_uint8, check_image_size, read_image
+from detrex.errors import printable
 
 if TYPE_CHECKING:
     from detectron2.data import Metadata
 
 Colour = tuple[int, ...]
 
+_MOST_ENLARGED = 4096  # pixels of the longer side
 _TITLE_HEIGHT = 28
 _GAP = 8
 _CLEAR = 0.6  # how much of an image shows through a mask
@@ -50,14 +52,16 @@ def draw_boxes(
         scores: ``n`` numbers from 0 to 1, or None for boxes that are the truth.
         metadata: of the dataset; ``thing_classes`` gives the names and ``thing_colors`` (0 to 255)
             the colours where they are set. The name is left out where a dataset has one class only.
-        min_side: the least length in pixels of the picture's shorter side.
+        min_side: the least length in pixels of the picture's shorter side, unless the longer one
+            would come to more than 4096.
         masks: none, or a bool ``(h, w)`` for each box, under which the image is tinted.
         keypoints: ``(n, k, 3)``, x and y in pixels of ``image_rgb`` and a visibility or score,
             drawn where that is above 0.05; lines join them by ``keypoint_connection_rules`` of
             ``metadata``.
 
     Returns:
-        The picture, ``(h * f, w * f, 3)`` with ``f = max(1, min_side / min(h, w))``.
+        The picture, ``(h * f, w * f, 3)`` with
+        ``f = max(1, min(min_side / min(h, w), 4096 / max(h, w)))``.
     """
     canvas, factors = _enlarge(image_rgb, min_side)
     boxes_xyxy_abs = np.asarray(boxes_xyxy_abs, dtype=np.float64).reshape(-1, 4) * factors
@@ -297,9 +301,10 @@ def _write(
 
 
 def _enlarge(image_rgb: np.ndarray, min_side: int) -> tuple[Image.Image, np.ndarray]:
-    """Return the image with its shorter side at least ``min_side``, and the factors of ``xyxy``."""
+    """Return the image at the size that `draw_boxes` tells, and the factors of ``xyxy``."""
     height, width = image_rgb.shape[:2]
-    factor = max(1.0, min_side / min(height, width))
+    factor = min(min_side / min(height, width), _MOST_ENLARGED / max(height, width))
+    factor = max(1.0, factor)
     size = (round(width * factor), round(height * factor))
     image = Image.fromarray(as_uint8(image_rgb)).resize(size, Image.Resampling.BICUBIC)
     return image, np.array([size[0] / width, size[1] / height] * 2)
@@ -318,7 +323,7 @@ def _labels(
     elif len(names) == 1:
         words = [""] * len(classes)
     else:
-        words = [str(names[i]) if 0 <= i < len(names) else str(i) for i in classes]
+        words = [printable(names[i]) if 0 <= i < len(names) else str(i) for i in classes]
     if scores is None:
         return words
     return [f"{word} {score:.0%}".strip() for word, score in zip(words, scores, strict=True)]

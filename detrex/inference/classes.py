@@ -2,6 +2,10 @@
 
 from collections.abc import Iterable, Sequence
 from numbers import Integral
+from typing import Any
+
+import numpy as np
+from torch import Tensor
 
 from detrex.errors import ConfigError, did_you_mean
 
@@ -28,9 +32,10 @@ def wanted_labels(
     """
     if classes is None:
         return None
-    if isinstance(classes, str) or not isinstance(classes, Iterable):
-        classes = [classes]
-    return frozenset(label for wanted in classes for label in _labels(wanted, class_names))
+    several: Any = classes.tolist() if isinstance(classes, np.ndarray | Tensor) else classes
+    if isinstance(several, str | bytes) or not isinstance(several, Iterable):
+        several = [several]
+    return frozenset(label for wanted in several for label in _labels(wanted, class_names))
 
 
 def _labels(wanted: object, class_names: Sequence[str]) -> list[int]:

@@ -13,6 +13,7 @@ video, camera's number       frames; for streams alone
 """
 
 import glob
+import io
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -64,7 +65,7 @@ def are_several(images: Any) -> bool:
         return os.path.isdir(name) or _is_pattern(name)
     if isinstance(images, np.ndarray | Tensor):
         return images.ndim == 4
-    single = (Image.Image, bytes, dict, Video)
+    single = (Image.Image, bytes, dict, io.IOBase, Video)
     return isinstance(images, Iterable) and not isinstance(images, single)
 
 
@@ -148,7 +149,8 @@ def image_files(
         videos: whether videos in folders count.
 
     Returns:
-        The files in the order of ``inputs``, those of a folder or pattern sorted.
+        The files in the order of ``inputs``, those of a folder or pattern sorted. What is hidden
+        in a folder (``._a.jpg``, ``.trash/a.jpg``) is left out, as patterns leave it out.
 
     Raises:
         PictureError: one of the inputs names no picture.
@@ -160,7 +162,9 @@ def image_files(
             raise PictureError(f"{option} is empty, expected a file, a pattern or a folder.")
         if Path(name).is_dir():
             inside = Path(name).rglob("*") if deep else Path(name).iterdir()
-            found = sorted(p for p in inside if p.suffix.lower() in wanted and p.is_file())
+            found = sorted(
+                p for p in inside if p.suffix.lower() in wanted and p.is_file() and _shows(p, name)
+            )
         elif Path(name).is_file():
             found = [Path(name)]
         else:
@@ -173,6 +177,10 @@ def image_files(
             )
         files += found
     return files
+
+
+def _shows(file: Path, folder: str) -> bool:
+    return not any(part.startswith(".") for part in file.relative_to(folder).parts)
 
 
 def _near(path: Path) -> str:
@@ -243,6 +251,9 @@ def _from_tensor(tensor: Tensor) -> np.ndarray:
             f"a tensor of shape {shape} is no picture, expected (3, H, W), (1, H, W) or a batch "
             f"(N, 3, H, W){hint}."
         )
+    if tensor.layout != torch.strided or tensor.is_meta:
+        kind = "on the meta device" if tensor.is_meta else f"of the layout {tensor.layout}"
+        raise PictureError(f"a tensor {kind} holds no pixels: give a dense one with values.")
     tensor = tensor.detach().cpu()
     if tensor.dtype == torch.uint8:
         return tensor.permute(1, 2, 0).numpy()
@@ -261,7 +272,10 @@ def _from_tensor(tensor: Tensor) -> np.ndarray:
 
 
 def _from_array(array: np.ndarray, image_format: str) -> np.ndarray:
-    """Bring ``(H, W)`` or ``(H, W, C)`` of uint8 to RGB."""
+    """Bring ``(H, W)`` or ``(H, W, C)`` of uint8 to RGB, in memory of its own.
+
+    For a result keeps its picture, and a camera's buffer is written over by the next frame.
+    """
     if array.dtype != np.uint8:
         raise PictureError(
             f"an array of {array.dtype} says nothing of its range, expected uint8 from 0 to 255: "
@@ -272,7 +286,7 @@ def _from_array(array: np.ndarray, image_format: str) -> np.ndarray:
         raise PictureError(_about_shape(array.shape))
     if pixels.shape[2] == 1:
         return np.repeat(pixels, 3, axis=2)
-    return pixels if image_format == "RGB" else np.ascontiguousarray(pixels[:, :, ::-1])
+    return np.array(pixels if image_format == "RGB" else pixels[:, :, ::-1], order="C")
 
 
 def _about_shape(shape: tuple[int, ...]) -> str:

@@ -276,7 +276,7 @@ def require_own_json(target: Path) -> None:
         ConfigError: it exists, and this package did not write it.
     """
     mark = f'{{\n "made_by": "{_MAKER}"'.encode()
-    if target.exists() and not has_mark(target, mark, len(mark)):
+    if os.path.lexists(target) and not has_mark(target, mark, len(mark)):
         raise ConfigError(
             f"{target} exists and was not written by this program, so it is not written over: "
             "name another file, or remove it."

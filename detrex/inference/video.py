@@ -18,6 +18,7 @@ logger = logging.getLogger(__name__)
 SUFFIXES = {".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv"}
 _WHOLE = 0.95
 """The least share of the frames that a whole video has: some files tell an estimate."""
+_MOST_CAMERAS = 100  # from there on OpenCV reads a number as a kind of camera, too
 _STREAMS = ("rtsp://", "rtsps://", "rtmp://", "udp://")
 
 
@@ -74,9 +75,11 @@ class Video:
             source: a file, an address that OpenCV can open, or a camera's number from 0.
 
         Raises:
-            PictureError: it cannot be opened.
+            PictureError: it cannot be opened, or the number is below 0.
             MissingPackageError: OpenCV is not installed.
         """
+        if isinstance(source, int) and not 0 <= source < _MOST_CAMERAS:  # OpenCV may crash
+            raise PictureError(f"there is no camera {source}: they are numbered from 0.")
         cv2 = require_opencv()
         self._cv2 = cv2
         opened: Any = source if isinstance(source, int) else os.fspath(source)

@@ -51,6 +51,16 @@ def test_text_of_cards__side_by_side(tmp_path):
     assert text_of_cards([]) == []
 
 
+def test_text_of_cards__a_name_of_several_lines_keeps_to_its_row(tmp_path):
+    def change(content):
+        content["categories"][0]["name"] = "a\nb"
+
+    folder = write(tmp_path / "data", train=change, test=change)
+    cards, _ = inspect_data_sets(config(folder, "card"))
+    assert any(r"a\nb" in line for line in text_of_cards(cards))
+    assert not any("\n" in line for line in text_of_cards(cards))
+
+
 def test_inspect_data_sets__mistakes_of_all_sets_at_once(tmp_path):
     def change(content):
         content["annotations"][0]["bbox"] = None

@@ -54,6 +54,18 @@ def test_draw_boxes__small_image_is_enlarged_and_the_box_scales_with_it(image_rg
     assert abs(columns.max() - 290) < 4
 
 
+@pytest.mark.parametrize(("size", "drawn"), [((2, 5000), (2, 5000)), ((1000, 3), (4096, 12))])
+def test_draw_boxes__a_strip_does_not_fill_the_memory(size, drawn):
+    image = np.full((*size, 3), GREY, np.uint8)
+    assert drawing.draw_boxes(image, np.array([[0, 0, 2, 2]]), [0]).shape == (*drawn, 3)
+
+
+def test_draw_boxes__a_name_of_several_lines(image_rgb):
+    metadata = Metadata(name="drawing_test_lines", thing_classes=["a\nb", "c"])
+    assert drawing._labels([0, 1], None, metadata.thing_classes) == [r"a\nb", "c"]
+    assert drawing.draw_boxes(image_rgb, [[7, 11, 29, 23]], [0], metadata=metadata).size
+
+
 def test_draw_boxes__large_image_keeps_its_size_and_is_not_written_to():
     image = np.full((83, 61, 3), GREY, np.uint8)
     assert drawing.draw_boxes(image, np.array([[3, 5, 20, 30]]), [0], min_side=61).shape == (

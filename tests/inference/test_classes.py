@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 
 from detrex.errors import ConfigError
 from detrex.inference.classes import name_of, wanted_labels
@@ -18,6 +19,8 @@ NAMES = ("circle", "disc", "7")
         ([], set()),
         (np.int64(1), {1}),
         (np.array([0, 2]), {0, 2}),
+        (torch.tensor([0, 2]), {0, 2}),
+        (torch.tensor(1), {1}),
     ],
 )
 def test_wanted_labels__by_name_and_index(classes, expected):
@@ -31,6 +34,7 @@ def test_wanted_labels__by_name_and_index(classes, expected):
         (3, "classes=3 is none of the detector's 3 classes, such as circle, disc, 7"),
         (-1, "classes=-1 is none"),
         (True, "classes=True is none"),
+        (b"disc", "classes=b'disc' is none"),
         (1.0, r"classes=1\.0 is none"),
     ],
 )

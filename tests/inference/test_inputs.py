@@ -86,6 +86,44 @@ def test_pictures__suffixes_of_a_folder_are_those_of_training(folder):
     assert {path.suffix for path in image_files([str(folder)])} == {*PICTURE_SUFFIXES, ".PNG"}
 
 
+@pytest.mark.parametrize("order", ["RGB", "BGR"])
+@pytest.mark.parametrize("of", [np.asarray, lambda a: torch.from_numpy(a).permute(2, 0, 1)])
+def test_pictures__do_not_change_with_a_buffer_that_is_used_again(of, order):
+    buffer = PIXELS.copy()
+    (picture,) = read(of(buffer), order)
+    buffer[:] = 0
+    expected = PIXELS if order == "RGB" else PIXELS[:, :, ::-1]
+    np.testing.assert_array_equal(picture.pixels, expected)
+
+
+def test_pictures__hidden_ones_of_a_folder_are_left_out(folder):
+    for name in ("._a.png", ".hidden/a.png", "deep/.b.png"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"no picture")
+    assert [p.path for p in read(folder)] == [
+        str(folder / name) for name in ("a.PNG", "b.png", "deep/c.png")
+    ]
+    with pytest.raises(PictureError, match=r"\._a\.png is no picture"):
+        read(folder / "._a.png")  # which is asked for
+
+
+@pytest.mark.parametrize(
+    ("tensor", "message"),
+    [
+        (torch.zeros(3, 4, 5).to_sparse(), "of the layout torch.sparse_coo holds no pixels"),
+        (torch.zeros(3, 4, 5, device="meta"), "on the meta device holds no pixels"),
+    ],
+)
+def test_pictures__tensors_without_pixels(tensor, message):
+    with pytest.raises(PictureError, match=message):
+        read(tensor)
+
+
+def test_pictures__an_open_file_is_none(folder):
+    with (folder / "b.png").open("rb") as stream, pytest.raises(TypeError, match="BufferedReader"):
+        read(stream)
+
+
 def test_pictures__are_read_when_it_is_their_turn(tmp_path):
     asked = list(pictures([tmp_path / "absent.png", PIXELS]))
     assert asked[1]().pixels.shape == PIXELS.shape

@@ -152,8 +152,9 @@ def test_save__an_unknown_ending_is_said(tmp_path, name):
 
 def test_write_json__where_it_cannot(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match="cannot be written"):
-        write_json(tmp_path / "file" / "a.json", {})
+    for name in ("file/a.json", "a" * 300 + ".json"):
+        with pytest.raises(ConfigError, match="cannot be written"):
+            write_json(tmp_path / name, {})
 
 
 @pytest.mark.parametrize("threshold", [-0.1, 1.5, "0.5", True, None, float("nan")])

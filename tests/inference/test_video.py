@@ -42,6 +42,13 @@ def test_video__that_ends_early_is_told(tmp_path, caplog):
             next(iter(video))  # which is at its end
 
 
+@pytest.mark.parametrize("camera", [-1, 200])
+def test_video__a_number_that_no_camera_has(camera):
+    """Which would end the process within OpenCV."""
+    with pytest.raises(PictureError, match=f"there is no camera {camera}: .* from 0"):
+        Video(camera)
+
+
 def test_video_writer__odd_sizes_and_frames_of_another_size(tmp_path):
     pytest.importorskip("cv2")
     with VideoWriter(tmp_path / "a.mp4", 5.0) as writer:
