@@ -21,8 +21,11 @@ _LIBRARIES = (
     *("onnx", "onnxscript", "onnx_ir", "onnxruntime", "openvino", "nncf", "matplotlib"),
     *(r"pkg_\w+", "setuptools", "tensorboard", "wandb", "hydra", "omegaconf", "submitit"),
 )
-# torch prints the records of its own loggers by handlers of its own.
-_WITH_HANDLERS = ("torch.fx._symbolic_trace", "torch.utils.cpp_extension")
+# torch and huggingface_hub print records of their loggers by handlers of their own.
+_WITH_HANDLERS = (
+    *("torch.fx._symbolic_trace", "torch.utils.cpp_extension"),
+    "huggingface_hub.utils._http",  # each of its attempts, before the last one's error
+)
 _NAMES = rf"({'|'.join(_LIBRARIES)})(\.|$)"
 
 

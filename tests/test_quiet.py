@@ -21,6 +21,9 @@ def remark():
     logging.getLogger("timm.models").warning("timm's remark")
     logging.getLogger("timm.models").error("timm's error")
     logging.getLogger("detrex.cli").warning("detrex's remark")
+    hub = logging.getLogger("huggingface_hub")
+    hub.addHandler(logging.StreamHandler())  # as it has one
+    logging.getLogger("huggingface_hub.utils._http").warning("a try of the hub's")
 
 if __name__ == "__main__":
     sys.modules["torch"] = sys.modules["torch.jit"] = sys  # only the names count
@@ -48,7 +51,7 @@ def test_quiet_libraries__leaves_our_own_remarks_and_all_errors(tmp_path):
     told = done.stderr
     for text in ("of torchless", "of ours", "timm's error", "detrex's remark"):
         assert text in told
-    for text in ("of torch\n", "plans", "timm's remark"):
+    for text in ("of torch\n", "plans", "timm's remark", "a try"):
         assert text not in told
     assert "ignore::FutureWarning" in done.stdout, "what multiprocessing hands on"
 

@@ -3,6 +3,7 @@
 import logging
 import os
 import pickle
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,7 @@ def find_source(
     Raises:
         ConfigError: the source is nothing that a detector can be built from, or a part is missing.
     """
+    _check_weights(weights)
     if isinstance(source, DictConfig):
         return _of_config(source, "the config", weights)
     if not isinstance(source, str | os.PathLike):
@@ -77,6 +79,14 @@ def find_source(
     if path.exists():
         return _of_checkpoint(name, config, weights, trusted)
     return _of_config(load_config(_found_config(name), trusted), name, weights)
+
+
+def _check_weights(weights: object) -> None:
+    if weights is not None and not (isinstance(weights, str | os.PathLike) and os.fspath(weights)):
+        raise ConfigError(
+            f"weights={weights!r:.60} names no checkpoint: give a file or an address, {RANDOM!r}, "
+            "or leave it out."
+        )
 
 
 def _of_folder(
@@ -119,8 +129,10 @@ def _of_checkpoint(
     if config is not None:
         return Source(_config_of(config, trusted), (name,), shown(name))
     if is_address(name):
+        is_hub = name.lower().startswith(("hf-hub:", "hf_hub:", "hf://"))
+        what = "is no hf-hub:owner/name, and is" if is_hub else "is"
         raise ConfigError(
-            f"{shown(name)} is a checkpoint without the config of its detector: name that by "
+            f"{shown(name)} {what} a checkpoint without the config of its detector: name that by "
             "config=, such as config='dino/dino_r50_4scale_12ep.py'."
         )
     file = Path(os.path.expanduser(name))
@@ -161,8 +173,11 @@ def _found_config(name: str) -> Path:
         beside = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
         if near := did_you_mean(path.name, beside):
             raise ConfigError(f"{shown(name)} does not exist.{near}") from error
+        hint = ""
+        if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name) and path.suffix not in SUFFIXES:
+            hint = f" One on the Hugging Face hub is hf-hub:{name:.100}."
         raise ConfigError(
-            f"{shown(name):.150} is no run's folder and no checkpoint, and no config: {error}"
+            f"{shown(name):.150} is no run's folder and no checkpoint, and no config: {error}{hint}"
         ) from error
 
 
@@ -193,10 +208,13 @@ def _checkpoints(folder: Path) -> list[str]:
     run = read_run(folder)
     checkpointer = DetectionCheckpointer(nn.Identity(), folder, save_to_disk=False)
     follow(checkpointer, run)
+    origins = {file: origin_of(file) for file in folder.glob("*best.pth")}
+    for file in (file for file, origin in origins.items() if not origin.readable):
+        logger.warning("%s, where the run was best, cannot be read, and is passed over.", file)
     best = [
         file
-        for file in folder.glob("*best.pth")
-        if (origin := origin_of(file)).readable and (run is None or origin.run in ("", run.id))
+        for file, origin in origins.items()
+        if origin.readable and (run is None or origin.run in ("", run.id))
     ]
     best.sort(key=written_at, reverse=True)
     return [*map(str, best), *checkpointer.checkpoint_files()]

@@ -30,6 +30,19 @@ def test_find_source__a_best_of_another_run_is_not_taken(run):
     assert find_source(run).weights == (str(run / "model_final.pth"),)
 
 
+def test_find_source__a_best_that_is_damaged_is_told(run, caplog):
+    (run / "model_best.pth").write_bytes((run / "model_final.pth").read_bytes()[:1000])
+    assert find_source(run).weights == (str(run / "model_final.pth"),)
+    assert "model_best.pth, where the run was best, cannot be read" in caplog.text
+
+
+@pytest.mark.parametrize("weights", ["", 3, b"a.pth"])
+def test_find_source__weights_that_name_nothing(run, weights):
+    for source in (run, run / "config.yaml", "dino/demo_shapes.py"):
+        with pytest.raises(ConfigError, match="names no checkpoint: give a file or an address"):
+            find_source(source, weights=weights)
+
+
 def test_find_source__a_checkpoint_with_the_config_beside_it_or_given(run, tmp_path):
     file = run / "model_final.pth"
     assert find_source(file).config.model.num_classes == 3
@@ -60,6 +73,8 @@ def test_find_source__a_config_with_its_checkpoint(run):
         ("dino/demo_shapes.py", r"names no weights, .*give weights=, .*weights='random'"),
         ("dino/demo_shape.py", r"is no run's folder and .*Did you mean 'dino/demo_shapes\.py'"),
         ("https://host/model.pth", "without the config of its detector: name that by config="),
+        ("hf-hub:owner", "hf-hub:owner is no hf-hub:owner/name, and is a checkpoint without"),
+        ("owner/name", "One on the Hugging Face hub is hf-hub:owner/name"),
         ("", "is empty"),
     ],
 )
