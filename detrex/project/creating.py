@@ -197,6 +197,11 @@ def _prepare(
         val, folder / "val.json", masks, classes=class_names(whole), source=train.source
     )
     _require(held_back, val, "test")
+    if shared := sorted(_pictures(whole, train) & _pictures(held_back, val)):
+        found.notes.append(
+            f"{len(shared)} of {len(held_back.images)} pictures for validation are trained on, "
+            f"too, such as {shown(shared[0])}: its figures will flatter"
+        )
     parts = {"train": train, "test": val}
     files = {"train": "train.json", "test": "val.json"}
     sides = {
@@ -218,6 +223,10 @@ def _inspected(part: Part, file: Path, masks: bool, **alike: Any) -> Document:
     except DataError as error:
         raise DataError(str(error).replace(str(file), part.source)) from error
     return document
+
+
+def _pictures(document: Document, part: Part) -> set[str]:
+    return {os.path.normpath(part.image_root / image["file_name"]) for image in document.images}
 
 
 def _refuse_boxes(document: Document, part: Part) -> None:

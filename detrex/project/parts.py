@@ -208,7 +208,7 @@ def label_file(picture: Path, suffix: str, folders: Sequence[str]) -> Path | Non
 
     Args:
         picture: its absolute path.
-        suffix: of the label file.
+        suffix: of the label file, in lower case; one in capitals is found, too.
         folders: names of folders for labels, such as ``"labels"``; they may lie beside the folder
             of the pictures, or in the place of an ``images`` folder further up.
 
@@ -224,6 +224,7 @@ def label_file(picture: Path, suffix: str, folders: Sequence[str]) -> Path | Non
             break
     candidates += [picture.parent / folder / name for folder in folders]
     candidates += [picture.parent.parent / folder / name for folder in folders]
+    candidates += [candidate.with_suffix(suffix.upper()) for candidate in candidates]
     return next((candidate for candidate in candidates if candidate.is_file()), None)
 
 

@@ -121,7 +121,7 @@ def _splits(path: Path) -> dict[str, list[Path]]:
         for split, pictures in _listed(lists).items():
             splits.setdefault(split, []).extend(pictures)
     splits = splits or by_split(_photographs(path), path)
-    return {split: pictures for split, pictures in splits.items() if pictures}
+    return {split: list(dict.fromkeys(some)) for split, some in splits.items() if some}
 
 
 def _photographs(folder: Path) -> list[Path]:
@@ -180,7 +180,12 @@ def _parsed(file: Path) -> Element:
         raise DataError(
             f"{shown(file)}, line {line}, is no XML ({first_line(error)}): correct it."
         ) from None
-    except (DefusedXmlException, ValueError, LookupError, OSError) as error:
+    except DefusedXmlException:
+        raise DataError(
+            f"{shown(file)} cannot be read as XML (it declares entities, which could fill the "
+            "memory or read other files): write it without."
+        ) from None
+    except (ValueError, LookupError, OSError) as error:
         raise DataError(
             f"{shown(file)} cannot be read as XML ({first_line(error)}): write it again."
         ) from None

@@ -97,6 +97,23 @@ def test_create_project__holds_pictures_back(tmp_path, form):
     assert found[0] == found[-1]
 
 
+def test_create_project__pictures_of_training_among_those_of_validation(tmp_path):
+    file = coco(tmp_path / "data")
+    content = json.loads(file.read_text())
+    content["images"], content["annotations"] = (
+        content["images"][1:],
+        content["annotations"][1:],
+    )
+    part = file.with_name("val.json")
+    part.write_text(json.dumps(content))
+    project = create_project(tmp_path / "p", file, val=part, detector="fcos", **SMALL)
+    told = [note for note in project.notes if "are trained on, too" in note]
+    assert len(told) == 1
+    assert told[0].startswith("3 of 3 pictures for validation are trained on, too, such as ")
+    held = create_project(tmp_path / "q", file, detector="fcos", **SMALL)
+    assert not any("trained on, too" in note for note in held.notes)
+
+
 def test_create_project__inside_of_its_data(tmp_path):
     source = yolo(tmp_path / "data", {"a": BOX, "b": BOX, "empty": BOX.replace("0.25", "0")})
     first = create_project(source / "my", source, detector="fcos", **SMALL)

@@ -51,6 +51,7 @@ def test_pictures_below__all_suffixes_and_sub_folders_once(tmp_path):
         ("images/images/in/a.png", "images/labels/in/a.txt"),
         ("pictures/a.png", "labels/a.txt"),
         ("a.b.png", "a.b.txt"),
+        ("images/a.b.PNG", "labels/a.b.TXT"),
     ],
 )
 def test_label_file__where_people_put_it(tmp_path, image, label):

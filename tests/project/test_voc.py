@@ -90,6 +90,14 @@ def test_read_voc__masks_of_the_challenge_are_no_photographs(tmp_path, lists):
     }
 
 
+def test_read_voc__a_picture_that_is_listed_twice_is_one(tmp_path):
+    voc(tmp_path, {"a": voc_xml(CAT), "b": voc_xml(CAT)})
+    (tmp_path / "ImageSets" / "Main").mkdir(parents=True)
+    (tmp_path / "ImageSets" / "Main" / "train.txt").write_text("a\nb\na\n")
+    images = read_voc(tmp_path).parts["train"].content["images"]
+    assert [image["file_name"] for image in images] == ["a.jpg", "b.jpg"]
+
+
 def test_read_voc__listed_names_with_blanks(tmp_path):
     voc(tmp_path, {"my cat": voc_xml(CAT), "my dog": voc_xml(CAT), "my": voc_xml(CAT)})
     (tmp_path / "ImageSets" / "Main").mkdir(parents=True)
