@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import yaml
 
 from detrex.engine.evaluation import EMA_PREFIX
-from detrex.errors import printable
+from detrex.errors import RunError, printable
 from detrex.inference.facts import Facts, Metrics
 from detrex.utils.curves import plot_ap, plot_losses, read_metrics
 
@@ -73,8 +73,8 @@ class Curves:
             return cls()
         try:
             rows = read_metrics(file)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            logger.warning("%s cannot be read (%s): no curves are drawn.", file, error)
+        except RunError as error:
+            logger.warning("%s: no curves are drawn.", error)
             return cls()
         return cls(rows, _metrics_at(rows, iteration, EMA_PREFIX if ema else ""))
 

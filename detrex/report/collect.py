@@ -13,7 +13,7 @@ from detrex.errors import DetrexError, PictureError, RunError
 from detrex.report.confusion import Confusion, best_threshold, confusion
 from detrex.report.detections import Columns, DataSet, read_data_set, read_detections
 from detrex.report.pictures import Drawn, draw, rich_rows
-from detrex.report.record import Record, read_record
+from detrex.report.record import RECORD, Record, misfit, read_record
 from detrex.utils.curves import read_metrics
 
 logger = logging.getLogger(__name__)
@@ -100,7 +100,7 @@ def collect(folder: Path, pictures: int = 12) -> Run:
         What is known; what cannot be read is among its notes.
 
     Raises:
-        RunError: the folder is not there, or no run has written metrics into it.
+        RunError: the folder is not there, or no run has written metrics into it that can be read.
     """
     metrics = folder / "metrics.json"
     if not metrics.is_file():
@@ -108,26 +108,33 @@ def collect(folder: Path, pictures: int = 12) -> Run:
             f"{folder} holds no metrics.json, expected a folder in which a run has trained: name a "
             "train.output_dir"
         )
+    rows = read_metrics(metrics)
     record = read_record(folder)
-    try:
-        rows = read_metrics(metrics)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(
-            f"{metrics} cannot be read ({error!r}), expected one JSON object with an iteration a "
-            "line: name the folder of another run"
-        ) from error
+    wrong = misfit(record)
+    if wrong:
+        logger.warning("%s is left out: %s.", folder / RECORD, wrong)
+        record = {}
     config = str(record.get("config") or _text(folder / "config.yaml"))
     run = Run(folder, record, rows, read_log(folder / "log.txt"), without_secrets(config))
     if not record:
         run.notes.append(
-            "The run left no report.json, as one with train.report.enabled does: seconds by part, "
-            "number of parameters, AR and the figures by size of each class are not known."
+            f"{_why_no_record(folder, wrong)}: seconds by part, number of parameters, AR and the "
+            "figures by size of each class are not known."
         )
     try:
         _look_at_detections(run, pictures)
     except DetrexError as error:
         run.notes.append(f"Neither confusion nor pictures: {error}")
+        logger.warning("%s", run.notes[-1])
     return run
+
+
+def _why_no_record(folder: Path, wrong: str) -> str:
+    if wrong:
+        return f"{folder / RECORD} is not as a run leaves it ({wrong})"
+    if (folder / RECORD).exists():
+        return f"{folder / RECORD} cannot be read"
+    return "The run left no report.json, as one with train.report.enabled does"
 
 
 def read_log(file: Path) -> Log:

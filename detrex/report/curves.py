@@ -13,6 +13,7 @@ _MOST_POINTS = 150
 _MOST_ROWS = 40
 _COLOURS = 8
 _STEEP = 5
+_HUGE = 1e100
 
 Points = Sequence[tuple[float, float]]
 
@@ -57,8 +58,9 @@ def chart(
 
     Args:
         title: what they show.
-        series: by name, ``(iteration, value)`` by rising iteration; values that are not finite are
-            left out, and of many points some are drawn, the first and the last among them.
+        series: by name, ``(iteration, value)`` by rising iteration; values that are not finite, or
+            beyond 1e100, are left out, and of many points some are drawn, the first and the last
+            among them.
         unit: of the values.
         log: whether to draw values by their logarithm, if all are above 0 and some five times as
             great as others.
@@ -69,13 +71,13 @@ def chart(
     Returns:
         A figure with a legend and a table; empty where there are no values.
     """
-    kept = {name: thinned([p for p in of if math.isfinite(p[1])]) for name, of in series.items()}
+    kept = {name: thinned([p for p in of if abs(p[1]) < _HUGE]) for name, of in series.items()}
     kept = {name: points for name, points in kept.items() if points}
     if not kept:
         return Html("")
     values = [value for points in kept.values() for _, value in points]
     iterations = [iteration for points in kept.values() for iteration, _ in points]
-    steep = min(values) > 0 and max(values) > _STEEP * min(values)
+    steep = min(values) > 1 / _HUGE and max(values) > _STEEP * min(values)
     y = axis(values, log=log and steep, zero=zero)
     x = axis(iterations)
     drawn = [_line(i, name, points, x, y) for i, (name, points) in enumerate(kept.items())]
@@ -129,7 +131,7 @@ def axis(values: Sequence[float], *, log: bool = False, zero: bool = False) -> A
         low = min(low, 0.0)
     if low == high:
         low, high = low - (abs(low) or 1.0) / 2, high + (abs(high) or 1.0) / 2
-    step = _round_step((high - low) / 5)
+    step = _round_step(max((high - low) / 5, 1 / _HUGE))
     first = math.floor(low / step + 1e-9)
     last = math.ceil(high / step - 1e-9)
     return Axis(first * step, last * step, False, tuple(i * step for i in range(first, last + 1)))

@@ -6,7 +6,6 @@ of.
 """
 
 import json
-import math
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ LEAST_SCORE = 0.05
 MOST_DETECTIONS = 100
 _PIECE = 1 << 22  # characters read at once
 _LONGEST_ROW = 1 << 26
+_HUGE = 1e9  # pixels; as good as infinite
 
 
 @dataclass(frozen=True)
@@ -87,10 +87,10 @@ def read_data_set(json_file: str) -> DataSet:
     document = read_document(json_file)
     try:
         return _data_set(document.images, document.categories, document.annotations)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise DataError(
-            f"{json_file} is not as the evaluation needs it ({error!r}): detrex data lists what is "
-            "wrong with it."
+            f"{json_file} is not as the evaluation needs it ({error!r:.100}): detrex data lists "
+            "what is wrong with it."
         ) from error
 
 
@@ -107,7 +107,8 @@ def _data_set(
     grouped: dict[int, list[Mapping[str, Any]]] = {}
     for annotation in annotations:
         grouped.setdefault(places[annotation["image_id"]], []).append(annotation)
-    boxes = np.array([a["bbox"] for a in annotations], dtype=np.float64).reshape(-1, 4)
+    boxes = np.array([a["bbox"] for a in annotations], dtype=np.float64)
+    boxes = boxes.reshape(len(annotations), 4)
     return DataSet(
         images=images,
         names=tuple(str(category.get("name", category["id"])) for category in categories),
@@ -142,20 +143,20 @@ def read_detections(file: Path, data: DataSet) -> tuple[Columns, bool]:
     numbers = array("d")
     rich = False
     with no_garbage_collection():
-        for row in rows_of(file):
+        for number, row in enumerate(rows_of(file), start=1):
             try:
                 score = row["score"]
                 if not score >= LEAST_SCORE:  # nor is NaN a score
                     continue
                 x, y, width, height = row["bbox"]
                 place, rank = places[row["image_id"]], ranks[row["category_id"]]
-                if not math.isfinite(x + y + width + height):
+                if not abs(x) + abs(y) + abs(width) + abs(height) + score < _HUGE:
                     raise ValueError("a box that is not finite")
                 numbers.extend((x, y, x + width, y + height, score))
-            except (KeyError, TypeError, ValueError) as error:
+            except (KeyError, TypeError, ValueError, OverflowError) as error:
                 raise DataError(
-                    f"{file} holds a row that is no detection in the annotations' pictures and "
-                    f"classes ({error!r}): evaluate once more."
+                    f"{file}: row {number} is no detection in the annotations' pictures and "
+                    f"classes ({error!r:.100}): evaluate once more."
                 ) from error
             picture.append(place)
             kind.append(rank)
@@ -181,7 +182,7 @@ def rows_of(file: Path) -> Iterator[dict[str, Any]]:
     Raises:
         DataError: it cannot be read, or is something else.
     """
-    decoder = json.JSONDecoder()
+    decoder, count = json.JSONDecoder(), 0
     try:
         with file.open(encoding="utf-8") as stream:
             text, place, ended = stream.read(_PIECE), 0, False
@@ -202,6 +203,7 @@ def rows_of(file: Path) -> Iterator[dict[str, Any]]:
                     continue
                 if not isinstance(row, dict):
                     raise ValueError("it holds something else than objects")
+                count += 1
                 yield row
     except OSError as error:
         raise DataError(
@@ -210,7 +212,8 @@ def rows_of(file: Path) -> Iterator[dict[str, Any]]:
         ) from error
     except (ValueError, RecursionError) as error:
         raise DataError(
-            f"{file} is no list of detections ({str(error)[:100]}): evaluate once more."
+            f"{file} is no list of detections behind row {count} ({str(error)[:100]}): evaluate "
+            "once more."
         ) from error
 
 

@@ -12,10 +12,12 @@ import numpy as np
 from detectron2.data import Metadata
 from PIL import Image, features
 
+from detrex.data.coco.objects import drawable_outline
 from detrex.data.drawing import as_mask, draw_boxes, keypoints_of
 from detrex.data.pictures import read_image
+from detrex.errors import PictureError
 from detrex.report.confusion import Confusion, is_ignored, pairs_of
-from detrex.report.detections import Columns, DataSet, rows_of
+from detrex.report.detections import LEAST_SCORE, Columns, DataSet, rows_of
 
 RIGHT, FAILED, OTHER = (66, 212, 244), (255, 140, 26), (240, 50, 230)
 """Colours: found as what it is; missed or of nothing; found as something else."""
@@ -48,7 +50,7 @@ def rich_rows(file: Path, data: DataSet, pictures: Iterable[int]) -> Rows:
     """Read the rows of some pictures again, with their outlines and keypoints.
 
     Args:
-        file: of COCO results.
+        file: of COCO results, which `read_detections` has read.
         data: the data set.
         pictures: the places of the pictures.
 
@@ -58,7 +60,7 @@ def rich_rows(file: Path, data: DataSet, pictures: Iterable[int]) -> Rows:
     wanted = {data.images[place]["id"]: place for place in pictures}
     rows: dict[int, list[Mapping[str, Any]]] = {}
     for row in rows_of(file):
-        if row.get("image_id") in wanted:
+        if row["score"] >= LEAST_SCORE and row["image_id"] in wanted:
             rows.setdefault(wanted[row["image_id"]], []).append(row)
     for found in rows.values():
         found.sort(key=lambda row: -row["score"])
@@ -90,10 +92,13 @@ def draw(
         Both pictures; objects that are missed, and detections that are wrong, stand out.
 
     Raises:
-        PictureError: the file is not there or cannot be read.
+        PictureError: the file is not there or cannot be read, or what is in it cannot be drawn.
     """
     record = data.images[place]
-    image = read_image(str(Path(image_root, record["file_name"])), "RGB", value_range)
+    name = record.get("file_name")
+    if not isinstance(name, str):
+        raise PictureError(f"the record of image id {record['id']} has no file_name")
+    image = read_image(str(Path(image_root, name)), "RGB", value_range)
     everything, here = data.truth.of(place), found.of(place)
     here = here.taken(here.scores >= confusion.threshold)
     is_object = everything.scores > 0
@@ -121,12 +126,15 @@ def draw(
         for one in data.annotations.get(place, ())
         if not one.get("iscrowd", 0)
     ]
-    pictures = [
-        _picture(image, objects.boxes, truth_texts, annotations if kept else ()),
-        _picture(image, here.boxes, found_texts, rows),
-    ]
+    try:
+        pictures = [
+            _picture(image, objects.boxes, truth_texts, annotations if kept else ()),
+            _picture(image, here.boxes, found_texts, rows),
+        ]
+    except (TypeError, ValueError, OverflowError) as error:
+        raise PictureError(f"{name}: its objects cannot be drawn ({error!r:.100})") from error
     return Drawn(
-        name=str(record["file_name"]),
+        name=name,
         truth=(pictures[0], f"truth: {_counted(names[k] for k in objects.kind)}"),
         found=(pictures[1], f"predictions: {_counted(names[k] for k in here.kind)}"),
         summary=f"{confusion.right[place]} right, {confusion.missed[place]} missed, "
@@ -181,7 +189,10 @@ def _picture(
         range(len(texts)),
         metadata=metadata,
         min_side=_LEAST_SIDE,
-        masks=[as_mask(row.get("segmentation"), (height, width)) for row in rows],
+        masks=[
+            as_mask(drawable_outline(row.get("segmentation"), image.shape[:2]), image.shape[:2])
+            for row in rows
+        ],
         keypoints=None if points is None else points * [factor, factor, 1],
     )
     return as_address(drawn)

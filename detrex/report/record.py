@@ -7,6 +7,7 @@ that the run went on in, the number of parameters, and the evaluator's figures b
 import json
 import logging
 import platform
+import reprlib
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,13 +35,22 @@ def read_record(folder: Path) -> Record:
         The record; empty where there is none that can be read.
     """
     try:
-        content = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        content = json.loads((folder / RECORD).read_bytes())
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, RecursionError) as error:
         logger.warning("%s cannot be read (%s).", folder / RECORD, first_line(error))
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def misfit(record: Record) -> str:
+    """Say what in a record is not as a run notes it, and where; empty if nothing.
+
+    Args:
+        record: of `read_record`.
+    """
+    return _misfit(record, _FORM)
 
 
 def begin(folder: Path, run: str, iteration: int, about: Mapping[str, Any]) -> None:
@@ -86,6 +96,48 @@ def environment() -> dict[str, str]:
         "threads": str(torch.get_num_threads()),
         "cards": ", ".join(dict.fromkeys(cards)) or "none",
     }
+
+
+_FIGURES = {"": (int, float)}
+_FORM: Any = {
+    **dict.fromkeys(("run", "config", "config_file", "detector", "backbone"), (str,)),
+    **dict.fromkeys(("parameters", "trainable", "max_iter"), (int,)),
+    "trained_on": [(str,)],
+    "processes": [
+        {
+            **dict.fromkeys(("iteration", "last"), (int,)),
+            "started": (int, float),
+            "environment": {"": (str,)},
+            "ended": (str,),
+            "seconds": _FIGURES,
+        }
+    ],
+    "scores": {
+        "": {"total": _FIGURES, "classes": [{"name": (str,), "id": (int, str), **_FIGURES}]}
+    },
+    "data": {
+        **dict.fromkeys(("name", "json_file", "results", "image_root"), (str,)),
+        "value_range": [(int, float)],
+    },
+}
+"""What may be where: types, a list of one form, or forms by key, "" for all other keys."""
+
+_MOST = 1e11  # no date, time or number of iterations or parameters is beyond
+
+
+def _misfit(value: Any, form: Any, place: str = "") -> str:
+    """Say where a value is not of a form, and what is there; empty if nothing. None fits all."""
+    if value is None:
+        return ""
+    kinds = form if isinstance(form, tuple) else (type(form),)
+    if type(value) not in kinds or (type(value) in (int, float) and not abs(value) <= _MOST):
+        return f"{place} is {reprlib.repr(value)}"
+    parts: dict[Any, Any] = dict(enumerate(value)) if isinstance(form, list) else value
+    for key, part in parts.items() if not isinstance(form, tuple) else ():
+        inner = form[0] if isinstance(form, list) else form.get(key, form.get(""))
+        if inner and (found := _misfit(part, inner, f"{place}.{key}".lstrip("."))):
+            return found
+    return ""
 
 
 def _write(folder: Path, record: Record) -> None:

@@ -292,7 +292,7 @@ def _class_figures(run: Run, task: str) -> tuple[list[Sequence[Content]], list[s
     counted = ["objects", "right", "missed", "wrong", "precision", "recall"] if counts else []
     unknown = (None,) * len(counted)  # of a class that the annotations do not have any more
     rows: list[Sequence[Content]] = [
-        (one["name"], *(one.get(name) for name in columns), *counts.get(one["id"], unknown))
+        (one.get("name"), *(one.get(name) for name in columns), *counts.get(one.get("id"), unknown))
         for one in scores
     ]
     return rows, columns + counted

@@ -3,14 +3,19 @@
 import json
 import logging
 import re
+import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from detrex.errors import RunError, first_line
+
 logger = logging.getLogger(__name__)
 
+_MOST = 1 << 53  # larger whole numbers are no floats
 _LAYER_TERM = re.compile(r"_\d+$")
 AP_NAMES = ("AP", "AP50")
 """The figures of an evaluation that are plotted over a run."""
@@ -23,18 +28,52 @@ def read_metrics(metrics_json: str | Path) -> list[dict[str, float]]:
         metrics_json: the ``metrics.json`` in the run's output directory, one JSON object per line.
 
     Returns:
-        The rows by rising ``iteration``; what a resumed run wrote anew replaces the old. A line
-        that was cut off while it was written is left out with a warning.
+        The rows by rising ``iteration``; what a resumed run wrote anew replaces the old. A last
+        line that was cut off while it was written is left out with a warning.
+
+    Raises:
+        RunError: the file cannot be read, or another line is no row of numbers.
     """
+    try:
+        lines = Path(metrics_json).read_bytes().rstrip().split(b"\n")
+    except OSError as error:
+        raise RunError(f"{metrics_json} cannot be read: {error.strerror or error}") from error
     rows: dict[int, dict[str, float]] = {}
-    for number, line in enumerate(Path(metrics_json).read_text().splitlines(), start=1):
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as error:
-            logger.warning("%s: line %d is no complete row (%s)", metrics_json, number, error)
-            continue
+        except (ValueError, RecursionError) as error:
+            if rows and number == len(lines):
+                logger.warning(
+                    "%s: line %d, the last, is no complete row (%s) and is left out",
+                    *(metrics_json, number, first_line(error)),
+                )
+                break
+            row, wrong = {}, f"is no JSON ({first_line(error)})"
+        else:
+            wrong = _wrong_with(row)
+        if wrong:
+            raise RunError(
+                f"{metrics_json} cannot be read: line {number} {wrong}, expected a JSON object of "
+                "numbers with an iteration: mend the line, or take it out"
+            )
         rows.setdefault(row["iteration"], {}).update(row)
     return [rows[iteration] for iteration in sorted(rows)]
+
+
+def _wrong_with(row: Any) -> str:
+    """Say what makes a line of JSON no row of metrics; empty if nothing."""
+    if not isinstance(row, dict):
+        return f"is {reprlib.repr(row)}"
+    if "iteration" not in row:
+        return "has no iteration"
+    for name, value in row.items():
+        kinds = (int,) if name == "iteration" else (int, float)
+        if type(value) not in kinds or (type(value) is int and abs(value) > _MOST):
+            return f"has {reprlib.repr(value)} for {reprlib.repr(name)}"
+    return ""
 
 
 def plot_losses(metrics: Sequence[Mapping[str, float]], png: str | Path, title: str = "") -> Path:

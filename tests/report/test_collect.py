@@ -6,6 +6,7 @@ import pytest
 from detrex.errors import RunError
 from detrex.report import collect as collecting
 from detrex.report.collect import collect, read_log
+from detrex.report.page import page_of
 from tests.reference.report_runs import made_up_run
 
 
@@ -68,6 +69,55 @@ def test_collect__what_cannot_be_compared_is_a_note(run, data, said):
     assert said in " ".join(seen.notes)
     assert seen.drawn == []
     assert seen.final("bbox")
+
+
+@pytest.mark.parametrize(
+    ("file", "place", "value", "said"),
+    [
+        (
+            "report.json",
+            ("processes", 0, "started"),
+            "noon",
+            "report.json is not as a run leaves it (processes.0.started is 'noon'",
+        ),
+        ("report.json", ("scores", "bbox", "total", "AP"), [1], "scores.bbox.total.AP is [1]"),
+        ("coco_instances_results.json", (4, "score"), "high", "row 5 is no detection"),
+        ("coco_instances_results.json", (0, "bbox"), [1, 2], "row 1 is no detection"),
+        ("coco_instances_results.json", (0, "bbox", 2), 10**400, "row 1 is no detection"),
+        ("coco_instances_results.json", (3,), "text", "no list of detections behind row 3"),
+    ],
+)
+def test_collect__a_value_out_of_place_is_a_note(run, file, place, value, said):
+    _change(run, results="/nowhere/coco_instances_results.json")
+    content = json.loads((run / file).read_text())
+    inner = content
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = value
+    (run / file).write_text(json.dumps(content))
+    seen = collect(run, 1)
+    assert said in " ".join(seen.notes)
+    assert page_of(seen)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"segmentation": {"size": [9, 9], "counts": "\x00garbage"}},
+        {"segmentation": [["a"] * 6]},
+        {"segmentation": 7},
+        {"keypoints": [1, 2]},
+        {"keypoints": "x"},
+    ],
+)
+def test_collect__an_outline_that_cannot_be_drawn_ends_nothing(tmp_path, wrong):
+    run = made_up_run(tmp_path, 2, masks=True)
+    file = run / "coco_instances_results.json"
+    rows = json.loads(file.read_text())
+    file.write_text(json.dumps([row | wrong | {"score": 0.9} for row in rows]))
+    seen = collect(run, 2)
+    assert seen.confusion is not None
+    assert len(seen.drawn) == 2 or "objects cannot be drawn" in seen.notes[0]
 
 
 def test_collect__a_moved_folder_has_its_own_results(run):

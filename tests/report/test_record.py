@@ -42,3 +42,21 @@ def test_begin__where_nothing_can_be_written_is_a_warning(tmp_path, caplog):
 
 def test_environment__says_what_runs():
     assert {"Python", "torch", "detrex", "machine", "threads"} <= record.environment().keys()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ({"processes": 3}, "processes is 3"),
+        ({"processes": [{}, 7]}, "processes.1 is 7"),
+        ({"processes": [{"seconds": {"step": "x"}}]}, "processes.0.seconds.step is 'x'"),
+        ({"processes": [{"started": 1e300}]}, "processes.0.started is 1e+300"),
+        ({"processes": [{"iteration": float("nan")}]}, "processes.0.iteration is nan"),
+        ({"parameters": True}, "parameters is True"),
+        ({"scores": {"bbox": {"classes": {"a": 1}}}}, "scores.bbox.classes is {'a': 1}"),
+        ({"data": []}, "data is []"),
+        ({"data": None, "scores": {"bbox": {"total": {"AP": None}}}, "of_later": [1]}, ""),
+    ],
+)
+def test_misfit__says_where(content, said):
+    assert record.misfit(content) == said

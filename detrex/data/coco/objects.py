@@ -171,6 +171,17 @@ def _is_drawable(points: list[Any]) -> bool:
     return bool(np.abs(corners).max() < _LONGEST_OUTLINE and steps.sum() < _LONGEST_OUTLINE)
 
 
+def drawable_outline(outline: Any, size: tuple[int, int]) -> list[Any] | dict[str, Any] | None:
+    """Give what an outline means, or None where it is none that can be drawn.
+
+    Args:
+        outline: anything.
+        size: height and width of its picture.
+    """
+    mended = _mend_outline(outline, dict(zip(("height", "width"), size, strict=True)))
+    return None if isinstance(mended, list) and not all(map(_is_drawable, mended)) else mended
+
+
 def _mend_outline(outline: Any, image: Record) -> list[Any] | dict[str, Any] | None:
     """What an outline means, or None: good polygons, a flat polygon, run lengths in a list."""
     if isinstance(outline, list):
