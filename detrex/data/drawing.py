@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pycocotools.mask as mask_util
 from detectron2.structures import BoxMode, Instances, polygons_to_bitmask
+from jaxtyping import Bool, Float, Shaped, UInt8
 from PIL import Image, ImageChops, ImageColor, ImageDraw, ImageFilter, ImageFont, ImageOps
 
 from detrex.data.coco.objects import compressed
@@ -31,16 +32,16 @@ _PALETTE = ("#ffe119", "#42d4f4", "#f032e6", "#3cff4b", "#ff8c1a", "#ff5050", "#
 
 
 def draw_boxes(
-    image_rgb: np.ndarray,
-    boxes_xyxy_abs: np.ndarray,
+    image_rgb: UInt8[np.ndarray, "h w 3"],
+    boxes_xyxy_abs: Shaped[np.ndarray, "n 4"],
     classes: Sequence[int],
     scores: Sequence[float] | None = None,
     *,
     metadata: "Metadata | None" = None,
     min_side: int = 480,
-    masks: Iterable[np.ndarray] = (),
-    keypoints: np.ndarray | None = None,
-) -> np.ndarray:
+    masks: Iterable[Bool[np.ndarray, "h w"]] = (),
+    keypoints: Shaped[np.ndarray, "n k 3"] | None = None,
+) -> UInt8[np.ndarray, "_ _ 3"]:
     """Draw boxes with their class names and scores, one fixed colour per class.
 
     A small image is enlarged first, so that lines and letters stay thin beside the objects.
@@ -85,13 +86,13 @@ def draw_boxes(
 
 
 def draw_record(
-    image_rgb: np.ndarray,
+    image_rgb: UInt8[np.ndarray, "_ _ 3"],
     record: Mapping[str, Any],
     metadata: "Metadata | None" = None,
     *,
     masks: bool = False,
     keypoints: bool = False,
-) -> np.ndarray:
+) -> UInt8[np.ndarray, "_ _ 3"]:
     """Draw the annotations of a detectron2 dataset record; crowd regions are left out.
 
     Args:
@@ -118,12 +119,12 @@ def draw_record(
 
 
 def draw_instances(
-    image_rgb: np.ndarray,
+    image_rgb: UInt8[np.ndarray, "_ _ 3"],
     instances: Instances,
     metadata: "Metadata | None" = None,
     score_threshold: float = 0.0,
     min_side: int = 480,
-) -> np.ndarray:
+) -> UInt8[np.ndarray, "_ _ 3"]:
     """Draw predictions (``pred_boxes``) or training targets (``gt_boxes``) of one image.
 
     Args:
@@ -162,7 +163,7 @@ def draw_truth_beside_predictions(
     metadata: "Metadata | None" = None,
     score_threshold: float = 0.3,
     value_range: Sequence[float] | None = None,
-) -> np.ndarray:
+) -> UInt8[np.ndarray, "_ _ 3"]:
     """Show what is in an image on the left, and what a detector finds in it on the right.
 
     Args:
@@ -192,7 +193,7 @@ def draw_truth_beside_predictions(
     )
 
 
-def beside(pictures: Mapping[str, np.ndarray]) -> np.ndarray:
+def beside(pictures: Mapping[str, UInt8[np.ndarray, "_ _ 3"]]) -> UInt8[np.ndarray, "_ _ 3"]:
     """Set pictures in a row, each under its title.
 
     Args:
@@ -213,7 +214,7 @@ def beside(pictures: Mapping[str, np.ndarray]) -> np.ndarray:
     return np.asarray(sheet)
 
 
-def keypoints_of(rows: Iterable[Mapping[str, Any]]) -> np.ndarray | None:
+def keypoints_of(rows: Iterable[Mapping[str, Any]]) -> Float[np.ndarray, "n k 3"] | None:
     """Take the keypoints of rows of COCO's, which need not have equally many.
 
     Args:
@@ -229,7 +230,7 @@ def keypoints_of(rows: Iterable[Mapping[str, Any]]) -> np.ndarray | None:
     return np.array(padded, dtype=np.float64) if most else None
 
 
-def as_mask(outline: Any, size: tuple[int, int]) -> np.ndarray:
+def as_mask(outline: Any, size: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
     """Draw an outline as a mask.
 
     Args:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from math import inf
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from detrex.errors import ConfigError
@@ -32,7 +33,10 @@ def difference_of_maps(expected: Mapping[str, Tensor], got: Mapping[str, Tensor]
 
 
 def difference_of_detections(
-    logits: Tensor, boxes: Tensor, got: Mapping[str, Tensor], side: int
+    logits: Float[Tensor, "q c"],
+    boxes: Float[Tensor, "q 4"],
+    got: Mapping[str, Tensor],
+    side: int,
 ) -> float:
     """Say how far detections are from the best of a model's queries.
 
@@ -72,7 +76,9 @@ def difference_of_detections(
     return _number(torch.stack([of_ranks, of_detections, of_best]).amax())
 
 
-def difference_of_choices(scores: Tensor, expected: Tensor, got: Tensor) -> float:
+def difference_of_choices(
+    scores: Float[Tensor, " s"], expected: Int[Tensor, " k"], got: Int[Tensor, " _"]
+) -> float:
     """Say how far the choice of the best tokens is from the model's.
 
     Args:

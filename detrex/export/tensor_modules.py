@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from detrex.detectors import image_channels, published_statistics
@@ -28,7 +29,7 @@ class TensorBackbone(nn.Module):
         is_fitting = isinstance(backbone, WrapperBackbone)
         self.rule = PaddingConstraints() if is_fitting else PaddingConstraints.of(backbone)
 
-    def forward(self, image: Tensor) -> dict[str, Tensor]:
+    def forward(self, image: Float[Tensor, "1 c h w"]) -> dict[str, Float[Tensor, "1 _ _ _"]]:
         """Map normalised images ``(1, C, H, W)`` to feature maps by name."""
         return dict(self.backbone(_pad(image, self.rule)))
 
@@ -69,7 +70,7 @@ class TensorDetector(nn.Module):
         self.rule = PaddingConstraints.of(detector.backbone)
         self.limit = detector.select_box_nums_for_evaluation
 
-    def forward(self, image: Tensor) -> dict[str, Tensor]:
+    def forward(self, image: Shaped[Tensor, "1 c h w"]) -> dict[str, Tensor]:
         """Detect objects in one image.
 
         Args:
@@ -81,7 +82,9 @@ class TensorDetector(nn.Module):
         """
         return self.best(*self.queries(image))
 
-    def queries(self, image: Tensor) -> tuple[Tensor, Tensor]:
+    def queries(
+        self, image: Shaped[Tensor, "1 _ h w"]
+    ) -> tuple[Float[Tensor, "q c"], Float[Tensor, "q 4"]]:
         """Give every query's class logits (q, c) and box (q, 4), as `forward` takes and gives."""
         height, width = image.shape[-2:]
         image = image.flip(1) if self.detector.flips_channels else image
@@ -94,7 +97,7 @@ class TensorDetector(nn.Module):
         y = (corners[:, 1::2] * height).clamp(min=0).clamp(max=height)
         return logits[0], torch.stack([x, y], -1).flatten(1)
 
-    def best(self, logits: Tensor, boxes: Tensor) -> dict[str, Tensor]:
+    def best(self, logits: Float[Tensor, "q c"], boxes: Float[Tensor, "q 4"]) -> dict[str, Tensor]:
         """Choose the best detections among the pairs of a query and a class."""
         best, index = logits.flatten().topk(torch.sym_min(self.limit, logits.numel()))
         query, kind = index // logits.shape[-1], index % logits.shape[-1]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from detectron2.structures import Boxes, Instances
+from jaxtyping import Bool, Float, Int, UInt8
 from PIL import Image
 from torch import Tensor
 
@@ -45,14 +46,14 @@ class Result:
         metadata: what drawing takes from detectron2's ``Metadata`` of the data set.
     """
 
-    boxes: Tensor
-    scores: Tensor
-    labels: Tensor
-    image: np.ndarray
+    boxes: Float[Tensor, "n 4"]
+    scores: Float[Tensor, " n"]
+    labels: Int[Tensor, " n"]
+    image: UInt8[np.ndarray, "h w 3"]
     class_names: tuple[str, ...] = ()
     path: str | None = None
-    masks: Tensor | None = None
-    keypoints: Tensor | None = None
+    masks: Bool[Tensor, "n h w"] | None = None
+    keypoints: Float[Tensor, "n k 3"] | None = None
     category_ids: tuple[int, ...] = ()
     frame: int | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)

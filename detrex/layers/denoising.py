@@ -19,8 +19,8 @@ from .box_ops import box_cxcywh_to_xyxy, box_xyxy_to_cxcywh
 
 
 def apply_label_noise(
-    labels: Int[Tensor, " n"], label_noise_prob: float = 0.2, num_classes: int = 80
-) -> Int[Tensor, " n"]:
+    labels: Tensor, label_noise_prob: float = 0.2, num_classes: int = 80
+) -> Tensor:
     """Draw some labels anew.
 
     Args:
@@ -41,9 +41,7 @@ def apply_label_noise(
     return torch.where(chosen, drawn[(chosen.cumsum(0) - 1).clamp(0)], labels) if count else labels
 
 
-def apply_box_noise(
-    boxes: Float[Tensor, "n 4"], box_noise_scale: float = 0.4
-) -> Float[Tensor, "n 4"]:
+def apply_box_noise(boxes: Tensor, box_noise_scale: float = 0.4) -> Tensor:
     """Move and resize boxes at random.
 
     Args:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float
 
 from detrex.report.detections import Columns
 
@@ -56,7 +57,9 @@ class Confusion:
         return [int(place) for place in order if mistakes[place]][:count]
 
 
-def iou_matrix(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+def iou_matrix(
+    boxes: Float[np.ndarray, "n 4"], others: Float[np.ndarray, "m 4"]
+) -> Float[np.ndarray, "n m"]:
     """Compare boxes ``(n, 4)`` with ``(m, 4)``, x0, y0, x1, y1: their IoU ``(n, m)``."""
     shared = _shared(boxes, others)
     union = _areas(boxes)[:, None] + _areas(others) - shared

@@ -30,7 +30,7 @@ def interpolate(
     return F.interpolate(input, size, scale_factor, mode, align_corners)
 
 
-def inverse_sigmoid(x: Float[Tensor, "*n"], eps: float = 1e-3) -> Float[Tensor, "*n"]:
+def inverse_sigmoid(x: Tensor, eps: float = 1e-3) -> Tensor:
     """Undo the sigmoid.
 
     Args:

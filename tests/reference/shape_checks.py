@@ -11,6 +11,7 @@ import re
 import sys
 import types
 import typing
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -113,7 +114,6 @@ def mutants(hints: Hints) -> Iterator[tuple[str, Hints]]:
             yield f"{name} and {other} are always alike", changed(hints, rename)
 
 
-@functools.cache
 def with_shapes() -> dict[str, tuple[Any, str]]:
     """Whatever names shapes in the package: by full name its owner and its own name."""
     found, root = {}, Path(detrex.__file__).parent
@@ -127,7 +127,8 @@ def with_shapes() -> dict[str, tuple[Any, str]]:
         for owner in [module, *(value for value in own if isinstance(value, type))]:
             for name, value in vars(owner).items():
                 inner = function_of(value)
-                if _is_of(module, inner) and shapes_in(hints_of(inner)):
+                # what a record is built by says what the record itself says
+                if name[:2] != "__" and _is_of(module, inner) and shapes_in(hints_of(inner)):
                     found[f"{module.__name__}.{inner.__qualname__}"] = (owner, name)
     return found
 
@@ -150,7 +151,7 @@ def function_of(value: Any) -> Any:
 def hints_of(value: Any) -> Hints:
     if not (inspect.isfunction(value) or is_record(value)):
         return {}
-    hints = typing.get_type_hints(value)
+    hints = inspect.get_annotations(value)  # those in quotes name no shapes
     return {name: hint for name, hint in hints.items() if shapes_in({name: hint})}
 
 
@@ -177,8 +178,9 @@ def checked(function: Any, hints: Hints, calls: list[Call]) -> Any:
 def checking() -> Iterator[dict[str, list[Call]]]:
     """Check whatever names shapes and runs within; gives the calls by full name."""
     calls: dict[str, list[Call]] = {}
+    shaped, importers = with_shapes(), _importers()
     with ExitStack() as stack:
-        for name, (owner, attribute) in with_shapes().items():
+        for name, (owner, attribute) in shaped.items():
             value = vars(owner)[attribute]
             hints, kept = hints_of(function_of(value)), calls.setdefault(name, [])
             if is_record(value):  # which stays the same class, for those who ask what an object is
@@ -190,15 +192,17 @@ def checking() -> Iterator[dict[str, list[Call]]]:
             if not inspect.isfunction(value):
                 new = type(value)(new)
                 getattr(new, "__set_name__", lambda *_: None)(owner, attribute)
-            for place in _places(owner, value):
-                for key in [key for key, one in vars(place).items() if one is value]:
-                    stack.enter_context(patch.object(place, key, new))
+            holders = importers[id(value)] if inspect.ismodule(owner) else [(owner, attribute)]
+            for holder, key in holders:
+                stack.enter_context(patch.object(holder, key, new))
         yield calls
 
 
-def _places(owner: Any, value: Any) -> list[Any]:
-    """Where a function is called from: its class, or all modules that have imported it."""
-    if isinstance(owner, type):
-        return [owner]
-    modules = [m for name, m in sys.modules.items() if name.split(".")[0] in ("detrex", "tests")]
-    return [module for module in modules if any(one is value for one in vars(module).values())]
+def _importers() -> dict[int, list[tuple[Any, str]]]:
+    """The modules that hold each function, and under which names."""
+    found: dict[int, list[tuple[Any, str]]] = defaultdict(list)
+    for name, module in list(sys.modules.items()):
+        if name.split(".")[0] in ("detrex", "tests"):
+            for key, value in vars(module).items():
+                found[id(value)].append((module, key))
+    return found

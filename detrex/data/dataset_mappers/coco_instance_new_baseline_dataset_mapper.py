@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2.data import transforms as T
+from jaxtyping import Bool
 
 from detrex.data.coco.objects import compressed
 from detrex.data.dataset_mappers.segmentation_mapper import SegmentationMapper, instances_of
@@ -16,7 +17,7 @@ from detrex.errors import DataError
 
 def convert_coco_poly_to_mask(
     segmentations: Sequence[Sequence[Any]], height: int, width: int
-) -> torch.Tensor:
+) -> Bool[torch.Tensor, "n h w"]:
     """Draw polygons as masks.
 
     Args:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from detectron2.data import transforms as T
 from detectron2.structures import BitMasks, Instances
+from jaxtyping import Bool
 
 from detrex.data.pictures import (
     augment,
@@ -147,7 +148,7 @@ def labels_of(record: dict[str, Any], key: str) -> np.ndarray:
     return labels
 
 
-def instances_of(masks: torch.Tensor, classes: Sequence[int]) -> Instances:
+def instances_of(masks: Bool[torch.Tensor, "n h w"], classes: Sequence[int]) -> Instances:
     """Pack objects for a model.
 
     Args:

@@ -7,6 +7,7 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import nn
 from torchvision.ops import StochasticDepth
 
@@ -48,7 +49,7 @@ class Block(nn.Module):
         self.gamma = nn.Parameter(scale) if layer_scale_init_value > 0 else None
         self.drop_path = StochasticDepth(drop_path, "row")
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Float[torch.Tensor, "n c h w"]) -> Float[torch.Tensor, "n c h w"]:
         """Map ``(N, dim, H, W)`` to the same shape."""
         out = self.norm(self.dwconv(x).permute(0, 2, 3, 1))
         out = self.pwconv2(F.gelu(self.pwconv1(out)))
@@ -132,7 +133,9 @@ class ConvNeXt(StagedBackbone):
         if grad_checkpointing:
             checkpoint_blocks(self)
 
-    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+    def forward(
+        self, x: Float[torch.Tensor, "n c h w"]
+    ) -> dict[str, Float[torch.Tensor, "n _ _ _"]]:
         """Map images ``(N, in_chans, H, W)`` to ``{name: (N, C, H / stride, W / stride)}``."""
         height, width = x.shape[-2:]
         last = self.out_indices[-1]

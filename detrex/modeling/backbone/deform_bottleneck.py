@@ -7,6 +7,7 @@ import torch.nn.functional as F
 import torchvision
 from detectron2.layers import CNNBlockBase, Conv2d, get_norm
 from fvcore.nn import weight_init
+from jaxtyping import Float
 from torch import nn
 
 
@@ -80,7 +81,7 @@ class DeformBottleneckBlock(CNNBlockBase):
         nn.init.zeros_(self.conv2_offset.weight)
         nn.init.zeros_(self.conv2_offset.bias)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Float[torch.Tensor, "n _ _ _"]) -> Float[torch.Tensor, "n _ _ _"]:
         """Map ``(N, in_channels, H, W)`` to ``(N, out_channels, H / stride, W / stride)``."""
         out = F.relu_(self.conv1(x))
         offset, mask = self.conv2_offset(out), None

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from detrex.errors import BackboneError, did_you_mean
@@ -71,7 +72,7 @@ class Attention(nn.Module):
                 nn.init.trunc_normal_(self.rel_pos_h, std=0.02)
                 nn.init.trunc_normal_(self.rel_pos_w, std=0.02)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "n h w c"]) -> Float[Tensor, "n h w c"]:
         """Map (N, H, W, C) to the same shape."""
         size = x.shape[1:3]
         bias: Tensor | None = self.qkv.bias

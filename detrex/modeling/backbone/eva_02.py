@@ -6,6 +6,7 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from .eva_02_utils import VisionRotaryEmbeddingFast
@@ -64,7 +65,7 @@ class Attention(nn.Module):
         self.rope = rope
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "n h w c"]) -> Float[Tensor, "n h w c"]:
         """Map (N, H, W, C) to the same shape."""
         size = x.shape[1:3]
         x = x.flatten(1, 2)

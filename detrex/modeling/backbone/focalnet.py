@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import nn
 from torchvision.ops import StochasticDepth
 
@@ -91,7 +92,7 @@ class FocalModulation(nn.Module):
         )
         self.ln = nn.LayerNorm(dim) if use_postln_in_modulation else None
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Float[torch.Tensor, "n h w c"]) -> Float[torch.Tensor, "n h w c"]:
         """Map ``(N, H, W, dim)`` to the same shape."""
         dim, levels = x.shape[-1], len(self.focal_layers) + 1
         query, context, gates = self.f(x).permute(0, 3, 1, 2).split((dim, dim, levels), dim=1)
@@ -149,7 +150,7 @@ class FocalModulationBlock(nn.Module):
             scale = nn.Parameter(torch.full((dim,), _LAYER_SCALE)) if use_layerscale else None
             self.register_parameter(name, scale)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Float[torch.Tensor, "n h w c"]) -> Float[torch.Tensor, "n h w c"]:
         """Map ``(N, H, W, dim)`` to the same shape."""
         x = x + self._branch(x, self.modulation, self.norm1, self.gamma_1)
         return x + self._branch(x, self.mlp, self.norm2, self.gamma_2)
@@ -209,7 +210,7 @@ class BasicLayer(nn.Module):
         self.blocks = nn.ModuleList(blocks)
         self.downsample = downsample
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Float[torch.Tensor, "n h w c"]) -> Float[torch.Tensor, "n h w c"]:
         """Map ``(N, H, W, C)`` to the same shape; `downsample` is left to the network."""
         for block in self.blocks:
             x = block(x)
@@ -331,7 +332,9 @@ class FocalNet(StagedBackbone):
         if use_checkpoint:
             checkpoint_blocks(self)
 
-    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+    def forward(
+        self, x: Float[torch.Tensor, "n c h w"]
+    ) -> dict[str, Float[torch.Tensor, "n _ _ _"]]:
         """Map images ``(N, in_chans, H, W)`` to ``{name: (N, C, H / stride, W / stride)}``."""
         x = self.pos_drop(self.patch_embed(x))
         last = self.out_indices[-1]

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
@@ -102,7 +103,7 @@ class Block(nn.Module):
             self.res_post_norm1 = build_norm_layer(channels, "LN")
             self.res_post_norm2 = build_norm_layer(channels, "LN")
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "n h w c"]) -> Float[Tensor, "n h w c"]:
         """Map (N, H, W, C) to the same shape."""
         for index, branch in (("1", self.dcn), ("2", self.mlp)):
             norm = getattr(self, f"norm{index}")
@@ -143,7 +144,7 @@ class Level(nn.Module):
         )
         self.downsample = downsample
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "n h w c"]) -> Float[Tensor, "n h w c"]:
         """Map (N, H, W, C) to the same shape; `downsample` is left to the caller."""
         for index, block in enumerate(self.blocks):
             x = block(x)
@@ -282,7 +283,7 @@ class InternImage(StagedBackbone):
             names += [f"levels.{index}.downsample"] if index + 1 < count else []
         return names
 
-    def forward(self, x: Tensor) -> dict[str, Tensor]:
+    def forward(self, x: Float[Tensor, "n c h w"]) -> dict[str, Float[Tensor, "n _ _ _"]]:
         """Map images ``(N, in_chans, H, W)`` to ``{name: (N, C, H / stride, W / stride)}``."""
         x = self.pos_drop(self.patch_embed(x))
         last = self.out_indices[-1]

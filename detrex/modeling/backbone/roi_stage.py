@@ -11,6 +11,7 @@ that stage of any backbone; `splitting.py` finds the module whose place the regi
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import nn
 
 from detrex.detectors import published_statistics
@@ -83,7 +84,7 @@ class RoiStage(nn.Module):
                 f"regions of {pooled_size} x {pooled_size} cells: {error}."
             ) from error
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Float[torch.Tensor, "n c h h"]) -> Float[torch.Tensor, "n _ _ _"]:
         """Run the stage.
 
         Args:

@@ -11,6 +11,7 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling.backbone import Backbone
 from detectron2.modeling.backbone import SimpleFeaturePyramid as _SimpleFeaturePyramid
 from detectron2.modeling.backbone.vit import get_vit_lr_decay_rate
+from jaxtyping import Float
 from torch import nn
 
 from detrex.errors import BackboneError, did_you_mean
@@ -105,7 +106,9 @@ class SimpleFeaturePyramid(_SimpleFeaturePyramid):
             self._out_feature_channels[name] = level.channels
             self._out_feature_strides[name] = level.stride
 
-    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+    def forward(
+        self, x: Float[torch.Tensor, "n c h w"]
+    ) -> dict[str, Float[torch.Tensor, "n _ _ _"]]:
         """Map images to levels.
 
         Args:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from detectron2.modeling.backbone import Backbone
+from jaxtyping import Float
 from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.ops import FrozenBatchNorm2d
 
@@ -112,7 +113,9 @@ class TorchvisionResNet(KeepsFrozen, Backbone):
     def _channels(layer: str, num_channels: int) -> int:
         return num_channels // 2 ** (4 - int(layer[-1])) if layer.startswith("layer") else 64
 
-    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+    def forward(
+        self, x: Float[torch.Tensor, "n c h w"]
+    ) -> dict[str, Float[torch.Tensor, "n _ _ _"]]:
         """Map images ``(N, in_channels, H, W)`` to ``{name: (N, C, H / stride, W / stride)}``."""
         return dict(self.body(x))
 

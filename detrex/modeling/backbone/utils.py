@@ -15,6 +15,7 @@ from detectron2.modeling.backbone.utils import (
     window_partition,
     window_unpartition,
 )
+from jaxtyping import Float
 from torch import Tensor
 
 __all__ = [
@@ -28,7 +29,9 @@ __all__ = [
 ]
 
 
-def get_rel_pos(q_size: int, k_size: int, rel_pos: Tensor, interp_type: str = "vitdet") -> Tensor:
+def get_rel_pos(
+    q_size: int, k_size: int, rel_pos: Float[Tensor, "_ c"], interp_type: str = "vitdet"
+) -> Float[Tensor, "q k c"]:
     """Give the vector of every pair of a query's and a key's place along one side.
 
     Args:
@@ -49,13 +52,13 @@ def get_rel_pos(q_size: int, k_size: int, rel_pos: Tensor, interp_type: str = "v
 
 
 def decomposed_rel_pos(
-    q: Tensor,
-    rel_pos_h: Tensor,
-    rel_pos_w: Tensor,
+    q: Float[Tensor, "b q c"],
+    rel_pos_h: Float[Tensor, "_ c"],
+    rel_pos_w: Float[Tensor, "_ c"],
     q_size: Sequence[int],
     k_size: Sequence[int],
     interp_type: str = "vitdet",
-) -> Tensor:
+) -> Float[Tensor, "b q k"]:
     """Give the bias of attention by relative position (arXiv:2112.01526, section 4.1).
 
     Args:
@@ -78,14 +81,14 @@ def decomposed_rel_pos(
 
 
 def add_decomposed_rel_pos(
-    attn: Tensor,
-    q: Tensor,
-    rel_pos_h: Tensor,
-    rel_pos_w: Tensor,
+    attn: Float[Tensor, "b q k"],
+    q: Float[Tensor, "b q c"],
+    rel_pos_h: Float[Tensor, "_ c"],
+    rel_pos_w: Float[Tensor, "_ c"],
     q_size: Sequence[int],
     k_size: Sequence[int],
     interp_type: str = "vitdet",
-) -> Tensor:
+) -> Float[Tensor, "b q k"]:
     """Add `decomposed_rel_pos` to the (B, q_h * q_w, k_h * k_w) logits of attention."""
     return attn + decomposed_rel_pos(q, rel_pos_h, rel_pos_w, q_size, k_size, interp_type)
 

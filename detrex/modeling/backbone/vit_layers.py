@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from detectron2.modeling.backbone import Backbone
 from detectron2.modeling.backbone.vit import ResBottleneckBlock
+from jaxtyping import Float
 from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
@@ -69,7 +70,7 @@ class Block(nn.Module):
             else None
         )
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "n h w c"]) -> Float[Tensor, "n h w c"]:
         """Map (N, H, W, dim) to the same shape."""
         x = x + self.drop_path(_scale(self._attend(self.norm1(x)), self.gamma_1))
         x = x + self.drop_path(_scale(self.mlp(self.norm2(x)), self.gamma_2))
@@ -146,7 +147,7 @@ class PlainViT(KeepsFrozen, Backbone):
         """Multiple of pixels to which images are best padded."""
         return self.patch_size
 
-    def forward(self, x: Tensor) -> dict[str, Tensor]:
+    def forward(self, x: Float[Tensor, "n c h w"]) -> dict[str, Float[Tensor, "n _ _ _"]]:
         """Map images ``(N, in_chans, H, W)`` to one ``(N, embed_dim, H / stride, W / stride)``."""
         height, width = x.shape[-2:]
         x = self.patch_embed(F.pad(x, (0, -width % self.patch_size, 0, -height % self.patch_size)))

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from detrex.errors import did_you_mean
@@ -50,7 +50,7 @@ def _focal_losses(inputs: Tensor, targets: Tensor, alpha: float, gamma: float) -
     return binary_focal_loss(losses, inputs.sigmoid(), targets, alpha, gamma)
 
 
-def pair_up(indices: Indices, side: int) -> tuple[Int[Tensor, " m"], Int[Tensor, " m"]]:
+def pair_up(indices: Indices, side: int) -> tuple[Tensor, Tensor]:
     """Flatten matches for indexing a (B, ...) tensor.
 
     Args:

@@ -8,12 +8,8 @@ from .utils import weight_reduce_loss
 
 
 def binary_focal_loss(
-    losses: Float[Tensor, "*n"],
-    prob: Float[Tensor, "*n"],
-    targets: Float[Tensor, "*n"],
-    alpha: float,
-    gamma: float,
-) -> Float[Tensor, "*n"]:
+    losses: Tensor, prob: Tensor, targets: Tensor, alpha: float, gamma: float
+) -> Tensor:
     """Weigh binary cross-entropies by how wrong they are.
 
     Args:

@@ -102,7 +102,7 @@ def alike(keys: Iterable[Hashable]) -> list[list[int]]:
     return list(groups.values())
 
 
-def class_indices(labels: Int[Tensor, "*n"], num_classes: int) -> Int[Tensor, "*n"]:
+def class_indices(labels: Tensor, num_classes: int) -> Tensor:
     """Clamp labels to the classes there are, so that costs can be computed before `solve` checks.
 
     Args:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import nn
 
 from detrex.errors import BackboneError
@@ -48,8 +49,10 @@ class FeaturePyramid(nn.Module):
         )
 
     def forward(
-        self, maps: Mapping[str, torch.Tensor], strides: Mapping[str, Sequence[float]]
-    ) -> dict[str, torch.Tensor]:
+        self,
+        maps: Mapping[str, Float[torch.Tensor, "n _ _ _"]],
+        strides: Mapping[str, Sequence[float]],
+    ) -> dict[str, Float[torch.Tensor, "n _ _ _"]]:
         """Compute the levels.
 
         Args:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 
@@ -42,7 +43,7 @@ class TransformersNetwork(nn.Module):
     def _last(self) -> tuple[int, ...]:
         return () if self._count is None else (self._count - 1,)
 
-    def forward(self, images: Tensor) -> list[Tensor]:
+    def forward(self, images: Float[Tensor, "n c h w"]) -> list[Float[Tensor, "n ..."]]:
         """Map ``(N, C, H, W)`` to the tensors of the maps in the order of `places`."""
         keywords = self._keywords
         if "noise" in keywords:  # a masked autoencoder shuffles its patches by it: keep their order

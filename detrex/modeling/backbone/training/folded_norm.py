@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from detectron2.layers import Conv2d
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from detrex.modeling.backbone.inspection.meta_run import meta_twin
@@ -36,7 +37,7 @@ class ConvWithNorm(Conv2d):
     listens to the norm, it is detectron2's.
     """
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "n _ _ _"]) -> Float[Tensor, "n _ _ _"]:
         """Convolve, normalise and activate ``(N, C, H, W)``."""
         if self.norm is None or not folds(self, self.norm):
             return super().forward(x)
@@ -160,7 +161,9 @@ def _tensors_of(norm: nn.Module) -> list[Tensor]:
     return [value for name in STATISTICS if (value := getattr(norm, name)) is not None]
 
 
-def conv_with_norm(conv: nn.Conv2d, norm: nn.Module, x: Tensor) -> Tensor:
+def conv_with_norm(
+    conv: nn.Conv2d, norm: nn.Module, x: Float[Tensor, "n _ _ _"]
+) -> Float[Tensor, "n _ _ _"]:
     """Convolve and normalise in one.
 
     Args:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import torchvision
 from detectron2.layers import FrozenBatchNorm2d
+from jaxtyping import Float
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -47,7 +48,7 @@ class FrozenBatchNormAct(FrozenBatchNorm2d):
         self.drop = drop if drop is not None else nn.Identity()
         self.act = act if act is not None else nn.Identity()
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Float[torch.Tensor, "n c *m"]) -> Float[torch.Tensor, "n c *m"]:
         """Normalise, drop and activate ``(N, C, ...)``; the shape does not change."""
         # The plain norm's arithmetic, to the last bit; it takes two axes after the channels.
         normed = super().forward(x[..., None, None].flatten(2, -2) if x.dim() != 4 else x)
