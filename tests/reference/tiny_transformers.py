@@ -1,6 +1,7 @@
 """Tiny networks of transformers, by type, and their maps as transformers itself gives them."""
 
 import inspect
+from collections.abc import Sequence
 
 import torch
 import transformers
@@ -45,7 +46,10 @@ MORE_TYPES = {
     "deit": SMALL_VIT,
     "dinov2_with_registers": VIT,
     "dinov3_convnext": STAGES,
+    "donut-swin": SWIN | {"window_size": 2},
     "focalnet": STAGES | {"image_size": 64, "embed_dim": 8},
+    "lw_detr_vit": VIT | {"image_size": 64},
+    "maskformer-swin": SWIN,
     "mobilenet_v2": {"depth_multiplier": 0.35},
     "poolformer": STAGES,
     "pvt_v2": ATTENTIVE,
@@ -57,6 +61,7 @@ MORE_TYPES = {
     "vit_msn": SMALL_VIT,
     "vitdet": VITDET,
 }
+MORE_TYPES = {kind: MORE_TYPES[kind] for kind in MORE_TYPES if kind in transformers.CONFIG_MAPPING}
 """Types that the slow tests build besides."""
 
 
@@ -72,7 +77,9 @@ def built_by_transformers(kind: str, keywords: dict, places: list[int] | None = 
     auto = transformers.models.auto.modeling_auto
     is_backbone = type(config) in auto.MODEL_FOR_BACKBONE_MAPPING
     if is_backbone:
-        config.out_indices = list(range(len(config.stage_names))) if places is None else places
+        first = int(kind == "maskformer-swin")  # which has no stem to give
+        every = list(range(first, len(config.stage_names)))
+        config.out_indices = every if places is None else places
     if kind == "vit_mae":
         config.mask_ratio = 0.0
     chosen = transformers.AutoBackbone if is_backbone else transformers.AutoModel
@@ -86,10 +93,11 @@ def built_by_transformers(kind: str, keywords: dict, places: list[int] | None = 
     return network
 
 
-def maps_by_transformers(network: nn.Module, images: torch.Tensor) -> list[torch.Tensor]:
+def maps_by_transformers(network: nn.Module, images: torch.Tensor) -> list[torch.Tensor | None]:
     """Give the maps that transformers itself gives for images, tokens laid out on their grid."""
     if hasattr(network, "out_features"):
-        return list(network(images).feature_maps)
+        given = dict(zip(network.out_indices, network(images).feature_maps, strict=True))
+        return [given.get(place) for place in range(max(given) + 1)]
     keywords = {"output_hidden_states": True}
     patch = getattr(network.config, "patch_size", None)
     if network.config.model_type == "vit_mae":
@@ -100,10 +108,16 @@ def maps_by_transformers(network: nn.Module, images: torch.Tensor) -> list[torch
     if tuple(images.shape[-2:]) != (64, 64) and patch is not None and is_free:
         keywords["interpolate_pos_encoding"] = True
     outputs = network(images, **keywords)
-    states, last = list(outputs.hidden_states), outputs.last_hidden_state
+    states = list(getattr(outputs, "reshaped_hidden_states", None) or outputs.hidden_states)
+    last = outputs.last_hidden_state
+    grid = states[-1].shape[-2:]
     states[len(states) - (states[-1].shape == last.shape) :] = [last]
-    if states[0].dim() == 4:
-        return states
-    rows, columns = (side // patch for side in images.shape[-2:])
-    tokens = [state[:, -rows * columns :] for state in states]
-    return [t.transpose(1, 2).unflatten(2, (rows, columns)) for t in tokens]
+    if states[0].dim() == 3:
+        grid = [side // patch for side in images.shape[-2:]]
+    return [_on_grid(state, grid) if state.dim() == 3 else state for state in states]
+
+
+def _on_grid(tokens: torch.Tensor, grid: Sequence[int]) -> torch.Tensor:
+    """Lay the last tokens out on a grid, those of no place left out."""
+    rows, columns = grid
+    return tokens[:, -rows * columns :].transpose(1, 2).unflatten(2, (rows, columns))

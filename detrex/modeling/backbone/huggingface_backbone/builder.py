@@ -27,6 +27,8 @@ _OF_BUILDER = ("attn_implementation",)
 # Levels over maps are computed here, and maps are wanted as such and whole.
 _FIXED = {"add_fpn": False, "reshape_hidden_states": True, "mask_ratio": 0.0}
 _OF_TIMM = ("timm_backbone", "timm_wrapper")
+# Their classes for backbones refuse to give the embedded patches.
+_WITHOUT_STEM = ("maskformer-swin",)
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,14 @@ class Recipe:
             self.kind, self.kind.__name__, {**self.description, "options": dict(self.options)}
         )
 
+    @property
+    def places(self) -> Sequence[int] | None:
+        """Places of the maps that a class for backbones has; None for any other class."""
+        if not is_backbone(self.kind):
+            return None
+        config = self.config()
+        return range(int(config.model_type in _WITHOUT_STEM), len(config.stage_names))
+
     def config(self, **changes: Any) -> Any:
         """Make its config, with some values changed."""
         return made_config(self.who, {**self.description, **changes})
@@ -64,8 +74,8 @@ class Recipe:
         changes: dict[str, Any] = {}
         if in_channels is not None and hasattr(plain_config, "num_channels"):
             changes = _for_channels(plain_config, in_channels)
-        if is_backbone(self.kind):
-            changes["out_indices"] = list(range(len(plain_config.stage_names)))
+        if self.places is not None:
+            changes["out_indices"] = list(self.places)
         return self.config(**changes)
 
     def build(self, places: Sequence[int] | None = None) -> nn.Module:
@@ -80,12 +90,12 @@ class Recipe:
 
         def create(**_: Any) -> nn.Module:
             chosen = {}
-            if is_backbone(self.kind):
-                count = len(self.config().stage_names)
-                chosen["out_indices"] = list(range(count) if places is None else places)
+            if self.places is not None:
+                chosen["out_indices"] = list(self.places if places is None else places)
             with quiet():
                 network = builder(self.config(**chosen), **self.options)
             _settle_hooks(network)
+            _settle_windows(network)
             return network
 
         auto = import_transformers()
@@ -156,6 +166,12 @@ def _class_of(named: NamedNetwork, config: Any) -> Any:
         raise BackboneError(
             f"{named.who}, of type {config.model_type!r}, is no network of images in transformers: "
             "choose one of AutoBackbone, or a vision transformer of AutoModel."
+        )
+    needed = [p.name for p in _parameters(kind).values() if p.default is p.empty]
+    if more := [name for name in needed if name not in ("self", "pixel_values", "args", "kwargs")]:
+        raise BackboneError(
+            f"{named.who} takes no images alone, but {', '.join(more)[:120]} beside them: choose "
+            "one of AutoBackbone, or a vision transformer of AutoModel."
         )
     return kind
 
@@ -232,3 +248,20 @@ def _settle_hooks(network: Any) -> None:
         for module in block.modules():
             if module is not block:
                 module._forward_hooks.clear()
+
+
+def _settle_windows(network: nn.Module) -> None:
+    """Let attention in windows depend on the image at hand alone.
+
+    Blocks of some types shrink their windows for a small map, for good, and then do not fit their
+    table of positions any more. Here a map smaller than a window is filled up.
+    """
+    blocks: list[Any] = [m for m in network.modules() if hasattr(m, "set_shift_and_window_size")]
+    for block in blocks:
+        settled = functools.partial(_set_shift, block, block.shift_size)
+        block.set_shift_and_window_size = settled
+
+
+def _set_shift(block: Any, shift: int, map_size: Sequence[int]) -> None:
+    """Shift windows but where one of them spans the map, as transformers does."""
+    block.shift_size = 0 if min(map_size) <= block.window_size else shift

@@ -156,10 +156,8 @@ def _described(name: str, content: Mapping[str, Any], home: str | None) -> Named
             f"have: choose another network, or a newer transformers.{hint}"
         )
     whole = dict(content)
-    inner = whole.get("vision_config") or getattr(mapping[kind], "sub_configs", {}).get(
-        "vision_config"
-    )
-    if inner is not None:
+    parts = getattr(mapping[kind], "sub_configs", {})  # of a few types it is a property
+    if whole.get("vision_config") or (isinstance(parts, Mapping) and "vision_config" in parts):
         whole = made_config(name, whole).vision_config.to_dict()
     return NamedNetwork(name, {k: v for k, v in whole.items() if k not in _NO_PART}, home)
 

@@ -25,6 +25,7 @@ from .builder import FREE_SIZE, Recipe, forward_keywords, takes_free_sizes
 from .network import TransformersNetwork, is_backbone
 
 _EXAMPLE_SIDES = (256, 320)
+_BATCH = 2
 Shape = Sequence[int]
 
 
@@ -59,15 +60,15 @@ class _Inspector:
         with torch.device(device):
             self.model = recipe.build().eval()
         self.config: Any = self.model.config
-        self._shapes: dict[tuple[Size, bool], list[Shape]] = {}
+        self._shapes: dict[tuple[Size, bool], dict[int, Shape]] = {}
         self.features: tuple[FeatureInfo, ...] = ()
 
-    def shapes(self, size: Size, is_free: bool) -> list[Shape]:
-        """Shapes of all maps for an image size, with position tables resampled or not."""
+    def shapes(self, size: Size, is_free: bool) -> dict[int, Shape]:
+        """Shapes of all maps by place, for an image size, with position tables resampled or not."""
         if (size, is_free) not in self._shapes:
             keywords = forward_keywords(self.recipe.kind) | ({FREE_SIZE: True} if is_free else {})
             network = TransformersNetwork(self.model, keywords)
-            image = torch.zeros(1, self.channels, *size, device=self.device)
+            image = torch.zeros(_BATCH, self.channels, *size, device=self.device)
             try:
                 with torch.no_grad(), RefuseOtherPositions(network):
                     maps = network(image)
@@ -75,7 +76,10 @@ class _Inspector:
                 if not is_free:
                     raise
                 raise SizeRefusedError(str(error)) from error  # it takes no such keyword
-            self._shapes[size, is_free] = [tuple(m.shape) for m in maps]
+            places = self.recipe.places or range(len(maps))
+            self._shapes[size, is_free] = {
+                place: tuple(m.shape) for place, m in zip(places, maps, strict=True)
+            }
         return self._shapes[size, is_free]
 
     def run(self, is_free: bool) -> Run:
@@ -115,7 +119,7 @@ class _Inspector:
         patch = _patch_side(self.config)
         height, width = (round_up(side, patch) for side in _EXAMPLE_SIDES)
         sides = [[(height, width), (2 * height, 2 * width)], [native]]
-        seen: list[list[Shape]] = []
+        seen: list[dict[int, Shape]] = []
         refusals = []
         for sizes in sides:
             for way in ways:
@@ -134,12 +138,16 @@ class _Inspector:
             "that it needs."
         )
 
-    def _features(self, seen: list[list[Shape]], sizes: list[Size]) -> tuple[FeatureInfo, ...]:
+    def _features(self, seen: list[dict[int, Shape]], sizes: list[Size]) -> tuple[FeatureInfo, ...]:
         named = self.config.stage_names if is_backbone(self.recipe.kind) else ()
         features = []
         reason = "it gives none"
-        for place, shapes in enumerate(zip(*seen, strict=True)):
+        for place in seen[0]:
+            shapes = [shapes_of_maps[place] for shapes_of_maps in seen]
             name = named[place] if named else f"stage{place}" if place else "stem"
+            if shapes[0][0] != _BATCH:
+                reason = f"it joins the {_BATCH} images of a batch in one tensor {shapes[0]}"
+                continue
             try:
                 feature = describe_feature(name, name, shapes, sizes)
             except BackboneError as error:

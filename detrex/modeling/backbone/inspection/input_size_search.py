@@ -165,6 +165,7 @@ class _Trials:
         size = self._padded(Coverage(coarsest), ODD_SIZES[0])
         maps = self.cells(size)
         if maps is None:
+            yield Coverage(4 * coarsest)  # it cuts its maps into a fixed number of windows
             return
         lost = max(side - cells * stride for side, cells in zip(size, maps[place], strict=True))
         margin = round_up(max(lost, 1), 2 * coarsest) // 2

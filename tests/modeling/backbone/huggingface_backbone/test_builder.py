@@ -1,9 +1,12 @@
 """How networks of transformers are built, and what a config refuses."""
 
+import copy
+
 import pytest
 import torch
 from omegaconf import OmegaConf
 from torch import nn
+from torch.testing import assert_close
 
 from detrex.errors import BackboneError
 from detrex.modeling.backbone.huggingface_backbone.builder import recipe_of, takes_free_sizes
@@ -27,6 +30,7 @@ def test_recipe_of__takes_lists_of_a_config():
         ("vit", {"hiden_size": 3}, TypeError, "no 'hiden_size'. Did you mean 'hidden_size'"),
         ("vit", {"hidden_size": "a"}, BackboneError, "correct that value|mend these keywords"),
         ("bert", {}, BackboneError, "is no network of images"),
+        ("omdet-turbo", {}, BackboneError, "takes no images alone, but classes_input_ids, "),
         ("timm_backbone", {}, BackboneError, "is a network of timm: use TimmBackbone"),
     ],
 )
@@ -61,6 +65,20 @@ def test_recipe__listens_to_blocks_alone():
     assert blocks
     inner = [m for block in blocks for m in block.modules() if m is not block]
     assert not any(m._forward_hooks for m in inner)
+
+
+def test_recipe__windows_depend_on_the_image_at_hand_alone():
+    """transformers shrinks them at a small image, for good, and fails from then on."""
+    network = recipe("donut-swin", **SWIN).build().eval()
+    images = torch.randn(1, 3, 256, 320)
+    with torch.no_grad():
+        expected = network(images).last_hidden_state
+        network(images[..., :32, :48])
+        assert_close(network(images).last_hidden_state, expected, rtol=0, atol=0)
+        twin = copy.deepcopy(network)
+        twin(images[..., :32, :48])
+    blocks = [m for m in network.modules() if hasattr(m, "shift_size")]
+    assert {block.shift_size for block in blocks} == {0, 2}  # the twin has moved its own
 
 
 def test_recipe__key_tells_configs_apart():

@@ -1,13 +1,14 @@
 """What is seen of networks of transformers without data."""
 
 import pytest
+import transformers
 
 from detrex.errors import BackboneError
 from detrex.modeling.backbone.features.coverage import Coverage
 from detrex.modeling.backbone.huggingface_backbone.builder import recipe_of
 from detrex.modeling.backbone.huggingface_backbone.naming import named_network
 from detrex.modeling.backbone.huggingface_backbone.spec import inspect_network
-from tests.reference.tiny_transformers import TYPES, VIT
+from tests.reference.tiny_transformers import SWIN, TYPES, VIT, WIDE_VIT
 
 
 def spec_of(kind, in_channels=3, **keywords):
@@ -40,11 +41,28 @@ def test_inspect_network__that_takes_one_size_is_cut_into_tiles():
 
 @pytest.mark.parametrize(
     ("kind", "keywords", "match"),
-    [("yolos", VIT, "gives no feature map"), ("videomae", VIT, "on an image of any size")],
+    [
+        ("yolos", VIT, "gives no feature map"),
+        ("videomae", VIT, "on an image of any size"),
+        ("pixtral", {**WIDE_VIT, "head_dim": 8}, "it joins the 2 images of a batch in one tensor"),
+    ],
 )
 def test_inspect_network__of_something_else(kind, keywords, match):
     with pytest.raises(BackboneError, match=match):
         spec_of(kind, **keywords)
+
+
+def test_inspect_network__counts_stages_where_no_stem_is_given():
+    spec = spec_of("maskformer-swin", **SWIN)
+    assert [(f.name, f.source, f.stride) for f in spec.features] == [
+        *(("stage1", 1, 4), ("stage2", 2, 8), ("stage3", 3, 16), ("stage4", 4, 32))
+    ]
+
+
+@pytest.mark.skipif("lw_detr_vit" not in transformers.CONFIG_MAPPING, reason="newer transformers")
+def test_inspect_network__that_cuts_its_map_into_a_fixed_number_of_windows():
+    spec = spec_of("lw_detr_vit", **VIT, image_size=64)
+    assert {f.coverage for f in spec.features} == {Coverage(64)}
 
 
 @pytest.mark.parametrize("size", [-1, 0, 8, [64, 8]])
