@@ -3,6 +3,7 @@
 Ten references to a text of ten references to a text of ten: six levels of this take a megabyte.
 """
 
+import os
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from omegaconf.errors import OmegaConfBaseException
 from omegaconf.grammar_parser import parse
 
-from detrex.errors import ConfigError
+from detrex.errors import ConfigError, printable
 
 MAX_REFERENCES = 2000
 """The most references that a file may hold; a run's config has some 50."""
@@ -26,6 +27,24 @@ MAX_LEVELS = 100
 
 _EACH = 16  # bytes, for a value beside its text
 _FOLLOWED = 2000  # bytes, for a reference: half a millisecond whenever it is followed
+
+
+def refuse_reference(path: str | os.PathLike[str], what: str) -> None:
+    """Refuse the name of a file or folder that a config would read as a reference.
+
+    Args:
+        path: the name.
+        what: it is of.
+
+    Raises:
+        ConfigError: it holds ``${``.
+    """
+    name = os.fspath(path)
+    if "${" in name:
+        raise ConfigError(
+            f"{what} {printable(name)[-200:]} has ${{ in its name, which configs read as a "
+            "reference to another value: rename the folder or file, or name another."
+        )
 
 
 def nodes_of(text: str) -> Iterator[Any]:

@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from detrex.config import find_config, load_config
 from detrex.config.building import first_line
 from detrex.config.lazy_call import is_call, parameters_of
+from detrex.config.references import refuse_reference
 from detrex.config.trust import check_named
 from detrex.errors import ConfigError, did_you_mean
 
@@ -73,7 +74,11 @@ def override(key: str, value: object) -> str:
     Args:
         key: dotted name.
         value: its text is what is set.
+
+    Raises:
+        ConfigError: it would be read as a reference.
     """
+    refuse_reference(str(value), key)
     text = re.sub(
         r"(\\*)('|\Z)", lambda found: found[1] * 2 + found[2].replace("'", "\\'"), str(value)
     )

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from detrex.config import load_config
+from detrex.config.references import refuse_reference
 from detrex.data.coco import inspect
 from detrex.data.coco.classes import class_names
 from detrex.data.coco.document import Document
@@ -103,12 +104,14 @@ def create_project(
     """
     target = Path(folder)
     _check_target(target)
+    refuse_reference(target.resolve(), "the project")
     if detector not in DETECTORS:
         raise ConfigError(
             f"there is no detector {detector!r:.60}: expected {', '.join(DETECTORS)}."
             f"{did_you_mean(detector, DETECTORS)}"
         )
     chosen = choose(backbone, weights)
+    refuse_reference(str(chosen.weights), "the file of weights")
     paths = [None if path is None else Path(path) for path in (val, images)]
     found = read_data(Path(data), paths[0], form, paths[1])
     with _made_whole(target) as unfinished:
@@ -208,6 +211,9 @@ def _prepare(
         side: Side(files[side] if part.json_file is None else str(part.json_file), part.image_root)
         for side, part in parts.items()
     }
+    for side in sides.values():
+        refuse_reference(side.json_file, "the file of annotations")
+        refuse_reference(side.image_root, "the folder of pictures")
     return sides, {"train": whole, "test": held_back}
 
 

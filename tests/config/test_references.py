@@ -1,7 +1,13 @@
 import pytest
 
 from detrex.config import load_config
-from detrex.config.references import MAX_LEVELS, MAX_REFERENCES, MAX_WRITTEN, check_references
+from detrex.config.references import (
+    MAX_LEVELS,
+    MAX_REFERENCES,
+    MAX_WRITTEN,
+    check_references,
+    refuse_reference,
+)
 from detrex.errors import ConfigError
 
 
@@ -63,3 +69,10 @@ def test_check_references__a_file_is_held_to_it(tmp_path):
     (tmp_path / "config.yaml").write_text("k0: x\n" + "".join(lines))
     with pytest.raises(ConfigError, match="once its references are written out"):
         load_config(tmp_path / "config.yaml")
+
+
+def test_refuse_reference__of_names_that_hold_none():
+    for name in ("", "a $HOME b", "{x}", "$ {x}", "a\n%s"):
+        refuse_reference(name, "it")
+    with pytest.raises(ConfigError, match=r"^the folder a\\n\$\{x\} has \$\{ in its name"):
+        refuse_reference("a\n${x}", "the folder")

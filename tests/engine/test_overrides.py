@@ -110,6 +110,11 @@ def test_override__any_text(text):
     assert cfg.train.output_dir == text
 
 
+def test_override__a_text_that_would_be_a_reference():
+    with pytest.raises(ConfigError, match=r"^train\.output_dir runs/\$\{x\} has \$\{ in its name"):
+        override("train.output_dir", "runs/${x}")
+
+
 def test_load_overridden__by_its_place_in_the_package():
     cfg = load_overridden("dino/demo_shapes.py", ["train.max_iter=7"])
     assert cfg.train.max_iter == 7

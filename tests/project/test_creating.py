@@ -205,3 +205,26 @@ def test_create_project__classes_of_validation_are_brought_together(tmp_path):
     assert project.classes == ("cat", "dog")
     (_, card), mistakes = inspect_data_sets(load_config(project.config))
     assert (card.classes, mistakes) == ({"cat": 0, "dog": 4}, [])
+
+
+def test_create_project__names_with_any_sign(tmp_path):
+    odd = 'it\'s a "q" 50% %s a=b #\u65e5\n{a,b} *[x]? ~$H \\ .'
+    source = yolo(tmp_path / odd, {"train/a": OUTLINE, "val/d": OUTLINE})
+    project = create_project(tmp_path / f"my {odd}", source, detector="fcos", **SMALL)
+    _, mistakes = inspect_data_sets(load_config(project.config))
+    assert mistakes == []
+
+
+@pytest.mark.parametrize("named", ["the project", "the folder of pictures", "the file of weights"])
+@pytest.mark.parametrize("reference", ["${x}", "${train.seed}", "\\${x}", "${"])
+def test_create_project__names_that_are_references_are_refused(tmp_path, named, reference):
+    data = tmp_path / (reference if "pictures" in named else "data")
+    target = tmp_path / (f"{reference}/my" if "project" in named else "my")
+    weights = tmp_path / f"{reference}.pth"
+    torch.save({}, weights)
+    keywords = SMALL | ({"weights": str(weights)} if "weights" in named else {})
+    yolo(data, {"train/a": OUTLINE, "val/d": OUTLINE})
+    with pytest.raises(ConfigError, match=rf"^{named} .* has \$\{{ in its name"):
+        create_project(target, data, detector="fcos", **keywords)
+    assert not target.exists()
+    assert not target.parent.exists() or target.parent == tmp_path
