@@ -5,6 +5,7 @@ they are imported. Whoever gives Python ``-W`` or ``PYTHONWARNINGS`` sees what t
 """
 
 import logging
+import os
 import re
 import sys
 import warnings
@@ -26,6 +27,8 @@ _WITH_HANDLERS = (
     *("torch.fx._symbolic_trace", "torch.utils.cpp_extension"),
     "huggingface_hub.utils._http",  # each of its attempts, before the last one's error
 )
+# OpenCV and the FFmpeg in it write to the terminal themselves, of videos that cannot be opened.
+_SETTINGS = {"OPENCV_LOG_LEVEL": "ERROR", "OPENCV_FFMPEG_LOGLEVEL": "-8"}
 _NAMES = rf"({'|'.join(_LIBRARIES)})(\.|$)"
 
 
@@ -43,6 +46,8 @@ def quiet_libraries() -> None:
     warnings.simplefilter("default", DetrexWarning)
     for name in _WITH_HANDLERS:
         logging.getLogger(name).setLevel(logging.ERROR)
+    for name, value in _SETTINGS.items():
+        os.environ.setdefault(name, value)
     if logging.lastResort is not None:  # what takes records that no handler does
         logging.lastResort.addFilter(_is_shown)
 

@@ -3,7 +3,7 @@
 import argparse
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from detrex.cli.arguments import add_config_arguments
@@ -69,22 +69,15 @@ def run(arguments: argparse.Namespace) -> int:
             from the model.
     """
     from detrex.cli.arguments import parse_size
-    from detrex.engine.exporting import build_for_export
     from detrex.export import SIZES, export_model
     from detrex.export.exporting import target_of
-    from detrex.inference.facts import FACTS, read_facts
-    from detrex.inference.pretrained import is_pretrained
 
     try:
         sizes = [parse_size(size) for size in arguments.size] or SIZES
     except ValueError:
         arguments.parser.error(f"--size expects e.g. 480x640, got {' '.join(arguments.size)}")
     target_of(arguments.output, arguments.format)
-    config, folder = config_or_run(arguments.config)
-    weights = arguments.weights or (last_checkpoint(folder) if folder else None)
-    model, names = build_for_export(config, arguments.overrides, weights, arguments.trust)
-    if folder and is_pretrained(folder):
-        names = list(read_facts(folder / FACTS).class_names)
+    model, names = _built(arguments)
     with _progress():
         report = export_model(
             model,
@@ -102,6 +95,31 @@ def run(arguments: argparse.Namespace) -> int:
     for (height, width), apart in report.differences.items():
         print(f"{height} x {width}: differs from the model by at most {apart:.1e}")
     return 0
+
+
+def _built(arguments: argparse.Namespace) -> tuple[Any, Sequence[str]]:
+    """Build the model that is evaluated and predicts, and tell its classes' names."""
+    from detrex.config import load_config, try_get_key
+    from detrex.engine.exporting import build_for_export
+    from detrex.engine.overrides import apply_overrides
+    from detrex.inference.finding import find_source
+    from detrex.inference.loading import build_detector
+    from detrex.inference.pretrained import is_pretrained
+    from detrex.inference.source import Source
+
+    config, folder = config_or_run(arguments.config)
+    overrides, trust, weights = arguments.overrides, arguments.trust, arguments.weights
+    if folder and is_pretrained(folder) and not weights:
+        found = find_source(folder, trusted=trust)
+    else:
+        cfg = apply_overrides(load_config(config, trust), overrides, trust)
+        weights = weights or (last_checkpoint(folder) if folder else None)
+        weights = weights or try_get_key(cfg, "train.init_checkpoint", default="")
+        if not weights or (arguments.part == "backbone" and not folder):
+            return build_for_export(config, overrides, weights, trust)
+        found, overrides = Source(cfg, (weights,), str(config)), ()
+    detector = build_detector(found, device="cpu", optimize=False, overrides=overrides, trust=trust)
+    return detector.model, detector.class_names
 
 
 @contextlib.contextmanager

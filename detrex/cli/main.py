@@ -6,6 +6,7 @@ when it runs.
 
 import argparse
 import errno
+import io
 import os
 import sys
 import traceback
@@ -115,6 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     prepare_threads()  # before a command imports torch
     quiet_libraries()
+    _write_any_name()
     try:
         parsed = parse(sys.argv[1:] if arguments is None else arguments)
         with not_replaced():
@@ -134,6 +136,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _refuse_file(error)
     except Exception as error:
         return _tell_bug(error)
+
+
+def _write_any_name() -> None:
+    """Escape on the standard output what its encoding lacks, such as names of classes and files."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _refuse(sentence: str) -> int:

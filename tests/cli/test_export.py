@@ -1,7 +1,13 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
+from detectron2.config import LazyConfig
 
+import detrex
 from detrex.cli import main
+from detrex.inference.exact_weights import unequal_tensors
+from tests.reference.tiny_run import CLASSES, build, save, tiny_config
 
 CONFIG = """
 from detectron2.config import LazyCall as L
@@ -34,6 +40,53 @@ def test_export__says_what_was_written_and_how_far_it_is(tmp_path, capsys):
     assert [line.partition(":")[0] for line in told[3:]] == ["64 x 96", "97 x 131", "224 x 224"]
     loaded = torch.export.load(tmp_path / "a.pt2").module()
     assert list(loaded(torch.rand(1, 3, 33, 65))) == ["p3", "p4", "p5"]
+
+
+@pytest.fixture
+def exported(monkeypatch):
+    """What would be written: the model and its classes' names, of each call."""
+    calls = []
+    report = SimpleNamespace(
+        files=[], differences={}, description=dict.fromkeys(("dtype", "input", "outputs"), "")
+    )
+
+    def export(model, *_, class_names, **__):
+        calls.append((model, list(class_names)))
+        return report
+
+    monkeypatch.setattr("detrex.export.export_model", export)
+    return calls
+
+
+@pytest.fixture
+def averaged_run(tmp_path):
+    """A run whose evaluation takes the moving average, which is far from the weights."""
+    cfg, run = tiny_config(tmp_path), tmp_path / "run"
+    cfg.train.model_ema.update(enabled=True, use_ema_weights_for_eval_only=True)
+    run.mkdir()
+    LazyConfig.save(cfg, str(run / "config.yaml"))
+    model = build(cfg)
+    average = {name: value + 1 for name, value in model.state_dict().items()}
+    save(model, run / "model_final.pth", ema_state=average)
+    return run
+
+
+def test_export__takes_the_weights_that_are_evaluated_and_predict(averaged_run, exported, tmp_path):
+    detector = detrex.load(averaged_run)
+    shared = detector.save_pretrained(tmp_path / "shared")
+    config, weights = averaged_run / "config.yaml", averaged_run / "model_final.pth"
+    for words in ([averaged_run], [shared], [config, "--weights", weights]):
+        assert main(["export", *map(str, words), "--output", str(tmp_path / "a.onnx")]) == 0
+        model, names = exported[-1]
+        assert names == CLASSES
+        assert unequal_tensors(model, detector.model) == []
+
+
+def test_export__refuses_weights_that_are_not_the_whole_detectors(averaged_run, exported, capsys):
+    words = ["export", str(averaged_run), "--output", str(averaged_run / "a.onnx")]
+    assert main([*words, "model.num_classes=7"]) == 1
+    assert "is of another DINO than the config describes" in capsys.readouterr().err
+    assert not exported
 
 
 @pytest.mark.usefixtures("_config")

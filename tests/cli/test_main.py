@@ -1,3 +1,4 @@
+import os
 import shlex
 import subprocess
 import sys
@@ -45,6 +46,20 @@ def test_main__output_that_is_closed_is_no_error():
     remark = "detrex: the table was made with"  # of other versions than are installed
     said = [line for line in done.stderr.splitlines() if not line.startswith(remark)]
     assert (done.returncode, said) == (0, [])
+
+
+def test_main__names_that_the_terminal_cannot_write_are_escaped():
+    program = (
+        "import sys; from detrex.cli import main, completion\n"
+        "completion.run = lambda _: print('\\u65e5\\u672c \\udcff') or 0\n"
+        "sys.exit(main(['completion', 'bash']))"
+    )
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=environment
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "\\u65e5\\u672c \\udcff\n"
 
 
 def test_main__full_disk_is_one_sentence():
