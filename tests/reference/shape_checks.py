@@ -109,7 +109,7 @@ def mutants(hints: Hints) -> Iterator[tuple[str, Hints]]:
 
             def rename(_: int, shape: Any, name: str = name, other: str = other) -> Any:
                 dims = re.sub(rf"(?<!\w){name}(?!\w)", other, shape.dim_str)
-                return shape.dtype[shape.array_type, dims]
+                return Shaped[shape.array_type, dims]
 
             yield f"{name} and {other} are always alike", changed(hints, rename)
 
