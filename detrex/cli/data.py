@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import json
+import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -95,13 +96,21 @@ def run(arguments: argparse.Namespace) -> int:
         cfg, notes = read_source(arguments, Path(scratch))
         cards, mistakes = inspect_data_sets(cfg)
         drawn, failed = _draw(arguments, cfg, [card.side for card in cards])
-    mistakes += failed
+    mistakes = [_by_source(told, scratch, arguments.source) for told in (*mistakes, *failed)]
+    for card in cards:
+        card.file = _by_source(card.file, scratch, arguments.source)
+        card.mended = [_by_source(told, scratch, arguments.source) for told in card.mended]
     if arguments.json:
         told = {"data": [dataclasses.asdict(card) for card in cards], "notes": notes}
         print(json.dumps({**told, "drawn": drawn, "findings": mistakes}, indent=1))
     else:
         print(_text(cards, notes, drawn, mistakes))
     return 1 if mistakes else 0
+
+
+def _by_source(told: str, scratch: str, source: str) -> str:
+    """Name what the user named, and not the annotations that were written for a while."""
+    return re.sub(rf"{re.escape(scratch)}/\w+\.json", lambda _: str(source), told)
 
 
 def read_source(arguments: argparse.Namespace, scratch: Path) -> tuple[Any, list[str]]:

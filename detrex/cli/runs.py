@@ -93,9 +93,11 @@ def config_or_run(name: str) -> tuple[Path, Path | None]:
         return find_config(name), None
     file = folder / "config.yaml"
     if not file.is_file():
+        from detrex.inference.finding import run_below
+
         raise ConfigError(
             f"{folder} holds no config.yaml, as the folder of a run does: name that folder, or a "
-            "config."
+            f"config.{run_below(folder)}"
         )
     return file, folder
 

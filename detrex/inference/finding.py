@@ -191,6 +191,7 @@ def _saved_config(folder: Path, trusted: Sequence[str], run: str = "") -> DictCo
     if not pickled.is_file():
         raise ConfigError(
             f"{folder} holds no {CONFIG}, as the folder of a run does: name the config by config=."
+            f"{run_below(folder)}"
         )
     if PICKLE not in trusted:
         raise ConfigError(
@@ -201,6 +202,19 @@ def _saved_config(folder: Path, trusted: Sequence[str], run: str = "") -> DictCo
     if not isinstance(cfg, DictConfig):
         raise ConfigError(f"{pickled} holds a {type(cfg).__name__}, expected a config.")
     return cfg
+
+
+def run_below(folder: Path) -> str:
+    """Point to the last run in a folder that was named in its place, such as a project's.
+
+    Args:
+        folder: an existing one.
+
+    Returns:
+        A sentence after a space, empty where no folder in it is a run's.
+    """
+    runs = sorted(folder.glob(f"*/{CONFIG}"), key=written_at)
+    return f" Did you mean {str(runs[-1].parent)!r}?" if runs else ""
 
 
 def _checkpoints(folder: Path) -> list[str]:

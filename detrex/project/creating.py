@@ -27,6 +27,7 @@ from detrex.project.schedule import Machine, Schedule, Statistics, plan
 from detrex.project.splits import hold_out
 from detrex.project.template import DETECTORS, Side, config_text
 
+_MANY = 100  # iterations that a processor may be long at
 _CURE = "make room, or name another folder for the project."
 
 
@@ -132,7 +133,7 @@ def create_project(
         text = config_text(name, detector, chosen, schedule, sides, classes)
         _write(unfinished / CONFIG, text)
         load_config(unfinished / CONFIG)  # which asks whether the detector takes the backbone
-    if machine.device == "cpu":
+    if machine.device == "cpu" and schedule.iterations >= _MANY:
         found.notes.append(
             f"PyTorch sees no GPU here, and {schedule.iterations:,} iterations of "
             f"{schedule.batch_size} pictures, made for one, may take hours: for a trial, "

@@ -77,6 +77,16 @@ def test_data__of_a_folder_with_yolos_labels(tmp_path, capsys):
     assert len(list((tmp_path / "out" / "train").rglob("*.png"))) == 1
 
 
+def test_data__of_a_folder_names_the_folder(tmp_path, capsys):
+    """And no file that is gone when the user reads of it."""
+    folder = yolo(tmp_path / "mine", {"train/a": "0 0.9 0.5 0.2 0.0\n", "train/b": "0 1 1 1 1\n"})
+    main(["data", str(folder), "--pictures", "0"])
+    captured = capsys.readouterr()
+    assert f"train: detrex_data_train, {folder}\n" in captured.out
+    assert f"mended: {folder}: " in captured.out
+    assert "detrex-data-" not in captured.out + captured.err
+
+
 def test_data__what_the_loader_feeds(shapes, tmp_path, capsys):
     out = tmp_path / "out"
     assert main([*_config(shapes), "--loader", "--pictures", "5", "--output", str(out)]) == 0

@@ -52,6 +52,11 @@ def test_last_checkpoint__is_the_one_to_resume_from(run, tmp_path):
         (["{run}"], "is refused"),
         (["{config}", "--json", "no/m.json"], "no folder to write no/m.json to"),
         (["{shared}"], "is a shared detector, which comes without data: name a config"),
+        (
+            ["{around}"],
+            "holds no config.yaml, as the folder of a run does: name that folder, or a ",
+        ),
+        (["{around}"], "out'?"),
         (["nowhere"], "Config file nowhere does not exist"),
         (["{config}", "--weights", "no.pth"], "'no.pth', which does not exist"),
         (["{config}", "dataloader.evaluator=null"], "evaluator"),
@@ -65,7 +70,14 @@ def test_eval__a_mistake_is_one_sentence(words, told, run, tmp_path, monkeypatch
     (tmp_path / "shared").mkdir()
     for name in ("config.yaml", "detrex.json"):
         (tmp_path / "shared" / name).write_text("model: {}\n")
-    places = {"shared": "shared", "run": run[0], "config": run[1], "bare": "bare", "empty": "empty"}
+    places = {
+        "around": run[0].parent,
+        "shared": "shared",
+        "run": run[0],
+        "config": run[1],
+        "bare": "bare",
+        "empty": "empty",
+    }
     assert main(["eval", *(word.format(**places) for word in words)]) == 1
     sentence = capsys.readouterr().err.splitlines()[-1]
     assert sentence.startswith("detrex: ")

@@ -93,6 +93,11 @@ def test_find_source__a_misspelt_folder_is_told_by_its_neighbours(run):
         find_source(run.with_name("rnu"))
 
 
+def test_find_source__the_folder_around_a_run(run):
+    with pytest.raises(ConfigError, match=f"name the config by config=. Did you mean '{run}'"):
+        find_source(run.parent)
+
+
 def test_find_source__a_file_of_another_kind(tmp_path):
     (tmp_path / "a.png").write_bytes(b"\x89PNG")
     with pytest.raises(ConfigError, match=r"a\.png is neither a checkpoint nor a config"):
