@@ -268,13 +268,14 @@ def foreign_names(state_dict: Mapping[str, Tensor], used: Container[str]) -> lis
     blocks: dict[str, list[str]] = {}
     begun: set[str] = set()
     for name in weight_names(state_dict):
-        parents = [name[: m.start() + 1] for m in _BLOCK.finditer(name)]
-        if not parents:
+        numbers = list(_BLOCK.finditer(name))
+        if not numbers:
             continue
+        block = name[: numbers[-1].end()]
         if name in used:
-            begun.add(parents[-1])
+            begun.add(block)
         elif state_dict[name].is_floating_point() and not _TABLES.search(name):
-            blocks.setdefault(parents[-1], []).append(name)
+            blocks.setdefault(block, []).append(name)
     found = [block for block in blocks if block in begun]
     if 2 * len(found) < len(begun):
         return []

@@ -51,6 +51,16 @@ def test_skipped_blocks__a_file_that_goes_on():
     assert skipped_blocks(file, [*file[:2], file[-1]]) == ["blocks."]
 
 
+def test_foreign_names__of_a_network_that_ends_early():
+    """As of a ViT whose first block's map is asked for alone; nothing of what is used differs."""
+    tensor = torch.zeros(3)
+    file = {f"blocks.{i}.{name}": tensor for i in range(12) for name in ("a", "mlp.0.weight")}
+    assert foreign_names(file, ["blocks.0.a", "blocks.0.mlp.0.weight"]) == []
+    file |= {f"blocks.{i}.gate.weight": tensor for i in range(12)}
+    used = ["blocks.0.a", "blocks.0.mlp.0.weight", "blocks.1.a", "blocks.1.mlp.0.weight"]
+    assert foreign_names(file, used) == ["blocks.0.gate.weight", "blocks.1.gate.weight"]
+
+
 def test_weight_names__without_counters_and_rotary_tables():
     names = ["a.weight", "a.num_batches_tracked", "rope_glb.freqs_cos", "b.rope.freqs_sin", "freqs"]
     assert weight_names(names) == ["a.weight", "freqs"]
