@@ -207,7 +207,7 @@ def fit_state_dict(
         elif weight_names([name]):
             clashes[name] = (tuple(value.shape), tuple(target.shape))
     filled = {id(wanted[name]) for name in values}
-    used = set(best.pairs.values())
+    used = {best.pairs[name]: None for name in wanted if name in best.pairs}
     return values, LoadReport(
         source=source,
         matched=tuple(values),

@@ -229,27 +229,28 @@ def weight_names(names: Iterable[str]) -> list[str]:
     return [name for name in names if not _NO_WEIGHT.search(name)]
 
 
-def skipped_blocks(state_dict: Iterable[str], used: Container[str]) -> list[str]:
+def skipped_blocks(state_dict: Iterable[str], used: Iterable[str]) -> list[str]:
     """Find sequences of blocks of which the file has more than the module, in its midst.
 
     Args:
-        state_dict: the file's names, in order.
-        used: those that are paired.
+        state_dict: the file's names, in any order.
+        used: those that are paired, in the order of the module.
 
     Returns:
         Names of the sequences, such as ``"layer3."`` where a file of ResNet-101 is paired with a
         ResNet-50; none where the file merely goes on after the module's end.
     """
-    begun: set[str] = set()
-    waiting: dict[str, None] = {}
-    found: dict[str, None] = {}
-    for name in weight_names(state_dict):
-        parents = {name[: m.start() + 1] for m in _BLOCK.finditer(name)}
-        if name in used:
-            found |= {parent: None for parent in waiting if not name.startswith(parent)}
-            begun |= parents
-        else:
-            waiting |= dict.fromkeys(sorted(parents & begun))
+    names = weight_names(used)
+    places = [(place, m) for place, name in enumerate(names) for m in _BLOCK.finditer(name)]
+    blocks = {m.string[: m.end() + 1] for _, m in places}
+    last = {m.string[: m.start() + 1]: place for place, m in places}
+    found = {
+        sequence: None
+        for name in weight_names(state_dict)
+        for m in _BLOCK.finditer(name)
+        if name[: m.end() + 1] not in blocks
+        and last.get(sequence := name[: m.start() + 1], len(names)) < len(names) - 1
+    }
     return list(found)
 
 

@@ -61,6 +61,20 @@ def test_foreign_names__of_a_network_that_ends_early():
     assert foreign_names(file, used) == ["blocks.0.gate.weight", "blocks.1.gate.weight"]
 
 
+def test_skipped_blocks__of_a_file_in_alphabetical_order():
+    """As safetensors' are; what the module has before its blocks comes behind them there."""
+    blocks = [f"encoder.layers.{i}.a" for i in range(3)]
+    file = [*blocks, "post_norm.weight", "pre_norm.weight"]
+    assert skipped_blocks(file, ["pre_norm.weight", *blocks[:2]]) == []
+    used = ["pre_norm.weight", *blocks[:2], "post_norm.weight"]
+    assert skipped_blocks(file, used) == ["encoder.layers."]
+
+
+def test_skipped_blocks__of_a_block_that_has_more():
+    file = ["blocks.0.a", "blocks.0.mask_token", "blocks.1.a", "norm.weight"]
+    assert skipped_blocks(file, [file[0], *file[2:]]) == []
+
+
 def test_weight_names__without_counters_and_rotary_tables():
     names = ["a.weight", "a.num_batches_tracked", "rope_glb.freqs_cos", "b.rope.freqs_sin", "freqs"]
     assert weight_names(names) == ["a.weight", "freqs"]
