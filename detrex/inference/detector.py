@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from numbers import Integral
 from pathlib import Path
@@ -14,7 +14,7 @@ import torch
 from detectron2.structures import Instances
 from omegaconf import DictConfig
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
 from detrex.data.pictures import as_uint8, augment, checked_value_range
 from detrex.errors import ConfigError, PictureError, printable
@@ -38,7 +38,8 @@ class Detector:
 
     Attributes:
         model: the module, in evaluation mode on its device; what is saved and shared. A faster copy
-            is made of it at the first picture, unless ``optimize`` is off.
+            is made of it at the first picture, and after its tensors were changed or moved, unless
+            ``optimize`` is off.
         config: the resolved config.
         class_names: by class index; empty where nothing tells them.
         category_ids: the data set's id of each class; empty where they are not known.
@@ -124,6 +125,7 @@ class Detector:
         self.metadata = dict(metadata or {})
         self._lock = threading.Lock()
         self._faster: nn.Module | None = None
+        self._copied: tuple[list[Tensor], Hashable] = ([], ())
 
     @property
     def device(self) -> torch.device:
@@ -316,9 +318,12 @@ class Detector:
         if not self.optimize:
             return self.model
         with self._lock:
-            if self._faster is None:
+            tensors, state = self._copied
+            if self._faster is None or state != _state_of(tensors):
+                tensors = [*self.model.parameters(), *self.model.buffers()]
+                self._copied = tensors, _state_of(tensors)
                 self._faster = optimize_for_inference(self.model, dtype=self.dtype)
-        return self._faster
+            return self._faster
 
     def _result(self, picture: Picture, instances: Instances) -> Result:
         order = instances.scores.argsort(descending=True, stable=True)
@@ -346,3 +351,8 @@ class Detector:
         known = f"{len(self.class_names)} classes: {names}" if names else "classes without names"
         where = f", from {os.fspath(self.origin)}" if self.origin else ""
         return f"Detector({type(self.model).__name__}, {known}, on {self.device}{where})"
+
+
+def _state_of(tensors: Iterable[Tensor]) -> Hashable:
+    """Tell one state of tensors from the next, without reading them."""
+    return tuple((t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors)

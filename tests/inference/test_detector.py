@@ -116,6 +116,22 @@ def test_predict__the_optimized_copy_gives_what_the_model_does(retinanet):
     assert retinanet.model.training is False
 
 
+def test_predict__the_copy_follows_the_model():
+    model = instantiate(tiny_detector("retinanet")).eval()
+    detector, image = small(model, input_format="BGR"), noise()
+    before = detector.predict(image)
+    faster = detector._faster
+    detector.predict(image)
+    assert detector._faster is faster, "one that did not change is copied once"
+    torch.manual_seed(1)
+    model.load_state_dict(instantiate(tiny_detector("retinanet")).state_dict())
+    found, plain = (
+        each.predict(image) for each in (detector, small(model, input_format="BGR", optimize=False))
+    )
+    assert_same_detections(found.to_instances(), plain.to_instances(), rtol=1e-3, atol=1e-2)
+    assert not torch.equal(found.scores, before.scores)
+
+
 def test_predict__threshold_and_classes():
     detector = echo()
     assert detector.predict(noise()).names == ["b"]  # by default from 0.5 on
