@@ -74,7 +74,9 @@ def find_weights(
     return dataclasses.replace(
         find_source(weights, named.who, (), of_transformers),
         translations=translations,
-        hint=functools.partial(wrapper_for, library="transformers", model_name=named.name),
+        hint=functools.partial(
+            wrapper_for, library="Hugging Face", model_name=str(named.description["model_type"])
+        ),
     )
 
 

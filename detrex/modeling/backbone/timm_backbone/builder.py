@@ -93,6 +93,11 @@ def create_network(
     try:
         return build_with(who, create, keywords, home, _OTHER_KEYWORDS)
     except BackboneError as error:
+        if isinstance(error.__cause__, KeyError) and "'architecture'" in str(error):
+            raise BackboneError(
+                f"{who} has a config.json without timm's 'architecture': if transformers saved it, "
+                f"use HuggingFaceBackbone({name.partition(':')[2]!r})."
+            ) from error
         if not isinstance(error.__cause__, AttributeError) or "feature_info" not in str(error):
             raise
         raise BackboneError(

@@ -50,6 +50,21 @@ _TO_TIMM = {
     **{f"regnet_{kind}_{a}": f"regnet{kind}_{b}" for kind in "xy" for a, b in _REGNETS.items()},
     **{"maxvit_t": "maxvit_tiny_tf_224", "mnasnet1_0": "mnasnet_100"},
 }
+_WRAPPERS = {
+    **{"timm": "TimmBackbone", "torchvision": "TorchvisionBackbone"},
+    "Hugging Face": "HuggingFaceBackbone",
+}
+# What tensors are called in one library alone, in the order in which they are told.
+_NAMINGS = {
+    "Hugging Face": re.compile(
+        r"(^|\.)(embeddings|embedder|patch_embeddings?|downsample_layers|normalization)\."
+        r"|\.convolution\.weight$"
+    ),
+    "torchvision": re.compile(r"(^|\.)(features\.\d|encoder\.layers\.encoder_layer_\d)"),
+    "timm": re.compile(
+        r"(^|\.)(patch_embed\.proj|stem\.(\d|conv)|stem_\d|conv_stem|layer[1-4]\.\d+)\."
+    ),
+}
 _TWINS = {**_TO_TIMM, **{timm: torchvision for torchvision, timm in _TO_TIMM.items()}}
 
 
@@ -162,17 +177,20 @@ def wrapper_for(tensors: Mapping[str, Tensor], *, library: str, model_name: str)
 
     Args:
         tensors: the file's tensors by name.
-        library: ``"timm"`` or ``"torchvision"``, whose network it does not fit.
+        library: whose network it does not fit: ``"timm"``, ``"torchvision"``, ``"Hugging Face"``,
+            or another.
         model_name: the network's name there.
 
     Returns:
-        What to do, empty where no network of a similar name fits. The library at hand is named
-        where both have a network that fits.
+        What to do: a network of a similar name that fits, that of the library at hand where both
+        timm and torchvision have one, else the library that calls tensors so, where it is another.
+        Empty where neither is found.
     """
     if len(tensors) < _LEAST_TENSORS:
         return ""
-    wrappers = {"timm": "TimmBackbone", "torchvision": "TorchvisionBackbone"}
-    for other in sorted(wrappers, key=lambda name: name != library):
+    naming = next((o for o, name in _NAMINGS.items() if any(map(name.search, tensors))), library)
+    others = () if naming == "Hugging Face" else ("timm", "torchvision")
+    for other in sorted(others, key=lambda name: name != library):
         fits: dict[str, float] = {}
         for name in _similar_names(model_name.partition(".")[0], other):
             fits[name] = _fit(other, name, tensors)
@@ -180,8 +198,10 @@ def wrapper_for(tensors: Mapping[str, Tensor], *, library: str, model_name: str)
                 break
         best = max(fits, key=lambda name: fits[name], default="")
         if best and fits[best] >= _LEAST_FIT:
-            return f"its names are those of {other}'s {best!r}, so use {wrappers[other]}({best!r})"
-    return ""
+            return f"its names are those of {other}'s {best!r}, so use {_WRAPPERS[other]}({best!r})"
+    if naming == library:
+        return ""
+    return f"its names are those of {naming}'s networks, so use {_WRAPPERS[naming]} for it"
 
 
 def _caffe(who: str, tensors: Mapping[str, Tensor]) -> Origin:

@@ -38,3 +38,9 @@ def test_check_name__leaves_hubs_to_timm():
     check_name("hf-hub:somebody/some_model")
     with pytest.raises(BackboneError, match="no model named 'hf_hub'"):
         check_name("hf_hub")
+
+
+def test_create_network__of_a_folder_of_transformers(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "vit", "hidden_size": 16}')
+    with pytest.raises(BackboneError, match=rf"use HuggingFaceBackbone\('{tmp_path}'\)"):
+        create_network(f"local-dir:{tmp_path}", {})

@@ -12,6 +12,7 @@ from detrex.checkpoint.reading.state_dict import tensors_of
 from detrex.modeling.backbone import BasicStem, ResNet
 from detrex.modeling.backbone.weights.origins import find_origin, wrapper_for
 from detrex.modeling.pixel_statistics import CAFFE, IMAGENET, PixelStatistics
+from tests.reference.tiny_transformers import TYPES, built_by_transformers
 
 
 def names_of_detectron2(**changed):
@@ -164,6 +165,26 @@ def test_differences__of_the_eps():
                 ("torchvision", "TorchvisionBackbone"),
             ]
         ),
+        *(
+            (
+                lambda kind=kind: built_by_transformers(kind, TYPES[kind]),
+                *(library, name, "those of Hugging Face's networks, so use HuggingFaceBackbone"),
+            )
+            for kind, library, name in [
+                ("vit", "timm", "vit_tiny_patch16_224"),
+                ("resnet", "torchvision", "resnet50"),
+                ("segformer", "detectron2", "ResNet"),
+                ("dinov3_vit", "timm", "vit_small_patch16_dinov3"),
+            ]
+        ),
+        (lambda: built_by_transformers("swin", TYPES["swin"]), "Hugging Face", "vit", ""),
+        (lambda: timm.create_model("test_vit"), "Hugging Face", "vit", "TimmBackbone('test_vit')"),
+        (
+            lambda: timm.create_model("convnext_atto"),
+            *("Hugging Face", "convnext", "so use TimmBackbone"),
+        ),
+        (torchvision.models.swin_t, "Hugging Face", "swin", "so use TorchvisionBackbone"),
+        (torchvision.models.resnet18, "Hugging Face", "resnet", "Backbone('resnet18')"),
         (lambda: nn.Linear(2, 3), "timm", "resnet18", ""),
     ],
 )
