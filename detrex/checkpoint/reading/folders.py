@@ -9,6 +9,7 @@ Hugging Face's libraries write large networks in shards::
 
 import json
 import os
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -76,10 +77,11 @@ def read_shards(index: Path) -> dict[str, Any]:
         index: a file such as ``model.safetensors.index.json``; the shards lie beside it.
 
     Returns:
-        Tensors by name.
+        Tensors by name, those that the index leaves out last.
 
     Raises:
-        CheckpointError: the index or a shard is not there, damaged or at odds with the other.
+        CheckpointError: the index or a shard is not there, damaged or at odds with the other, or
+            two shards hold the same tensor.
     """
     places = _weight_map(index)
     tensors: dict[str, Any] = {}
@@ -99,15 +101,28 @@ def read_shards(index: Path) -> dict[str, Any]:
             raise CheckpointError(
                 f"{shard} lacks '{shorten(absent[0])}', which {index.name} promises: copy it again"
             )
-        tensors |= {key: content[key] for key in wanted}
-    return {key: tensors[key] for key in places}
+        if twice := [key for key in content if key in tensors or places.get(key, name) != name]:
+            raise CheckpointError(
+                f"{shard} holds '{shorten(twice[0])}', which another shard of {index.name} holds "
+                "too: copy all shards and the index again, from one place"
+            )
+        tensors |= content
+    return {key: tensors[key] for key in {**places, **tensors}}
+
+
+def _table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    table = dict(pairs)
+    if len(table) < len(pairs):
+        (twice, _), *_ = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"it names '{shorten(twice)}' twice")
+    return table
 
 
 def _weight_map(index: Path) -> dict[str, str]:
     try:
         if (size := index.stat().st_size) > _MAX_INDEX:
             raise ValueError(f"it has {size} bytes, and at most {_MAX_INDEX} are read")
-        content = json.loads(index.read_text(encoding="utf-8"))
+        content = json.loads(index.read_text(encoding="utf-8"), object_pairs_hook=_table)
     except OSError as error:
         raise CheckpointError(
             f"{index} cannot be read ({error.strerror}): check its permissions"

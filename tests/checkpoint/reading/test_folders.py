@@ -65,6 +65,7 @@ def test_read_shards__leads_nowhere_else(tmp_path):
         ("{", "is no JSON"),
         ("[]", "no 'weight_map'"),
         ('{"weight_map": {"a": 3}}', "no 'weight_map'"),
+        ('{"weight_map": {"a": "1.bin", "a": "2.bin"}}', "it names 'a' twice"),
     ],
 )
 def test_read_shards__not_an_index(tmp_path, text, match):
@@ -78,6 +79,24 @@ def test_read_shards__index_and_shard_disagree(tmp_path):
     save_file({"0.weight": torch.zeros(1)}, tmp_path / "model-00002-of-00002.safetensors")
     with pytest.raises(CheckpointError, match=r"lacks '1.weight', which model.safetensors.index"):
         read_shards(index)
+
+
+def test_read_shards__two_hold_the_same_tensor(tmp_path):
+    index = write_shards(tmp_path, "model", ".safetensors", save_file)
+    first = {"0.weight": torch.zeros(2, 3), **dict(list(table().items())[3:])}
+    save_file(first, tmp_path / "model-00001-of-00002.safetensors")
+    with pytest.raises(
+        CheckpointError, match=r"'0.weight', which another shard of model.safe"
+    ) as e:
+        read_shards(index)
+    assert len(str(e.value)) < 500
+
+
+def test_read_shards__what_the_index_leaves_out_is_there(tmp_path):
+    index = write_shards(tmp_path, "model", ".safetensors", save_file)
+    extra = {"extra": torch.ones(1), **dict(list(table().items())[3:])}
+    save_file(extra, tmp_path / "model-00001-of-00002.safetensors")
+    assert list(read_shards(index)) == [*table(), "extra"]
 
 
 def test_weights_in__usual_name_or_the_only_file(tmp_path):
