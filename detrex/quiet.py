@@ -14,6 +14,10 @@ from contextlib import contextmanager
 
 from detrex.errors import DetrexWarning
 
+IN_FULL = {"in_full": True}
+"""The ``extra`` of a record that is for the log alone, such as all parts of a model."""
+
+_MOST_LINES = 12
 _PLANS = (FutureWarning, DeprecationWarning, PendingDeprecationWarning)
 _OPTIONS = [f"ignore::{category.__name__}" for category in _PLANS]
 _LIBRARIES = (
@@ -75,3 +79,14 @@ def quiet_logs(level: int = logging.CRITICAL) -> Iterator[None]:
 
 def _is_shown(record: logging.LogRecord) -> bool:
     return record.levelno >= logging.ERROR or not re.match(_NAMES, record.name)
+
+
+def fits_terminal(record: logging.LogRecord) -> bool:
+    """Tell whether a record is for the terminal, too; a filter of its handler.
+
+    Args:
+        record: one with `IN_FULL` is not, nor detectron2's table of the objects of many classes.
+    """
+    is_table = record.name == "detectron2.data.build"
+    many = is_table and record.getMessage().count("\n") > _MOST_LINES
+    return not (many or getattr(record, "in_full", False))

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from detrex.quiet import quiet_logs
+from detrex.quiet import IN_FULL, fits_terminal, quiet_logs
 
 PROGRAM = """
 import multiprocessing, sys, warnings
@@ -70,3 +70,17 @@ def test_quiet_logs__up_to_a_level_and_only_within(caplog):
             raise {log.critical("hidden"): KeyError}[None]
     log.warning("after")
     assert caplog.messages == ["shown", "after"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "extra", "fits"),
+    [
+        ("detrex.engine", "Model:" + "\nline" * 200, {}, True),
+        ("detrex.engine", "Model: short", IN_FULL, False),
+        ("detectron2.data.build", "Distribution of instances" + "\n|  a  |" * 40, {}, False),
+        ("detectron2.data.build", "Distribution of instances" + "\n|  a  |" * 5, {}, True),
+    ],
+)
+def test_fits_terminal__what_is_short_or_not_marked(name, text, extra, fits):
+    record = logging.getLogger(name).makeRecord(name, 20, "f", 1, "%s", (text,), None, extra=extra)
+    assert fits_terminal(record) is fits

@@ -32,6 +32,7 @@ from detrex.checkpoint.reading.state_dict import read_checkpoint, read_state_dic
 from detrex.checkpoint.report import LoadReport, examples
 from detrex.detectors import REGION_STAGE, backbone_parts, image_channels, region_stage
 from detrex.errors import CheckpointError
+from detrex.quiet import IN_FULL
 
 logger = logging.getLogger(__name__)
 
@@ -305,7 +306,8 @@ def _load(
     require_finite(values, report.source, built)
     if not any(tensor.is_meta for tensor in built.values()):
         load_values(module, values)
-    logger.info("%s\n%s", report.summary(), report.table())
+    logger.info("%s", report.summary())
+    logger.info("%s", report.table(), extra=IN_FULL)
     _warn(report, tensors)
     return report
 

@@ -42,6 +42,7 @@ from detrex.engine.train import apply_fast_dev_run, do_train, evaluate_only
 from detrex.errors import ConfigError, DetrexError, DetrexWarning, not_replaced
 from detrex.files import UNFINISHED, write_atomically, writing
 from detrex.options import add_trust_option
+from detrex.quiet import IN_FULL, fits_terminal
 from detrex.utils.dist import exchange
 
 logger = logging.getLogger(__name__)
@@ -232,8 +233,11 @@ def start_run(cfg: DictConfig, args: argparse.Namespace) -> dict[str, bytes]:
     _require_writable(output_dir)
     _log_to(output_dir)
     words = without_secrets(str(args))
-    logger.info("Rank %d of %d. Command line: %s", comm.get_rank(), comm.get_world_size(), words)
-    logger.info("Environment:\n%s", collect_env_info())
+    ranks = (comm.get_rank(), comm.get_world_size())
+    logger.info("Rank %d of %d. Command line: %s", *ranks, words, extra=IN_FULL)
+    logger.info("Environment:\n%s", collect_env_info(), extra=IN_FULL)
+    log = Path(output_dir, "log.txt")
+    logger.info("The log, which has the environment and all parts of the model, too: %s", log)
     resolve_pixel_statistics(cfg)
     files = _config_files(cfg) if comm.is_main_process() else {}
     for remark in misspelt_keys(cfg):
@@ -297,6 +301,8 @@ def _log_to(output_dir: str) -> None:
             )
         for handler in named.handlers:
             if isinstance(handler, logging.StreamHandler):
+                if handler.stream is sys.stdout:
+                    handler.addFilter(fits_terminal)
                 handler.handleError = partial(_go_without, handler)  # type: ignore[method-assign]
 
 

@@ -45,16 +45,21 @@ def test_argument_parser__flags_of_the_original():
     assert argument_parser().parse_args([]).dist_url == "auto"
 
 
-def test_main__trains_then_evaluates(config, tmp_path):
+def test_main__trains_then_evaluates(config, tmp_path, capsys):
     options = ["--config-file", config]
     metrics = main(argument_parser().parse_args([*options, "train.max_iter=3"]))
     out = tmp_path / "out"
+    first, _, _ = capsys.readouterr().out.partition("iter: ")
+    assert len(first.splitlines()) < 12, "what it takes to begin is for the file"
+    assert f"too: {out / 'log.txt'}" in first
+    assert "StandIn: 156 parameters, of which 156 are trained." in first
     assert {"config.yaml", "log.txt", "metrics.json", "model_final.pth"} <= {
         file.name for file in out.iterdir()
     }
     log = (out / "log.txt").read_text()
     assert "Command line" in log
     assert "PyTorch built with" in log
+    assert "(head): Linear" in log
     assert "\x1b" not in log, "no colours in files"
     assert "iter: 3/3" in log
     weights = f"train.init_checkpoint={out / 'model_final.pth'}"
