@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
-from detrex.detectors import image_channels, published_statistics
+from detrex.detectors import image_channels, image_network, published_statistics
 from detrex.errors import ConfigError, did_you_mean
 from detrex.layers import box_cxcywh_to_xyxy
 from detrex.modeling.backbone.wrapper.wrapper_backbone import WrapperBackbone
@@ -49,11 +49,15 @@ class TensorBackbone(nn.Module):
 
     @property
     def channels(self) -> int:
-        """Channels of the image: those that the first convolution takes, where it tells."""
+        """Channels of the image: those that the network's first convolution takes, if it has any.
+
+        The convolutions of a pyramid stand before those of the network under it.
+        """
         said = published_statistics(self.backbone)
         if said is not None:
             return len(said.pixel_mean)
-        first = next((m for m in self.backbone.modules() if isinstance(m, nn.Conv2d)), None)
+        layers = image_network(self.backbone).modules()
+        first = next((layer for layer in layers if isinstance(layer, nn.Conv2d)), None)
         return 3 if first is None else first.in_channels
 
 

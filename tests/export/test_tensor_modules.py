@@ -14,6 +14,7 @@ def test_detectron2__whole_is_refused_and_its_backbone_pads_inside(name):
     with pytest.raises(ConfigError, match="cannot be exported as a whole"):
         tensor_module(model)
     module = tensor_module(model, "backbone")
+    assert module.channels == 3
     image = torch.rand(1, 3, 70, 93)
     with torch.no_grad():
         padded = torch.zeros(1, 3, 96, 96)
