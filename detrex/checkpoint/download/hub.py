@@ -31,7 +31,9 @@ logger = logging.getLogger(__name__)
 
 _FILES = (
     "model.safetensors",
+    "model.safetensors.index.json",
     "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
     "open_clip_model.safetensors",
     "open_clip_pytorch_model.bin",
 )

@@ -70,6 +70,18 @@ def weights_in(folder: Path) -> Path:
     )
 
 
+def shard_names(index: Path) -> list[str]:
+    """Name the files that an index brings together, each once.
+
+    Args:
+        index: as for `read_shards`.
+
+    Raises:
+        CheckpointError: it is no index.
+    """
+    return list(dict.fromkeys(_weight_map(index).values()))
+
+
 def read_shards(index: Path) -> dict[str, Any]:
     """Read all the files that an index brings together.
 

@@ -21,7 +21,13 @@ from detrex.checkpoint.download import fetch, is_address, shown
 from detrex.checkpoint.reading.caffe2 import from_caffe2, is_caffe2
 from detrex.checkpoint.reading.entries import is_tensor, named_entry, split_entry, wanted_table
 from detrex.checkpoint.reading.file_formats import read_file
-from detrex.checkpoint.reading.folders import LOCAL_FOLDER, is_index, read_shards, weights_in
+from detrex.checkpoint.reading.folders import (
+    LOCAL_FOLDER,
+    is_index,
+    read_shards,
+    shard_names,
+    weights_in,
+)
 from detrex.checkpoint.reading.safe_pickle.plain_data import shorten
 from detrex.checkpoint.reading.sharded_folders import METADATA, read_sharded
 from detrex.checkpoint.reading.wholeness import fault_of
@@ -62,7 +68,7 @@ def local_path(source: str | os.PathLike[str]) -> Path:
         logger.info(
             "Ignoring 'matching_heuristics' of %s: names are always matched", shown(stripped)
         )
-    path = fetch(stripped, fault_of) if is_address(stripped) else _expanded(stripped)
+    path = _fetched(stripped) if is_address(stripped) else _expanded(stripped)
     try:
         if path.is_file():
             return path
@@ -74,6 +80,17 @@ def local_path(source: str | os.PathLike[str]) -> Path:
             f"{str(path)[:300]} cannot be read ({error.strerror}): check the path and its "
             "permissions"
         ) from error
+
+
+def _fetched(address: str) -> Path:
+    """Fetch a file, and the shards beside it where it is their index."""
+    path = fetch(address, fault_of)
+    if is_index(path):
+        folder = address.removesuffix(path.name).rstrip("/")
+        for name in shard_names(path):
+            if name == Path(name).name:  # else reading refuses it
+                fetch(f"{folder}/{name}", fault_of)
+    return path
 
 
 def _why_no_file(path: Path) -> str:

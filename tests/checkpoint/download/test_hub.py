@@ -1,6 +1,7 @@
 """Files of the Hugging Face hub, from a server of this machine that answers as the hub does."""
 
 import hashlib
+import json
 import os
 import sys
 import time
@@ -54,6 +55,29 @@ def test_fetch__hub(hub, monkeypatch):
     assert values("hf-hub:owner/name/half.safetensors") == [0.5, 0.5]
     with pytest.raises(DownloadError, match=r"fetch hf-hub:owner/other \(.*looked for model"):
         fetch("hf-hub:owner/other")
+
+
+@pytest.mark.parametrize("address", ["owner/name", "owner/name@main/model.safetensors.index.json"])
+def test_read_state_dict__hub_has_shards(hub, address):
+    start = "/owner/name/resolve/main/"
+    hub.files[f"{start}model-2.safetensors"] = save({"b": torch.ones(1)})
+    hub.files[f"{start}model-1.safetensors"] = hub.files.pop(f"{start}model.safetensors")
+    places = {"a": "model-1.safetensors", "b": "model-2.safetensors"}
+    index = json.dumps({"weight_map": places}).encode()
+    hub.files[f"{start}model.safetensors.index.json"] = index
+    for path, body in hub.files.items():
+        etag = f'"{hashlib.sha256(body).hexdigest()}"'
+        hub.headers[path] = {"ETag": etag, "X-Repo-Commit": "0" * 40}
+    found = read_state_dict(f"hf-hub:{address}")
+    assert {name: value.tolist() for name, value in found.items()} == {"a": [1, 1], "b": [1]}
+
+
+def test_read_state_dict__hub_lacks_a_shard(hub):
+    path = "/owner/name/resolve/main/model.safetensors.index.json"
+    hub.files[path] = b'{"weight_map": {"a": "model-1.safetensors"}}'
+    hub.headers[path] = {"ETag": '"1"', "X-Repo-Commit": "0" * 40}
+    with pytest.raises(DownloadError, match=r"fetch hf-hub:owner/name/model-1.safetensors"):
+        read_state_dict("hf-hub:owner/name/model.safetensors.index.json")
 
 
 def test_fetch__hub_has_no_such_file(hub):
