@@ -7,6 +7,7 @@ import pytest
 
 from detrex.data.demo.shapes import write_shapes_dataset
 from detrex.engine import run
+from tests.reference.tiny_transformers import SMALL_VIT, SWIN
 
 STEPS = 5
 
@@ -21,7 +22,7 @@ dataloader, lr_multiplier, optimizer, train = (
     base.dataloader, base.lr_multiplier, base.optimizer, base.train
 )
 model = get_config("dino/models/dino_r50.py").model
-model.backbone = L({wrapper})(model_name="{name}", out_strides=(8, 16, 32))
+model.backbone = L({wrapper})(model_name="{name}", out_strides=(8, 16, 32), **{keywords})
 """
 
 KINDS = {
@@ -40,8 +41,16 @@ KINDS = {
     "torchvision_regnet": ("TorchvisionBackbone", "regnet_y_400mf"),
     "torchvision_swin": ("TorchvisionBackbone", "swin_t"),
     "torchvision_vit": ("TorchvisionBackbone", "vit_b_32"),
+    "transformers_swin": ("HuggingFaceBackbone", "swin", SWIN),
+    "transformers_vit": ("HuggingFaceBackbone", "vit", SMALL_VIT),
 }
-QUICK = ("residual", "plain_vit", "two_branches_of_odd_strides", "torchvision_regnet")
+QUICK = (
+    "residual",
+    "plain_vit",
+    "two_branches_of_odd_strides",
+    "torchvision_regnet",
+    "transformers_swin",
+)
 
 
 @pytest.fixture(scope="module")
@@ -56,9 +65,9 @@ def data(tmp_path_factory):
     "kind", [k if k in QUICK else pytest.param(k, marks=pytest.mark.slow) for k in KINDS]
 )
 def test_two_line_config__trains(kind, data, tmp_path):
-    wrapper, name = KINDS[kind]
+    wrapper, name, *keywords = KINDS[kind]
     config = tmp_path / "config.py"
-    config.write_text(CONFIG.format(wrapper=wrapper, name=name))
+    config.write_text(CONFIG.format(wrapper=wrapper, name=name, keywords=(keywords or [{}])[0]))
     run(
         [
             *("--config-file", str(config), f"dataloader.folder={data}"),
