@@ -37,6 +37,23 @@ def add_config_arguments(
     add_trust_option(parser)
 
 
+def add_detector_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what says where the weights of a trained detector are, and from which score on it counts.
+
+    Args:
+        parser: the command's; gets ``weights``, ``config``, ``threshold`` and ``trust``.
+    """
+    parser.add_argument("--weights", metavar="FILE", help="a checkpoint, in the place of SOURCE's")
+    parser.add_argument("--config", metavar="CONFIG", help="the config of a checkpoint")
+    parser.add_argument(
+        "--threshold",
+        type=typed(float, "0.5"),
+        metavar="SCORE",
+        help="least score of what is found, from 0 to 1 (0.5, or what a shared detector says)",
+    )
+    add_trust_option(parser)
+
+
 def complete_configs(prefix: str, **_: Any) -> list[str]:
     """Give the configs of the package, and files and folders, whose names begin so.
 

@@ -32,6 +32,30 @@ def add_parser(commands: Any) -> None:
         examples=_EXAMPLES,
     )
     parser.add_argument("project", metavar="PROJECT", type=Path, help="the folder to be made")
+    _add_data_arguments(parser)
+    parser.add_argument("--detector", choices=_DETECTORS, default="dino", help="dino by default")
+    backbone = parser.add_argument(
+        "--backbone",
+        default="resnet50",
+        metavar="NAME",
+        help="of timm or torchvision (`detrex backbones` searches them); resnet50 by default",
+    )
+    backbone.completer = complete_backbones  # argcomplete
+    parser.add_argument(
+        "--weights",
+        default="auto",
+        metavar="auto|none|FILE",
+        help="of the backbone: the library's by default",
+    )
+    rule = parser.add_argument_group("in the place of what the data suggest")
+    rule.add_argument("--size", type=int, metavar="N", help="shorter side of a picture in pixels")
+    rule.add_argument("--epochs", type=int, metavar="N", help="passes over the pictures")
+    rule.add_argument("--batch-size", type=int, metavar="N", help="pictures to an iteration")
+    rule.add_argument("--seed", type=int, default=0, metavar="N", help="of what is held back")
+    parser.set_defaults(run=run, parser=parser)
+
+
+def _add_data_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data",
         required=True,
@@ -58,26 +82,6 @@ def add_parser(commands: Any) -> None:
         default="auto",
         help="of the labels; auto by default",
     )
-    parser.add_argument("--detector", choices=_DETECTORS, default="dino", help="dino by default")
-    backbone = parser.add_argument(
-        "--backbone",
-        default="resnet50",
-        metavar="NAME",
-        help="of timm or torchvision (`detrex backbones` searches them); resnet50 by default",
-    )
-    backbone.completer = complete_backbones  # argcomplete
-    parser.add_argument(
-        "--weights",
-        default="auto",
-        metavar="auto|none|FILE",
-        help="of the backbone: the library's by default",
-    )
-    rule = parser.add_argument_group("in the place of what the data suggest")
-    rule.add_argument("--size", type=int, metavar="N", help="shorter side of a picture in pixels")
-    rule.add_argument("--epochs", type=int, metavar="N", help="passes over the pictures")
-    rule.add_argument("--batch-size", type=int, metavar="N", help="pictures to an iteration")
-    rule.add_argument("--seed", type=int, default=0, metavar="N", help="of what is held back")
-    parser.set_defaults(run=run, parser=parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

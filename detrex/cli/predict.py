@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from detrex.cli import terminal
-from detrex.cli.arguments import complete_configs, parse_count, typed
+from detrex.cli.arguments import add_detector_arguments, complete_configs, parse_count, typed
 from detrex.errors import printable
-from detrex.options import add_trust_option
 
 _EXAMPLES = """
 detrex predict output/run pictures/
@@ -50,8 +49,7 @@ def add_parser(commands: Any) -> None:
         metavar="INPUT",
         help="pictures and videos: files, folders, patterns, addresses, a camera's number",
     )
-    parser.add_argument("--weights", metavar="FILE", help="a checkpoint, in the place of SOURCE's")
-    parser.add_argument("--config", metavar="CONFIG", help="the config of a checkpoint")
+    add_detector_arguments(parser)
     parser.add_argument(
         "--output",
         default="predictions",
@@ -60,12 +58,6 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("--no-draw", action="store_true", help="draw nothing")
     parser.add_argument("--json", metavar="FILE", help="write all that is found, in COCO's format")
-    parser.add_argument(
-        "--threshold",
-        type=typed(float, "0.5"),
-        metavar="SCORE",
-        help="least score, from 0 to 1 (0.5, or what a shared detector says)",
-    )
     parser.add_argument(
         "--classes", metavar="NAMES", help="names or indices, such as person,dog (all)"
     )
@@ -85,7 +77,6 @@ def add_parser(commands: Any) -> None:
         metavar="key=value",
         help="a change of the config, as for training; may be given repeatedly",
     )
-    add_trust_option(parser)
     parser.set_defaults(run=run, parser=parser)
 
 

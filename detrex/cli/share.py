@@ -5,8 +5,7 @@ import re
 from typing import Any
 
 from detrex.cli import terminal
-from detrex.cli.arguments import typed
-from detrex.options import add_trust_option
+from detrex.cli.arguments import add_detector_arguments
 
 _EXAMPLES = """
 detrex share output/run shapes --licence Apache-2.0
@@ -36,8 +35,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "target", metavar="TARGET", help="a folder, or hf-hub:owner/name[@branch] (`hf auth login`)"
     )
-    parser.add_argument("--weights", metavar="FILE", help="a checkpoint, in the place of SOURCE's")
-    parser.add_argument("--config", metavar="CONFIG", help="the config of a checkpoint")
+    add_detector_arguments(parser)
     parser.add_argument("--licence", default="", help="of the weights, such as Apache-2.0")
     parser.add_argument(
         "--dataset",
@@ -46,15 +44,8 @@ def add_parser(commands: Any) -> None:
         metavar="NAME",
         help="what it was trained on; may be given repeatedly (the config's)",
     )
-    parser.add_argument(
-        "--threshold",
-        type=typed(float, "0.5"),
-        metavar="SCORE",
-        help="the least score of what it finds, from 0 to 1 (0.5)",
-    )
     parser.add_argument("--private", action="store_true", help="a new repository is yours alone")
     parser.add_argument("--message", default="", help="of the commit")
-    add_trust_option(parser)
     parser.set_defaults(run=run, parser=parser)
 
 

@@ -11,12 +11,13 @@ from typing import Any
 from detectron2.utils.file_io import PathHandler, PathManager
 
 from detrex.data.coco.document import shorten
+from detrex.data.picture_files import PICTURE_SUFFIXES
 from detrex.errors import DataError
 
 PREFIX = "tar://"
 """Begins the address of a picture in a tar file: ``tar://FILE#MEMBER@OFFSET+SIZE``."""
 
-_PICTURES = ("avif", "bmp", "gif", "jp2", "jpeg", "jpg", "png", "ppm", "tif", "tiff", "webp")
+_PICTURES = sorted(suffix.removeprefix(".") for suffix in PICTURE_SUFFIXES)
 _NAME = re.compile(r"((?:.*/)?[^/.]+)\.([^/]+)")  # as WebDataset takes it: up to the first dot
 _KINDS = ("json", *_PICTURES)
 _ADDRESS = re.compile(re.escape(PREFIX) + r"(.*)#[^#]*@(\d+)\+(\d+)", re.DOTALL)

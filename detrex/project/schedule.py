@@ -4,7 +4,6 @@ What it rests on stands in the tutorial `own_data`. All of it is written into th
 """
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,6 +11,7 @@ import numpy as np
 import torch
 
 from detrex.errors import ConfigError
+from detrex.threads import available_cores
 
 LONGEST_EPOCHS, FEWEST_EPOCHS, COCO_IMAGES = 150, 12, 118_000
 MOST_WARMUP = 500
@@ -56,7 +56,7 @@ class Machine:
     Attributes:
         device: ``"cuda"`` or ``"cpu"``.
         memory: of one card in GiB; of no matter without one.
-        cores: of the processor.
+        cores: of the processor, that this process may use.
     """
 
     device: str
@@ -66,7 +66,7 @@ class Machine:
     @classmethod
     def here(cls) -> "Machine":
         """Look at this machine."""
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+        cores = available_cores()
         if not torch.cuda.is_available():
             return cls("cpu", 0.0, cores)
         memory = torch.cuda.get_device_properties(0).total_memory / 2**30

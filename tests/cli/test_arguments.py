@@ -1,6 +1,14 @@
+import argparse
+
 import pytest
 
-from detrex.cli.arguments import parse_count, parse_integers, parse_number, parse_size
+from detrex.cli.arguments import (
+    add_detector_arguments,
+    parse_count,
+    parse_integers,
+    parse_number,
+    parse_size,
+)
 
 
 def test_parse_number():
@@ -27,3 +35,11 @@ def test_parse_count():
     for text in ("-3", "1.5", "many", ""):
         with pytest.raises(ValueError, match=r".*"):
             parse_count(text)
+
+
+def test_add_detector_arguments__nothing_is_said_by_default():
+    parser = argparse.ArgumentParser()
+    add_detector_arguments(parser)
+    unsaid = {"weights": None, "config": None, "threshold": None, "trust": []}
+    assert vars(parser.parse_args([])) == unsaid
+    assert parser.parse_args(["--threshold", "0.25"]).threshold == 0.25
