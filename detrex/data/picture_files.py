@@ -7,8 +7,9 @@ import functools
 import io
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import IO
 
 from detectron2.utils.file_io import PathManager
@@ -96,6 +97,31 @@ def require_file(path: str | os.PathLike[str]) -> None:
     if os.path.exists(path) and not os.path.isfile(path):
         kind = "a folder" if os.path.isdir(path) else "no regular file"
         raise PictureError(f"{shown(path)} is {kind}, expected a picture: name a file.")
+
+
+def files_below(
+    folder: str | os.PathLike[str], left_out: Callable[[Path], bool] = lambda _: False
+) -> Iterator[Path]:
+    """Go through the files in a folder and in those below it, links to folders among them.
+
+    Args:
+        folder: an existing folder.
+        left_out: tells folders that are not entered, beside hidden ones.
+
+    Yields:
+        Each file once, under ``folder``, but for hidden ones.
+    """
+    seen: set[str] = set()
+    for place, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        folders[:] = sorted(
+            name for name in folders if name[0] != "." and not left_out(Path(place, name))
+        )
+        if real in seen:  # a link in a circle
+            folders.clear()
+            continue
+        seen.add(real)
+        yield from (Path(place, name) for name in sorted(files) if name[0] != ".")
 
 
 def max_pixels() -> int:

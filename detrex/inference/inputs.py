@@ -27,7 +27,7 @@ from PIL import Image
 from torch import Tensor
 
 from detrex.checkpoint.download import shown
-from detrex.data.picture_files import PICTURE_SUFFIXES, opened
+from detrex.data.picture_files import PICTURE_SUFFIXES, files_below, opened
 from detrex.data.pictures import pixels_of, read_image
 from detrex.errors import ConfigError, PictureError, did_you_mean, first_line
 from detrex.inference.video import SUFFIXES as VIDEOS
@@ -161,10 +161,8 @@ def image_files(
         if not name:
             raise PictureError(f"{option} is empty, expected a file, a pattern or a folder.")
         if Path(name).is_dir():
-            inside = Path(name).rglob("*") if deep else Path(name).iterdir()
-            found = sorted(
-                p for p in inside if p.suffix.lower() in wanted and p.is_file() and _shows(p, name)
-            )
+            inside = files_below(name, lambda _: not deep)
+            found = sorted(p for p in inside if p.suffix.lower() in wanted and p.is_file())
         elif Path(name).is_file():
             found = [Path(name)]
         else:
@@ -177,10 +175,6 @@ def image_files(
             )
         files += found
     return files
-
-
-def _shows(file: Path, folder: str) -> bool:
-    return not any(part.startswith(".") for part in file.relative_to(folder).parts)
 
 
 def _near(path: Path) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from detrex.data.picture_files import PICTURE_SUFFIXES, shown
+from detrex.data.picture_files import PICTURE_SUFFIXES, files_below, shown
 from detrex.errors import DataError
 
 CONFIG = "config.py"
@@ -130,22 +130,8 @@ def pictures_below(folder: Path) -> list[Path]:
     Returns:
         Absolute paths in the order of their names.
     """
-    found: list[Path] = []
-    seen: set[str] = set()
-    for place, folders, files in os.walk(folder, followlinks=True):
-        real = os.path.realpath(place)
-        folders[:] = sorted(name for name in folders if not _is_apart(Path(place, name)))
-        if real in seen:  # a link in a circle
-            folders.clear()
-            continue
-        seen.add(real)
-        found += [path for name in sorted(files) if is_picture(path := Path(place, name))]
+    found = filter(is_picture, files_below(folder, is_project))  # in which drawn ones may lie
     return sorted(Path(os.path.abspath(path)) for path in found)
-
-
-def _is_apart(folder: Path) -> bool:
-    """Whether a folder is hidden, or a project, which may hold pictures that were drawn."""
-    return folder.name.startswith(".") or is_project(folder)
 
 
 def is_project(folder: Path) -> bool:

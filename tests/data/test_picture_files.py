@@ -12,7 +12,14 @@ from detectron2.data.detection_utils import read_image as read_by_detectron2
 from PIL import EpsImagePlugin, Image
 
 from detrex.data import picture_files
-from detrex.data.picture_files import MAX_PIXELS, max_pixels, opened, require_file, shown
+from detrex.data.picture_files import (
+    MAX_PIXELS,
+    files_below,
+    max_pixels,
+    opened,
+    require_file,
+    shown,
+)
 from detrex.data.pictures import read_image
 from detrex.errors import ConfigError, PictureError
 
@@ -170,3 +177,16 @@ def test_shown__is_one_line_and_not_too_long():
     assert shown("ä/b.png") == "ä/b.png"
     assert shown("x" * 300 + ".png").endswith("xx.png")
     assert len(shown("x" * 300)) == 203
+
+
+def test_files_below__links_once_and_nothing_hidden(tmp_path):
+    root, other = tmp_path / "root", tmp_path / "other"
+    for file in (root / "b", root / "in" / "a", root / ".hidden" / "c", root / ".d", other / "e"):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("")
+    (root / "in" / "circle").symlink_to(root)
+    (root / "link").symlink_to(other)
+    found = [str(file.relative_to(root)) for file in files_below(root)]
+    assert found == ["b", "in/a", "link/e"]
+    assert [p.name for p in files_below(root, lambda folder: folder.name != "link")] == ["b", "e"]
+    assert [p.name for p in files_below(root, lambda _: True)] == ["b"]

@@ -97,6 +97,7 @@ def test_pictures__do_not_change_with_a_buffer_that_is_used_again(of, order):
 
 
 def test_pictures__hidden_ones_of_a_folder_are_left_out(folder):
+    (folder / "linked").symlink_to(folder / "deep")  # is entered, and once
     for name in ("._a.png", ".hidden/a.png", "deep/.b.png"):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(b"no picture")
