@@ -5,7 +5,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from numbers import Real
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -183,7 +183,8 @@ class Result:
         """
         from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 
-        found: list[dict[str, Any]] = instances_to_coco_json(self.to_instances(), image_id)
+        plain = int(image_id) if isinstance(image_id, Integral) else image_id  # as JSON takes it
+        found: list[dict[str, Any]] = instances_to_coco_json(self.to_instances(), plain)
         known = self.category_ids
         for each in found if known else ():
             label = each["category_id"]

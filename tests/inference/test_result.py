@@ -64,6 +64,11 @@ def test_to_coco__boxes_masks_and_the_data_sets_ids():
     assert result().keypoints[0, 0].tolist() == pytest.approx([3.0, 4.0, 0.9])
 
 
+def test_to_coco__ids_of_numpy_are_written_as_json():
+    (found, *_) = json.loads(json.dumps(result().to_coco(np.int64(7))))
+    assert found["image_id"] == 7
+
+
 def test_to_coco__a_class_beyond_those_of_the_data_set():
     found = result(labels=torch.tensor([1, 0, 7]), category_ids=(30, 10))
     with pytest.raises(ConfigError, match="class 7 was found, but its data set has 2 classes"):
