@@ -91,15 +91,15 @@ def describe(backbone: WrapperBackbone) -> dict[str, Any]:
         Plain values: see `survey`.
     """
     network = backbone.network
-    offered = backbone.spec.features
-    last = {feature.stride: feature for feature in offered}
+    maps = backbone.spec.features
+    last = {feature.stride: feature for feature in maps}
     strides = sorted(last)
     rule = backbone.input_size
     return {
         "strides": strides,
         "channels": [last[stride].channels for stride in strides],
         "kind": kind_of(strides),
-        "layout": offered[-1].layout,
+        "layout": maps[-1].layout,
         "params": sum(p.numel() for p in network.parameters()),
         "gflops": round(multiply_adds_for(backbone, FLOPS_SIZE) / 1e9, 3),
         "norm": norm_kind(network),
@@ -107,7 +107,7 @@ def describe(backbone: WrapperBackbone) -> dict[str, Any]:
         "tile": list(rule.tile) if rule.tile else None,
         "keywords": dict(rule.keywords),
         "levels": {f.name: f.channels for f in backbone.features},
-        "made": {f.name: f.derivation for f in backbone.features if f.derivation},
+        "derivations": {f.name: f.derivation for f in backbone.features if f.derivation},
         "mean": list(backbone.preprocess.pixel_mean),
         "std": list(backbone.preprocess.pixel_std),
     }

@@ -73,13 +73,13 @@ def describe_anew(entry: Entry, size: tuple[int, int]) -> dict[str, Any]:
         freeze_at: sum(p.numel() for name, p in named if stage.holds(name) or not p.requires_grad)
         for freeze_at, stage in enumerate(backbone.stages, start=1)
     }
-    made = sum(p.numel() for p in backbone.parameters()) - entry_params(backbone)
+    derived = sum(p.numel() for p in backbone.parameters()) - entry_params(backbone)
     return {
         "name": entry.name,
         "library": entry.library,
         "kind": entry.kind,
         "params": entry_params(backbone),
-        "params_made": made,
+        "params_derived": derived,
         "norm": entry.norm,
         "features": [
             {
@@ -96,7 +96,7 @@ def describe_anew(entry: Entry, size: tuple[int, int]) -> dict[str, Any]:
                 "source": feature.source,
                 "channels": feature.channels,
                 "stride": feature.stride,
-                "made": feature.derivation,
+                "derivation": feature.derivation,
             }
             for feature in backbone.features
         ],
@@ -116,7 +116,7 @@ def describe_anew(entry: Entry, size: tuple[int, int]) -> dict[str, Any]:
 
 
 def entry_params(backbone: Any) -> int:
-    """Count the parameters of a backbone's network, without what is made of its maps."""
+    """Count the parameters of a backbone's network, without the layers that derive levels."""
     return sum(parameter.numel() for parameter in backbone.network.parameters())
 
 

@@ -43,12 +43,12 @@ def text_of(facts: dict[str, Any]) -> str:
         "levels for out_strides=(8, 16, 32)",
         *(
             f"  {row['name']}  {row['channels']:>5} channels  from {row['source']}"
-            f"{', ' + row['made'] if row['made'] else ''}"
+            f"{', ' + row['derivation'] if row['derivation'] else ''}"
             for row in facts["levels"]
         ),
     ]
-    if facts["params_made"]:
-        lines.append(f"  what is made has {facts['params_made'] / 1e6:.1f}M parameters more")
+    if facts["params_derived"]:
+        lines.append(f"  deriving them takes {facts['params_derived'] / 1e6:.1f}M parameters more")
     height, width = facts["size"]
     tiles = f" as {facts['tiles']} tiles" if facts["tiles"] > 1 else ""
     lines += [

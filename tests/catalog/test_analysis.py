@@ -32,7 +32,7 @@ def test_survey__row_of_a_plain_network_counts_no_made_levels():
     network = timm.create_model("test_vit", features_only=True, out_indices=(5,))
     assert (row["kind"], row["norm"], row["strides"]) == ("flat", "layer", [16])
     assert row["params"] == sum(p.numel() for p in network.parameters())
-    assert set(row["made"]) == {"res3", "res4", "res5"}
+    assert set(row["derivations"]) == {"res3", "res4", "res5"}
 
 
 def test_survey__torchvision_that_meta_cannot_build():

@@ -15,7 +15,7 @@ def test_describe__frozen_counts_are_those_of_a_real_backbone():
         assert count == sum(p.numel() for p in parameters if not p.requires_grad)
     network = timm.create_model("test_vit", features_only=True, out_indices=(5,))
     assert facts["params"] == sum(p.numel() for p in network.parameters())
-    assert facts["params_made"] > 0
+    assert facts["params_derived"] > 0
     assert facts["fitted_size"] == [64, 96]
 
 

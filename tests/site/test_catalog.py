@@ -194,7 +194,7 @@ def test_detail__is_what_the_command_line_shows(library, name, open_page):
         (
             "Levels",
             [
-                [x["name"], x["stride"], x["channels"], x["source"], x["made"] or "as it is"]
+                [x["name"], x["stride"], x["channels"], x["source"], x["derivation"] or "as it is"]
                 for x in facts["levels"]
             ],
         ),

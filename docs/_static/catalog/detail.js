@@ -60,12 +60,12 @@
   }
 
   function levels(facts) {
-    const rows = facts.levels.map((level) => [level.name, String(level.stride), String(level.channels), String(level.source), level.made || "as it is"]);
-    const made = facts.params_made ? `What is made has ${catalog.millions(facts.params_made)} M parameters more.` : "";
+    const rows = facts.levels.map((level) => [level.name, String(level.stride), String(level.channels), String(level.source), level.derivation || "as it is"]);
+    const derived = facts.params_derived ? `Deriving them takes ${catalog.millions(facts.params_derived)} M parameters more.` : "";
     return section(
       "Levels for out_strides=(8, 16, 32)",
-      grid("Levels", ["name", "stride", "channels", "from", "made by"], rows, [1, 2]),
-      made ? make("p", {}, made) : null,
+      grid("Levels", ["name", "stride", "channels", "from", "derived by"], rows, [1, 2]),
+      derived ? make("p", {}, derived) : null,
     );
   }
 
