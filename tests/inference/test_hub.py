@@ -5,7 +5,7 @@ import sys
 
 import pytest
 import torch
-from huggingface_hub import constants
+from huggingface_hub import constants, file_download
 
 import detrex
 from detrex.errors import CheckpointError, ConfigError, DownloadError, UploadError
@@ -21,6 +21,11 @@ from tests.reference.shared_detectors import CLASSES, shared_detector
 def hub(monkeypatch, tmp_path):
     with serving(HubServer) as server:
         monkeypatch.setenv("HF_ENDPOINT", server.address)
+        # What huggingface_hub read of it when it was imported.
+        template = server.address + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "ENDPOINT", server.address)
+        for module in (constants, file_download):
+            monkeypatch.setattr(module, "HUGGINGFACE_CO_URL_TEMPLATE", template, raising=False)
         monkeypatch.setenv("HF_TOKEN", TOKEN)
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
         monkeypatch.setattr(constants, "HF_HUB_DISABLE_PROGRESS_BARS", True)
