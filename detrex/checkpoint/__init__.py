@@ -6,6 +6,7 @@ matching              names and shapes of a file <-> those of a module
 loading               tensors by name -> module, with a report
 report                what became of every tensor
 digests               a digest beside each checkpoint, by which damage is told
+plain_values          state without objects of a config
 finite                NaN and infinite weights, by name
 detection_checkpoint  save, resume and load whole training runs
 """

@@ -26,6 +26,7 @@ from detrex.checkpoint.download import shown
 from detrex.checkpoint.finite import require_finite
 from detrex.checkpoint.loading import fit_state_dict, load_init_checkpoint
 from detrex.checkpoint.placement import load_values
+from detrex.checkpoint.plain_values import plain
 from detrex.checkpoint.reading.state_dict import read_checkpoint, tensors_of
 from detrex.checkpoint.report import LoadReport, examples
 from detrex.checkpoint.runs import PERIODIC, RUN_KEY, earlier_name, origin_of, written_at
@@ -71,8 +72,7 @@ class DetectionCheckpointer(Checkpointer):
 
         Args:
             model: the detector; a wrapper such as DistributedDataParallel is taken off.
-            save_dir: the local folder of the checkpoints, made when the first is saved; nothing
-                is saved when it is empty.
+            save_dir: the local folder of the checkpoints; nothing is saved when it is empty.
             save_to_disk: whether this process writes; by default the main process does.
             checkpointables: objects with ``state_dict()`` and ``load_state_dict()``, by the names
                 that they have in the file.
@@ -132,8 +132,8 @@ class DetectionCheckpointer(Checkpointer):
 
     def content(self) -> dict[str, Any]:
         """Give what a checkpoint of now holds: notes, model and checkpointables."""
-        content = {**self.notes, "model": self.model.state_dict()}
-        return content | {key: value.state_dict() for key, value in self.checkpointables.items()}
+        state = {key: plain(value.state_dict()) for key, value in self.checkpointables.items()}
+        return {**self.notes, "model": self.model.state_dict(), **state}
 
     def write(self, file: Path, content: dict[str, Any]) -> None:
         """Write a checkpoint as one file, and make it the one to resume from; see `save`.
