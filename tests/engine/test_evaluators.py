@@ -8,7 +8,7 @@ import numpy as np
 import pycocotools.mask as mask_util
 import pytest
 from detectron2.config import LazyCall as L
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import MetadataCatalog
 from detectron2.evaluation import (
     COCOEvaluator,
     COCOPanopticEvaluator,
@@ -41,9 +41,7 @@ SIZE = (67, 83)
 def shapes(tmp_path_factory):
     root = tmp_path_factory.mktemp("shapes") / "val"
     register_panoptic_shapes(NAME, root, 5, SIZE, size_range=(0.3, 0.6))
-    yield root
-    DatasetCatalog.remove(NAME)
-    MetadataCatalog.remove(NAME)
+    return root
 
 
 def config(root, evaluators, **train):

@@ -18,6 +18,7 @@ from detrex.data.demo.shapes import write_shapes_dataset
 from tests.configs.test_all_configs import SMALL_DETECTOR
 from tests.configs.test_detectron2_detectors import RCNN
 from tests.reference.clean_logging import restored_loggers
+from tests.reference.versions import is_below
 
 STEPS = 3
 DETECTORS = {
@@ -98,6 +99,8 @@ def test_lazy_loop__trains_evaluates_and_resumes(name, data, tmp_path):
     saved = torch.load(tmp_path / "model_final.pth", weights_only=False)["model"]
     torch.testing.assert_close(dict(model.state_dict()), dict(saved), rtol=0, atol=0)
 
+    if is_below("torch", 2, 7):
+        pytest.skip("below torch 2.7 AdamW keeps a config's list, which detectron2 cannot load")
     cfg = LazyConfig.load(str(tmp_path / "config.yaml"))
     cfg.train.max_iter = STEPS + 1
     again = train(cfg, resume=True)

@@ -25,7 +25,8 @@ from detrex.modeling.backbone import (
     TorchvisionResNet,
     make_stage,
 )
-from tests.contracts.backbone import LAWS, check_frozen_parts_stay_frozen
+from tests.contracts.backbone import LAWS, check_frozen_parts_stay_frozen, check_runs_on_meta
+from tests.reference.versions import is_below
 
 WIDE, SQUARE = (64, 96), (64, 64)
 
@@ -246,8 +247,11 @@ def built(request):
 
 
 @pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__.removeprefix("check_"))
-def test_law(built, law):
+def test_law(built, law, request):
     backbone, image = built
     if law is check_frozen_parts_stay_frozen and not hasattr(backbone, "frozen_modules"):
         pytest.skip("a pyramid leaves freezing to the network below it")
+    is_dinov3 = request.node.callspec.params["built"] == "hf_dinov3"
+    if law is check_runs_on_meta and is_dinov3 and is_below("torch", 2, 7):
+        pytest.skip("torch 2.6 has no autocast on meta, which DINOv3 of transformers turns off")
     law(backbone, image)

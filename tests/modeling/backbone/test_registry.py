@@ -10,7 +10,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from detectron2.config import get_cfg
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 from detectron2.engine import DefaultTrainer
 from detectron2.evaluation import COCOEvaluator
@@ -315,9 +314,7 @@ def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("shapes")
     annotations, images = write_shapes_dataset(folder, 6, image_size=(64, 64), max_objects=3)
     register_coco_instances("yaml_shapes", {}, str(annotations), str(images))
-    yield "yaml_shapes"
-    DatasetCatalog.remove("yaml_shapes")
-    MetadataCatalog.remove("yaml_shapes")
+    return "yaml_shapes"
 
 
 class Trainer(DefaultTrainer):

@@ -25,6 +25,7 @@ from tests.reference.tiny_transformers import (
     built_by_transformers,
     maps_by_transformers,
 )
+from tests.reference.versions import since
 
 TALL = (2, 3, 45, 71)
 
@@ -175,6 +176,7 @@ def test_backbone__computes_blocks_again_to_the_same_gradients():
         assert_close(ours.grad, theirs.grad, rtol=0, atol=0)
 
 
+@since("torch", 2, 7, reason="torch 2.6 cannot follow what transformers puts around a forward")
 @pytest.mark.parametrize("kind", ["vit", "resnet"])
 def test_backbone__can_be_exported(kind, built):
     backbone, images = built(kind), torch.randn(1, 3, 64, 96)
