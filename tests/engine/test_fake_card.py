@@ -131,3 +131,9 @@ def test_backward__equals_the_engines():
             gradients.append({n: p.grad for n, p in module.named_parameters()})
         assert None not in gradients[1].values()
         torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-5)
+
+
+def test_fake_card__functions_of_torchscript_are_not_tuned_to_it():
+    with FakeCard():
+        assert not torch._C._get_graph_executor_optimize()
+    assert torch._C._get_graph_executor_optimize()
