@@ -7,6 +7,7 @@ would wait for it, is an answer that could be right: True, zeros, every element 
 
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
@@ -65,12 +66,13 @@ class FakeCard(TorchDispatchMode):
         self.read_backs: list[Transfer] = []
         self.uploads: list[Transfer] = []
         self._fake = FakeTensorMode(allow_non_fake_inputs=True)
-        # Functions of TorchScript, such as detectron2's losses, would else be tuned to a card, and
-        # fail without one in all of this process.
-        self._untuned = torch.jit.optimized_execution(False)
+        self._untuned: list[AbstractContextManager[None]] = []
 
     def __enter__(self) -> "FakeCard":
-        self._untuned.__enter__()
+        # Functions of TorchScript, such as detectron2's losses, would else be tuned to a card, and
+        # fail without one in all of this process.
+        self._untuned.append(torch.jit.optimized_execution(False))
+        self._untuned[-1].__enter__()
         self._fake.__enter__()
         super().__enter__()
         return self
@@ -78,7 +80,7 @@ class FakeCard(TorchDispatchMode):
     def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)
         self._fake.__exit__(*error)
-        self._untuned.__exit__(*error)
+        self._untuned.pop().__exit__(*error)
 
     def take(self, module: nn.Module) -> nn.Module:
         """Put a module's parameters and buffers on the card, in place; ``meta`` ones will do."""
