@@ -319,7 +319,8 @@ class Detector:
             return self.model
         with self._lock:
             tensors, state = self._copied
-            if self._faster is None or state != _state_of(tensors):
+            first = next(self.model.parameters())  # another after load_state_dict(assign=True)
+            if not tensors or tensors[0] is not first or state != _state_of(tensors):
                 tensors = [*self.model.parameters(), *self.model.buffers()]
                 self._copied = tensors, _state_of(tensors)
                 self._faster = optimize_for_inference(self.model, dtype=self.dtype)

@@ -116,7 +116,8 @@ def test_predict__the_optimized_copy_gives_what_the_model_does(retinanet):
     assert retinanet.model.training is False
 
 
-def test_predict__the_copy_follows_the_model():
+@pytest.mark.parametrize("assign", [False, True])
+def test_predict__the_copy_follows_the_model(assign):
     model = instantiate(tiny_detector("retinanet")).eval()
     detector, image = small(model, input_format="BGR"), noise()
     before = detector.predict(image)
@@ -124,7 +125,8 @@ def test_predict__the_copy_follows_the_model():
     detector.predict(image)
     assert detector._faster is faster, "one that did not change is copied once"
     torch.manual_seed(1)
-    model.load_state_dict(instantiate(tiny_detector("retinanet")).state_dict())
+    other = instantiate(tiny_detector("retinanet")).state_dict()
+    model.load_state_dict(other, assign=assign)
     found, plain = (
         each.predict(image) for each in (detector, small(model, input_format="BGR", optimize=False))
     )

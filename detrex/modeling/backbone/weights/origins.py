@@ -57,13 +57,11 @@ _WRAPPERS = {
 # What tensors are called in one library alone, in the order in which they are told.
 _NAMINGS = {
     "Hugging Face": re.compile(
-        r"(^|\.)(embeddings|embedder|patch_embeddings?|downsample_layers|normalization)\."
+        r"(^|\.)(embeddings|embedder|patch_embeddings?|stages\.\d+\.downsample_layers|normalization)\."
         r"|\.convolution\.weight$"
     ),
     "torchvision": re.compile(r"(^|\.)(features\.\d|encoder\.layers\.encoder_layer_\d)"),
-    "timm": re.compile(
-        r"(^|\.)(patch_embed\.proj|stem\.(\d|conv)|stem_\d|conv_stem|layer[1-4]\.\d+)\."
-    ),
+    "timm": re.compile(r"(^|\.)(patch_embed\.proj|stem\.(\d|conv)|stem_\d|conv_stem)\."),
 }
 _TWINS = {**_TO_TIMM, **{timm: torchvision for torchvision, timm in _TO_TIMM.items()}}
 
@@ -188,7 +186,7 @@ def wrapper_for(tensors: Mapping[str, Tensor], *, library: str, model_name: str)
     """
     if len(tensors) < _LEAST_TENSORS:
         return ""
-    naming = next((o for o, name in _NAMINGS.items() if any(map(name.search, tensors))), library)
+    naming = next((o for o, name in _NAMINGS.items() if any(map(name.search, tensors))), "")
     others = () if naming == "Hugging Face" else ("timm", "torchvision")
     for other in sorted(others, key=lambda name: name != library):
         fits: dict[str, float] = {}
@@ -199,7 +197,7 @@ def wrapper_for(tensors: Mapping[str, Tensor], *, library: str, model_name: str)
         best = max(fits, key=lambda name: fits[name], default="")
         if best and fits[best] >= _LEAST_FIT:
             return f"its names are those of {other}'s {best!r}, so use {_WRAPPERS[other]}({best!r})"
-    if naming == library:
+    if naming in ("", library):
         return ""
     return f"its names are those of {naming}'s networks, so use {_WRAPPERS[naming]} for it"
 
