@@ -5,6 +5,7 @@ The header alone is read here, before memory is taken for pixels.
 
 import functools
 import io
+import logging
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -17,6 +18,8 @@ from PIL import EpsImagePlugin, Image, ImageFile, UnidentifiedImageError
 
 from detrex.errors import ConfigError, PictureError, first_line
 from detrex.files import foreign_kind
+
+logger = logging.getLogger(__name__)
 
 MAX_PIXELS = "DETREX_MAX_PIXELS"
 """The environment variable for the most pixels of a picture, 178,956,970 by default."""
@@ -109,10 +112,11 @@ def files_below(
         left_out: tells folders that are not entered, beside hidden ones.
 
     Yields:
-        Each file once, under ``folder``, but for hidden ones.
+        Each file once, under ``folder``, but for hidden ones. A folder that cannot be read is
+        left out with a warning.
     """
     seen: set[str] = set()
-    for place, folders, files in os.walk(folder, followlinks=True):
+    for place, folders, files in os.walk(folder, onerror=_warn, followlinks=True):
         real = os.path.realpath(place)
         folders[:] = sorted(
             name for name in folders if name[0] != "." and not left_out(Path(place, name))
@@ -122,6 +126,11 @@ def files_below(
             continue
         seen.add(real)
         yield from (Path(place, name) for name in sorted(files) if name[0] != ".")
+
+
+def _warn(error: OSError) -> None:
+    reason = error.strerror or error
+    logger.warning("%s cannot be read (%s): its files are left out.", error.filename, reason)
 
 
 def max_pixels() -> int:

@@ -75,11 +75,11 @@ class Video:
             source: a file, an address that OpenCV can open, or a camera's number from 0.
 
         Raises:
-            PictureError: it cannot be opened, or the number is below 0.
+            PictureError: it cannot be opened, or the number is not from 0 to 99.
             MissingPackageError: OpenCV is not installed.
         """
         if isinstance(source, int) and not 0 <= source < _MOST_CAMERAS:  # OpenCV may crash
-            raise PictureError(f"there is no camera {source}: they are numbered from 0.")
+            raise PictureError(f"there is no camera {source}: they are numbered from 0 to 99.")
         cv2 = require_opencv()
         self._cv2 = cv2
         opened: Any = source if isinstance(source, int) else os.fspath(source)

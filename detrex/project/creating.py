@@ -27,7 +27,7 @@ from detrex.project.schedule import Machine, Schedule, Statistics, plan
 from detrex.project.splits import hold_out
 from detrex.project.template import DETECTORS, Side, config_text
 
-_MANY = 100  # iterations that a processor may be long at
+_MANY = 100  # iterations, from which on training without a GPU may take hours
 _CURE = "make room, or name another folder for the project."
 
 
@@ -204,7 +204,7 @@ def _prepare(
     if shared := sorted(_pictures(whole, train) & _pictures(held_back, val)):
         found.notes.append(
             f"{len(shared)} of {len(held_back.images)} pictures for validation are trained on, "
-            f"too, such as {shown(shared[0])}: its figures will flatter"
+            f"too, such as {shown(shared[0])}: so its AP is too high for new pictures"
         )
     parts = {"train": train, "test": val}
     files = {"train": "train.json", "test": "val.json"}

@@ -65,7 +65,7 @@ class Machine:
 
     @classmethod
     def here(cls) -> "Machine":
-        """Look at this machine."""
+        """Describe the machine that this process runs on."""
         cores = available_cores()
         if not torch.cuda.is_available():
             return cls("cpu", 0.0, cores)

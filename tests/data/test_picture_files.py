@@ -190,3 +190,19 @@ def test_files_below__links_once_and_nothing_hidden(tmp_path):
     assert found == ["b", "in/a", "link/e"]
     assert [p.name for p in files_below(root, lambda folder: folder.name != "link")] == ["b", "e"]
     assert [p.name for p in files_below(root, lambda _: True)] == ["b"]
+
+
+def test_files_below__warns_of_a_folder_that_cannot_be_read(tmp_path, monkeypatch, caplog):
+    for name in ("closed", "open"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a").write_text("")
+    scandir = os.scandir
+
+    def refusing(path):
+        if os.fspath(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", os.fspath(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    assert [file.parent.name for file in files_below(tmp_path)] == ["open"]
+    assert f"{tmp_path / 'closed'} cannot be read (Permission denied)" in caplog.text

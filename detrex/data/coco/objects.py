@@ -176,7 +176,10 @@ def drawable_outline(outline: Any, size: tuple[int, int]) -> list[Any] | dict[st
 
     Args:
         outline: anything.
-        size: height and width of its picture.
+        size: height and width of its picture in pixels.
+
+    Returns:
+        Polygons, run lengths with ``size`` and ``counts``, or None.
     """
     mended = _mend_outline(outline, dict(zip(("height", "width"), size, strict=True)))
     return None if isinstance(mended, list) and not all(map(_is_drawable, mended)) else mended

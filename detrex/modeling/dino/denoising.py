@@ -7,7 +7,7 @@ are laid out group by group, first the positive half and then the negative, each
 
     | group 0: positive | group 0: negative | group 1: positive | ... | matching queries |
 
-Letters in shapes: n images, p denoising queries, q queries together with those that are matched, d
+Letters in shapes: n images, p denoising queries, q denoising and matching queries together, d
 channels, m objects of all images together, r = copies of each object (two per group).
 """
 
