@@ -320,7 +320,8 @@ class Detector:
         with self._lock:
             tensors, state = self._copied
             first = next(self.model.parameters())  # another after load_state_dict(assign=True)
-            if not tensors or tensors[0] is not first or state != _state_of(tensors):
+            is_same = bool(tensors) and tensors[0] is first and state == _state_of(tensors)
+            if self._faster is None or not is_same:
                 tensors = [*self.model.parameters(), *self.model.buffers()]
                 self._copied = tensors, _state_of(tensors)
                 self._faster = optimize_for_inference(self.model, dtype=self.dtype)

@@ -228,7 +228,7 @@ def _draw(run: Run, worst: Sequence[int], about: Mapping[str, Any], rows: Any) -
         run.drawn.append(drawn)
     if unreadable:
         run.notes.append(
-            f"{len(unreadable)} of the worst pictures cannot be read, the first: {unreadable[0]}"
+            f"{len(unreadable)} of the worst pictures cannot be shown, the first: {unreadable[0]}"
         )
 
 

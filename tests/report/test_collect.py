@@ -130,7 +130,7 @@ def test_collect__pictures_that_are_gone_are_counted(run):
     seen = collect(run, 3)
     assert seen.drawn == []
     assert seen.confusion is not None
-    assert "3 of the worst pictures cannot be read" in seen.notes[0]
+    assert "3 of the worst pictures cannot be shown" in seen.notes[0]
 
 
 def test_collect__pictures_stop_where_the_page_is_full(run, monkeypatch):
