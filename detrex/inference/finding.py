@@ -175,7 +175,7 @@ def _found_config(name: str) -> Path:
             raise ConfigError(f"{shown(name)} does not exist.{near}") from error
         hint = ""
         if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name) and path.suffix not in SUFFIXES:
-            hint = f" One on the Hugging Face hub is hf-hub:{name:.100}."
+            hint = f" A repository of the Hugging Face hub is named hf-hub:{name:.100}."
         raise ConfigError(
             f"{shown(name):.150} is no run's folder and no checkpoint, and no config: {error}{hint}"
         ) from error

@@ -1,5 +1,6 @@
 """From a run's folder to its page."""
 
+import os
 from pathlib import Path
 
 from detrex.errors import RunError
@@ -36,7 +37,7 @@ def write_report(folder: Path, output: Path | None = None, pictures: int = 12) -
 
 def _refuse_to_replace(file: Path) -> None:
     """Keep what is no report of this package: it is the user's."""
-    if file.exists() and not has_mark(file, MARK.encode(), 2000):
+    if os.path.lexists(file) and not has_mark(file, MARK.encode(), 2000):
         raise RunError(
             f"{file} is there already and is no report of a training: name another file by "
             "`detrex report --output`"

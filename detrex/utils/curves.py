@@ -29,7 +29,7 @@ def read_metrics(metrics_json: str | Path) -> list[dict[str, float]]:
 
     Returns:
         The rows by rising ``iteration``; what a resumed run wrote anew replaces the old. A last
-        line that was cut off while it was written is left out with a warning.
+        line, after others, that was cut off while it was written is left out with a warning.
 
     Raises:
         RunError: the file cannot be read, or another line is no row of numbers.

@@ -74,7 +74,7 @@ def test_find_source__a_config_with_its_checkpoint(run):
         ("dino/demo_shape.py", r"is no run's folder and .*Did you mean 'dino/demo_shapes\.py'"),
         ("https://host/model.pth", "without the config of its detector: name that by config="),
         ("hf-hub:owner", "hf-hub:owner is no hf-hub:owner/name, and is a checkpoint without"),
-        ("owner/name", "One on the Hugging Face hub is hf-hub:owner/name"),
+        ("owner/name", "A repository of the Hugging Face hub is named hf-hub:owner/name"),
         ("", "is empty"),
     ],
 )

@@ -31,6 +31,14 @@ def test_write_report__a_file_of_the_users_stays(run, tmp_path, content):
     assert (tmp_path / "mine.html").read_bytes() == content
 
 
+def test_write_report__a_link_of_the_users_to_nothing_stays(run, tmp_path):
+    link = tmp_path / "mine.html"
+    link.symlink_to(tmp_path / "gone.html")
+    with pytest.raises(RunError, match=r"mine\.html is there already and is no report"):
+        write_report(run, link)
+    assert link.is_symlink()
+
+
 def test_write_report__where_nothing_can_be_written(run, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(RunError, match=r"cannot be written.*--output"):
