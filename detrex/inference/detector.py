@@ -318,12 +318,10 @@ class Detector:
         if not self.optimize:
             return self.model
         with self._lock:
-            tensors, state = self._copied
-            first = next(self.model.parameters())  # another after load_state_dict(assign=True)
-            is_same = bool(tensors) and tensors[0] is first and state == _state_of(tensors)
-            if self._faster is None or not is_same:
-                tensors = [*self.model.parameters(), *self.model.buffers()]
-                self._copied = tensors, _state_of(tensors)
+            tensors = [*self.model.parameters(), *self.model.buffers()]
+            state = _state_of(tensors)
+            if self._faster is None or self._copied[1] != state:
+                self._copied = tensors, state  # the tensors, so that none gets another's id
                 self._faster = optimize_for_inference(self.model, dtype=self.dtype)
             return self._faster
 
@@ -357,4 +355,4 @@ class Detector:
 
 def _state_of(tensors: Iterable[Tensor]) -> Hashable:
     """Tell one state of tensors from the next, without reading them."""
-    return tuple((t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors)
+    return tuple((id(t), t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors)
