@@ -1,15 +1,13 @@
 from pathlib import Path
 
 import pytest
-from huggingface_hub import constants
 
 import detrex
 from detrex.cli import main
 from detrex.cli.runs import last_checkpoint
 from detrex.inference.finding import find_source
 from detrex.inference.pretrained import read_pretrained
-from tests.reference.file_server import serving
-from tests.reference.hub_server import TOKEN, HubServer
+from tests.reference.hub_server import hub_on_this_machine
 from tests.reference.tiny_run import CLASSES, write_run
 
 
@@ -51,10 +49,7 @@ def test_share__to_a_folder(run, tmp_path, capsys, monkeypatch):
 
 
 def test_share__to_the_hub(run, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setenv("HF_TOKEN", TOKEN)
-    with serving(HubServer) as hub:
-        monkeypatch.setenv("HF_ENDPOINT", hub.address)
+    with hub_on_this_machine(monkeypatch, tmp_path / "hub") as hub:
         assert main(["share", str(run), "hf-hub:owner/name@next", "--private"]) == 0
         told = "hf-hub:owner/name@next: load it by detrex.load('hf-hub:owner/name@next')\n"
         assert capsys.readouterr().out == told

@@ -5,32 +5,20 @@ import sys
 
 import pytest
 import torch
-from huggingface_hub import constants, file_download
+from huggingface_hub import constants
 
 import detrex
 from detrex.errors import CheckpointError, ConfigError, DownloadError, UploadError
 from detrex.inference.exact_weights import unequal_tensors
 from detrex.inference.hub import push_to_hub
 from detrex.inference.pretrained import read_pretrained
-from tests.reference.file_server import serving
-from tests.reference.hub_server import TOKEN, HubServer
+from tests.reference.hub_server import TOKEN, hub_on_this_machine
 from tests.reference.shared_detectors import CLASSES, shared_detector
 
 
 @pytest.fixture
 def hub(monkeypatch, tmp_path):
-    with serving(HubServer) as server:
-        monkeypatch.setenv("HF_ENDPOINT", server.address)
-        # What huggingface_hub read of it when it was imported.
-        template = server.address + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "ENDPOINT", server.address)
-        for module in (constants, file_download):
-            monkeypatch.setattr(module, "HUGGINGFACE_CO_URL_TEMPLATE", template, raising=False)
-        monkeypatch.setenv("HF_TOKEN", TOKEN)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_PROGRESS_BARS", True)
-        for proxy in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-            monkeypatch.delenv(proxy, raising=False)
+    with hub_on_this_machine(monkeypatch, tmp_path / "hub") as server:
         yield server
 
 

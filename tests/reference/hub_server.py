@@ -4,7 +4,12 @@ import base64
 import hashlib
 import json
 import re
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from huggingface_hub import constants, file_download
+
+from tests.reference.file_server import serving
 
 TOKEN = "hf_localtesttoken0000000"
 
@@ -42,6 +47,24 @@ class HubServer(ThreadingHTTPServer):
             return branches[revision]
         commits = {self.revision(files): files for files in branches.values()}
         return commits.get(revision)
+
+
+@contextmanager
+def hub_on_this_machine(monkeypatch, cache):
+    """Serve a hub that huggingface_hub asks in the place of the public one; `cache`: its folder."""
+    with serving(HubServer) as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.address)
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        # What huggingface_hub read of it when it was imported.
+        template = server.address + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "ENDPOINT", server.address)
+        for module in (constants, file_download):
+            monkeypatch.setattr(module, "HUGGINGFACE_CO_URL_TEMPLATE", template, raising=False)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_PROGRESS_BARS", True)
+        for proxy in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+            monkeypatch.delenv(proxy, raising=False)
+        yield server
 
 
 class _Handler(BaseHTTPRequestHandler):
