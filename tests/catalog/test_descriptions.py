@@ -97,6 +97,20 @@ def test_packaged_descriptions__are_what_is_seen(library, name):
     assert json.loads(text) == json.loads(json.dumps(seen))
 
 
+def test_packaged_descriptions__are_of_every_row_that_has_maps():
+    catalog = read_catalog(packaged_file())
+    described = packaged_descriptions(packaged_file().with_name(descriptions.FILE_NAME))
+    if catalog.outdated():
+        pytest.skip("the package has none of the installed versions")
+    assert set(described) == {(e.library, e.name) for e in catalog.entries if e.strides}
+    for entry in catalog.entries:
+        if entry.strides:
+            facts = json.loads(described[entry.library, entry.name])
+            strides = {row["stride"] for row in facts["features"]}
+            assert strides == set(entry.strides), entry.name
+            assert [row["name"] for row in facts["levels"]] == ["res3", "res4", "res5"], entry.name
+
+
 def test_find_description__imports_no_network_library():
     code = """
 import sys
