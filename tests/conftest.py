@@ -2,6 +2,7 @@
 
 import builtins
 import os
+import signal
 
 import pytest
 import torch
@@ -10,6 +11,8 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detrex import files
 
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a script's shell has it for what it puts
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background
 
 
 def pytest_runtest_setup(item):
