@@ -57,7 +57,9 @@ class StopWhenAsked(HookBase):
         with finishing(), doing("writing its last checkpoint"):
             self.checkpoints.save_now()
             try:
-                wait_for_all(_PATIENCE)  # whichever process ends first, its parent ends the others
+                # Whichever process ends first, its parent ends the others. A signal may have come
+                # to one rank before a meeting of the evaluation, and to another within it.
+                wait_for_all(_PATIENCE, "stopped")
             except LostRankError as error:
                 logger.debug("%s", error)
         stopped = stopped_by(

@@ -104,17 +104,18 @@ class Presence:
             signs = self.meeting.signs
             return int(signs.get("stop")) if signs.check(["stop"]) else 0
 
-    def wait_for_all(self, patience: float = _LONG_AGO) -> None:
+    def wait_for_all(self, patience: float = _LONG_AGO, name: str = "") -> None:
         """Wait until all ranks have called this, however long, while those that lack are alive.
 
         Args:
             patience: seconds for ranks that are not `doing` the same as this one.
+            name: of the one meeting that it is, for ranks that have met unlike often before.
 
         Raises:
             LostRankError: a rank ended, or gave no sign of life for the time-out.
         """
         self.enter()
-        store, key = self.meeting.store, f"wait/{self._calls}"
+        store, key = self.meeting.store, f"wait/{name or self._calls}"
         with self._lock:
             self._write()
         start, pause = time.monotonic(), 0.01
@@ -298,17 +299,18 @@ def doing(what: str) -> Iterator[None]:
         here.doing = before
 
 
-def wait_for_all(patience: float = _LONG_AGO) -> None:
+def wait_for_all(patience: float = _LONG_AGO, name: str = "") -> None:
     """Wait for ranks that do more than this one, longer than the time-out where they are alive.
 
     Args:
         patience: see `Presence.wait_for_all`.
+        name: likewise.
 
     Raises:
         LostRankError: a rank ended, or gave no sign of life for the time-out.
     """
     if here := present():
-        here.wait_for_all(patience)
+        here.wait_for_all(patience, name)
 
 
 @contextmanager

@@ -44,6 +44,18 @@ def test_wait_for_all__longer_than_the_time_out_while_it_lives(ranks):
     assert not waiting.is_alive()
 
 
+def test_wait_for_all__of_a_name_after_unlike_many_meetings(ranks):
+    first, second = ranks(2)
+    second.enter()
+    waiting = threading.Thread(target=first.wait_for_all, kwargs={"name": "stopped"}, daemon=True)
+    waiting.start()
+    meeting = threading.Thread(target=second.wait_for_all, kwargs={"name": "stopped"}, daemon=True)
+    meeting.start()
+    for thread in (waiting, meeting):
+        thread.join(10)
+        assert not thread.is_alive(), "the two wait for each other"
+
+
 def test_wait_for_all__rank_that_is_silent(ranks):
     first, second = ranks(2)
     second.doing = "in evaluation"
