@@ -1,6 +1,6 @@
 """Values that a checkpoint can hold: read as data, it has no place for objects of a config."""
 
-from collections.abc import Mapping
+from operator import is_
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -22,12 +22,8 @@ def plain(value: Any) -> Any:
         return OmegaConf.to_container(value, resolve=True)
     if type(value) in (list, tuple):
         items: Any = [plain(item) for item in value]
-        return value if all(map(_same, items, value)) else type(value)(items)
-    if isinstance(value, Mapping) and type(value) is dict:
+        return value if all(map(is_, items, value)) else type(value)(items)
+    if type(value) is dict:
         pairs = {key: plain(item) for key, item in value.items()}
-        return value if all(map(_same, pairs.values(), value.values())) else pairs
+        return value if all(map(is_, pairs.values(), value.values())) else pairs
     return value
-
-
-def _same(a: object, b: object) -> bool:
-    return a is b

@@ -10,7 +10,6 @@ import logging
 import os
 import sys
 import tempfile
-import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -40,7 +39,7 @@ from detrex.engine.run_folder.lock import locked_together
 from detrex.engine.signals import INTERRUPTED, StoppedBySignal
 from detrex.engine.train import apply_fast_dev_run, do_train, evaluate_only
 from detrex.errors import ConfigError, DetrexError, DetrexWarning, not_replaced
-from detrex.files import UNFINISHED, write_atomically, writing
+from detrex.files import unfinished_name, write_atomically, writing
 from detrex.options import add_trust_option
 from detrex.quiet import IN_FULL, fits_terminal
 from detrex.utils.dist import exchange
@@ -270,7 +269,7 @@ def _config_files(cfg: DictConfig) -> dict[str, bytes]:
     One that YAML has no form for goes into a pickle beside the place of the YAML file.
     """
     # In the run's own folder, where the next run removes what a killed one leaves.
-    unfinished = Path(str(cfg.train.output_dir), f"config.{uuid.uuid4().hex}{UNFINISHED}")
+    unfinished = unfinished_name(Path(str(cfg.train.output_dir), "config"))
     try:
         with writing(unfinished):
             LazyConfig.save(cfg, str(unfinished))

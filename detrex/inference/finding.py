@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from detrex.checkpoint.detection_checkpoint import IN_PARTS, DetectionCheckpointer
-from detrex.checkpoint.download import is_address, is_repository, shown
+from detrex.checkpoint.download import is_address, is_repository, names_hub, shown
 from detrex.checkpoint.runs import origin_of, written_at
 from detrex.config import load_config, try_get_key
 from detrex.config.listing import SUFFIXES, find_config
@@ -129,7 +129,7 @@ def _of_checkpoint(
     if config is not None:
         return Source(_config_of(config, trusted), (name,), shown(name))
     if is_address(name):
-        is_hub = name.lower().startswith(("hf-hub:", "hf_hub:", "hf://"))
+        is_hub = names_hub(name)
         what = "is no hf-hub:owner/name, and is" if is_hub else "is"
         raise ConfigError(
             f"{shown(name)} {what} a checkpoint without the config of its detector: name that by "

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 from omegaconf import DictConfig, ListConfig
 from torch import Tensor, nn
 
-from detrex.checkpoint.download import fetch, is_address, is_repository, shown
+from detrex.checkpoint.download import fetch, is_address, is_repository, names_hub, shown
 from detrex.checkpoint.report import examples
 from detrex.config import load_config, require_keys, try_get_key
 from detrex.config.building import build_part
@@ -216,7 +216,7 @@ def save_pretrained(
 
 def _folder_of(folder: str | os.PathLike[str]) -> Path:
     name = os.path.expanduser(folder)
-    if is_address(name) or name.lower().startswith(("hf-hub:", "hf_hub:")):
+    if is_address(name) or names_hub(name):
         raise ConfigError(
             f"{shown(name)} is no folder, and no hf-hub:owner/name or hf-hub:owner/name@branch "
             "either: name a folder for save_pretrained, or owner/name for push_to_hub."

@@ -10,7 +10,7 @@ cache          where a fetched file lies
 urls           addresses checked, and shown without what they keep secret
 """
 
-from detrex.checkpoint.download.addresses import fetch, is_address, is_repository
+from detrex.checkpoint.download.addresses import fetch, is_address, is_repository, names_hub
 from detrex.checkpoint.download.cache import (
     cache_dir,
     cached_path,
@@ -29,6 +29,7 @@ __all__ = [
     "hash_in_name",
     "is_address",
     "is_repository",
+    "names_hub",
     "shown",
     "without_secrets",
 ]

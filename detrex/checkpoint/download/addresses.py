@@ -31,6 +31,11 @@ def is_address(source: str) -> bool:
     return "://" in source or _HUB.match(source) is not None
 
 
+def names_hub(source: str) -> bool:
+    """Tell what is meant for the Hugging Face hub, well written or not, from all else."""
+    return source.lower().startswith(("hf-hub:", "hf_hub:", "hf://"))
+
+
 def is_repository(source: str) -> bool:
     """Tell the address of a whole repository, ``hf-hub:owner/name[@revision]``, from a file's."""
     return _REPOSITORY.fullmatch(source) is not None
