@@ -6,9 +6,9 @@ import signal
 
 import pytest
 import torch
-from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from detrex import files
+from tests.reference.unregistered import unregistered
 
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a script's shell has it for what it puts
@@ -43,8 +43,5 @@ def _findings(tmp_path_factory):
 @pytest.fixture(autouse=True, scope="module")
 def _data_sets():
     """Forget the data sets that a module's tests register: names are taken for a whole process."""
-    before = set(DatasetCatalog.list())
-    yield
-    for name in set(DatasetCatalog.list()) - before:
-        DatasetCatalog.remove(name)
-        MetadataCatalog.pop(name, None)
+    with unregistered():
+        yield
