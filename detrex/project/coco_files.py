@@ -1,16 +1,19 @@
 """Folders with annotations in COCO's format: which file is for what, and where its pictures are."""
 
+import json
 import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from detrex.data.coco.document import Document
 from detrex.data.coco.reading import read_document
 from detrex.data.picture_files import shown
 from detrex.errors import DataError
 from detrex.project.parts import Data, Part, is_project, split_of
 
-_HEAD = re.compile(rb'^\s*\{.*?"(images|annotations|categories|info|licenses)"\s*:', re.DOTALL)
+_HEAD = re.compile(r'^\s*\{.*?"(images|annotations|categories|info|licenses)"\s*:', re.DOTALL)
+_LISTS = re.compile(r'"(images|annotations)"\s*:')  # lists of classes may be beside other labels
 _HEAD_BYTES = 4096
 _TRIED_NAMES = 200
 _FOLDERS = ("images", "train", "val", "valid", "test", "data")
@@ -53,30 +56,40 @@ def read_coco(path: Path, images: Path | None = None) -> Data:
     if "test" in chosen and "val" in chosen:
         notes.append(f"{shown(chosen.pop('test'))}, for testing, is left alone")
     root = path.parent if path.is_file() else path
-    parts = {
-        split: Part(_image_root(file, root, images), json_file=Path(os.path.abspath(file)))
-        for split, file in chosen.items()
-    }
-    for part in parts.values():
-        part.source = str(part.json_file)
+    parts = {}
+    for split, file in chosen.items():
+        absolute, document = Path(os.path.abspath(file)), read_document(file)
+        document.path = str(absolute)
+        parts[split] = Part(
+            _image_root(file, document, root, images),
+            json_file=absolute,
+            source=str(absolute),
+            document=document,
+        )
     return Data("coco", parts, notes)
 
 
 def _json_files(folder: Path) -> list[Path]:
     """JSON files that begin as COCO's do, in a folder and those below it."""
-    files = [*folder.glob("*.json"), *folder.glob("*/*.json"), *folder.glob("*/*/*.json")]
-    found = [file for file in files if file.is_file() and _begins_alike(file)]
+    pattern = "*.[jJ][sS][oO][nN]"
+    files = [file for above in ("", "*/", "*/*/") for file in folder.glob(above + pattern)]
+    found = [file for file in files if file.is_file() and _is_alike(file)]
     # A project in the data's folder has annotations of its own.
     above = {file: [p for p in file.parents if folder in p.parents] for file in found}
     return sorted(file for file in found if not any(map(is_project, above[file])))
 
 
-def _begins_alike(file: Path) -> bool:
+def _is_alike(file: Path) -> bool:
     try:
         with file.open("rb") as stream:
-            return bool(_HEAD.match(stream.read(_HEAD_BYTES)))
+            head = stream.read(_HEAD_BYTES)
+            encoding = json.detect_encoding(head)
+            text = head.decode(encoding, "ignore")
+            if _HEAD.match(text) and not _LISTS.search(text):
+                text += stream.read().decode(encoding.removesuffix("-sig"), "ignore")
     except OSError:
         return False
+    return bool(_HEAD.match(text) and _LISTS.search(text))
 
 
 def _one_of(split: str, files: Sequence[Path]) -> Path:
@@ -92,18 +105,19 @@ def _one_of(split: str, files: Sequence[Path]) -> Path:
     )
 
 
-def _image_root(file: Path, root: Path, images: Path | None) -> Path:
+def _image_root(file: Path, document: Document, root: Path, images: Path | None) -> Path:
     """The folder in which most of the pictures are that a file names."""
-    names = [image.get("file_name") for image in read_document(file).images]
+    names = document.column("images", "file_name")
     texts = [name for name in names if isinstance(name, str) and name][:_TRIED_NAMES]
     candidates = [images] if images else list(dict.fromkeys(_candidates(file, root)))
     found = [sum(_is_there(folder, name) for name in texts) for folder in candidates]
     best = max(found, default=0)
     if best == 0 and texts:
         places = ", ".join(shown(folder) for folder in candidates[:4])
+        cure = "name the folder from which the names lead to them by --images"
         raise DataError(
             f"{shown(file)} names pictures such as {shown(texts[0])}, which are not in {places}: "
-            "name their folder by --images."
+            f"{'correct the names, or ' if images else ''}{cure}."
         )
     return Path(os.path.abspath(candidates[found.index(best)]))
 
@@ -118,7 +132,7 @@ def _is_there(folder: Path, name: str) -> bool:
 def _candidates(file: Path, root: Path) -> Iterator[Path]:
     """Folders in which people keep the pictures of a file, the likeliest first."""
     words = re.findall(r"[a-z]+\d*", file.stem.lower())
-    kinds = [word for word in words if split_of(word)]
+    kinds = [word for word in words if split_of(word) or word == "default"]  # CVAT's only part
     for base in (file.parent, file.parent.parent, root):
         yield base
         for kind in (*kinds, *(re.sub(r"\d+", "", kind) for kind in kinds)):

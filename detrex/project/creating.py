@@ -16,6 +16,7 @@ from detrex.config.references import refuse_reference
 from detrex.data.coco import inspect
 from detrex.data.coco.classes import class_names
 from detrex.data.coco.document import Document
+from detrex.data.coco.reading import document_of
 from detrex.data.picture_files import shown
 from detrex.data.preparation import require_objects
 from detrex.errors import ConfigError, DataError, DetrexError, did_you_mean
@@ -28,6 +29,7 @@ from detrex.project.splits import hold_out
 from detrex.project.template import DETECTORS, Side, config_text
 
 _MANY = 100  # iterations, from which on training without a GPU may take hours
+_TRIAL_SIZE, _TRIAL_EPOCHS = 128, 5
 _CURE = "make room, or name another folder for the project."
 
 
@@ -133,17 +135,37 @@ def create_project(
         text = config_text(name, detector, chosen, schedule, sides, classes)
         _write(unfinished / CONFIG, text)
         load_config(unfinished / CONFIG)  # which asks whether the detector takes the backbone
-    if machine.device == "cpu" and schedule.iterations >= _MANY:
-        found.notes.append(
-            f"PyTorch sees no GPU here, and {schedule.iterations:,} iterations of "
-            f"{schedule.batch_size} pictures, made for one, may take hours: for a trial, "
-            "--detector fcos, --size 128 and --epochs 5"
-        )
     return Project(
         *(target, found.form, classes, chosen, schedule, machine),
         pictures=sides["test"].image_root,
-        notes=tuple(found.notes),
+        notes=(*found.notes, *_slowness(detector, chosen, schedule, machine)),
     )
+
+
+def _slowness(
+    detector: str, backbone: Choice, schedule: Schedule, machine: Machine
+) -> Iterator[str]:
+    """Say what makes a training long, and how to have a shorter one."""
+    is_dino = detector == "dino"
+    if backbone.weights is None:
+        have = "leave --weights none out" if backbone.entry.tags else "take another backbone"
+        yield (
+            "a backbone with random weights has all to learn from these pictures, which takes many "
+            f"more passes{', with DINO most of all' * is_dino}: {have}, or name a file by --weights"
+            f"{', or take --detector fcos or retinanet' * is_dino}"
+        )
+    if machine.device == "cpu" and schedule.iterations >= _MANY:
+        shorter = {
+            "--detector fcos": is_dino or detector == "mask_rcnn",
+            f"--size {_TRIAL_SIZE}": schedule.size > _TRIAL_SIZE,
+            f"--epochs {_TRIAL_EPOCHS}": schedule.epochs > _TRIAL_EPOCHS,
+        }
+        words = [word for word, helps in shorter.items() if helps]
+        yield (
+            f"PyTorch sees no GPU here, and {schedule.iterations:,} iterations of "
+            f"{schedule.batch_size} pictures, made for one, may take hours"
+            + (f": for a trial, {', '.join(words)}" if words else "")
+        )
 
 
 def _check_target(target: Path) -> None:
@@ -163,16 +185,25 @@ def _check_target(target: Path) -> None:
 def _made_whole(target: Path) -> Iterator[Path]:
     """Make a folder under another name, which it has until all is in it; nothing of it else.
 
+    An empty folder that is there, such as the one that the user is in, stays and gets the files.
+
     Yields:
         The folder to write to. Errors that name it, name the target.
     """
-    unfinished = unfinished_name(target)
+    place = Path(os.path.abspath(target))
+    there = next(folder for folder in (place, *place.parents) if folder.exists())
+    unfinished = unfinished_name(there / place.name)
     try:
         with writing_to(shown(target), _CURE):
-            unfinished.mkdir(parents=True)
+            unfinished.mkdir()
         yield unfinished
         with writing_to(shown(target), _CURE):
-            unfinished.rename(target)
+            if there == place:
+                for file in sorted(unfinished.iterdir(), key=lambda file: file.name == CONFIG):
+                    file.rename(place / file.name)
+            else:
+                place.parent.mkdir(parents=True, exist_ok=True)
+                unfinished.rename(place)
     except DetrexError as error:
         text = str(error).replace(str(unfinished.resolve()), str(target))
         raise type(error)(text.replace(str(unfinished), str(target))) from error
@@ -188,6 +219,10 @@ def _prepare(
     whole = _inspected(train, folder / "train.json", masks)
     _require(whole, train, "train")
     if val is None:
+        # Their files have what was mended, so that nothing is told of it again.
+        found.notes += [
+            f"mended: {f.message.replace(whole.path, train.source)}" for f in whole.findings
+        ]
         first, second = hold_out(whole.content(), train.source, seed=seed)
         held, count = len(second["images"]), len(whole.images)
         found.notes.append(
@@ -220,9 +255,10 @@ def _prepare(
 
 def _inspected(part: Part, file: Path, masks: bool, **alike: Any) -> Document:
     """Read and check annotations, which are written first where there are none in COCO's format."""
-    if part.json_file is None:
+    if part.content is not None:
         _write(file, json.dumps(part.content))
-    document = inspect(part.json_file or file, part.image_root, masks=masks, **alike)
+        part.document = document_of(str(file), part.content)
+    document = inspect(part.document or file, part.image_root, masks=masks, **alike)
     if masks:
         _refuse_boxes(document, part)
     try:

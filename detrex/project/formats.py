@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from detrex.data.coco.classes import class_names
-from detrex.data.coco.reading import read_document
 from detrex.data.picture_files import shown
 from detrex.errors import ConfigError, DataError
 from detrex.project.coco_files import is_coco, read_coco
@@ -94,5 +93,5 @@ def _names(part: Part) -> tuple[str, ...]:
     """Names of the classes, for a validation set that has none of its own."""
     if part.content is not None:
         return tuple(category["name"] for category in part.content["categories"])
-    document = read_document(part.source)
-    return tuple(class_names(document)) if document.categories else ()
+    document = part.document
+    return tuple(class_names(document)) if document and document.categories else ()

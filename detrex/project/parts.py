@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from detrex.data.coco.document import Document
 from detrex.data.picture_files import PICTURE_SUFFIXES, files_below, shown
 from detrex.errors import DataError
 
@@ -33,12 +34,14 @@ class Part:
         json_file: annotations in COCO's format that are there; None where they are to be written.
         content: what is to be written; None where it is there.
         source: what the user named, for messages.
+        document: what was read from ``json_file``, to be checked once.
     """
 
     image_root: Path
     json_file: Path | None = None
     content: dict[str, Any] | None = None
     source: str = ""
+    document: Document | None = None
 
 
 @dataclass

@@ -134,25 +134,33 @@ def _listed(lists: Path) -> dict[str, list[Path]]:
     files = {name: file for name, file in files.items() if file.is_file()}
     if "train" in files:
         files.pop("trainval", None)
-    here = _photographs(lists.parent)
-    by_stem = {picture.stem: picture for picture in here}
-    by_name = {picture.name: picture for picture in here}
+    known = _by_ending(_photographs(lists.parent))
     splits = {}
     for name, file in files.items():
         pictures = []
         for number, line in enumerate(read_text(file).splitlines(), start=1):
             words = (line.strip(), *line.split()[:1])  # a name may have blanks, or -1, 0, 1 follow
             word = words[-1]
-            found = [known[w] for known in (by_name, by_stem) for w in words if w in known]
-            picture = found[0] if found else None
-            if word and picture is None:
+            found = next((known[w] for w in words if w in known), [])
+            if word and len(found) != 1:
                 raise DataError(
-                    f"{shown(file)}, line {number}, names {shown(word)}, of which there is no "
-                    f"picture in {shown(lists.parent)}: correct the list."
+                    f"{shown(file)}, line {number}, names {shown(word)}, of which there "
+                    f"{f'are {len(found)} pictures' if found else 'is no picture'} in "
+                    f"{shown(lists.parent)}: correct the list."
                 )
-            pictures += [picture] if picture else []
+            pictures += found
         splits["train" if name == "trainval" else name] = pictures
     return splits
+
+
+def _by_ending(pictures: Iterable[Path]) -> dict[str, list[Path]]:
+    """Pictures by their names, with and without folders before and a suffix behind."""
+    known: dict[str, list[Path]] = {}
+    for picture in pictures:
+        for path in (picture, picture.with_suffix("")):
+            for place in range(1, len(path.parts)):
+                known.setdefault("/".join(path.parts[place:]), []).append(picture)
+    return known
 
 
 def _read(picture: Path, file: Path) -> _File:

@@ -31,7 +31,7 @@ from detrex.project.parts import (
 from detrex.project.supervised import yolo_boxes
 
 _YAML = (".yaml", ".yml")
-_NAME_FILES = ("classes.txt", "obj.names", "classes.names", "labels.txt")
+_NAME_FILES = ("classes.txt", "obj.names", "classes.names", "_darknet.labels", "labels.txt")
 _LABELS = ("labels", "Labels")
 _OUTSIDE = 0.05
 """How far a share may be from 0..1: what is out of the picture by less is clipped later."""
@@ -311,14 +311,21 @@ def _list_of_pictures(file: Path) -> list[Path]:
     for number, line in enumerate(read_text(file).splitlines(), start=1):
         if not line.strip():
             continue
-        picture = Path(os.path.abspath(file.parent / line.strip()))
-        if not picture.is_file():
+        picture = _found(file.parent, line.strip())
+        if picture is None:
             raise DataError(
                 f"{shown(file)}, line {number}, names {shown(line.strip())}, which is not there, "
                 f"seen from {shown(file.parent)}: correct the path."
             )
         pictures.append(picture)
     return pictures
+
+
+def _found(here: Path, name: str) -> Path | None:
+    """Find a picture of a list, also where the list was written for another place."""
+    parts = [part for part in Path(name.replace("\\", "/")).parts if part != ".."]
+    candidates = [here / name, *(here / Path(*parts[n:]) for n in range(len(parts) - 1))]
+    return next((Path(os.path.abspath(c)) for c in candidates if c.is_file()), None)
 
 
 def _read_split(folder: YoloFolder, pictures: Sequence[Path], counts: _Counts) -> Labels:

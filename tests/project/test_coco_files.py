@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 
@@ -42,6 +43,8 @@ def laid_out(root, files, pictures):
         ({"train": "train.json", "val": "val.json"}, {"train": "images", "val": "images"}),
         ({"train": "labels.json"}, {"train": "data"}),
         ({"train": "result.json"}, {"train": "."}),
+        ({"train": "annotations/instances_default.json"}, {"train": "images/default"}),
+        ({"train": "annotations/TRAIN.JSON"}, {"train": "images"}),
     ],
 )
 def test_read_coco__finds_files_and_pictures(tmp_path, files, pictures):
@@ -65,6 +68,24 @@ def test_read_coco__other_annotations_of_coco_and_other_json(tmp_path):
     assert "test.json, for testing, is left alone" in data.notes[0]
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_is_coco__in_any_encoding_of_json(tmp_path, encoding):
+    file = coco(tmp_path)
+    file.write_text(file.read_text(), encoding=encoding)
+    assert is_coco(tmp_path)
+    assert len(read_coco(tmp_path).parts["train"].document.images) == 4
+
+
+def test_is_coco__lists_behind_long_others(tmp_path):
+    file = coco(tmp_path)
+    content = json.loads(file.read_text())
+    first = {"categories": content.pop("categories"), "info": {"text": "x" * 10_000}}
+    file.write_text(json.dumps(first | content))
+    assert is_coco(tmp_path)
+    file.write_text(json.dumps(first))
+    assert not is_coco(tmp_path), "names of classes, such as lie beside labels of YOLO"
+
+
 def test_read_coco__two_files_for_one_use(tmp_path):
     laid_out(tmp_path, ["a.json", "b.json"], ["."])
     with pytest.raises(DataError, match=r"2 files could hold the annotations for train \(.*a\.j"):
@@ -79,6 +100,8 @@ def test_read_coco__pictures_elsewhere(tmp_path):
     file = picture(tmp_path / "far" / "a.png")
     found = read_coco(tmp_path / "x" / "a.json", file.parent).parts["train"]
     assert found.image_root == file.parent
+    with pytest.raises(DataError, match="not in far: correct the names, or name the folder"):
+        read_coco(tmp_path / "x" / "a.json", Path("far"))
 
 
 def test_read_coco__no_file(tmp_path):

@@ -1,5 +1,6 @@
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -97,6 +98,70 @@ def test_create_project__holds_pictures_back(tmp_path, form):
     assert found[0] == found[-1]
 
 
+@pytest.mark.parametrize("form", ["coco", "yolo", "voc"])
+def test_create_project__what_was_mended_is_told_of_pictures_that_are_divided(tmp_path, form):
+    root = tmp_path / "data"
+    if form == "coco":
+        source = coco(root)
+        content = json.loads(source.read_text())
+        content["annotations"][1]["bbox"] = [100, 100, 5, 5]
+        source.write_text(json.dumps(content))
+    elif form == "yolo":
+        source = yolo(root, {"a": BOX, "b": BOX, "c": BOX + BOX.replace("0.25", "0")})
+    else:
+        good, bad = (voc_xml(voc_object("cat", (n, 1, n + 5, 9))) for n in (1, 100))
+        source = voc(root, {"a": good, "b": good, "c": bad})
+    project = create_project(tmp_path / "p", source, detector="fcos", **SMALL)
+    told = [note for note in project.notes if note.startswith("mended: ")]
+    assert len(told) == 1
+    assert told[0].startswith(f"mended: {source}: in 1 of ")
+    assert "left out of training and evaluation" in told[0]
+
+
+def test_create_project__annotations_are_read_once(tmp_path, monkeypatch):
+    reads = []
+    read_bytes = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda file: (reads.append(file), read_bytes(file))[1])
+    files = [coco(tmp_path / "a"), coco(tmp_path / "b")]
+    create_project(tmp_path / "p", files[0], val=files[1], detector="fcos", **SMALL)
+    create_project(tmp_path / "q", files[0], detector="fcos", **SMALL)
+    assert [f for f in reads if f.suffix == ".json"] == [*files, files[0]]
+
+
+@pytest.mark.parametrize("named", ["empty", "link", "."])
+def test_create_project__into_an_empty_folder_that_is_there(tmp_path, monkeypatch, named):
+    source = coco(tmp_path / "data")
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    (tmp_path / "link").symlink_to(folder)
+    monkeypatch.chdir(folder if named == "." else tmp_path)
+    before = folder.stat().st_ino
+    create_project(named, source, detector="fcos", **SMALL)
+    assert folder.stat().st_ino == before
+    assert sorted(p.name for p in folder.iterdir()) == ["config.py", "train.json", "val.json"]
+    assert len(list(tmp_path.iterdir())) == 3
+    assert inspect_data_sets(load_config(folder / "config.py"))[1] == []
+
+
+@pytest.mark.parametrize(
+    ("keywords", "told", "untold"),
+    [
+        ({"detector": "dino"}, ["leave --weights none out", "take --detector fcos"], []),
+        ({"detector": "dino", "size": 256}, ["trial, --detector fcos, --size 128, --ep"], []),
+        ({"detector": "fcos"}, ["leave --weights none", "trial, --epochs 5"], ["fcos", "--size"]),
+        ({"detector": "fcos", "backbone": "cs3darknet_s"}, ["take another backbone"], []),
+        ({"detector": "dino", "weights": "auto"}, ["trial, --detector fcos"], ["random weights"]),
+    ],
+)
+def test_create_project__says_what_is_slow_and_helps(tmp_path, monkeypatch, keywords, told, untold):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    source = coco(tmp_path / "data")
+    notes = create_project(tmp_path / "p", source, **{**SMALL, **keywords}).notes
+    text = "\n".join(note for note in notes if "trial" in note or "random weights" in note)
+    assert all(part in text for part in told)
+    assert not any(part in text for part in untold)
+
+
 def test_create_project__pictures_of_training_among_those_of_validation(tmp_path):
     file = coco(tmp_path / "data")
     content = json.loads(file.read_text())
@@ -160,7 +225,7 @@ def test_create_project__mistake_leaves_nothing(tmp_path, keywords, error, told)
     with pytest.raises(error, match=told) as caught:
         create_project(tmp_path / "deep" / "my", source, **{**SMALL, **keywords})
     assert "unfinished" not in str(caught.value)
-    assert [p.name for p in tmp_path.rglob("*") if "unfinished" in p.name or p.name == "my"] == []
+    assert [p.name for p in tmp_path.iterdir()] == ["data"], "nor the folders above it"
 
 
 def test_create_project__where_nothing_can_be_written(tmp_path):

@@ -24,6 +24,12 @@ def test_recognised__by_what_lies_there(tmp_path, form, write):
     assert read_data(tmp_path).form == form
 
 
+def test_recognised__names_of_classes_beside_labels(tmp_path):
+    yolo(tmp_path, {"a": BOX})
+    (tmp_path / "notes.json").write_text('{"categories": [{"id": 0, "name": "cat"}], "info": {}}')
+    assert recognised(tmp_path) == "yolo"
+
+
 def test_recognised__files(tmp_path):
     yolo(tmp_path, {"a": BOX})
     assert recognised(tmp_path / "data.yaml") == "yolo"

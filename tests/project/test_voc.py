@@ -106,6 +106,18 @@ def test_read_voc__listed_names_with_blanks(tmp_path):
     assert [image["file_name"] for image in images] == ["my cat.jpg", "my dog.jpg", "my.jpg"]
 
 
+def test_read_voc__listed_names_with_folders(tmp_path):
+    voc(tmp_path, {"x/a": voc_xml(CAT), "y/a": voc_xml(CAT), "y/b": voc_xml(CAT)})
+    file = tmp_path / "ImageSets" / "Main" / "train.txt"
+    file.parent.mkdir(parents=True)
+    file.write_text("y/a\nJPEGImages/y/b.jpg\n")
+    images = read_voc(tmp_path).parts["train"].content["images"]
+    assert [image["file_name"] for image in images] == ["a.jpg", "b.jpg"]
+    file.write_text("a\n")
+    with pytest.raises(DataError, match=r"line 1, names a, of which there are 2 pictures in"):
+        read_voc(tmp_path)
+
+
 def test_read_voc__beside_the_pictures_in_folders_by_use(tmp_path):
     for split in ("train", "valid", "test"):
         picture(tmp_path / split / "a.JPEG")

@@ -141,6 +141,33 @@ def test_find_yolo__names_of_folders_that_people_write(tmp_path, text):
     assert found == {"train": ["a.png"], "val": ["b.png"]}
 
 
+@pytest.mark.parametrize(
+    "line",
+    ["data/images/train/a.png", "/elsewhere/set/images/train/a.png", "D:\\x\\images\\train\\a.png"],
+)
+@pytest.mark.parametrize("yaml", ["train: train.txt\nval: images/val\n", ""])
+def test_find_yolo__lists_that_were_written_elsewhere(tmp_path, line, yaml):
+    yolo(tmp_path, {"train/a": BOX, "train/b": BOX, "val/a": BOX}, names=None)
+    (tmp_path / "data.yaml").write_text(f"names: [cat]\n{yaml}")
+    (tmp_path / "train.txt").write_text(f"{line}\r\n")
+    train = find_yolo(tmp_path).splits["train"]
+    assert train == [tmp_path / "images" / "train" / "a.png"]
+    (tmp_path / "train.txt").write_text("elsewhere/a.png\n")
+    with pytest.raises(
+        DataError, match=r"train\.txt, line 1, names elsewhere/a\.png, which is not"
+    ):
+        find_yolo(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["classes.txt", "obj.names", "_darknet.labels"])
+def test_find_yolo__names_beside_the_pictures_of_a_part(tmp_path, name):
+    for split in ("train", "valid"):
+        (picture(tmp_path / split / "a.jpg").with_suffix(".txt")).write_text(BOX)
+        (tmp_path / split / name).write_text("cat\ndog\n")
+    folder = find_yolo(tmp_path)
+    assert (folder.names, list(folder.splits)) == (["cat", "dog"], ["train", "val"])
+
+
 def test_find_yolo__names_are_taken_as_they_are_written(tmp_path):
     yolo(tmp_path, {"a": BOX}, names=None)
     (tmp_path / "data.yaml").write_text("names: [yes, no, 007, 2.50, 'a b ', null]\nnc: 6\n")

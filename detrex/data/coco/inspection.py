@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 def inspect(
-    json_file: str | os.PathLike[str],
+    json_file: str | os.PathLike[str] | Document,
     image_root: str | os.PathLike[str],
     *,
     masks: bool = False,
@@ -31,7 +31,7 @@ def inspect(
     The file and the pictures stay as they are; pictures are not opened.
 
     Args:
-        json_file: annotations in COCO's format.
+        json_file: annotations in COCO's format; or what was read from them, mended in place.
         image_root: the folder that file names are relative to.
         masks: whether objects without a mask are of no use.
         keypoints: whether keypoints are trained or evaluated.
@@ -48,7 +48,7 @@ def inspect(
     Raises:
         DataError: the file cannot be read, or is not in COCO's format.
     """
-    document = read_document(json_file)
+    document = json_file if isinstance(json_file, Document) else read_document(json_file)
     with no_garbage_collection():
         if not document.images:
             document.tell("error", "no-images", "images is empty", "list the pictures")

@@ -39,22 +39,36 @@ def read_document(path: str | os.PathLike[str]) -> Document:
         content = _parse(name, data, twice)
     if not isinstance(content, dict):
         raise DataError(f"{name}: {_unlike_coco(content)}.")
-    lists = {key: _list_of_objects(name, content, key) for key in _LISTS}
+    document = document_of(name, content)
+    document.changed |= not _is_plain_utf8(data)  # all that pycocotools reads
+    if twice:
+        what = f"{len(twice)} objects give a key twice, the first {shorten(twice[0])}"
+        document.tell("warning", "key-twice", what, "the last value was taken", len(twice))
+    return document
+
+
+def document_of(path: str, content: dict[str, Any]) -> Document:
+    """Make a document of what is, or will be, in a file.
+
+    Args:
+        path: the file.
+        content: its top level, whose lists become the document's own.
+
+    Raises:
+        DataError: it has no lists images, annotations and categories, each of objects.
+    """
+    lists = {key: _list_of_objects(path, content, key) for key in _LISTS}
     annotations = lists["annotations"]
-    document = Document(
-        path=name,
+    return Document(
+        path=path,
         images=lists["images"] or [],
         annotations=annotations or [],
         categories=lists["categories"] or [],
         rest={key: value for key, value in content.items() if key not in _LISTS},
         has_annotations=annotations is not None,
-        # pycocotools reads plain UTF-8 only, and stumbles over annotations that are null.
-        changed=not _is_plain_utf8(data) or ("annotations" in content and annotations is None),
+        # pycocotools stumbles over annotations that are null.
+        changed="annotations" in content and annotations is None,
     )
-    if twice:
-        what = f"{len(twice)} objects give a key twice, the first {shorten(twice[0])}"
-        document.tell("warning", "key-twice", what, "the last value was taken", len(twice))
-    return document
 
 
 def _read_bytes(name: str) -> bytes:
