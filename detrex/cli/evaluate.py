@@ -9,8 +9,8 @@ from typing import Any
 from detrex.cli.runs import (
     RUN_FOLDER,
     add_run_options,
+    choose_checkpoint,
     config_or_run,
-    last_checkpoint,
     run_arguments,
     show_metrics,
 )
@@ -33,15 +33,17 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "eval",
         help="evaluate a run, or a config with weights",
-        description="Evaluate the last checkpoint of a run, or the weights that are given, on "
-        "dataloader.test, and print the metrics of each task.",
+        description="Evaluate the checkpoint where a run was best, if it kept that, else its last "
+        "one, or the weights that are given, on dataloader.test, and print the metrics of each "
+        "task.",
         examples=_EXAMPLES,
     )
     add_run_options(parser, further=RUN_FOLDER)
     parser.add_argument(
         "--weights",
         metavar="FILE",
-        help="a checkpoint; by default the run's last, or the config's train.init_checkpoint",
+        help="a checkpoint; by default the run's best or last, or the config's "
+        "train.init_checkpoint",
     )
     parser.add_argument(
         "--output", metavar="DIR", help="where log and predictions go, train.output_dir"
@@ -78,7 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json and not Path(arguments.json).absolute().parent.is_dir():
         raise ConfigError(f"there is no folder to write {arguments.json} to: make it.")
     args.eval_only = True
-    if weights := arguments.weights or (last_checkpoint(folder) if folder else None):
+    if weights := arguments.weights or (choose_checkpoint(folder) if folder else None):
         args.opts.append(override("train.init_checkpoint", weights))
     with telling_of_signals():
         run_parsed(args, partial(evaluate, file=arguments.json))

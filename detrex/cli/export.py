@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from detrex.cli.arguments import add_config_arguments
-from detrex.cli.runs import RUN_FOLDER, config_or_run, last_checkpoint
+from detrex.cli.runs import RUN_FOLDER, choose_checkpoint, config_or_run
 
 _EXAMPLES = """
 detrex export runs/first --output detector.onnx
@@ -39,7 +39,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--weights",
         metavar="FILE",
-        help="a checkpoint; by default the run's last, or train.init_checkpoint",
+        help="a checkpoint; by default the run's best or last, or train.init_checkpoint",
     )
     parser.add_argument(
         "--size",
@@ -113,7 +113,7 @@ def _built(arguments: argparse.Namespace) -> tuple[Any, Sequence[str]]:
         found = find_source(folder, trusted=trust)
     else:
         cfg = apply_overrides(load_config(config, trust), overrides, trust)
-        weights = weights or (last_checkpoint(folder) if folder else None)
+        weights = weights or (choose_checkpoint(folder) if folder else None)
         weights = weights or try_get_key(cfg, "train.init_checkpoint", default="")
         if not weights or (arguments.part == "backbone" and not folder):
             return build_for_export(config, overrides, weights, trust)

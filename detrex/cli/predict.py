@@ -11,6 +11,7 @@ from typing import Any
 
 from detrex.cli import terminal
 from detrex.cli.arguments import add_detector_arguments, complete_configs, parse_count, typed
+from detrex.cli.runs import tell_choice
 from detrex.errors import printable
 
 _EXAMPLES = """
@@ -116,10 +117,15 @@ def run(arguments: argparse.Namespace) -> int:
             overrides=arguments.set,
             trust=arguments.trust,
         )
-    classes = _named(arguments.classes, detector.class_names)
+    options = {
+        "threshold": arguments.threshold,
+        "batch_size": arguments.batch_size,
+        "classes": _named(arguments.classes, detector.class_names),
+    }
+    detector.stream([], **options)  # refuses wrong ones
+    tell_choice(detector, arguments.weights)
     file = CocoFile(Path(arguments.json), detector) if arguments.json else None
-    options = {"threshold": arguments.threshold, "batch_size": arguments.batch_size}
-    work = _Work(detector, {**options, "classes": classes}, file)
+    work = _Work(detector, options, file)
     work.pictures([job for job in jobs if not job.is_video])
     for job in jobs:
         if job.is_video:

@@ -3,6 +3,7 @@
 import argparse
 import math
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -102,31 +103,44 @@ def config_or_run(name: str) -> tuple[Path, Path | None]:
     return file, folder
 
 
-def last_checkpoint(folder: Path) -> str:
-    """Find the checkpoint that a run would resume from, or a shared detector's weights.
+def choose_checkpoint(folder: Path) -> str:
+    """Choose a run's checkpoint as `detrex.load` does, and tell it; or a shared detector's weights.
 
     Args:
         folder: the run's, or the detector's.
 
+    Returns:
+        Where the run was best, if it kept that, else its last.
+
     Raises:
         CheckpointError: the folder holds none.
     """
-    from torch import nn
-
-    from detrex.checkpoint.detection_checkpoint import DetectionCheckpointer
-    from detrex.engine.run_folder.identity import follow, read_run
     from detrex.errors import CheckpointError
+    from detrex.inference.finding import choice_of, run_checkpoints
     from detrex.inference.pretrained import WEIGHTS, is_pretrained
 
     if is_pretrained(folder):
         return str(folder / WEIGHTS)
-    checkpointer = DetectionCheckpointer(nn.Identity(), folder, save_to_disk=False)
-    follow(checkpointer, read_run(folder))
-    if not checkpointer.has_checkpoint():
+    found = run_checkpoints(folder)
+    if not found:
         raise CheckpointError(
             f"{folder} holds no checkpoint of its run: train it further, or name one by --weights."
         )
-    return checkpointer.get_checkpoint_file()
+    print(choice_of(found[0]), file=sys.stderr)
+    return found[0]
+
+
+def tell_choice(detector: Any, weights: str | None) -> None:
+    """Say on the error stream which of its run's checkpoints a detector has, and why.
+
+    Args:
+        detector: a `detrex.inference.Detector`; of one that is not a run's nothing is said.
+        weights: the checkpoint that the user named, of which nothing is said either.
+    """
+    from detrex.inference.finding import choice_of
+
+    if detector.checkpoint and not weights and os.path.isdir(detector.origin):
+        print(choice_of(detector.checkpoint), file=sys.stderr)
 
 
 def show_metrics(metrics: Mapping[str, Any] | None) -> None:

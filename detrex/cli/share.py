@@ -6,6 +6,7 @@ from typing import Any
 
 from detrex.cli import terminal
 from detrex.cli.arguments import add_detector_arguments
+from detrex.cli.runs import tell_choice
 
 _EXAMPLES = """
 detrex share output/run shapes --licence Apache-2.0
@@ -78,6 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
             threshold=arguments.threshold,
             trust=arguments.trust,
         )
+    tell_choice(detector, arguments.weights)
     told: dict[str, Any] = {"licence": arguments.licence, "datasets": arguments.dataset}
     with terminal.status("saving it, and reading it back"):
         if hub:

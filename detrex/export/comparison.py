@@ -93,7 +93,7 @@ def difference_of_choices(
     if got.shape != expected.shape or len(got.unique()) < len(got):
         return inf
     finite = scores[scores.isfinite()]
-    scale = (finite.max() - finite.min()).clamp(min=1e-6)
+    scale = (finite.max() - finite.min()).clamp(min=1e-6) if len(finite) else 1.0
     own, other = scores[expected], scores[got]
     return _number(torch.where(own == other, 0.0, (own - other).abs() / scale).max())
 

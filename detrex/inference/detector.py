@@ -49,6 +49,8 @@ class Detector:
         threshold: the least score of what is given out, where a call does not say.
         dtype: number format of convolutions and matrix products; None for float32.
         origin: what it was loaded from.
+        checkpoint: the file or address of its weights; empty for a shared detector and for random
+            ones.
         iteration: the last one that it was trained for, counted from 0; -1 where that is not known.
         facts: what a shared detector's folder said of it; None for one of a run.
     """
@@ -67,6 +69,7 @@ class Detector:
         dtype: str | torch.dtype | None = None,
         optimize: bool = True,
         origin: str | Path = "",
+        checkpoint: str = "",
         metadata: Mapping[str, Any] | None = None,
         iteration: int = -1,
         facts: Facts | None = None,
@@ -86,6 +89,7 @@ class Detector:
             dtype: see `detrex.modeling.optimize_for_inference`.
             optimize: whether pictures go through that function's copy.
             origin: what it is from.
+            checkpoint: the file or address of its weights.
             metadata: what drawing takes from the data set's, such as the names of keypoints.
             iteration: the last one that it was trained for.
             facts: what its folder said of it.
@@ -120,6 +124,7 @@ class Detector:
             )
         self.optimize = optimize
         self.origin = origin
+        self.checkpoint = checkpoint
         self.iteration = iteration
         self.facts = facts
         self.metadata = dict(metadata or {})
@@ -349,7 +354,8 @@ class Detector:
             ", ..." if len(self.class_names) > 3 else ""
         )
         known = f"{len(self.class_names)} classes: {names}" if names else "classes without names"
-        where = f", from {os.fspath(self.origin)}" if self.origin else ""
+        source = self.checkpoint or os.fspath(self.origin)
+        where = f", from {source}" if source else ""
         return f"Detector({type(self.model).__name__}, {known}, on {self.device}{where})"
 
 

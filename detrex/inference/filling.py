@@ -14,8 +14,10 @@ from detrex.checkpoint.reading.state_dict import tensors_of
 from detrex.checkpoint.report import LoadReport, examples
 from detrex.config import try_get_key
 from detrex.detectors import image_channels
-from detrex.errors import CheckpointError
+from detrex.errors import CheckpointError, DetrexError
+from detrex.inference.exact_weights import unequal_tensors
 from detrex.modeling.ema import EMAState
+from detrex.quiet import quiet_logs
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +48,23 @@ def fill(model: nn.Module, checkpoint: Mapping[str, Any], name: str, cfg: DictCo
             "themselves: set train.model_ema.use_ema_weights_for_eval_only=True to take it.",
             name,
         )
+
+
+def still_holds(model: nn.Module, file: str, cfg: DictConfig, like: nn.Module) -> bool:
+    """Tell whether a detector is, to the last bit, what `fill` made of it, or was trained since.
+
+    Args:
+        model: the detector.
+        file: its checkpoint.
+        cfg: see `fill`.
+        like: the same detector built anew, which is filled.
+    """
+    try:
+        with quiet_logs():  # they were told when it was loaded
+            fill(like, read_checkpoint(file), file, cfg)
+    except DetrexError:
+        return False
+    return not unequal_tensors(model, like)
 
 
 def takes_average(cfg: DictConfig) -> bool:

@@ -29,6 +29,8 @@ RANDOM = "random"
 
 PICKLE = "config.yaml.pkl"
 
+_FILE_OF_HUB = re.compile(r"hf[-_]hub:(?://)?[^/@]+/[^/@]+(?:@[^/]+)?/[^/].*")
+
 Config = DictConfig | str | os.PathLike[str]
 
 
@@ -73,7 +75,7 @@ def find_source(
     if path.is_dir() and path.suffix != IN_PARTS:
         return _of_folder(path, config, weights, trusted)
     if path.suffix in SUFFIXES and path.is_file():
-        if path.name == CONFIG and weights is None and _checkpoints(path.parent):
+        if path.name == CONFIG and weights is None and run_checkpoints(path.parent):
             return _of_folder(path.parent, config, weights, trusted)
         return _of_config(load_config(path, trusted), name, weights)
     if path.exists():
@@ -101,11 +103,11 @@ def _of_folder(
     cfg = _config_of(config, trusted) if config else _saved_config(folder, trusted)
     if weights is not None:
         return Source(cfg, _named(weights), str(folder))
-    found = _checkpoints(folder)
+    found = run_checkpoints(folder)
     if not found:
         raise ConfigError(
             f"{folder} holds no checkpoint of its run: train it, or name one by weights=, or "
-            f"weights={RANDOM!r} for a detector that has learnt nothing."
+            f"weights={RANDOM!r} (--weights) for a detector that has learnt nothing."
         )
     return Source(cfg, tuple(found), str(folder))
 
@@ -124,16 +126,16 @@ def _of_checkpoint(
     if weights is not None:
         raise ConfigError(
             f"{shown(name)} is a checkpoint, and weights={str(weights)!r:.60} another: give one of "
-            "them, and the config by config=."
+            "them, and the config by config= (--config)."
         )
     if config is not None:
         return Source(_config_of(config, trusted), (name,), shown(name))
     if is_address(name):
-        is_hub = names_hub(name)
-        what = "is no hf-hub:owner/name, and is" if is_hub else "is"
+        if names_hub(name) and not _FILE_OF_HUB.fullmatch(name):
+            raise ConfigError(_no_repository(name))
         raise ConfigError(
-            f"{shown(name)} {what} a checkpoint without the config of its detector: name that by "
-            "config=, such as config='dino/dino_r50_4scale_12ep.py'."
+            f"{shown(name)} is a checkpoint without the config of its detector: name that by "
+            "config= (--config), such as dino/dino_r50_4scale_12ep.py."
         )
     file = Path(os.path.expanduser(name))
     origin = origin_of(file)
@@ -150,7 +152,8 @@ def _of_config(cfg: DictConfig, name: str, weights: str | os.PathLike[str] | Non
     if not chosen:
         raise ConfigError(
             f"{name} names no weights, without which a detector finds nothing: give weights=, or "
-            f"train.init_checkpoint in the config, or weights={RANDOM!r} to try it without."
+            f"train.init_checkpoint in the config, or weights={RANDOM!r} (--weights) to try it "
+            "without."
         )
     return Source(cfg, _named(chosen), name)
 
@@ -173,12 +176,21 @@ def _found_config(name: str) -> Path:
         beside = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
         if near := did_you_mean(path.name, beside):
             raise ConfigError(f"{shown(name)} does not exist.{near}") from error
+        if names_hub(name):
+            raise ConfigError(_no_repository(name)) from error
         hint = ""
         if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name) and path.suffix not in SUFFIXES:
             hint = f" A repository of the Hugging Face hub is named hf-hub:{name:.100}."
         raise ConfigError(
             f"{shown(name):.150} is no run's folder and no checkpoint, and no config: {error}{hint}"
         ) from error
+
+
+def _no_repository(name: str) -> str:
+    return (
+        f"{shown(name):.150} is no repository of the Hugging Face hub: expected hf-hub:owner/name, "
+        "or with a revision hf-hub:owner/name@revision."
+    )
 
 
 def _saved_config(folder: Path, trusted: Sequence[str], run: str = "") -> DictConfig:
@@ -217,12 +229,17 @@ def run_below(folder: Path) -> str:
     return f" Did you mean {str(runs[-1].parent)!r}?" if runs else ""
 
 
-def _checkpoints(folder: Path) -> list[str]:
-    """List a run's checkpoints: where it was best, if it kept that, then from the last on."""
+def run_checkpoints(folder: Path) -> list[str]:
+    """List a run's checkpoints: where it was best, if it kept that, then from the last on.
+
+    Args:
+        folder: the run's; those of other runs in it are left out.
+    """
     run = read_run(folder)
     checkpointer = DetectionCheckpointer(nn.Identity(), folder, save_to_disk=False)
     follow(checkpointer, run)
-    origins = {file: origin_of(file) for file in folder.glob("*best.pth")}
+    named = (*folder.glob("*best.pth"), *folder.glob(f"*best{IN_PARTS}"))
+    origins = {file: origin_of(file) for file in named}
     for file in (file for file, origin in origins.items() if not origin.readable):
         logger.warning("%s, where the run was best, cannot be read, and is passed over.", file)
     best = [
@@ -232,3 +249,13 @@ def _checkpoints(folder: Path) -> list[str]:
     ]
     best.sort(key=written_at, reverse=True)
     return [*map(str, best), *checkpointer.checkpoint_files()]
+
+
+def choice_of(file: str) -> str:
+    """Say which of a run's checkpoints one is, and why it is taken.
+
+    Args:
+        file: of those that `run_checkpoints` gives.
+    """
+    is_best = Path(file).stem.endswith("best")
+    return f"weights: {file}, {'where the run was best' if is_best else 'the last of the run'}"

@@ -164,6 +164,7 @@ def build_detector(
         dtype=_dtype(cfg, place) if dtype is None and optimize else dtype,
         optimize=optimize,
         origin=found.origin,
+        checkpoint=name,
         metadata={**from_data.metadata, **facts.drawing, **metadata.as_dict()},
         iteration=_iteration(checkpoint),
         facts=facts if shared else None,

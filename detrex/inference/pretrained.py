@@ -22,11 +22,13 @@ from torch import Tensor, nn
 
 from detrex.checkpoint.download import fetch, is_address, is_repository, names_hub, shown
 from detrex.checkpoint.report import examples
+from detrex.checkpoint.runs import origin_of
 from detrex.config import load_config, require_keys, try_get_key
 from detrex.config.building import build_part
 from detrex.config.lazy_call import is_call, target_name
 from detrex.config.yaml_text import is_place, resolved, trust_needed, yaml_text
 from detrex.detectors import backbone_parts
+from detrex.engine.run_folder.identity import read_run
 from detrex.errors import CheckpointError, ConfigError
 from detrex.files import sha256_of, sync_folder, unfinished_name, writing_to
 from detrex.inference.exact_weights import (
@@ -43,7 +45,7 @@ from detrex.inference.facts import (
     own_versions,
     read_facts,
 )
-from detrex.inference.filling import takes_average
+from detrex.inference.filling import still_holds, takes_average
 from detrex.inference.model_card import Curves, model_card
 from detrex.inference.portable import image_format, make_portable, refuse_secrets
 from detrex.utils.seeding import seeded
@@ -70,7 +72,7 @@ class Shareable(Protocol):
     min_size: int
     max_size: int
     threshold: float
-    origin: Any
+    checkpoint: str
     metadata: dict[str, Any]
     iteration: int
     facts: Facts | None
@@ -184,7 +186,7 @@ def save_pretrained(
     make_portable(portable)
     config, left_out = _shared(portable)
     before = detector.facts or Facts()
-    run, averaged = _run_folder(detector.origin), takes_average(portable)
+    run, averaged = _run_folder(detector.checkpoint), takes_average(portable)
     curves = Curves.of_run(run, detector.iteration, averaged)
     facts = Facts(
         class_names=tuple(map(str, detector.class_names)),
@@ -241,8 +243,10 @@ def _write(
     write_exactly(detector.model, again, staging / WEIGHTS)
     shutil.copymode(staging / CONFIG, staging / WEIGHTS)  # safetensors lets its user alone read
     digest = sha256_of(staging / WEIGHTS)
-    if facts.sha256.get(WEIGHTS, digest) != digest:  # trained since it was measured
-        facts = replace(facts, metrics={}, iteration=-1)
+    is_other = facts.sha256.get(WEIGHTS, digest) != digest
+    source, whole = detector.checkpoint, detector.config
+    if is_other or (curves.rows and not still_holds(detector.model, source, whole, again)):
+        curves, facts = Curves(), replace(facts, metrics={}, iteration=-1)
     pictures = curves.draw(staging)
     card = model_card(facts, title, pictures, type(detector.model).__name__, _backbone_name(cfg))
     (staging / CARD).write_text(card, encoding="utf-8")
@@ -311,12 +315,13 @@ def _backbone_name(cfg: DictConfig) -> str:
     return "".join(str(call.get("model_name") or target_name(call)) for call in calls)
 
 
-def _run_folder(origin: Any) -> Path | None:
-    """Find the folder of the run that a detector is from."""
-    if not isinstance(origin, str | os.PathLike) or is_address(os.fspath(origin)):
+def _run_folder(checkpoint: str) -> Path | None:
+    """Find the folder of the run that wrote a checkpoint, if it lies there."""
+    if not checkpoint or is_address(checkpoint):
         return None
-    path = Path(os.path.expanduser(origin))
-    return path if path.is_dir() else path.parent
+    file = Path(os.path.expanduser(checkpoint))
+    run = read_run(file.parent)
+    return file.parent if run is None or origin_of(file).run in ("", run.id) else None
 
 
 def _require_ours(folder: Path) -> None:

@@ -29,7 +29,7 @@ def read_metrics(metrics_json: str | Path) -> list[dict[str, float]]:
 
     Returns:
         The rows by rising ``iteration``; what a resumed run wrote anew replaces the old. A last
-        line, after others, that was cut off while it was written is left out with a warning.
+        line that was cut off while it was written, also the only one, is left out with a warning.
 
     Raises:
         RunError: the file cannot be read, or another line is no row of numbers.
@@ -45,7 +45,7 @@ def read_metrics(metrics_json: str | Path) -> list[dict[str, float]]:
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
-            if rows and number == len(lines):
+            if number == len(lines) and (rows or line.startswith(b"{")):
                 logger.warning(
                     "%s: line %d, the last, is no complete row (%s) and is left out",
                     *(metrics_json, number, first_line(error)),

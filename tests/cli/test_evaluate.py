@@ -3,7 +3,8 @@ import json
 import pytest
 
 from detrex.cli import main
-from detrex.cli.runs import last_checkpoint
+from detrex.cli.runs import choose_checkpoint
+from detrex.inference.finding import run_checkpoints
 from tests.reference.clean_logging import restored_loggers
 from tests.reference.stand_in_file import stand_in_file
 
@@ -37,11 +38,16 @@ def test_eval__of_a_run_and_of_its_weights_agree(run, tmp_path, capsys):
     assert (tmp_path / "else" / "config.yaml").is_file()
 
 
-def test_last_checkpoint__is_the_one_to_resume_from(run, tmp_path):
-    folder, _ = run
-    assert last_checkpoint(folder) == str(folder / "model_final.pth")
-    (tmp_path / "model_0000007.pth").write_bytes((folder / "model_final.pth").read_bytes())
-    assert last_checkpoint(tmp_path) == str(tmp_path / "model_0000007.pth")
+def test_choose_checkpoint__where_the_run_was_best_else_its_last(run, tmp_path, capsys):
+    last = (run[0] / "model_final.pth").read_bytes()
+    for name, why in [
+        ("model_0000007.pth", "the last of the run"),
+        ("model_best.pth", "where the run was best"),
+    ]:
+        (tmp_path / name).write_bytes(last)
+        assert choose_checkpoint(tmp_path) == str(tmp_path / name)
+        assert run_checkpoints(tmp_path)[0] == str(tmp_path / name), "as `detrex.load` does"
+        assert capsys.readouterr().err == f"weights: {tmp_path / name}, {why}\n"
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ def test_predict__draws_counts_and_writes_all_that_is_found(here, trained, capsy
     words = ["predict", "run", "photos", "--threshold", "0", "--json", "all.json"]
     assert main([*words, "--batch-size", "2"]) == 1
     printed = capsys.readouterr()
+    assert printed.err.startswith("weights: run/model_final.pth, the last of the run\n")
     names = [file.name for _, file in images_of(trained)]
     assert sorted(path.name for path in (here / "predictions").iterdir()) == names
     lines = printed.out.splitlines()

@@ -1,10 +1,11 @@
+import shutil
 from pathlib import Path
 
 import pytest
 
 import detrex
 from detrex.cli import main
-from detrex.cli.runs import last_checkpoint
+from detrex.cli.runs import choose_checkpoint
 from detrex.inference.finding import find_source
 from detrex.inference.pretrained import read_pretrained
 from tests.reference.hub_server import hub_on_this_machine
@@ -23,7 +24,9 @@ def test_share__to_a_folder(run, tmp_path, capsys, monkeypatch):
     (run / "metrics.json").write_text('{"iteration": 9, "total_loss": 2.0, "bbox/AP": 12.5}\n')
     words = ["--licence", "MIT", "--dataset", "my set", "--threshold", "0.25"]
     assert main(["share", str(run), "shapes", *words]) == 0
-    assert capsys.readouterr().out == "shapes: load it by detrex.load('shapes')\n"
+    printed = capsys.readouterr()
+    assert printed.out == "shapes: load it by detrex.load('shapes')\n"
+    assert printed.err == f"weights: {run}/model_final.pth, the last of the run\n"
     facts = read_pretrained("shapes").facts
     assert (facts.licence, facts.datasets, facts.threshold) == ("MIT", ("my set",), 0.25)
     assert (facts.metrics, facts.iteration) == ({"bbox": {"AP": 12.5}}, 9)
@@ -32,7 +35,7 @@ def test_share__to_a_folder(run, tmp_path, capsys, monkeypatch):
         *("README.md", "ap.png", "config.yaml", "detrex.json", "loss.png", "model.safetensors")
     }
     shared = Path("shapes")
-    assert last_checkpoint(shared) == "shapes/model.safetensors"
+    assert choose_checkpoint(shared) == "shapes/model.safetensors"
     for source in (shared / "config.yaml", shared / "detrex.json", shared / "model.safetensors"):
         assert find_source(source).shared.folder == shared
     other = find_source(shared, weights=run / "model_final.pth")
@@ -46,6 +49,24 @@ def test_share__to_a_folder(run, tmp_path, capsys, monkeypatch):
     assert read_pretrained("trained_on").facts.metrics == {}
     assert main(["share", "shapes", str(run)]) == 1
     assert "holds other files, and nothing is written over" in capsys.readouterr().err
+
+
+def test_share__no_ap_but_of_the_weights_that_are_saved(run, tmp_path):
+    """Of weights that were trained on, of another run's, and of none nothing was measured."""
+    (run / "metrics.json").write_text('{"iteration": 9, "total_loss": 2.0, "bbox/AP": 12.5}\n')
+    detector = detrex.load(run)
+    facts = read_pretrained(detector.save_pretrained(tmp_path / "same")).facts
+    assert facts.metrics == {"bbox": {"AP": 12.5}}
+    detector.model.label_enc.weight.data += 1
+    elsewhere = shutil.copy(run / "model_final.pth", tmp_path / "other.pth")
+    others = [detector, detrex.load(run, weights=elsewhere), detrex.load(run, weights="random")]
+    for number, other in enumerate(others):
+        folder = other.save_pretrained(tmp_path / str(number))
+        assert (read_pretrained(folder).facts.metrics, read_pretrained(folder).facts.iteration) == (
+            {},
+            -1,
+        )
+        assert not (folder / "ap.png").exists()
 
 
 def test_share__to_the_hub(run, tmp_path, capsys, monkeypatch):

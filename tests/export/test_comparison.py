@@ -74,4 +74,5 @@ def test_choices__by_the_scores_of_what_was_chosen():
     assert apart(3, 2, 1, 4) == apart(3, 2, 1, 5) == 0
     assert apart(3, 1, 2, 4) == pytest.approx(1e-4, 0.1)
     assert apart(3, 2, 0, 4) == pytest.approx(0.5)
+    assert difference_of_choices(torch.full((3,), -INF), own[1:3], own[1:3].flip(0)) == 0
     assert apart(3, 2, 2, 4) == apart(3, 2, 1) == apart(3, 2, 4, 1) == INF

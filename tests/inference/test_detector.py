@@ -283,3 +283,5 @@ def test_detector__a_range_that_is_none_is_said(value_range):
 def test_detector__says_what_it_is():
     text = repr(echo(class_names=tuple("abcd"), origin="output/run"))
     assert text == "Detector(Echo, 4 classes: a, b, c, ..., on cpu, from output/run)"
+    text = repr(echo(origin="output/run", checkpoint="output/run/model_best.pth"))
+    assert text.endswith(", from output/run/model_best.pth)")

@@ -5,8 +5,9 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from detrex.checkpoint.reading.sharded_folders import REST
 from detrex.errors import ConfigError
-from detrex.inference.finding import PICKLE, find_source
+from detrex.inference.finding import PICKLE, find_source, run_checkpoints
 
 
 @pytest.fixture
@@ -21,6 +22,14 @@ def test_find_source__a_runs_folder_its_best_then_its_last(run):
     torch.save({"model": {}}, run / "model_best.pth")
     assert find_source(run).weights == (str(run / "model_best.pth"), last)
     assert find_source(run, weights=run / "other.pth").weights == (str(run / "other.pth"),)
+
+
+def test_run_checkpoints__a_best_in_parts(run):
+    parts = run / "model_best.dcp"
+    parts.mkdir()
+    (parts / ".metadata").touch()
+    torch.save({"model": {}}, parts / REST)
+    assert run_checkpoints(run)[0] == str(parts)
 
 
 def test_find_source__a_best_of_another_run_is_not_taken(run):
@@ -73,7 +82,11 @@ def test_find_source__a_config_with_its_checkpoint(run):
         ("dino/demo_shapes.py", r"names no weights, .*give weights=, .*weights='random'"),
         ("dino/demo_shape.py", r"is no run's folder and .*Did you mean 'dino/demo_shapes\.py'"),
         ("https://host/model.pth", "without the config of its detector: name that by config="),
-        ("hf-hub:owner", "hf-hub:owner is no hf-hub:owner/name, and is a checkpoint without"),
+        ("hf-hub:owner", "hf-hub:owner is no repository of .*: expected hf-hub:owner/name, or"),
+        ("hf-hub:owner/name@", "is no repository of"),
+        ("hf://owner/name", "is no repository of"),
+        ("HF-HUB:owner/name", "is no repository of"),
+        ("hf-hub:owner/name/a.pth", "a.pth is a checkpoint without the config of its detector"),
         ("owner/name", "A repository of the Hugging Face hub is named hf-hub:owner/name"),
         ("", "is empty"),
     ],

@@ -15,6 +15,12 @@ def test_read_metrics__resumed_rows_replace_and_cut_lines_are_reported(tmp_path,
     read = curves.read_metrics(tmp_path / "metrics.json")
     assert read == [{"iteration": 19, "a": 3, "b": 4}, {"iteration": 39, "a": 2}]
     assert "line 4, the last, is no complete row" in caplog.text
+    (tmp_path / "metrics.json").write_text('{"iteration": 5, "lo')
+    assert curves.read_metrics(tmp_path / "metrics.json") == []
+    assert "line 1, the last, is no complete row" in caplog.text
+    (tmp_path / "metrics.json").write_text("something else")
+    with pytest.raises(RunError, match="line 1 is no JSON"):
+        curves.read_metrics(tmp_path / "metrics.json")
 
 
 @pytest.mark.parametrize(
