@@ -72,7 +72,7 @@ def typed(read: Callable[[str], Any], example: str) -> Callable[[str], Any]:
     """Let a misread option say what was expected.
 
     Args:
-        read: turns the text into a value, or raises ValueError.
+        read: turns the text into a value, or raises ValueError or OverflowError.
         example: a text that it takes.
 
     Returns:
@@ -82,7 +82,7 @@ def typed(read: Callable[[str], Any], example: str) -> Callable[[str], Any]:
     def value(text: str) -> Any:
         try:
             return read(text)
-        except ValueError:
+        except (ValueError, OverflowError):
             raise argparse.ArgumentTypeError(f"expected e.g. {example}, got {text!r}") from None
 
     return value
@@ -107,6 +107,18 @@ def parse_count(text: str) -> int:
     """
     count = int(text)
     if count < 0:
+        raise ValueError(text)
+    return count
+
+
+def parse_positive(text: str) -> int:
+    """Read a whole number of at least 1.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    count = parse_count(text)
+    if count == 0:
         raise ValueError(text)
     return count
 

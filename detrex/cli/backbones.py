@@ -16,7 +16,14 @@ from detrex.catalog.table import (
     read_catalog,
     to_json,
 )
-from detrex.cli.arguments import parse_count, parse_integers, parse_number, parse_size, typed
+from detrex.cli.arguments import (
+    parse_count,
+    parse_integers,
+    parse_number,
+    parse_positive,
+    parse_size,
+    typed,
+)
 from detrex.cli.completion import complete_backbones
 from detrex.cli.terminal import lay_out
 
@@ -60,7 +67,9 @@ def add_parser(commands: Any) -> None:
         help="show: an image, 800x1333 by default",
     )
     parser.add_argument("--output", type=Path, help="rebuild: the table's file")
-    parser.add_argument("--jobs", type=int, default=1, help="rebuild: processes")
+    parser.add_argument(
+        "--jobs", type=typed(parse_positive, "8"), default=1, metavar="N", help="rebuild: processes"
+    )
     parser.add_argument("--only", default="*", help="rebuild: names to analyse, others are kept")
     parser.set_defaults(run=run, parser=parser)
 

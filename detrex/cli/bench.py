@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from detrex.cli import bench_model
-from detrex.cli.arguments import add_config_arguments, typed
+from detrex.cli.arguments import add_config_arguments, parse_positive, typed
 from detrex.cli.completion import complete_backbones
 
 _EXAMPLES = """
@@ -83,7 +83,7 @@ def _add_study(tasks: Any) -> None:
         "not done again. All of it takes hours of one core; `--step costs` minutes.",
         examples=_STUDY_EXAMPLES,
     )
-    count = typed(_at_least_one, "3")
+    count = typed(parse_positive, "3")
     names = parser.add_argument(
         "--names", nargs="+", default=[], metavar="NAME", help="architectures of the catalog"
     )
@@ -107,12 +107,6 @@ def _add_study(tasks: Any) -> None:
         help="write the table between the marks of this page, and the files beside it",
     )
     parser.set_defaults(run=run_study, parser=parser)
-
-
-def _at_least_one(text: str) -> int:
-    if int(text) < 1:
-        raise ValueError(text)
-    return int(text)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -31,8 +31,9 @@ def add_parser(commands: Any) -> None:
         "data",
         help="count what is in a data set, and draw its pictures with their boxes",
         description="Count images, objects by class and size, and what is wrong; and draw some "
-        "pictures with their boxes, masks and keypoints. The data are those of a config, a JSON "
-        "file in COCO's format, or a folder in COCO's, YOLO's or Pascal VOC's format.",
+        "pictures with their boxes, masks and keypoints. The data are those of a config or a run's "
+        "folder, a JSON file in COCO's format, or a folder in COCO's, YOLO's or Pascal VOC's "
+        "format.",
         examples=_EXAMPLES,
     )
     source = parser.add_argument(
@@ -90,7 +91,9 @@ def run(arguments: argparse.Namespace) -> int:
         DetrexError: there are no such data.
     """
     from detrex.cli.data_card import inspect_data_sets
+    from detrex.inference.result import checked_threshold
 
+    checked_threshold(arguments.threshold)
     # What is found is told by the card.
     with quiet_logs(), tempfile.TemporaryDirectory(prefix="detrex-data-") as scratch:
         cfg, notes = read_source(arguments, Path(scratch))
@@ -126,21 +129,28 @@ def read_source(arguments: argparse.Namespace, scratch: Path) -> tuple[Any, list
     Raises:
         DetrexError: there is no such config, file or folder.
     """
+    from detrex.cli.runs import config_or_run
     from detrex.config import find_config, load_config
     from detrex.config.listing import SUFFIXES
     from detrex.engine.overrides import apply_overrides
+    from detrex.engine.run_folder.identity import RUN_FILE
     from detrex.errors import ConfigError
 
     source = Path(arguments.source)
+    if (source / RUN_FILE).is_file():
+        source = config_or_run(arguments.source)[0]
     is_data = source.is_dir() or source.suffix.lower() not in (*SUFFIXES, "")
     if is_data and arguments.overrides:
         arguments.parser.error("key=value changes a config, and is of no use for files of data")
+    if is_data and (arguments.loader or arguments.predictions):
+        option = "--loader" if arguments.loader else "--predictions"
+        arguments.parser.error(f"{option} is for a config or a run's folder, not for files of data")
     if is_data:
         return _files_config(source, arguments.images, scratch)
     if arguments.images:
         arguments.parser.error("--images is for a JSON file: a config names its pictures itself")
     try:
-        cfg = load_config(find_config(arguments.source), arguments.trust)
+        cfg = load_config(find_config(source), arguments.trust)
     except ConfigError as error:
         if source.suffix:
             raise

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -77,14 +78,32 @@ def run(arguments: argparse.Namespace) -> int:
     from detrex.engine.command_line import run_parsed, telling_of_signals
     from detrex.engine.overrides import override
 
-    if arguments.json and not Path(arguments.json).absolute().parent.is_dir():
-        raise ConfigError(f"there is no folder to write {arguments.json} to: make it.")
+    if arguments.json:
+        _require_own_metrics(Path(arguments.json))
     args.eval_only = True
     if weights := arguments.weights or (choose_checkpoint(folder) if folder else None):
         args.opts.append(override("train.init_checkpoint", weights))
     with telling_of_signals():
         run_parsed(args, partial(evaluate, file=arguments.json))
     return 0
+
+
+def _require_own_metrics(file: Path) -> None:
+    """Check before the evaluation that its metrics can be written, and over nothing else."""
+    if not file.absolute().parent.is_dir():
+        raise ConfigError(f"there is no folder to write {file} to: make it.")
+    if not os.path.lexists(file):
+        return
+    try:
+        content = json.loads(file.read_bytes())
+        tables = [list(table.values()) for table in content.values()]
+    except (OSError, ValueError, AttributeError, RecursionError):
+        tables = []
+    if not tables or any(not isinstance(value, float | int) for row in tables for value in row):
+        raise ConfigError(
+            f"{file} exists and holds no metrics of an evaluation, so it is not written over: name "
+            "another file by --json, or remove it."
+        )
 
 
 def evaluate(args: argparse.Namespace, file: str | None = None) -> None:

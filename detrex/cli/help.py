@@ -86,6 +86,21 @@ class Parser(argparse.ArgumentParser):
         end = "" if sentence.endswith(("?", ".")) else ";"
         self.exit(2, f"detrex: {sentence}{end} `{self.prog} --help` shows how.\n")
 
+    def refuse_empty(self, words: Sequence[str]) -> None:
+        """Refuse a word that is empty, which would count as not given, or as the folder one is in.
+
+        Args:
+            words: of the command line.
+        """
+        for before, word in zip(["", *words], words, strict=False):
+            option = word.removesuffix("=") if word.endswith("=") else ""
+            if not word.strip() or option in self.option_strings:
+                name = option or (before if before.startswith("-") else "an argument")
+                self.error(
+                    f"{name} is empty, as a variable of a shell is that was never set: give a "
+                    "value, or leave it out"
+                )
+
     def refuse_unknown(self, words: Sequence[str]) -> NoReturn:
         """Refuse what no option or argument takes.
 

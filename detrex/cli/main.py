@@ -94,6 +94,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         require_known(parser, arguments[0], commands)
     elif arguments[0] not in parser.option_strings:
         parser.refuse_unknown(arguments[:1])
+    commands.get(arguments[0], parser).refuse_empty(arguments)
     parsed, further = parser.parse_known_args(arguments)
     if further and hasattr(parsed, "overrides") and not any(w.startswith("-") for w in further):
         parsed.overrides = [*parsed.overrides, *further]  # key=value after an option

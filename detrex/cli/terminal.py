@@ -5,6 +5,7 @@ Pipes, files, ``NO_COLOR`` and ``TERM=dumb`` get plain lines, which do not depen
 
 import os
 import sys
+import textwrap
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TextIO, TypeVar
@@ -36,8 +37,8 @@ def table(
     """Print a table.
 
     Args:
-        columns: their heads. Of a terminal's width the first takes what it needs; the others are
-            broken, and the last are left out, where they do not fit.
+        columns: their heads. On a terminal too narrow for them the rows are written one below the
+            other, the cells with their heads.
         rows: of cells, as long as `columns`; None is printed as ``-``.
         right: the columns that are aligned to the right, such as those of numbers.
         title: a line above it.
@@ -54,11 +55,13 @@ def table(
 
     console = Console()
     widths = [max(map(len, cells)) for cells in zip(columns, *texts, strict=True)]
-    while len(widths) > 1 and _least(widths) > console.width:
-        widths.pop()
+    if _least(widths) > console.width:
+        for line in _one_below_the_other(columns, texts, title, console.width):
+            console.print(Text(line), soft_wrap=True)
+        return
     shown = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, title=title or None)
     shown.title_justify = "left"
-    for place, column in enumerate(columns[: len(widths)]):
+    for place, column in enumerate(columns):
         shown.add_column(
             Text(column),
             justify="right" if column in right else "left",
@@ -67,8 +70,22 @@ def table(
             no_wrap=place == 0,
         )
     for row in texts:
-        shown.add_row(*map(Text, row[: len(widths)]))
+        shown.add_row(*map(Text, row))
     console.print(shown)
+
+
+def _one_below_the_other(
+    columns: Sequence[str], rows: Iterable[Sequence[str]], title: str, width: int
+) -> Iterator[str]:
+    """Lay out rows whose columns have no room: the first cell, and below it what there is more."""
+    yield from filter(None, [title])
+    for first, *cells in rows:
+        yield first
+        pairs = zip(columns[1:], cells, strict=True)
+        more = "; ".join(f"{head.lower()} {cell}" for head, cell in pairs if cell != "-")
+        yield from textwrap.wrap(
+            more, width, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False
+        )
 
 
 def _least(widths: Sequence[int]) -> int:

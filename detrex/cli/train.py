@@ -70,6 +70,8 @@ def run(arguments: argparse.Namespace) -> int:
         SystemExit: status 75 or 130 where a signal ended the run; see `detrex.engine.signals`.
     """
     if arguments.list is not None:
+        if (arguments.list and arguments.config) or arguments.overrides:
+            arguments.parser.error("--list takes one pattern, and no key=value")
         return show_configs(arguments.list or arguments.config or "", arguments.json)
     if arguments.config is None:
         arguments.parser.error("name a config; --list shows those of the package")

@@ -42,6 +42,11 @@ def load_config(path: str | os.PathLike[str], trusted: Sequence[str] = ()) -> Di
         raise ConfigError(_absent(path))
     if path.suffix in (".yaml", ".yml"):
         return _as_config(read_yaml(path, trusted), path)
+    if path.suffix != ".py":
+        raise ConfigError(
+            f"Config {_shown(path)} is no .py or .yaml file: name one, or a run's folder, and a "
+            "checkpoint by --weights or train.init_checkpoint."
+        )
     original_import = builtins.__import__
     try:
         return LazyConfig.load(str(path))

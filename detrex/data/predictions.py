@@ -40,9 +40,8 @@ def create_instances(
     unknown = {p["category_id"] for p in predictions} - set(contiguous or ())
     if contiguous and unknown:
         raise ConfigError(
-            f"--input holds detections of category {min(unknown)}, but the dataset's categories "
-            f"are {_listed(contiguous)}: name the dataset that was evaluated by --config-file or "
-            "--dataset."
+            f"the detections are of category {min(unknown)}, but the dataset's categories "
+            f"are {_listed(contiguous)}: name the dataset that was evaluated."
         )
     boxes = np.array([p["bbox"] for p in predictions], dtype=np.float32).reshape(-1, 4)
     categories = [p["category_id"] for p in predictions]
@@ -77,27 +76,26 @@ def read_predictions(path: str) -> dict[Any, list[Mapping[str, Any]]]:
         ConfigError: the file is missing, or something else.
     """
     if os.path.exists(path) and not os.path.isfile(path):
-        raise ConfigError(f"--input {path} is no regular file: name a JSON file.")
+        raise ConfigError(f"{path} is no regular file: name a JSON file.")
     try:
         rows = json.loads(Path(path).read_text())
     except OSError as error:
         raise ConfigError(
-            f"--input {path} cannot be read ({error.strerror}): name a run's "
-            "coco_instances_results.json."
+            f"{path} cannot be read ({error.strerror}): name a run's coco_instances_results.json."
         ) from error
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"--input {path} is no JSON ({error}): evaluate once more.") from error
+        raise ConfigError(f"{path} is no JSON ({error}): evaluate once more.") from error
     by_image: dict[Any, list[Mapping[str, Any]]] = defaultdict(list)
     needed = {"image_id", "category_id", "bbox", "score"}
     for row in rows if isinstance(rows, list) else [rows]:
         if not isinstance(row, dict) or not needed <= row.keys():
             raise ConfigError(
-                f"--input {path} holds something else than rows with {', '.join(sorted(needed))}: "
+                f"{path} holds something else than rows with {', '.join(sorted(needed))}: "
                 "name a run's coco_instances_results.json."
             )
         if not _is_detection(row):
             raise ConfigError(
-                f"--input {path} has the row {str(row)[:150]}, expected ids that are numbers or "
+                f"{path} has the row {str(row)[:150]}, expected ids that are numbers or "
                 "texts, bbox of four finite numbers and a number for score: evaluate once more."
             )
         by_image[row["image_id"]].append(row)
@@ -125,9 +123,8 @@ def check_images(predictions: Mapping[Any, Any], records: Sequence[Mapping[str, 
     unknown = [image for image in predictions if image not in known]
     if unknown:
         raise ConfigError(
-            f"--input holds detections for {len(unknown)} images that the dataset has not, such as "
-            f"image id {unknown[0]}: name the dataset that was evaluated by --config-file or "
-            "--dataset."
+            f"the detections are for {len(unknown)} images that the dataset has not, such as image "
+            f"id {unknown[0]}: name the dataset that was evaluated."
         )
 
 

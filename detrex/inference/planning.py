@@ -1,7 +1,7 @@
 """Which picture or video is read for a program, and which file it is drawn into."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
@@ -59,19 +59,24 @@ def plan_jobs(inputs: Sequence[str], output: str | None) -> list[Job]:
     if suffix in VIDEOS | PICTURE_SUFFIXES and not os.path.isdir(output):
         return [_single(sources, output, suffix)]
     targets: dict[str | int, Path] = {}
-    for videos, suffix_of in ((False, None), (True, ".mp4")):
-        some = [source for source in sources if is_video(source) == videos]
-        files = [source for source in some if _is_path(source)]
-        others = [source for source in some if not _is_path(source)]
-        for group, folder in (
-            (files, Path(output)),
-            (others, Path(output, "streams" if videos else "web")),
-        ):
+    for are_files in (True, False):  # of whose folders those of the others must be none
+        for videos, suffix_of in ((False, None), (True, ".mp4")):
+            group = [s for s in sources if is_video(s) == videos and _is_path(s) == are_files]
+            name = "" if are_files else "streams" if videos else "web"
+            folder = _free_folder(Path(output), name, targets.values())
             planned = plan_outputs([_place(source) for source in group], folder, suffix_of)
             targets |= zip(group, planned, strict=True)
     refuse_to_replace(targets.values(), [s for s in sources if isinstance(s, str)])
     make_folder(output, "--output")
     return [Job(source, targets[source]) for source in sources]
+
+
+def _free_folder(output: Path, name: str, taken: Iterable[Path]) -> Path:
+    """Name a folder in the output that holds none of the files that are planned already."""
+    used = {path.relative_to(output).parts[0].lower() for path in taken}
+    while name and name in used:
+        name += "-addresses"
+    return output / name
 
 
 def _sources(inputs: Sequence[str], output: str) -> list[str | int]:

@@ -24,7 +24,9 @@ _MARK = "drawn by detrex"
 # What may stand at the end of a file and says nothing: an atom of MP4's, a chunk of AVI's.
 _VIDEO_MARKS = {
     ".avi": b"JUNK" + (len(_MARK) + 1).to_bytes(4, "little") + _MARK.encode() + b"\0",
-    ".mp4": (len(_MARK) + 8).to_bytes(4, "big") + b"free" + _MARK.encode(),
+    **dict.fromkeys(
+        (".mp4", ".m4v", ".mov"), (len(_MARK) + 8).to_bytes(4, "big") + b"free" + _MARK.encode()
+    ),
 }
 _MOST_NAMED = 5
 _LONGEST = 420  # characters of the reasons in one message
@@ -142,7 +144,7 @@ def save_drawn(picture: np.ndarray, target: Path) -> None:
 
 
 def mark_video(path: Path) -> None:
-    """Mark a video as drawn, where its kind has a place for it: ``.mp4`` and ``.avi``.
+    """Mark a video as drawn, where its kind has a place for it: MP4, QuickTime's and AVI.
 
     Args:
         path: a whole file, which gets some bytes at its end.

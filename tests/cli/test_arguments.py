@@ -7,7 +7,9 @@ from detrex.cli.arguments import (
     parse_count,
     parse_integers,
     parse_number,
+    parse_positive,
     parse_size,
+    typed,
 )
 
 
@@ -35,6 +37,13 @@ def test_parse_count():
     for text in ("-3", "1.5", "many", ""):
         with pytest.raises(ValueError, match=r".*"):
             parse_count(text)
+
+
+def test_typed__numbers_without_end_are_misread_too():
+    for read, text in ((parse_number, "inf"), (parse_number, "1e999"), (parse_positive, "0")):
+        with pytest.raises(argparse.ArgumentTypeError, match=f"expected e.g. 5M, got '{text}'"):
+            typed(read, "5M")(text)
+    assert typed(parse_positive, "8")("3") == 3
 
 
 def test_add_detector_arguments__nothing_is_said_by_default():

@@ -2,9 +2,11 @@ import json
 
 import numpy as np
 import pytest
+from detectron2.config import LazyConfig
 from PIL import Image
 
 from detrex.cli import main
+from detrex.config import find_config, load_config
 from detrex.data.demo.shapes import write_shapes_dataset
 from tests.project.labelled import yolo
 from tests.reference.unregistered import unregistered
@@ -100,6 +102,22 @@ def test_data__predictions_beside_the_truth(shapes, tmp_path, capsys):
     words = ["--predictions", str(tmp_path / "found.json"), "--output", str(tmp_path / "out")]
     assert main([*_config(shapes), *words]) == 0
     assert len(list((tmp_path / "out" / "predictions").iterdir())) == 4
+
+
+def test_data__of_a_runs_folder(shapes, tmp_path, capsys):
+    cfg = load_config(find_config("dino/demo_shapes.py"))
+    cfg.dataloader.folder = str(shapes)
+    LazyConfig.save(cfg, str(tmp_path / "config.yaml"))
+    (tmp_path / "run.json").write_text("{}")
+    assert main(["data", str(tmp_path), "--pictures", "0"]) == 0
+    assert ["images", "10", "4"] in _words(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("option", [["--loader"], ["--predictions", "found.json"]])
+def test_data__what_needs_a_config(shapes, option, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["data", str(shapes / "val"), *option])
+    assert f"{option[0]} is for a config or a run's folder" in capsys.readouterr().err
 
 
 def test_data__mistakes_and_pictures_that_cannot_be_drawn(shapes, tmp_path, capsys):

@@ -29,7 +29,9 @@ def test_eval__of_a_run_and_of_its_weights_agree(run, tmp_path, capsys):
     *_, head, row = capsys.readouterr().out.splitlines()
     assert (head.split()[:2], row.split()[0]) == (["TASK", "AP"], "bbox")
     weights = ["--weights", str(folder / "model_final.pth"), "--output", str(tmp_path / "else")]
+    files[1].write_bytes(files[0].read_bytes())  # of an earlier evaluation, which is replaced
     assert main(["eval", str(config), *weights, "--json", str(files[1])]) == 0
+    assert files[1].stat().st_mtime_ns > files[0].stat().st_mtime_ns
     first, second = (json.loads(file.read_text()) for file in files)
     last = json.loads((folder / "metrics.json").read_text().splitlines()[-1])
     assert first == second
@@ -57,6 +59,9 @@ def test_choose_checkpoint__where_the_run_was_best_else_its_last(run, tmp_path, 
         (["{bare}"], "holds no checkpoint of its run"),
         (["{run}"], "is refused"),
         (["{config}", "--json", "no/m.json"], "no folder to write no/m.json to"),
+        (["{config}", "--json", "{run}/metrics.json"], "metrics.json exists and holds no metrics"),
+        (["{config}", "--json", "empty"], "empty exists and holds no metrics of an evaluation"),
+        (["{run}/model_final.pth"], "model_final.pth is no .py or .yaml file: name one, or a run"),
         (["{shared}"], "is a shared detector, which comes without data: name a config"),
         (
             ["{around}"],

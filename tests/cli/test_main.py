@@ -194,6 +194,23 @@ def test_main__near_options_are_suggested(capsys):
         assert told in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["eval", "run", "--weights", ""], "eval: --weights is empty"),
+        (["eval", "run", "--json="], "eval: --json is empty"),
+        (["predict", "run", "a.png", "--output", " "], "predict: --output is empty"),
+        (["predict", "run", ""], "predict: an argument is empty"),
+        (["bench", "train", "", "-n", "1"], "bench: an argument is empty"),
+    ],
+)
+def test_main__a_variable_that_was_never_set_is_not_a_default(words, told, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(words)
+    assert end.value.code == 2
+    assert told in capsys.readouterr().err
+
+
 def test_main__help_is_a_command_too(capsys):
     for words in (["help"], ["help", "merge"]):
         with pytest.raises(SystemExit) as end:

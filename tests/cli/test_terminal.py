@@ -57,18 +57,24 @@ def test_table__rich_on_a_terminal(monkeypatch):
     assert any("a[b]" in line and "1.5" in line for line in lines), "brackets are no markup"
 
 
-@pytest.mark.parametrize(("width", "columns"), [(30, 1), (50, 2), (70, 3)])
-def test_table__never_cuts_the_first_column(width, columns, monkeypatch):
+@pytest.mark.parametrize(("width", "is_table"), [(30, False), (50, False), (75, True)])
+def test_table__leaves_nothing_out_at_any_width(width, is_table, monkeypatch):
     use_a_terminal(monkeypatch)
     monkeypatch.setenv("COLUMNS", str(width))
-    heads = ["NAME", "SECOND", "THIRD"]
-    table(heads, [("n" * 25, "s" * 60, "t" * 20)])
-    text = terminal.sys.stdout.getvalue()
+    heads = ["NAME", "SECOND", "THIRD", "FOURTH"]
+    table(heads, [("n" * 25, "x" * 60, "y" * 20, None)], title="all")
+    text = re.sub(r"\x1b\[[0-9;]*m", "", terminal.sys.stdout.getvalue())
+    assert "all" in text
     assert "n" * 25 in text
-    assert text.count("s") == (60 if columns > 1 else 0), "broken, not cut"
-    assert [head in text for head in heads] == [place < columns for place in range(3)]
-    plain = re.sub(r"\x1b\[[0-9;]*m", "", text)
-    assert max(map(len, plain.splitlines())) <= width
+    assert (text.count("x"), text.count("y")) == (60, 20), "broken, not cut"
+    assert ("──" in text, "second" in text.lower(), "third" in text.lower()) == (is_table, 1, 1)
+    assert max(map(len, text.splitlines())) <= width
+
+
+def test_table__a_name_that_is_wider_than_the_terminal_is_whole(monkeypatch):
+    use_a_terminal(monkeypatch)
+    table(["NAME", "AP"], [("n" * 100, 1.5)])
+    assert terminal.sys.stdout.getvalue().splitlines() == ["n" * 100, "  ap 1.5"]
 
 
 @pytest.mark.parametrize("width", [30, 40, 60])

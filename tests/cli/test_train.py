@@ -87,6 +87,7 @@ def test_train__a_mistake_is_one_sentence(words, told, config, tmp_path, monkeyp
         ([], "train: name a config; --list shows those of the package"),
         (["{folder}"], "is the folder of a run, which --resume continues"),
         (["{config}", "--json"], "--json belongs to --list"),
+        (["{config}", "--list", "swin"], "--list takes one pattern"),
         (["{config}", "--resumee"], "Did you mean '--resume'"),
         (["{config}", "--num-gpus", "many"], "invalid int value: 'many'"),
     ],

@@ -41,6 +41,16 @@ def test_plan_jobs__a_file_for_each_and_each_once(folder):
     assert {job.target for job in plan_jobs(inputs, None)} == {None}
 
 
+def test_plan_jobs__folders_of_addresses_hold_no_file_of_others(folder):
+    for name in ("in/Web/a.jpg", "in/streams/film.avi"):
+        (folder / name).parent.mkdir()
+        (folder / name).write_bytes((folder / "in" / Path(name).name).read_bytes())
+    inputs = ["in", "https://host/a.jpg", "https://host/film.avi"]
+    planned = [target.lower() for _, target in targets(inputs)]
+    assert len(set(planned)) == len(planned) == 7
+    assert planned[-2:] == ["out/web-addresses/a.jpg", "out/streams-addresses/film.mp4"]
+
+
 def test_plan_jobs__a_file_for_a_single_one(folder):
     assert plan_jobs(["c.png"], "found.jpg") == [Job("c.png", Path("found.jpg"))]
     assert plan_jobs(["in/film.avi"], "found.mp4") == [Job("in/film.avi", Path("found.mp4"))]

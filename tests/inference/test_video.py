@@ -58,7 +58,7 @@ def test_video_writer__odd_sizes_and_frames_of_another_size(tmp_path):
         assert len({frame.shape for frame in video}) == 1
 
 
-@pytest.mark.parametrize("name", ["a.mp4", "a.avi"])
+@pytest.mark.parametrize("name", ["a.mp4", "a.avi", "a.mov", "a.M4V"])
 def test_video_writer__replaces_what_it_wrote_and_nothing_else(tmp_path, name):
     pytest.importorskip("cv2")
     for frames in (3, 2):
