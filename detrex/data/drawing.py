@@ -39,7 +39,7 @@ def draw_boxes(
     *,
     metadata: "Metadata | None" = None,
     min_side: int = 480,
-    masks: Iterable[Bool[np.ndarray, "h w"]] = (),
+    masks: Iterable[Bool[np.ndarray, "_ _"]] = (),
     keypoints: Shaped[np.ndarray, "n k 3"] | None = None,
 ) -> UInt8[np.ndarray, "_ _ 3"]:
     """Draw boxes with their class names and scores, one fixed colour per class.
@@ -55,7 +55,8 @@ def draw_boxes(
             the colours where they are set. The name is left out where a dataset has one class only.
         min_side: the least length in pixels of the picture's shorter side, unless the longer one
             would come to more than 4096.
-        masks: none, or a bool ``(h, w)`` for each box, under which the image is tinted.
+        masks: none, or a bool mask for each box, under which the image is tinted; it covers all of
+            the image, in as many pixels or, as of a picture that was reduced, in others.
         keypoints: ``(n, k, 3)``, x and y in pixels of ``image_rgb`` and a visibility or score,
             drawn where that is above 0.05; lines join them by ``keypoint_connection_rules`` of
             ``metadata``.

@@ -183,6 +183,11 @@ def test_draw_boxes__masks_are_tinted_and_bordered(image_rgb):
     deep = inside & np.all(corners, axis=0)
     np.testing.assert_allclose(drawn[deep], [[0.6 * GREY + 102, 54, 54]] * deep.sum(), atol=2)
     assert (drawn[union & ~deep] == [255, 0, 0]).all()
+    finer = MASKS.repeat(3, axis=1).repeat(3, axis=2)  # as of a picture that was reduced
+    again = drawing.draw_boxes(
+        image_rgb, boxes, [0, 0], metadata=only, min_side=31, masks=iter(finer)
+    )
+    np.testing.assert_array_equal(again, drawn)
 
 
 @pytest.mark.parametrize("enlarged", [31, 100])
