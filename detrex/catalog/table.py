@@ -104,6 +104,7 @@ class Query:
         norm: as in `Entry`.
         kind: as in `Entry`.
         any_size: whether images must fit without tiles.
+        pretrained: whether the library must have weights.
         licence: part of the licence's name.
         tag: part of a tag; small and capital letters are alike.
         library: as in `Entry`.
@@ -119,6 +120,7 @@ class Query:
     norm: str | None = None
     kind: str | None = None
     any_size: bool = False
+    pretrained: bool = False
     licence: str | None = None
     tag: str | None = None
     library: str | None = None
@@ -136,6 +138,7 @@ class Query:
             and self.norm in (None, entry.norm)
             and self.kind in (None, entry.kind)
             and not (self.any_size and "tiles" in entry.sizes)
+            and not (self.pretrained and not entry.tags)
             and (self.licence is None or self.licence.lower() in entry.licence.lower())
             and (self.tag is None or _some_has(entry.tags, self.tag))
             and self.library in (None, entry.library)

@@ -95,6 +95,7 @@ def _add_search_options(parser: argparse.ArgumentParser) -> None:
     options.add_argument(
         "--any-size", "--dynamic", action="store_true", help="leave out what needs tiles"
     )
+    options.add_argument("--pretrained", action="store_true", help="leave out what has no weights")
     options.add_argument("--licence", "--license", help="part of the licence's name")
     options.add_argument("--tag", help="part of the name of pretrained weights")
     options.add_argument("--library", choices=LIBRARIES)
@@ -176,6 +177,7 @@ def query_of(arguments: argparse.Namespace) -> Query:
         norm=arguments.norm,
         kind=arguments.kind,
         any_size=arguments.any_size,
+        pretrained=arguments.pretrained,
         licence=arguments.licence,
         tag=arguments.tag,
         library=arguments.library,

@@ -148,7 +148,11 @@ def _slowness(
     """Say what makes a training long, and how to have a shorter one."""
     is_dino = detector == "dino"
     if backbone.weights is None:
-        have = "leave --weights none out" if backbone.entry.tags else "take another backbone"
+        have = (
+            "leave --weights none out"
+            if backbone.entry.tags
+            else "take one of `detrex backbones --pretrained`"
+        )
         yield (
             "a backbone with random weights has all to learn from these pictures, which takes many "
             f"more passes{', with DINO most of all' * is_dino}: {have}, or name a file by --weights"

@@ -58,6 +58,7 @@ def names(**query):
         ({"norm": "layer"}, ["vit_b"]),
         ({"kind": "pyramid"}, ["net_a"]),
         ({"any_size": True}, ["net_a"]),
+        ({"pretrained": True}, ["net_a"]),
         ({"licence": "Apache"}, ["net_a"]),
         ({"tag": "IN22k"}, ["net_a"]),
         ({"library": "torchvision"}, ["vit_b"]),

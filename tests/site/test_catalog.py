@@ -36,6 +36,7 @@ QUERIES = {  # what is put into the form, and what Python is asked for
     "kind": ({"kind": "partial"}, {"kind": "partial"}),
     "library": ({"library": "torchvision"}, {"library": "torchvision"}),
     "any size": ({"any_size": True, "q": "swin"}, {"any_size": True, "pattern": "swin"}),
+    "pretrained": ({"pretrained": True}, {"pretrained": True}),
     "licence": ({"licence": "CC-by"}, {"licence": "CC-by"}),
     "weights": ({"tag": "IN22k"}, {"tag": "IN22k"}),
     "all at once": (
@@ -133,14 +134,15 @@ def test_hash__keeps_the_query(open_page):
     page = open_page("catalog.html")
     fill(
         page,
-        {"q": "vit_*", "strides": [16], "max_params": "30.5", "norm": "layer", "any_size": True},
+        {"q": "vit_*", "strides": [16], "max_params": "30.5", "norm": "layer", "any_size": True}
+        | {"pretrained": True},
     )
     page.locator(f"{TABLE} thead th[data-column=gflops] button").click()
     found, address = shown(page), page.url.partition("#")[2]
     command = page.locator("#catalog .catalog-command code").inner_text()
     assert command == (
         "detrex backbones 'vit_*' --strides 16 --max-params 30.5M --norm layer --any-size "
-        "--sort gflops"
+        "--pretrained --sort gflops"
     )
     again = open_page(f"catalog.html#{address}")
     assert (
@@ -148,7 +150,15 @@ def test_hash__keeps_the_query(open_page):
         == shown(again)
         == keys(
             CATALOG.search(
-                Query("vit_*", (16,), max_params=30_500_000, norm="layer", any_size=True), "gflops"
+                Query(
+                    "vit_*",
+                    (16,),
+                    max_params=30_500_000,
+                    norm="layer",
+                    any_size=True,
+                    pretrained=True,
+                ),
+                "gflops",
             )
         )
     )

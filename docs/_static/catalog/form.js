@@ -4,6 +4,7 @@
   const catalog = window.detrexCatalog;
   const NUMBERS = ["min_params", "max_params", "min_gflops", "max_gflops"];
   const TEXTS = ["q", "norm", "kind", "library", "licence", "tag"];
+  const FLAGS = ["any_size", "pretrained"];
 
   /* Read the form; `query` gives what stands elsewhere (the order, what is shown). */
   catalog.readForm = (form, query) => {
@@ -14,7 +15,7 @@
       if (Number.isFinite(value)) read[name] = value;
     }
     read.strides = boxes(form).filter((box) => box.checked).map((box) => Number(box.value));
-    read.any_size = form.elements.any_size.checked;
+    for (const name of FLAGS) read[name] = form.elements[name].checked;
     return read;
   };
 
@@ -23,7 +24,7 @@
     for (const name of [...TEXTS, ...NUMBERS]) form.elements[name].value = query[name] ?? "";
     for (const stride of query.strides) addStride(form, stride);
     for (const box of boxes(form)) box.checked = query.strides.includes(Number(box.value));
-    form.elements.any_size.checked = query.any_size;
+    for (const name of FLAGS) form.elements[name].checked = query[name];
     const more = form.querySelector("details");
     const hidden = [...more.querySelectorAll("input, select")];
     if (hidden.some((input) => (input.type === "checkbox" ? input.checked : input.value))) more.open = true;

@@ -12,10 +12,11 @@
     min_gflops: ["--min-gflops", ""],
     max_gflops: ["--max-gflops", ""],
   };
+  const FLAGS = { any_size: "--any-size", pretrained: "--pretrained" };
   const SORTS = ["name", "params", "gflops", "kind", "norm", "sizes", "library", "licence"];
   const PREFIX = "#find?"; // anchors of the page stay anchors
 
-  catalog.emptyQuery = () => ({ q: "", strides: [], any_size: false, sort: "params", show: "" });
+  catalog.emptyQuery = () => ({ q: "", strides: [], any_size: false, pretrained: false, sort: "params", show: "" });
 
   /* A query from a hash such as "#find?q=vit&strides=8,16&max_params=40&sort=-gflops". Parameters
      are in millions. What cannot be read is left out. */
@@ -32,7 +33,7 @@
     }
     const strides = (values.get("strides") ?? "").split(",").map(Number);
     query.strides = strides.filter((stride) => Number.isInteger(stride) && stride > 0);
-    query.any_size = values.get("any_size") === "1";
+    for (const name of Object.keys(FLAGS)) query[name] = values.get(name) === "1";
     const sort = values.get("sort") ?? "";
     if (SORTS.includes(sort.replace(/^-/, ""))) query.sort = sort;
     return query;
@@ -45,7 +46,7 @@
       if (query[name] !== undefined && query[name] !== "") values.set(name, query[name]);
     }
     if (query.strides.length) values.set("strides", query.strides.join(","));
-    if (query.any_size) values.set("any_size", "1");
+    for (const name of Object.keys(FLAGS)) if (query[name]) values.set(name, "1");
     if (query.sort !== "params") values.set("sort", query.sort);
     if (query.show) values.set("show", query.show);
     const text = values.toString().replaceAll("%2C", ",").replaceAll("%2F", "/");
@@ -63,7 +64,7 @@
     for (const [name, option] of Object.entries(TEXTS)) {
       if (query[name]) words.push(option, quoted(query[name]));
     }
-    if (query.any_size) words.push("--any-size");
+    for (const [name, option] of Object.entries(FLAGS)) if (query[name]) words.push(option);
     const sort = query.sort.replace(/^-/, "");
     if (["name", "gflops"].includes(sort)) words.push("--sort", sort);
     return words.join(" ");
@@ -89,6 +90,7 @@
       tests.push(least ? (row) => row[name] >= value : (row) => row[name] <= value);
     }
     if (query.any_size) tests.push((row) => !row.sizes.includes("tiles"));
+    if (query.pretrained) tests.push((row) => row.tags.length > 0);
     if (query.licence) {
       const part = query.licence.toLowerCase();
       tests.push((row) => row.licence.toLowerCase().includes(part));
