@@ -112,6 +112,7 @@ def locate_trusted(name: Any, where: str, trusted: Sequence[str] = ()) -> Any:
     if not callable(found):
         raise ConfigError(
             f"{where}={_short(name)} is a {type(found).__name__}, which cannot be called."
+            f"{_inside(found, name)}"
         )
     home = _home(found)
     _require_package(home, name, where, trusted)
@@ -202,6 +203,15 @@ def _home(found: Any) -> str:
     if "<locals>" in str(name):  # made by a decorator
         name = getattr(found, "__name__", "")
     return f"{module or ''}.{name}"
+
+
+def _inside(module: Any, name: str) -> str:
+    """Suggest what a module holds under its own name, which Python 3.13 no longer takes for it."""
+    last = name.rpartition(".")[2].lower()
+    if not inspect.ismodule(module):
+        return ""
+    held = [f"{name}.{key}" for key, value in vars(module).items() if callable(value)]
+    return did_you_mean(f"{name}.{last}", [key for key in held if key.lower().endswith(f".{last}")])
 
 
 def _near(name: str) -> str:
