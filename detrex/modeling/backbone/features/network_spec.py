@@ -20,6 +20,8 @@ class NetworkSpec:
         example_size: height and width in pixels of an image that it takes as it is.
         in_channels: channels of the image.
         statistics: those of the images that its default weights expect.
+        count: how many tensors it gives in all, those that are no feature maps too; 0 where only
+            the features are taken out of it.
     """
 
     name: str
@@ -28,3 +30,4 @@ class NetworkSpec:
     example_size: Size
     in_channels: int
     statistics: PixelStatistics
+    count: int = 0

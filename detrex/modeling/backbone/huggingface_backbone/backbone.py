@@ -113,12 +113,11 @@ class HuggingFaceBackbone(WrapperBackbone):
         outputs = choose_outputs(spec, out_strides, out_features, out_indices, out_channels)
         places = tuple(sorted({int(feature.source) for feature in outputs.maps}))
         keywords = {**forward_keywords(recipe.kind), **spec.input_size.keywords}
-        count = int(spec.features[-1].source) + 1
 
         def whole() -> TransformersNetwork:
             if is_backbone(recipe.kind):
                 return TransformersNetwork(recipe.build(places), keywords)
-            return TransformersNetwork(recipe.build(), keywords, places, count)
+            return TransformersNetwork(recipe.build(), keywords, places, spec.count)
 
         def unused_parts(device: str) -> tuple[str, ...]:
             with torch.device(device):

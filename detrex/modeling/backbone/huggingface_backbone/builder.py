@@ -1,9 +1,8 @@
 """transformers' networks of images, built without weights."""
 
-import contextlib
 import functools
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +16,7 @@ from detrex.modeling.backbone.inspection.meta_run import on_meta_or_cpu
 from detrex.modeling.backbone.training.norms import Norm, chosen_norm, norm_kind
 from detrex.modeling.backbone.wrapper.library_builder import build_with, plain
 
-from .naming import NamedNetwork, import_transformers, made_config
+from .naming import NamedNetwork, import_transformers, made_config, quiet
 from .network import is_backbone
 
 # Forwards take one of these names for the resampling of their position tables.
@@ -26,7 +25,6 @@ FREE_SIZE = "interpolate_pos_encoding"
 _OF_BUILDER = ("attn_implementation",)
 # Levels over maps are computed here, and maps are wanted as such and whole.
 _FIXED = {"add_fpn": False, "reshape_hidden_states": True, "mask_ratio": 0.0}
-_OF_TIMM = ("timm_backbone", "timm_wrapper")
 # Their classes for backbones refuse to give the embedded patches.
 _WITHOUT_STEM = ("maskformer-swin",)
 
@@ -125,7 +123,7 @@ def recipe_of(named: NamedNetwork, keywords: Mapping[str, Any], in_channels: int
     keywords = {name: plain(value) for name, value in keywords.items()}
     options = {name: keywords[name] for name in _OF_BUILDER if name in keywords}
     changes = {name: value for name, value in keywords.items() if name not in options}
-    config = made_config(named.name, named.description)
+    config = made_config(named.who, named.description)
     known = {*config.to_dict(), *vars(config), *getattr(config, "attribute_map", {})}
     for name in changes:
         if name not in known or name.startswith("_"):
@@ -139,7 +137,7 @@ def recipe_of(named: NamedNetwork, keywords: Mapping[str, Any], in_channels: int
                 f"{named.who} is built for images of three channels, got in_channels={in_channels}:"
                 " leave it out, or choose another network."
             )
-        changed = made_config(named.name, {**named.description, **changes})
+        changed = made_config(named.who, {**named.description, **changes})
         fixed |= _for_channels(changed, in_channels)
     description = {**named.description, **changes, **fixed}
     return Recipe(named.who, _class_of(named, config), description, changes, options)
@@ -159,8 +157,6 @@ def _class_of(named: NamedNetwork, config: Any) -> Any:
     mappings = (modeling_auto.MODEL_FOR_BACKBONE_MAPPING, modeling_auto.MODEL_MAPPING)
     found = (mapping[type(config)] for mapping in mappings if type(config) in mapping)
     kind: Any = next(found, None)
-    if config.model_type in _OF_TIMM:
-        raise BackboneError(f"{named.who} is a network of timm: use TimmBackbone.")
     kind = kind[0] if isinstance(kind, tuple) else kind
     if kind is None or kind.main_input_name != "pixel_values":
         raise BackboneError(
@@ -216,21 +212,6 @@ def takes_free_sizes(kind: Any) -> bool:
 @functools.cache
 def _parameters(kind: Any) -> Mapping[str, inspect.Parameter]:
     return inspect.signature(kind.forward).parameters
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Let transformers say nothing and draw no bars; what matters is said here."""
-    logging = import_transformers().utils.logging
-    level, has_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if has_bars:
-            logging.enable_progress_bar()
 
 
 def _settle_hooks(network: Any) -> None:

@@ -1,9 +1,10 @@
 """Which network a user names, and its description: what ``config.json`` says of it."""
 
+import contextlib
 import json
 import os
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -16,6 +17,7 @@ from detrex.modeling.backbone.wrapper.library_builder import plain
 
 CONFIG_FILE = "config.json"
 HUB = "hf-hub:"
+_OF_TIMM = ("timm_backbone", "timm_wrapper")
 # Says how a network was kept or run, not what it is; code of others (auto_map) is never run.
 _NO_PART = (
     *("architectures", "auto_map", "dtype", "torch_dtype", "transformers_version"),
@@ -55,6 +57,21 @@ def import_transformers() -> ModuleType:
             "pip install transformers"
         ) from error
     return transformers
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Let transformers say nothing and draw no bars; what matters is said here."""
+    logging = import_transformers().utils.logging
+    level, has_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if has_bars:
+            logging.enable_progress_bar()
 
 
 def named_network(model_name: Any) -> NamedNetwork:
@@ -148,7 +165,9 @@ def _described(name: str, content: Mapping[str, Any], home: str | None) -> Named
     mapping = import_transformers().CONFIG_MAPPING
     kind = content.get("model_type")
     if kind is None and {"architecture", "pretrained_cfg"} & content.keys():
-        raise BackboneError(f"{name!r} is a network of timm: use TimmBackbone('hf-hub:{name}').")
+        where = home if home is None or is_address(home) else f"{LOCAL_FOLDER}{home}"
+        how = "" if where is None else f"({where!r})"
+        raise BackboneError(f"{name!r} is a network of timm: use TimmBackbone{how}.")
     if not isinstance(kind, str) or kind not in mapping:
         hint = did_you_mean(kind, list(mapping.keys())) if isinstance(kind, str) else ""
         raise BackboneError(
@@ -158,15 +177,17 @@ def _described(name: str, content: Mapping[str, Any], home: str | None) -> Named
     whole = dict(content)
     parts = getattr(mapping[kind], "sub_configs", {})  # of a few types it is a property
     if whole.get("vision_config") or (isinstance(parts, Mapping) and "vision_config" in parts):
-        whole = made_config(name, whole).vision_config.to_dict()
+        whole = made_config(repr(name), whole).vision_config.to_dict()
+    if whole["model_type"] in _OF_TIMM:
+        raise BackboneError(f"Hugging Face's {name!r} is a network of timm: use TimmBackbone.")
     return NamedNetwork(name, {k: v for k, v in whole.items() if k not in _NO_PART}, home)
 
 
-def made_config(name: str, description: Mapping[str, Any]) -> Any:
+def made_config(who: str, description: Mapping[str, Any]) -> Any:
     """Make transformers' config of a description.
 
     Args:
-        name: of the network, for the message.
+        who: what to call the network, for the message.
         description: as in ``config.json``.
 
     Raises:
@@ -174,10 +195,11 @@ def made_config(name: str, description: Mapping[str, Any]) -> Any:
     """
     kind = import_transformers().CONFIG_MAPPING[description["model_type"]]
     try:
-        return kind.from_dict(dict(description))
+        with quiet():
+            return kind.from_dict(dict(description))
     except Exception as error:  # each config checks its values in its own way
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:240]
         raise BackboneError(
-            f"transformers makes no config of {name!r} from what is given ({reason}): correct that "
+            f"transformers makes no config of {who} from what is given ({reason}): correct that "
             "value."
         ) from error

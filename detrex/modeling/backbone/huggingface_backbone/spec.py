@@ -95,7 +95,7 @@ class _Inspector:
         """Describe every map, then find the rule for images."""
         who, native = self.recipe.who, _native_size(self.config, self.recipe.who)
         ways = (False, True) if takes_free_sizes(self.recipe.kind) else (False,)
-        self.features = self._described(native, ways)
+        self.features, native = self._described(native, ways)
         strides = [feature.stride for feature in self.features]
         keywords: list[dict[str, Any]] = [{}, {FREE_SIZE: True}]
         variants = [(keywords[way], self.run(way)) for way in ways]
@@ -112,16 +112,19 @@ class _Inspector:
             for feature, coverage in zip(self.features, coverages, strict=True)
         )
         statistics = IMAGENET.with_channels(self.channels)
-        return NetworkSpec(who, features, input_size, size, self.channels, statistics)
+        count = 1 + max(next(iter(self._shapes.values())))
+        return NetworkSpec(who, features, input_size, size, self.channels, statistics, count)
 
-    def _described(self, native: Size, ways: Sequence[bool]) -> tuple[FeatureInfo, ...]:
+    def _described(
+        self, native: Size, ways: Sequence[bool]
+    ) -> tuple[tuple[FeatureInfo, ...], Size]:
         """The maps, told by their shapes for two images, or for the only one that is taken."""
         patch = _patch_side(self.config)
         height, width = (round_up(side, patch) for side in _EXAMPLE_SIDES)
-        sides = [[(height, width), (2 * height, 2 * width)], [native]]
+        in_patches = (native[0] // patch * patch, native[1] // patch * patch)
         seen: list[dict[int, Shape]] = []
         refusals = []
-        for sizes in sides:
+        for sizes in ([(height, width), (2 * height, 2 * width)], [in_patches], [native]):
             for way in ways:
                 try:
                     seen = [
@@ -131,7 +134,12 @@ class _Inspector:
                 except SizeRefusedError as error:
                     refusals.append(str(error))
                     continue
-                return self._features(seen, sizes)
+                features = self._features(seen, sizes)
+                if len(sizes) == 2:
+                    return features, native
+                if _fill(features, sizes[0], patch):
+                    return features, sizes[0]
+                refusals.append(f"its patches of {patch} pixels leave a part of it out")
         raise BackboneError(
             f"{self.recipe.who} could not be run on an image of any size, its own {native[0]} x "
             f"{native[1]} included ({refusals[-1]}): choose another network, or give the keywords "
@@ -173,6 +181,13 @@ def _native_size(config: Any, who: str) -> Size:
             "its patches: correct it, or leave it out."
         )
     return int(height), int(width)
+
+
+def _fill(features: Sequence[FeatureInfo], size: Size, patch: int) -> bool:
+    """Whether maps cover the only image that is taken, with no rest that their cells leave out."""
+    strides = {feature.stride for feature in features}
+    steps = {patch} if len(strides) == 1 else strides
+    return all(side % step == 0 for side in size for step in steps)
 
 
 def _patch_side(config: Any) -> int:

@@ -4,7 +4,9 @@ import dataclasses
 import functools
 import logging
 import os
-from collections.abc import Collection, Mapping
+import re
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +20,17 @@ from detrex.modeling.backbone.weights.origins import wrapper_for
 from detrex.modeling.backbone.weights.source import WeightsSource, find_source
 from detrex.modeling.pixel_statistics import PixelStatistics
 
-from .builder import Recipe, quiet
-from .naming import NamedNetwork, read_description
+from .builder import Recipe
+from .naming import NamedNetwork, import_transformers, quiet, read_description
 
 logger = logging.getLogger(__name__)
 
-_PROCESSOR_FILE = "preprocessor_config.json"
+# The second is of a processor of images and text, of which the one of images is a part.
+_PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
+# Image processors of these names give BGR at the end, and no file of theirs says so.
+_FLIPPING = ("PPLCNet", "PPOCRV5ServerDet", "PPOCRV6SmallRec", "UVDoc")
+_BLOCK = re.compile(r"\.(\d+)\.")
+_DOT = re.compile(r"\.")
 
 
 def find_weights(
@@ -64,9 +71,15 @@ def find_weights(
         return WeightsSource((named.home,), statistics=own)
 
     def translate(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        loaded = load_by_transformers(recipe, tensors)
-        # Parts that were left out of the network are no part of the file either.
-        return {name: value for name, value in loaded.items() if name in wanted}
+        best: dict[str, Tensor] = {}
+        for inner in _without_prefixes(tensors):
+            loaded = load_by_transformers(recipe, inner)
+            # Parts that were left out of the network are no part of the file either.
+            loaded = {name: value for name, value in loaded.items() if name in wanted}
+            best = max(best, loaded, key=len)
+            if len(best) == len(wanted):
+                break
+        return best
 
     def translations(_: str) -> Mapping[str, Translation]:
         return {"transformers' own loading": translate}
@@ -92,31 +105,73 @@ def statistics_of(home: str | None) -> PixelStatistics | None:
     Raises:
         CheckpointError: the description is damaged, or holds no statistics of images.
     """
-    if home is None:
+    file, said = ("", {}) if home is None else _image_processor(home)
+    if not said:
         return None
-    if not is_address(home) and not os.path.isfile(Path(home) / _PROCESSOR_FILE):
-        return None
-    try:
-        said = read_description(home, _PROCESSOR_FILE)
-    except DownloadError as error:
-        logger.warning("%s; taking ImageNet's statistics for its images", error)
-        return None
-    scale = said.get("rescale_factor", 1 / 255) if said.get("do_rescale", True) else 1.0
-    is_normalised = said.get("do_normalize", True)
-    mean = said.get("image_mean") if is_normalised else [0.0, 0.0, 0.0]
-    std = said.get("image_std") if is_normalised else [1.0, 1.0, 1.0]
+    steps = _steps(said)
+    scale: Any = steps.get("rescale_factor") if steps.get("do_rescale") else 1.0
+    mean: Any = [0.0, 0.0, 0.0]
+    std: Any = [1.0, 1.0, 1.0]
+    if steps.get("do_normalize"):
+        mean, std = steps.get("image_mean"), steps.get("image_std")
     if mean is None or std is None:
         return None
-    order = "BGR" if said.get("do_flip_channel_order") else "RGB"
+    is_flipped = _processor_name(said).startswith(_FLIPPING) or steps.get("do_flip_channel_order")
+    order = "BGR" if is_flipped else "RGB"
     try:
+        mean, std = ([v] * 3 if isinstance(v, int | float) else v for v in (mean, std))
+        if steps.get("rescale_offset"):  # EfficientNet's, to -1 and 1
+            mean = [v + 1 for v in mean]
+        if steps.get("include_top"):  # and then divides by the deviation twice
+            std = [v * v for v in std]
+        if is_flipped:  # after they are normalised
+            mean, std = mean[::-1], std[::-1]
         unit = {"mean": [v / scale / 255 for v in mean], "std": [v / scale / 255 for v in std]}
         found = PixelStatistics.from_unit_range(unit)
         return dataclasses.replace(found, channel_order=order)
     except (ConfigError, TypeError, ZeroDivisionError) as error:
         raise CheckpointError(
-            f"{_PROCESSOR_FILE} of {home} says no statistics of images ({str(error)[:160]}): "
+            f"{file} of {home} says no statistics of images ({str(error)[:160]}): "
             "correct its image_mean, image_std and rescale_factor."
         ) from error
+
+
+def _image_processor(home: str) -> tuple[str, Mapping[str, Any]]:
+    """What a repository says of its images, and in which file; empty where it says nothing."""
+    refusals = []
+    for file in _PROCESSOR_FILES:
+        if not is_address(home) and not os.path.isfile(Path(home) / file):
+            continue
+        try:
+            said = read_description(home, file)
+        except DownloadError as error:
+            refusals.append(error)
+            continue
+        said = said.get("image_processor", {}) if file == _PROCESSOR_FILES[1] else said
+        if isinstance(said, Mapping) and said:
+            return file, said
+    if refusals:
+        logger.warning("%s; taking ImageNet's statistics for its images", refusals[0])
+    return "", {}
+
+
+def _steps(said: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What an image processor does, with what its file leaves to its class."""
+    name = _processor_name(said)
+    is_known = name.endswith(("ImageProcessor", "ImageProcessorFast"))
+    kind = getattr(import_transformers(), name, None) if is_known else None
+    try:
+        if kind is not None:
+            with quiet():
+                return dict(vars(kind.from_dict(dict(said))))
+    except Exception as error:  # each class checks its values in its own way
+        logger.debug("%s does not take its own file (%s)", name, error)
+    return {"do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True, **said}
+
+
+def _processor_name(said: Mapping[str, Any]) -> str:
+    name = str(said.get("image_processor_type") or said.get("feature_extractor_type"))
+    return name.replace("FeatureExtractor", "ImageProcessor")
 
 
 def load_by_transformers(recipe: Recipe, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -130,8 +185,8 @@ def load_by_transformers(recipe: Recipe, tensors: Mapping[str, Tensor]) -> dict[
         tensors: the weights by name.
 
     Returns:
-        The network's tensors that got a value, by its names. For weights that it does not know,
-        transformers raises what it likes.
+        The network's tensors that got a value, by its names, and of those of another shape the
+        file's own. For weights that it does not know, transformers raises what it likes.
     """
     kept = dict(tensors)
     with quiet(), SkipRandomFills():
@@ -142,10 +197,30 @@ def load_by_transformers(recipe: Recipe, tensors: Mapping[str, Tensor]) -> dict[
             ignore_mismatched_sizes=True,
             output_loading_info=True,
         )
-    names = (name if isinstance(name, str) else name[0] for name in info["mismatched_keys"])
-    absent = {*info["missing_keys"], *names}
+    shapes = {m if isinstance(m, str) else m[0]: m[1] for m in info["mismatched_keys"]}
+    absent = {*info["missing_keys"], *shapes}
     state = network.state_dict()
-    return {name: value for name, value in state.items() if name not in absent}
+    found = {name: value for name, value in state.items() if name not in absent}
+    for name, shape in shapes.items():
+        alike = [kept[n] for n in kept if _place(n) == _place(name) and kept[n].shape == shape]
+        if len(alike) == 1:
+            found[name] = alike[0]
+    return found
+
+
+def _place(name: str) -> tuple[str, ...]:
+    """What of a tensor's name stays when transformers renames it: its block, and its last part."""
+    return *_BLOCK.findall(name), name.rpartition(".")[2]
+
+
+def _without_prefixes(tensors: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
+    """The tensors as they are, then those of a network within, which has by far most of them."""
+    yield dict(tensors)
+    starts = Counter(name[: dot.end()] for name in tensors for dot in _DOT.finditer(name))
+    for prefix in sorted(starts, key=len):
+        if 3 * starts[prefix] >= 2 * len(tensors):  # not one of a student and a teacher
+            inner = (name for name in tensors if name.startswith(prefix))
+            yield {name.removeprefix(prefix): tensors[name] for name in inner}
 
 
 def _channels_of(tensors: Mapping[str, Tensor]) -> int | None:

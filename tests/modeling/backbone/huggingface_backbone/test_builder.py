@@ -31,7 +31,6 @@ def test_recipe_of__takes_lists_of_a_config():
         ("vit", {"hidden_size": "a"}, BackboneError, "correct that value|mend these keywords"),
         ("bert", {}, BackboneError, "is no network of images"),
         ("omdet-turbo", {}, BackboneError, "takes no images alone, but classes_input_ids, "),
-        ("timm_backbone", {}, BackboneError, "is a network of timm: use TimmBackbone"),
     ],
 )
 def test_recipe_of__says_what_is_wrong(kind, keywords, error, match):

@@ -11,6 +11,7 @@ from detrex.errors import BackboneError, CheckpointError, DownloadError
 from detrex.modeling.backbone.huggingface_backbone.naming import named_network, read_description
 from tests.reference.file_server import serving
 
+OF_TIMM = ("timm_backbone", "timm_wrapper", {"model_type": "timm_wrapper", "architecture": "vit"})
 DESCRIPTION = {"model_type": "vit", "hidden_size": 16, "architectures": ["ViTModel"]}
 
 
@@ -80,7 +81,8 @@ def test_named_network__of_a_config(given):
         ("a/b/c", "there is no folder"),
         ({"model_type": "vitt"}, "model_type 'vitt', .* Did you mean"),
         ({"hidden_size": 3}, "model_type None"),
-        ({"architecture": "resnet18"}, "is a network of timm"),
+        ({"architecture": "resnet18"}, "is a network of timm: use TimmBackbone"),
+        *((kind, "is a network of timm: use TimmBackbone") for kind in OF_TIMM),
     ],
 )
 def test_named_network__that_is_not_there(name, match):
@@ -103,3 +105,14 @@ def test_read_description__damaged(text, match, tmp_path):
         (tmp_path / "config.json").write_text(text)
     with pytest.raises(CheckpointError, match=f"config.json .*{match}"):
         read_description(str(tmp_path), "config.json")
+
+
+def test_named_network__of_a_folder_of_timm(tmp_path):
+    (tmp_path / "config.json").write_text('{"architecture": "resnet18", "pretrained_cfg": {}}')
+    with pytest.raises(BackboneError, match=rf"use TimmBackbone\('local-dir:{tmp_path}'\)"):
+        named_network(tmp_path)
+
+
+def test_made_config__lets_transformers_say_nothing(capfd):
+    named_network({"model_type": "siglip", "vision_config": {"hidden_size": 16}})
+    assert capfd.readouterr() == ("", "")

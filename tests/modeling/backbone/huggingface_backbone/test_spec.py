@@ -8,6 +8,7 @@ from detrex.modeling.backbone.features.coverage import Coverage
 from detrex.modeling.backbone.huggingface_backbone.builder import recipe_of
 from detrex.modeling.backbone.huggingface_backbone.naming import named_network
 from detrex.modeling.backbone.huggingface_backbone.spec import inspect_network
+from detrex.modeling.backbone.inspection.feature_shapes import describe_feature
 from tests.reference.tiny_transformers import SWIN, TYPES, VIT, WIDE_VIT
 
 
@@ -70,3 +71,29 @@ def test_inspect_network__an_image_smaller_than_a_patch_is_refused(size):
     with pytest.raises(BackboneError, match="expected 16 pixels or more") as info:
         spec_of("vit", image_size=size)
     assert len(str(info.value)) < 200
+
+
+@pytest.mark.skipif("aimv2_vision_model" not in transformers.CONFIG_MAPPING, reason="newer types")
+def test_inspect_network__cuts_tiles_of_whole_patches():
+    """For 64 pixels and patches of 14 the table of positions is that of 4 x 4 patches."""
+    spec = spec_of("aimv2_vision_model", **WIDE_VIT, image_size=64, patch_size=14)
+    assert spec.input_size.tile == (56, 56)
+    assert {(f.stride, f.prefix_tokens) for f in spec.features} == {(14, 0)}
+
+
+def test_inspect_network__takes_no_image_that_patches_leave_a_part_of_out():
+    """Its 4 x 7 patches of 16 and a class token are as many as 3 x 5 of 24 and 14 tokens."""
+    with pytest.raises(BackboneError, match="own 72 x 120 included"):
+        spec_of("vit", image_size=[72, 120])
+
+
+def test_inspect_network__counts_what_is_no_map_too(monkeypatch):
+    def refuse_last(name, *given):
+        if name == "stage3":
+            raise BackboneError("no rows and columns")
+        return describe_feature(name, *given)
+
+    monkeypatch.setattr(f"{inspect_network.__module__}.describe_feature", refuse_last)
+    spec = spec_of("vit", layer_norm_eps=3e-7)  # of no other test: what is found is kept
+    assert [int(f.source) for f in spec.features] == [0, 1, 2]
+    assert spec.count == 4

@@ -1,9 +1,12 @@
 """Weights of networks of transformers: where they are, names of other versions, statistics."""
 
 import json
+import logging
+import re
 
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
@@ -39,6 +42,45 @@ def test_find_weights__of_a_folder(folder):
     assert other.addresses == ("a/file.bin",)
     with pytest.raises(BackboneError, match="has the weights"):
         find_weights("IMAGENET", named, recipe, ())
+
+
+def test_backbone__reads_a_network_within_another(vit, folder):
+    """Names as on the hub, of an older transformers, behind that of what the network is part of."""
+    tensors = load_file(folder / "model.safetensors")
+    whole = {f"module.backbone.{name}": value for name, value in tensors.items()}
+    whole |= {"module.head.weight": torch.zeros(2, 16), "module.head.bias": torch.zeros(2)}
+    found = HuggingFaceBackbone("vit", weights=whole, **SMALL_VIT).hf_model.model.state_dict()
+    for name, value in found.items():
+        assert_close(value, vit.state_dict()[name], rtol=0, atol=0)
+
+
+def test_backbone__takes_neither_of_a_student_and_a_teacher(folder):
+    tensors = load_file(folder / "model.safetensors")
+    both = {f"{who}.{name}": t for who in ("student", "teacher") for name, t in tensors.items()}
+    with pytest.raises(CheckpointError):
+        HuggingFaceBackbone("vit", weights=both, **SMALL_VIT)
+
+
+def test_backbone__resamples_positions_for_another_size(folder, vit, caplog):
+    with caplog.at_level(logging.WARNING):
+        larger = HuggingFaceBackbone(folder, weights=True, image_size=96)
+    assert "position" not in caplog.text
+    table = vit.embeddings.position_embeddings.detach()
+    cells = table[:, 1:].unflatten(1, (4, 4)).permute(0, 3, 1, 2)
+    cells = torch.nn.functional.interpolate(cells, (6, 6), mode="bicubic", antialias=True)
+    expected = torch.cat([table[:, :1], cells.permute(0, 2, 3, 1).flatten(1, 2)], 1)
+    assert_close(larger.hf_model.model.embeddings.position_embeddings.detach(), expected)
+
+
+def test_backbone__names_a_tensor_of_another_shape(folder, caplog):
+    tensors = load_file(folder / "model.safetensors")
+    name = next(
+        n for n in tensors if re.search(r"layers?\.1\..*(intermediate\.dense|fc1)\.weight", n)
+    )
+    tensors[name] = torch.zeros(7, 16)
+    with caplog.at_level(logging.WARNING):
+        HuggingFaceBackbone("vit", weights=tensors, **SMALL_VIT)
+    assert "its shape is (7, 16) in the file and (24, 16) here" in caplog.text
 
 
 def test_load_by_transformers__renames_what_lies_on_the_hub(folder, vit):
@@ -110,8 +152,52 @@ def test_statistics_of__a_folder(said, mean, std, order, tmp_path):
     assert found.channel_order == order
 
 
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [
+        ("ViTImageProcessor", {}),
+        ("CLIPImageProcessor", {"image_mean": [0.1, 0.2, 0.3], "rescale_factor": 1 / 128}),
+        ("EfficientNetImageProcessor", {"image_std": [0.2, 0.3, 0.4]}),
+        ("EfficientNetImageProcessor", {"rescale_offset": True, "rescale_factor": 1 / 127.5}),
+        ("MobileViTImageProcessor", {}),
+        ("GLPNImageProcessor", {}),
+        ("PPLCNetImageProcessor", {}),
+        ("UVDocImageProcessor", {}),
+    ],
+)
+def test_statistics_of__what_an_image_processor_does(kind, changes, tmp_path):
+    if not hasattr(transformers, kind):
+        pytest.skip("newer transformers")
+    processor = getattr(transformers, kind)(**changes)
+    processor.save_pretrained(tmp_path)
+    image = torch.randint(256, (3, 64, 64), dtype=torch.uint8)
+    as_it_is = {"do_resize": False, "do_center_crop": False, "return_tensors": "pt"}
+    (expected,) = processor(image.permute(1, 2, 0).numpy(), **as_it_is)["pixel_values"]
+    found = statistics_of(str(tmp_path))
+    seen = image.flip(0) if found.channel_order == "BGR" else image
+    mean, std = (torch.tensor(v)[:, None, None] for v in (found.pixel_mean, found.pixel_std))
+    assert_close((seen - mean) / std, expected.float(), rtol=1e-4, atol=1e-4)
+
+
+def test_statistics_of__a_file_that_leaves_steps_to_the_class(tmp_path):
+    said = {"feature_extractor_type": "MobileViTFeatureExtractor", "do_flip_channel_order": True}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(said))
+    found = statistics_of(str(tmp_path))
+    assert (found.pixel_mean, found.channel_order) == ((0, 0, 0), "BGR")
+    assert_close(torch.tensor(found.pixel_std), torch.full((3,), 255.0))
+
+
+@pytest.mark.parametrize("value", [0.5, [0.5] * 3])
+def test_statistics_of__a_processor_of_images_and_text(value, tmp_path):
+    said = {"image_processor": {"image_mean": value, "image_std": value}, "tokenizer": {}}
+    (tmp_path / "processor_config.json").write_text(json.dumps(said))
+    assert_close(torch.tensor(statistics_of(str(tmp_path)).pixel_std), torch.full((3,), 127.5))
+
+
 def test_statistics_of__what_says_none(tmp_path):
     assert statistics_of(None) is None
+    assert statistics_of(str(tmp_path)) is None
+    (tmp_path / "processor_config.json").write_text('{"processor_class": "CLIPProcessor"}')
     assert statistics_of(str(tmp_path)) is None
     (tmp_path / "preprocessor_config.json").write_text('{"image_mean": [0.5], "image_std": ["a"]}')
     with pytest.raises(CheckpointError, match=r"correct its image_mean, image_std"):
