@@ -66,14 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
         DetrexError: for every mistake that the user can mend.
         SystemExit: status 75 or 130 where a signal ended it.
     """
-    config, folder = config_or_run(arguments.config)
-    from detrex.inference.pretrained import WEIGHTS, is_pretrained
-
-    if folder and is_pretrained(folder):
-        raise ConfigError(
-            f"{folder} is a shared detector, which comes without data: name a config that has "
-            f"some, and --weights {folder / WEIGHTS}."
-        )
+    config, folder = config_or_run(arguments.config, with_data=True)
     args = run_arguments(arguments, config, arguments.output or folder)
     from detrex.engine.command_line import run_parsed, telling_of_signals
     from detrex.engine.overrides import override

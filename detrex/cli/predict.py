@@ -126,12 +126,14 @@ def run(arguments: argparse.Namespace) -> int:
     tell_choice(detector, arguments.weights)
     file = CocoFile(Path(arguments.json), detector) if arguments.json else None
     work = _Work(detector, options, file)
-    work.pictures([job for job in jobs if not job.is_video])
-    for job in jobs:
-        if job.is_video:
-            work.video(job)
-    if file:
-        file.write()
+    try:
+        work.pictures([job for job in jobs if not job.is_video])
+        for job in jobs:
+            if job.is_video:
+                work.video(job)
+    finally:  # also after Ctrl-C, by which a camera ends
+        if file:
+            file.write()
     return work.end(arguments.json)
 
 

@@ -74,11 +74,12 @@ def run_arguments(
     )
 
 
-def config_or_run(name: str) -> tuple[Path, Path | None]:
+def config_or_run(name: str, *, with_data: bool = False) -> tuple[Path, Path | None]:
     """Find the config that a user names, by itself or by the folder of a run.
 
     Args:
         name: a run's folder, a config's file, or a config of the package.
+        with_data: whether a shared detector's folder, which comes without, is refused.
 
     Returns:
         The config's file, and the run's folder where it is one.
@@ -100,6 +101,14 @@ def config_or_run(name: str) -> tuple[Path, Path | None]:
             f"{folder} holds no config.yaml, as the folder of a run does: name that folder, or a "
             f"config.{run_below(folder)}"
         )
+    if with_data:
+        from detrex.inference.pretrained import WEIGHTS, is_pretrained
+
+        if is_pretrained(folder):
+            raise ConfigError(
+                f"{folder} is a shared detector, which comes without data: name a config that has "
+                f"some, and {folder / WEIGHTS} by --weights or train.init_checkpoint."
+            )
     return file, folder
 
 

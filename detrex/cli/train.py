@@ -77,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.parser.error("name a config; --list shows those of the package")
     if arguments.json:
         arguments.parser.error("--json belongs to --list")
-    config, folder = config_or_run(arguments.config)
+    config, folder = config_or_run(arguments.config, with_data=True)
     if folder and not arguments.resume:
         arguments.parser.error(f"{folder} is the folder of a run, which --resume continues")
     args = run_arguments(arguments, config, arguments.output or folder)

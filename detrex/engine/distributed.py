@@ -12,7 +12,7 @@ from detectron2.utils import comm
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from detrex.errors import ConfigError
+from detrex.errors import ConfigError, first_line
 from detrex.utils.meeting import identity
 
 T = TypeVar("T")
@@ -47,6 +47,8 @@ def resolve_device(name: str | torch.device, option: str = "train.device") -> to
             f"{option}={name} asks for Apple's GPU, which PyTorch cannot use here: pass "
             f"{option}=cpu."
         )
+    if device.type not in ("cpu", "cuda", "mps"):
+        _require_usable(device, option)
     if device.type != "cuda":
         return device
     distributed = comm.get_world_size() > 1
@@ -59,6 +61,17 @@ def resolve_device(name: str | torch.device, option: str = "train.device") -> to
     if not distributed:
         return device
     return torch.device("cuda", index)
+
+
+def _require_usable(device: torch.device, option: str) -> None:
+    """Try a device that PyTorch has a name for: whether it works is up to the build and drivers."""
+    try:
+        torch.ones(1, device=device).item()
+    except Exception as error:  # each kind of device raises its own
+        raise ConfigError(
+            f"{option}={device} cannot be used by PyTorch here ({first_line(error)}): pass "
+            f"{option}=cpu."
+        ) from error
 
 
 def wrap_ddp(model: nn.Module, device: torch.device, options: Mapping[str, Any]) -> nn.Module:

@@ -54,7 +54,7 @@ def find_source(
     """
     _check_weights(weights)
     if isinstance(source, DictConfig):
-        return _of_config(source, "the config", weights)
+        return _of_config(source, "the config", weights, config)
     if not isinstance(source, str | os.PathLike):
         raise TypeError(
             "a detector is loaded from a run's folder, a checkpoint or a config, got "
@@ -77,10 +77,10 @@ def find_source(
     if path.suffix in SUFFIXES and path.is_file():
         if path.name == CONFIG and weights is None and run_checkpoints(path.parent):
             return _of_folder(path.parent, config, weights, trusted)
-        return _of_config(load_config(path, trusted), name, weights)
+        return _of_config(load_config(path, trusted), name, weights, config)
     if path.exists():
         return _of_checkpoint(name, config, weights, trusted)
-    return _of_config(load_config(_found_config(name), trusted), name, weights)
+    return _of_config(load_config(_found_config(name), trusted), name, weights, config)
 
 
 def _check_weights(weights: object) -> None:
@@ -100,10 +100,10 @@ def _of_folder(
     """Take a run's folder, or a shared detector's."""
     if is_pretrained(folder) and config is None and weights is None:
         return _of_shared(folder, trusted)
-    cfg = _config_of(config, trusted) if config else _saved_config(folder, trusted)
+    cfg = _config_of(config, trusted) if config is not None else _saved_config(folder, trusted)
     if weights is not None:
         return Source(cfg, _named(weights), str(folder))
-    found = run_checkpoints(folder)
+    found = [str(folder / WEIGHTS)] if is_pretrained(folder) else run_checkpoints(folder)
     if not found:
         raise ConfigError(
             f"{folder} holds no checkpoint of its run: train it, or name one by weights=, or "
@@ -147,7 +147,17 @@ def _of_checkpoint(
     return Source(_saved_config(file.parent, trusted, origin.run), (str(file),), name)
 
 
-def _of_config(cfg: DictConfig, name: str, weights: str | os.PathLike[str] | None) -> Source:
+def _of_config(
+    cfg: DictConfig,
+    name: str,
+    weights: str | os.PathLike[str] | None,
+    other: Config | None,
+) -> Source:
+    if other is not None:
+        raise ConfigError(
+            f"{name} is a config, and config= (--config) names another: give one of them, and the "
+            "checkpoint by weights= (--weights)."
+        )
     chosen = weights or try_get_key(cfg, "train.init_checkpoint", default="")
     if not chosen:
         raise ConfigError(

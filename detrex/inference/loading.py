@@ -3,7 +3,7 @@
 import copy
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -88,7 +88,7 @@ def load(
         >>> len(detector.predict(np.zeros((64, 96, 3), np.uint8), threshold=0.0)) > 0
         True
     """
-    overrides, trust = ([w] if isinstance(w, str) else w for w in (overrides, trust))
+    overrides, trust = _texts("overrides", overrides), _texts("trust", trust)
     found = find_source(source, config=config, weights=weights, trusted=trust)
     return build_detector(
         found,
@@ -169,6 +169,13 @@ def build_detector(
         iteration=_iteration(checkpoint),
         facts=facts if shared else None,
     )
+
+
+def _texts(option: str, texts: str | Sequence[str]) -> list[str]:
+    several: Any = [texts] if isinstance(texts, str) else texts
+    if not isinstance(several, Iterable) or not all(isinstance(each, str) for each in several):
+        raise TypeError(f"{option} is a text or a list of texts, got {texts!r:.60}.")
+    return list(several)
 
 
 def _iteration(checkpoint: Mapping[str, Any]) -> int:

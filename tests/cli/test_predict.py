@@ -69,6 +69,19 @@ def test_predict__a_video_to_a_video(here, capsys):
     assert "found.mp4 is one of the input files" in capsys.readouterr().err
 
 
+def test_predict__what_was_found_until_ctrl_c_is_written(here, monkeypatch):
+    def frames(_):
+        yield np.zeros((32, 48, 3), np.uint8)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Video, "__init__", lambda self, _: vars(self).update(name="camera"))
+    monkeypatch.setattr(Video, "__iter__", frames)
+    monkeypatch.setattr(Video, "__exit__", lambda *_: None)
+    monkeypatch.setattr(Video, "count", None, raising=False)
+    assert main(["predict", "run", "0", "--no-draw", "--json", "all.json"]) == 130
+    assert len(json.loads((here / "all.json").read_text())["images"]) == 1
+
+
 def test_predict__a_damaged_video_is_one_sentence(here, capfd):
     pytest.importorskip("cv2")
     with VideoWriter(here / "a.mp4", 5.0) as writer:

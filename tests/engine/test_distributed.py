@@ -36,6 +36,12 @@ def test_resolve_device__mps_without_it(monkeypatch):
         resolve_device("mps")
 
 
+@pytest.mark.parametrize("name", ["meta", "xpu", "hpu", "vulkan"])
+def test_resolve_device__another_kind_that_does_not_work(name):
+    with pytest.raises(ConfigError, match=rf"device={name} cannot be used .*: pass device=cpu"):
+        resolve_device(name, "device")
+
+
 def test_resolve_device__gpu_that_is_not_there(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)

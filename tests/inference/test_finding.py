@@ -122,6 +122,15 @@ def test_find_source__two_checkpoints_are_one_too_many(run):
         find_source(run / "model_final.pth", weights="b.pth")
 
 
+def test_find_source__two_configs_are_one_too_many(run):
+    for source in ("dino/demo_shapes.py", OmegaConf.create({"model": {}})):
+        with pytest.raises(
+            ConfigError, match=r"is a config, and config= .* names another: give one"
+        ):
+            find_source(source, config="dino/timm_example.py", weights=run / "model_final.pth")
+    assert find_source(run, config="dino/demo_shapes.py").weights == (str(run / "model_final.pth"),)
+
+
 def test_find_source__a_run_without_a_checkpoint(run):
     (run / "model_final.pth").unlink()
     with pytest.raises(ConfigError, match="holds no checkpoint of its run: train it, or name one"):

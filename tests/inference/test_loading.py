@@ -120,6 +120,12 @@ def test_load__wrong_options_are_said(keywords, message, tmp_path):
         detrex.load(tiny_config(tmp_path), weights="random", **keywords)
 
 
+@pytest.mark.parametrize("keywords", [{"overrides": 5}, {"overrides": [3]}, {"trust": 7}])
+def test_load__texts_are_texts(keywords, tmp_path):
+    with pytest.raises(TypeError, match=r"\w+ is a text or a list of texts, got \[?\d"):
+        detrex.load(tiny_config(tmp_path), weights="random", **keywords)
+
+
 def test_load__a_wrong_number_format_is_said_at_once(tmp_path):
     with pytest.raises(ConfigError, match="'float31', expected 'auto', 'float32'"):
         detrex.load(tiny_config(tmp_path), weights="random", dtype="float31")
