@@ -185,7 +185,15 @@ def write_page(files: StudyFiles, page: Path | None = None) -> str:
     return text
 
 
-def _put(page: Path, text: str) -> None:
+def around_table(page: Path) -> tuple[str, str]:
+    """Read what stands before and behind the table of a page.
+
+    Args:
+        page: see `write_page`.
+
+    Raises:
+        ConfigError: the page has no marks.
+    """
     before = page.read_text(encoding="utf-8") if page.is_file() else ""
     if (
         before.count(BEGIN) != 1
@@ -197,6 +205,10 @@ def _put(page: Path, text: str) -> None:
             "stand."
         )
     head, rest = before.split(BEGIN)
-    after = rest.split(END)[1]
+    return head, rest.split(END)[1]
+
+
+def _put(page: Path, text: str) -> None:
+    head, after = around_table(page)
     new = f"{head}{BEGIN}\n\n{text}\n\n{END}{after}"
     write_atomically(page, lambda stream: stream.write(new.encode()))

@@ -118,6 +118,8 @@ def _frame(axes: Axes, lines: Sequence[Any]) -> None:
     for spine in axes.spines.values():
         spine.set_color(_INK)
     axes.grid(alpha=0.25, color=_INK)
+    if not axes.get_legend_handles_labels()[0]:  # of names whose kind nobody has said
+        return
     legend = axes.legend(fontsize=9, labelcolor=_INK, framealpha=0, loc="best")
     legend.set_title("larger mark: more parameters", prop=FontProperties(size=9))
     legend.get_title().set_color(_INK)

@@ -198,11 +198,13 @@ def run_study(arguments: argparse.Namespace) -> int:
     from detrex.benchmark.environment import busy_warning, environment
     from detrex.benchmark.study import Plan, train_all
     from detrex.benchmark.study_files import StudyFiles
-    from detrex.benchmark.study_page import write_page
+    from detrex.benchmark.study_page import around_table, write_page
 
     steps = arguments.step or _STEPS
     candidates = find_candidates(arguments.names)
     files = StudyFiles(arguments.output)
+    if arguments.page is not None:
+        around_table(arguments.page)  # before hours of training
     if "train" in steps:
         train_all(candidates, Plan(arguments.iterations, arguments.seeds), files, _tell)
     if "costs" in steps:

@@ -27,6 +27,11 @@ def test_draw__is_the_same_each_time(tmp_path):
     assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
 
 
+def test_draw__of_kinds_that_nobody_has_said(tmp_path, recwarn):
+    assert draw(_line("mine", [10.0], 16.0), tmp_path / "a.svg")
+    assert not [str(each.message) for each in recwarn]
+
+
 def test_draw__without_costs_there_is_nothing(tmp_path):
     assert not draw(lines_of([Run("a", "random", 0, 3, 1.0, 2.0)], []), tmp_path / "a.svg")
     assert not list(tmp_path.iterdir())

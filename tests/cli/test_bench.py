@@ -42,6 +42,7 @@ def test_bench__refuses_in_one_sentence(tmp_path, capsys, words, told):
         (["--seeds", "0"], 2, "expected e.g. 3, got '0'"),
         (["--step", "draw"], 2, "invalid choice: 'draw'"),
         (["--step", "page"], 1, "has no runs: `detrex bench backbones` trains them"),
+        (["--page", "nix.md"], 1, "nix.md has no place for the table"),
     ],
 )
 def test_bench_backbones__refuses(tmp_path, capsys, words, status, told):
@@ -50,7 +51,9 @@ def test_bench_backbones__refuses(tmp_path, capsys, words, status, told):
     except SystemExit as end:
         found = end.code
     assert found == status
-    assert told in capsys.readouterr().err
+    said = capsys.readouterr()
+    assert told in said.err
+    assert "seed 0" not in said.out, "and before anything is trained"
 
 
 def test_bench__examples_are_command_lines():
