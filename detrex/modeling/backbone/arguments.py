@@ -30,6 +30,21 @@ def check_in_channels(in_channels: int, keywords: Mapping[str, Any] = MappingPro
         raise BackboneError(f"in_channels must be a positive integer, got {in_channels!r}.")
 
 
+def check_drop_path(keywords: Mapping[str, Any]) -> None:
+    """Check the chance with which whole blocks are dropped, of which libraries take any number.
+
+    Args:
+        keywords: what the library's builder is to be given.
+
+    Raises:
+        BackboneError: it is not from 0 to below 1.
+    """
+    for name in ("drop_path_rate", "stochastic_depth_prob"):
+        rate = keywords.get(name)
+        if isinstance(rate, int | float) and not 0 <= rate < 1:
+            raise BackboneError(f"{name} must be from 0 to below 1, got {rate!r}.")
+
+
 def check_switches(**switches: bool) -> None:
     """Check keywords that are on or off; a text, such as ``"no"``, would count as on.
 

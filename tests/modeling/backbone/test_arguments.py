@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from detrex.errors import BackboneError
-from detrex.modeling.backbone import TimmBackbone, TorchvisionBackbone
+from detrex.modeling.backbone import HuggingFaceBackbone, TimmBackbone, TorchvisionBackbone
 from detrex.modeling.backbone.arguments import check_in_channels, one_way_to_weights
 
 
@@ -24,6 +24,20 @@ def test_check_in_channels__has_no_upper_limit():
 def test_check_in_channels__keyword_of_timm(wrapper):
     with pytest.raises(BackboneError, match=r"got in_chans=4: .* called in_channels here"):
         wrapper("resnet18", in_chans=4)
+
+
+@pytest.mark.parametrize("rate", [1, 1.5, -0.1, float("nan")])
+@pytest.mark.parametrize(
+    ("wrapper", "name", "keyword"),
+    [
+        (TimmBackbone, "convnext_atto", "drop_path_rate"),
+        (TorchvisionBackbone, "convnext_tiny", "stochastic_depth_prob"),
+        (HuggingFaceBackbone, "convnext", "drop_path_rate"),
+    ],
+)
+def test_check_drop_path(wrapper, name, keyword, rate):
+    with pytest.raises(BackboneError, match=f"{keyword} must be from 0 to below 1, got {rate}"):
+        wrapper(name, **{keyword: rate})
 
 
 def test_one_way_to_weights__one_way_only():

@@ -9,7 +9,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from detrex.modeling.backbone.arguments import check_in_channels, one_way_to_weights
+from detrex.modeling.backbone.arguments import (
+    check_drop_path,
+    check_in_channels,
+    one_way_to_weights,
+)
 from detrex.modeling.backbone.inspection.findings import recall
 from detrex.modeling.backbone.inspection.meta_run import on_meta_or_cpu
 from detrex.modeling.backbone.training.plan import TrainingPlan
@@ -101,6 +105,7 @@ class HuggingFaceBackbone(WrapperBackbone):
         **kwargs: Any,
     ) -> None:
         check_in_channels(in_channels, kwargs)
+        check_drop_path(kwargs)
         asked = one_way_to_weights(weights=weights)
         named = named_network(model_name)
         recipe = recipe_of(named, kwargs, in_channels)

@@ -16,7 +16,7 @@ from detrex.modeling.backbone.inspection.meta_run import on_meta_or_cpu
 from detrex.modeling.backbone.training.norms import Norm, chosen_norm, norm_kind
 from detrex.modeling.backbone.wrapper.library_builder import build_with, plain
 
-from .naming import NamedNetwork, import_transformers, made_config, quiet
+from .naming import NO_PART, NamedNetwork, import_transformers, made_config, quiet
 from .network import is_backbone
 
 # Forwards take one of these names for the resampling of their position tables.
@@ -126,10 +126,17 @@ def recipe_of(named: NamedNetwork, keywords: Mapping[str, Any], in_channels: int
     config = made_config(named.who, named.description)
     known = {*config.to_dict(), *vars(config), *getattr(config, "attribute_map", {})}
     for name in changes:
+        if name == "model_type" or name in NO_PART:
+            raise TypeError(f"{name!r} is no part of {named.who}: leave it out.")
         if name not in known or name.startswith("_"):
             raise TypeError(
                 f"the config of {named.who} has no {name[:80]!r}.{did_you_mean(name, known)}"
             )
+    if changes.get("num_channels", in_channels) != in_channels:
+        raise BackboneError(
+            f"got num_channels={changes['num_channels']!r}: the channels of the image are called "
+            "in_channels here, in every wrapper."
+        )
     fixed = {name: value for name, value in _FIXED.items() if name in known}
     if in_channels != getattr(config, "num_channels", 3):
         if "num_channels" not in known:

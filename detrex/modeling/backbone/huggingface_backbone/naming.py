@@ -19,7 +19,7 @@ CONFIG_FILE = "config.json"
 HUB = "hf-hub:"
 _OF_TIMM = ("timm_backbone", "timm_wrapper")
 # Says how a network was kept or run, not what it is; code of others (auto_map) is never run.
-_NO_PART = (
+NO_PART = (
     *("architectures", "auto_map", "dtype", "torch_dtype", "transformers_version"),
     *("_name_or_path", "out_features", "out_indices", "quantization_config", "return_dict"),
     *("output_hidden_states", "output_attentions", "id2label", "label2id", "num_labels"),
@@ -100,9 +100,10 @@ def named_network(model_name: Any) -> NamedNetwork:
     if isinstance(given, Mapping):
         return _described(str(given.get("model_type")), given, None)
     if not isinstance(given, str | os.PathLike) or not os.fspath(given):
+        got = " ".join(reprlib.repr(given).split())
         raise TypeError(
             "model_name must be a repository such as 'facebook/dinov2-small', a folder, a type "
-            f"such as 'swin' or a config of transformers, got {reprlib.repr(given)}."
+            f"such as 'swin' or a config of transformers, got {got}."
         )
     name = os.fspath(given)
     if name in transformers.CONFIG_MAPPING:
@@ -180,7 +181,7 @@ def _described(name: str, content: Mapping[str, Any], home: str | None) -> Named
         whole = made_config(repr(name), whole).vision_config.to_dict()
     if whole["model_type"] in _OF_TIMM:
         raise BackboneError(f"Hugging Face's {name!r} is a network of timm: use TimmBackbone.")
-    return NamedNetwork(name, {k: v for k, v in whole.items() if k not in _NO_PART}, home)
+    return NamedNetwork(name, {k: v for k, v in whole.items() if k not in NO_PART}, home)
 
 
 def made_config(who: str, description: Mapping[str, Any]) -> Any:

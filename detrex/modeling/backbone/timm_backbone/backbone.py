@@ -8,7 +8,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from detrex.modeling.backbone.arguments import check_in_channels, one_way_to_weights
+from detrex.modeling.backbone.arguments import (
+    check_drop_path,
+    check_in_channels,
+    one_way_to_weights,
+)
 from detrex.modeling.backbone.features.chosen_outputs import DEFAULT_OUT_INDICES, select_outputs
 from detrex.modeling.backbone.training.norms import chosen_norm
 from detrex.modeling.backbone.training.plan import TrainingPlan
@@ -103,6 +107,7 @@ class TimmBackbone(WrapperBackbone):
     ) -> None:
         check_name(model_name, features_only)
         check_in_channels(in_channels, kwargs)
+        check_drop_path(kwargs)
         asked = one_way_to_weights(
             pretrained=pretrained, checkpoint_path=checkpoint_path, weights=weights
         )

@@ -1,10 +1,12 @@
 """timm's pretrained weights: where each tag has them, and how timm itself loads them."""
 
+import contextlib
 import dataclasses
 import functools
 import logging
 import re
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -262,12 +264,27 @@ def load_by_timm(
         overlay |= {"state_dict": tensors, "custom_load": False}
     if channels is not None:
         overlay["input_size"] = (channels, *_input_size(model_name)[1:])
-    with _Written() as written, SkipRandomFills():
+    with _Written() as written, SkipRandomFills(), _quiet_timm():
         network = timm.create_model(
             model_name, pretrained=True, pretrained_cfg_overlay=overlay, **keywords
         )
     state = network.state_dict(keep_vars=True)
     return {name: value.detach() for name, value in state.items() if id(value) in written.targets}
+
+
+@contextlib.contextmanager
+def _quiet_timm() -> Iterator[None]:
+    """Let timm list no unexpected names in this thread: files that do not fit are told of here."""
+    own, log = threading.get_ident(), logging.getLogger("timm.models._builder")
+
+    def is_shown(record: logging.LogRecord) -> bool:
+        return record.thread != own or record.levelno > logging.WARNING
+
+    log.addFilter(is_shown)
+    try:
+        yield
+    finally:
+        log.removeFilter(is_shown)
 
 
 class _Written(TorchFunctionMode):

@@ -11,7 +11,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from detrex.modeling.backbone.arguments import check_in_channels, one_way_to_weights
+from detrex.modeling.backbone.arguments import (
+    check_drop_path,
+    check_in_channels,
+    one_way_to_weights,
+)
 from detrex.modeling.backbone.features.feature_info import FeatureInfo
 from detrex.modeling.backbone.features.output_levels import (
     OutputSpec,
@@ -100,6 +104,7 @@ class TorchvisionBackbone(WrapperBackbone):
         **kwargs: Any,
     ) -> None:
         check_in_channels(in_channels, kwargs)
+        check_drop_path(kwargs)
         asked = one_way_to_weights(pretrained=pretrained, weights=weights)
         check_classifier(model_name)
         source = None

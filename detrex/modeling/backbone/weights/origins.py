@@ -57,11 +57,13 @@ _WRAPPERS = {
 # What tensors are called in one library alone, in the order in which they are told.
 _NAMINGS = {
     "Hugging Face": re.compile(
-        r"(^|\.)(embeddings|embedder|patch_embeddings?|stages\.\d+\.downsample_layers|normalization)\."
+        r"(^|\.)(hf_model|embeddings|embedder|patch_embeddings?|stages\.\d+\.downsample_layers|normalization)\."
         r"|\.convolution\.weight$"
     ),
-    "torchvision": re.compile(r"(^|\.)(features\.\d|encoder\.layers\.encoder_layer_\d)"),
-    "timm": re.compile(r"(^|\.)(patch_embed\.proj|stem\.(\d|conv)|stem_\d|conv_stem)\."),
+    "torchvision": re.compile(
+        r"(^|\.)(feature_extractor\.|features\.\d|encoder\.layers\.encoder_layer_\d)"
+    ),
+    "timm": re.compile(r"(^|\.)(timm_model|patch_embed\.proj|stem\.(\d|conv)|stem_\d|conv_stem)\."),
 }
 _TWINS = {**_TO_TIMM, **{timm: torchvision for torchvision, timm in _TO_TIMM.items()}}
 

@@ -30,6 +30,9 @@ def test_recipe_of__takes_lists_of_a_config():
         ("vit", {"hiden_size": 3}, TypeError, "no 'hiden_size'. Did you mean 'hidden_size'"),
         ("vit", {"hidden_size": "a"}, BackboneError, "correct that value|mend these keywords"),
         ("bert", {}, BackboneError, "is no network of images"),
+        ("vit", {"dtype": "float16"}, TypeError, "'dtype' is no part of .*leave it out"),
+        ("vit", {"model_type": "swin"}, TypeError, "'model_type' is no part of"),
+        ("vit", {"num_channels": 4}, BackboneError, "are called in_channels here"),
         ("omdet-turbo", {}, BackboneError, "takes no images alone, but classes_input_ids, "),
     ],
 )

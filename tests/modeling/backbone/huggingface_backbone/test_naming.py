@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 import transformers
 from huggingface_hub import constants
 
@@ -90,10 +91,11 @@ def test_named_network__that_is_not_there(name, match):
         named_network(name)
 
 
-@pytest.mark.parametrize("name", [3, None, "", ["vit"]])
+@pytest.mark.parametrize("name", [3, None, "", ["vit"], torch.nn.Sequential(torch.nn.Tanh())])
 def test_named_network__of_a_wrong_type(name):
-    with pytest.raises(TypeError, match=r"model_name must be a repository such as"):
+    with pytest.raises(TypeError, match=r"model_name must be a repository such as") as info:
         named_network(name)
+    assert "\n" not in str(info.value)
 
 
 @pytest.mark.parametrize(

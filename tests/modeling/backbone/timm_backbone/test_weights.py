@@ -100,6 +100,11 @@ def test_weights__kernels_and_tables_behind_any_prefix(prefix, channels):
     torch.testing.assert_close(network.pos_embed, table, rtol=1e-5, atol=1e-6)
 
 
+def test_load_by_timm__lets_timm_say_nothing(caplog):
+    load_by_timm("test_resnet", {}, {"of.another": torch.zeros(2), "network": torch.zeros(3)})
+    assert not caplog.records
+
+
 def test_load_by_timm__with_the_options_of_the_network():
     """DeiT III's authors name the scale of layers otherwise; timm's function needs an option."""
     name, small = "deit3_small_patch16_224", {"depth": 2}

@@ -9,7 +9,13 @@ from detectron2.modeling.backbone.resnet import BottleneckBlock
 from torch import nn
 
 from detrex.checkpoint.reading.state_dict import tensors_of
-from detrex.modeling.backbone import BasicStem, ConvNeXt, ResNet
+from detrex.modeling.backbone import (
+    BasicStem,
+    ConvNeXt,
+    ResNet,
+    TimmBackbone,
+    TorchvisionBackbone,
+)
 from detrex.modeling.backbone.weights.origins import find_origin, wrapper_for
 from detrex.modeling.pixel_statistics import CAFFE, IMAGENET, PixelStatistics
 from tests.reference.tiny_transformers import TYPES, built_by_transformers
@@ -185,6 +191,15 @@ def test_differences__of_the_eps():
         ),
         (torchvision.models.swin_t, "Hugging Face", "swin", "so use TorchvisionBackbone"),
         (torchvision.models.resnet18, "Hugging Face", "resnet", "Backbone('resnet18')"),
+        (lambda: TimmBackbone("resnet18"), "Hugging Face", "resnet", "so use TimmBackbone for it"),
+        (
+            lambda: TorchvisionBackbone("resnet18"),
+            *("Hugging Face", "resnet", "so use TorchvisionBackbone for it"),
+        ),
+        (
+            lambda: nn.ModuleDict({"hf_model": timm.create_model("resnet18")}),
+            *("timm", "resnet50", "so use HuggingFaceBackbone for it"),
+        ),
         (lambda: ConvNeXt(depths=(1, 1, 1, 1), dims=(6, 8, 8, 8)), "timm", "convnext_atto", ""),
         (
             lambda: torchvision.models.ResNet(torchvision.models.resnet.BasicBlock, [3, 1, 1, 1]),
