@@ -5,7 +5,10 @@ The configs that come with the package are also importable, for the functions am
     from detrex.config.configs.common.common_schedule import multistep_lr_scheduler
 """
 
+import sys
 from importlib import import_module
+from importlib.machinery import ModuleSpec
+from importlib.util import module_from_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,7 +45,9 @@ _HOMES = {
 
 # In a checkout `configs/` lies beside the package, not in this folder as in a wheel.
 if not (Path(__path__[0]) / "configs").is_dir():
-    __path__.append(str(Path(__path__[0]).parents[1]))
+    _spec = ModuleSpec(f"{__name__}.configs", None, is_package=True)
+    _spec.submodule_search_locations = [str(Path(__path__[0]).parents[1] / "configs")]
+    configs = sys.modules[_spec.name] = module_from_spec(_spec)
 
 
 def __getattr__(name: str) -> object:

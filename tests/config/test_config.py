@@ -2,7 +2,9 @@
 
 import builtins
 import os
+import pkgutil
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -128,6 +130,15 @@ def test_configs__functions_are_importable():
     from detrex.config.configs.common.common_schedule import multistep_lr_scheduler
 
     assert multistep_lr_scheduler().warmup_length == 0
+
+
+def test_configs__bring_no_second_package():
+    # Tools that walk through packages would go from here to the checkout's, and on for ever.
+    below = [
+        module.name for module in pkgutil.iter_modules(import_module("detrex.config").__path__)
+    ]
+    assert "config" in below
+    assert not {"detrex", "tests"} & {*below}
 
 
 @pytest.mark.parametrize(
