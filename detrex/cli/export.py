@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import logging
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -115,6 +116,8 @@ def _built(arguments: argparse.Namespace) -> tuple[Any, Sequence[str]]:
         cfg = apply_overrides(load_config(config, trust), overrides, trust)
         weights = weights or (choose_checkpoint(folder) if folder else None)
         weights = weights or try_get_key(cfg, "train.init_checkpoint", default="")
+        if not weights and arguments.part != "backbone":
+            print("weights: none, the detector has learnt nothing (--weights)", file=sys.stderr)
         if not weights or (arguments.part == "backbone" and not folder):
             return build_for_export(config, overrides, weights, trust)
         found, overrides = Source(cfg, (weights,), str(config)), ()

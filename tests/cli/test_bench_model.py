@@ -1,6 +1,10 @@
+import re
+
 import pytest
 
 from detrex.cli import main
+from detrex.config import find_config, load_config
+from detrex.engine.dry_run import dry_run
 
 CONFIG = """
 from detectron2.config import LazyCall as L
@@ -34,3 +38,11 @@ def test_bench_model__refuses_in_one_sentence(config, capsys):
     told = capsys.readouterr().err
     assert "no dataloader.test" in told
     assert len(told.splitlines()) == 1
+
+
+def test_bench_model__counts_dino_as_check_does(capsys):
+    words = ["dino/demo_shapes.py", "--tasks", "flop", "-n", "1"]
+    assert main(["bench", "model", *words, "--input-size", "96", "128"]) == 0
+    (mean,) = re.findall(r"Mean of 1 pictures: (\S+) \+- \S+ GFLOPs", capsys.readouterr().out)
+    expected = dry_run(load_config(find_config("dino/demo_shapes.py")).model, (96, 128)).gflops
+    assert float(mean) == pytest.approx(expected, rel=0.05)

@@ -82,6 +82,13 @@ def test_export__takes_the_weights_that_are_evaluated_and_predict(averaged_run, 
         assert unequal_tensors(model, detector.model) == []
 
 
+@pytest.mark.usefixtures("_config")
+def test_export__says_that_there_are_no_weights(exported, tmp_path, capsys):
+    assert main(["export", "config.py", "--output", str(tmp_path / "a.onnx")]) == 0
+    assert len(exported) == 1
+    assert capsys.readouterr().err == "weights: none, the detector has learnt nothing (--weights)\n"
+
+
 def test_export__refuses_weights_that_are_not_the_whole_detectors(averaged_run, exported, capsys):
     words = ["export", str(averaged_run), "--output", str(averaged_run / "a.onnx")]
     assert main([*words, "model.num_classes=7"]) == 1

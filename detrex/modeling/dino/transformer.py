@@ -233,7 +233,10 @@ class DINOTransformer(nn.Module):
         padding = None if self.training else layout.padding
         if padding is not None:
             scores = scores.masked_fill(padding, float("-inf"))
-        k = torch.sym_min(self.two_stage_num_proposals, scores.shape[1])
+        tokens = scores.shape[1]
+        if torch.jit.is_tracing():  # by fvcore's counts of operations, which has tensors for sizes
+            tokens = int(tokens)
+        k = torch.sym_min(self.two_stage_num_proposals, tokens)
         index = scores.topk(k, dim=1).indices
         if torch.is_grad_enabled():
             content = self.enc_output_norm(self.enc_output(_gather(memory, index)))
