@@ -109,7 +109,8 @@ def statistics_of(home: str | None) -> PixelStatistics | None:
     if not said:
         return None
     steps = _steps(said)
-    scale: Any = steps.get("rescale_factor") if steps.get("do_rescale") else 1.0
+    factor = steps.get("rescale_factor")
+    scale = (1 / 255 if factor is None else factor) if steps.get("do_rescale") else 1.0
     mean: Any = [0.0, 0.0, 0.0]
     std: Any = [1.0, 1.0, 1.0]
     if steps.get("do_normalize"):
@@ -166,7 +167,7 @@ def _steps(said: Mapping[str, Any]) -> Mapping[str, Any]:
                 return dict(vars(kind.from_dict(dict(said))))
     except Exception as error:  # each class checks its values in its own way
         logger.debug("%s does not take its own file (%s)", name, error)
-    return {"do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True, **said}
+    return {"do_rescale": True, "do_normalize": True, **said}
 
 
 def _processor_name(said: Mapping[str, Any]) -> str:
@@ -197,12 +198,17 @@ def load_by_transformers(recipe: Recipe, tensors: Mapping[str, Tensor]) -> dict[
             ignore_mismatched_sizes=True,
             output_loading_info=True,
         )
+    # Before version 5 of transformers the names alone, which are those of the file then.
     shapes = {m if isinstance(m, str) else m[0]: m[1] for m in info["mismatched_keys"]}
     absent = {*info["missing_keys"], *shapes}
     state = network.state_dict()
     found = {name: value for name, value in state.items() if name not in absent}
     for name, shape in shapes.items():
-        alike = [kept[n] for n in kept if _place(n) == _place(name) and kept[n].shape == shape]
+        alike = [
+            value
+            for other, value in kept.items()
+            if other.endswith(name) or (_place(other) == _place(name) and value.shape == shape)
+        ]
         if len(alike) == 1:
             found[name] = alike[0]
     return found

@@ -54,9 +54,10 @@ def test_backbone__reads_a_network_within_another(vit, folder):
         assert_close(value, vit.state_dict()[name], rtol=0, atol=0)
 
 
-def test_backbone__takes_neither_of_a_student_and_a_teacher(folder):
+def test_backbone__takes_neither_of_two_networks(folder):
     tensors = load_file(folder / "model.safetensors")
-    both = {f"{who}.{name}": t for who in ("student", "teacher") for name, t in tensors.items()}
+    both = {f"one.{name}": value for name, value in tensors.items()}
+    both |= {f"other.{name}": value + 1 for name, value in tensors.items()}
     with pytest.raises(CheckpointError):
         HuggingFaceBackbone("vit", weights=both, **SMALL_VIT)
 
