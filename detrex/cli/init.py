@@ -100,8 +100,9 @@ def run(arguments: argparse.Namespace) -> int:
     from detrex.cli.terminal import status
     from detrex.config import load_config
     from detrex.project import create_project
+    from detrex.quiet import quiet_logs
 
-    with status("reading the data"):
+    with status("reading the data"), quiet_logs():  # findings are in the cards
         project = create_project(
             arguments.project,
             arguments.data,

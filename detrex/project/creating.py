@@ -149,7 +149,7 @@ def _slowness(
     is_dino = detector == "dino"
     if backbone.weights is None:
         have = (
-            "leave --weights none out"
+            "leave out --weights none"
             if backbone.entry.tags
             else "take one of `detrex backbones --pretrained`"
         )

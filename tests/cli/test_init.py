@@ -37,6 +37,17 @@ def test_init__prints_what_there_is_and_three_commands(tmp_path, capsys, monkeyp
     assert "no mistakes found" in capsys.readouterr().out
 
 
+def test_init__what_was_mended_is_told_once(tmp_path, capsys, caplog):
+    first = yolo(tmp_path / "a", {n: "0 0.5 0.5 0.5 0.5" for n in "ab"}, names=("cat", "dog"))
+    second = yolo(tmp_path / "b", {"c": "1 0.5 0.5 0.5 0.5"}, names=("dog", "cat"))
+    words = ["init", str(tmp_path / "my"), "--data", str(first), "--val", str(second)]
+    assert main([*words, "--backbone", "resnet10t", "--weights", "none", "--detector", "fcos"]) == 0
+    printed = capsys.readouterr()
+    assert printed.out.count("brought together by name") == 1
+    assert "brought together" not in caplog.text
+    assert printed.err == ""
+
+
 def test_init__mistake_is_one_sentence(tmp_path, capsys):
     source = coco(tmp_path / "data")
     arguments = ["init", str(tmp_path / "my"), "--data", str(source), "--backbone", "resnet5O"]

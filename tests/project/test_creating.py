@@ -146,9 +146,13 @@ def test_create_project__into_an_empty_folder_that_is_there(tmp_path, monkeypatc
 @pytest.mark.parametrize(
     ("keywords", "told", "untold"),
     [
-        ({"detector": "dino"}, ["leave --weights none out", "take --detector fcos"], []),
+        ({"detector": "dino"}, ["leave out --weights none", "take --detector fcos"], []),
         ({"detector": "dino", "size": 256}, ["trial, --detector fcos, --size 128, --ep"], []),
-        ({"detector": "fcos"}, ["leave --weights none", "trial, --epochs 5"], ["fcos", "--size"]),
+        (
+            {"detector": "fcos"},
+            ["leave out --weights none", "trial, --epochs 5"],
+            ["fcos", "--size"],
+        ),
         (
             {"detector": "fcos", "backbone": "cs3darknet_s"},
             ["take one of `detrex backbones --pretrained`"],
