@@ -3,6 +3,7 @@
 It heeds ``HF_TOKEN``, the token of ``hf auth login`` and ``HF_ENDPOINT``.
 """
 
+import logging
 import os
 import tempfile
 from collections.abc import Callable, Sequence
@@ -11,8 +12,11 @@ from typing import Any, TypeVar
 
 from detrex.checkpoint.download import without_secrets
 from detrex.errors import ConfigError, UploadError, first_line
-from detrex.inference.facts import FACTS
-from detrex.inference.pretrained import Shareable, save_pretrained
+from detrex.files import sha256_of
+from detrex.inference.facts import FACTS, read_facts
+from detrex.inference.pretrained import CARD, Shareable, save_pretrained
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -36,7 +40,7 @@ def push_to_hub(
     Args:
         detector: a `detrex.inference.Detector`.
         repo_id: ``owner/name``, or ``name`` for one of your own; made where it is not there. One
-            that holds another model is left alone.
+            that holds another model is left alone, and so is a card that was changed since.
         private: whether a new repository is for you alone; by default as your account has it.
         revision: the branch, made where it is not there; by default ``main``.
         message: of the commit.
@@ -84,10 +88,19 @@ def push_to_hub(
         ask(api.create_repo, repo_id, private=private, exist_ok=True)
         if revision:
             ask(api.create_branch, repo_id, branch=revision, exist_ok=True)
-        _require_ours(repo_id, ask(api.list_repo_files, repo_id, revision=revision))
+        there = ask(api.list_repo_files, repo_id, revision=revision)
+        _require_ours(repo_id, there)
+        new = sorted(folder.iterdir())
+        if {CARD, FACTS} <= set(there):
+            card, facts = (
+                Path(ask(api.hf_hub_download, repo_id, name, revision=revision))
+                for name in (CARD, FACTS)
+            )
+            if read_facts(facts).sha256.get(CARD) != sha256_of(card):
+                logger.warning("%s of %s was changed since, and stays as it is.", CARD, repo_id)
+                new.remove(folder / CARD)
         additions = [
-            CommitOperationAdd(path_in_repo=file.name, path_or_fileobj=file)
-            for file in sorted(folder.iterdir())
+            CommitOperationAdd(path_in_repo=file.name, path_or_fileobj=file) for file in new
         ]
         ask(
             api.create_commit,

@@ -67,6 +67,18 @@ def test_push_to_hub__to_a_branch_and_over_an_older_detector(hub, detector):
     assert classes("hf-hub:owner/name") == CLASSES
 
 
+def test_push_to_hub__leaves_a_card_that_was_changed(hub, detector, caplog):
+    push_to_hub(detector, "owner/name")
+    push_to_hub(detector, "owner/name", licence="mit")
+    files = hub.repositories["owner/name"]["main"]
+    assert b"license: mit" in files["README.md"], "its own is replaced"
+    files["README.md"] = b"# Mine"
+    push_to_hub(detector, "owner/name")
+    assert hub.repositories["owner/name"]["main"]["README.md"] == b"# Mine"
+    assert "README.md of owner/name was changed since, and stays as it is." in caplog.text
+    assert "README.md" not in hub.commits[-1][-1]
+
+
 @pytest.mark.usefixtures("saved_quickly")
 def test_push_to_hub__leaves_other_models_alone(hub, detector):
     hub.repositories["owner/name"] = {"main": {"pytorch_model.bin": b"mine", "README.md": b""}}
