@@ -51,10 +51,10 @@ def read_coco(path: Path, images: Path | None = None) -> Data:
     for file in files:
         said = split_of(file.relative_to(path)) if path.is_dir() else ""
         splits.setdefault(said or "train", []).append(file)
-    chosen = {split: _one_of(split, candidates) for split, candidates in splits.items()}
     notes = []
-    if "test" in chosen and "val" in chosen:
-        notes.append(f"{shown(chosen.pop('test'))}, for testing, is left alone")
+    if "test" in splits and "val" in splits:
+        notes = [f"{shown(file)}, for testing, is left alone" for file in splits.pop("test")]
+    chosen = {split: _one_of(split, candidates) for split, candidates in splits.items()}
     root = path.parent if path.is_file() else path
     parts = {}
     for split, file in chosen.items():

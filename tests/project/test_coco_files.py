@@ -59,13 +59,15 @@ def test_read_coco__finds_files_and_pictures(tmp_path, files, pictures):
 
 
 def test_read_coco__other_annotations_of_coco_and_other_json(tmp_path):
-    names = ["instances_train.json", "captions_train.json", "instances_val.json", "test.json"]
+    names = ["instances_train.json", "captions_train.json", "instances_val.json"]
+    names += ["image_info_test.json", "image_info_test-dev.json", "image_info_unlabeled.json"]
     laid_out(tmp_path, [f"annotations/{name}" for name in names], ["images"])
     (tmp_path / "package.json").write_text('{"name": "x"}')
     (tmp_path / "list.json").write_text('["images"]')
     data = read_coco(tmp_path)
     assert [p.json_file.name for p in data.parts.values()] == names[:3:2]
-    assert "test.json, for testing, is left alone" in data.notes[0]
+    assert len(data.notes) == 2
+    assert all(note.endswith(".json, for testing, is left alone") for note in data.notes)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
