@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 _MOST_EXAMPLES = 4
 _LONGEST = 120
-_PYRAMID = re.compile(r"(^|\.)pyramid\.")
+# The second are norms that transformers puts over the maps of a network, and no classifier has.
+_PYRAMID = re.compile(r"(^|\.)(pyramid|hidden_states_norms)\.")
 
 
 def examples(names: tuple[str, ...] | list[str], most: int = _MOST_EXAMPLES) -> str:

@@ -20,7 +20,7 @@ from detrex.modeling.backbone.huggingface_backbone.weights import (
     statistics_of,
 )
 from detrex.modeling.pixel_statistics import IMAGENET
-from tests.reference.tiny_transformers import RESNET, SMALL_VIT, built_by_transformers
+from tests.reference.tiny_transformers import RESNET, SMALL_VIT, TYPES, built_by_transformers
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +52,22 @@ def test_backbone__reads_a_network_within_another(vit, folder):
     found = HuggingFaceBackbone("vit", weights=whole, **SMALL_VIT).hf_model.model.state_dict()
     for name, value in found.items():
         assert_close(value, vit.state_dict()[name], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("kind", ["convnext", "swin", "hiera"])
+def test_backbone__needs_no_norms_that_classifiers_lack(kind, tmp_path, caplog):
+    """transformers puts a norm over each map that is taken."""
+    config = transformers.CONFIG_MAPPING[kind](**TYPES[kind])
+    classifier = transformers.AutoModel.from_config(config)
+    classifier.save_pretrained(tmp_path)
+    with caplog.at_level(logging.WARNING):
+        backbone = HuggingFaceBackbone(tmp_path, weights=True, out_strides=(4, 8, 16, 32))
+    assert "left as they were" not in caplog.text
+    found, theirs = backbone.hf_model.model.state_dict(), classifier.state_dict()
+    norms = {name for name in found if "hidden_states_norms." in name}
+    assert len(norms) == 8
+    for name in found.keys() - norms:
+        assert_close(found[name], theirs[name.removeprefix("swin.")], rtol=0, atol=0)
 
 
 def test_backbone__takes_neither_of_two_networks(folder):
