@@ -245,6 +245,8 @@ class _Work:
         if json_file:
             print(f"all of it: {json_file}")
         if sentence := self.failures.sentence():
+            if len(self.failures.reasons) > 1:  # of which the sentence has room for some
+                print("\n".join(self.failures.reasons), file=sys.stderr)
             print(f"detrex: {sentence}", file=sys.stderr)
             return 1
         return 0

@@ -44,6 +44,17 @@ def test_predict__draws_counts_and_writes_all_that_is_found(here, trained, capsy
     assert len(content["annotations"]) == total > 20
 
 
+def test_predict__names_every_picture_that_cannot_be_read(here, capsys):
+    names = [f"photos/{'long' * 30}{number}.png" for number in range(4)]
+    for name in names:
+        (here / name).write_bytes(b"\x89PNG\r\n")
+    assert main(["predict", "run", "photos", "--no-draw"]) == 1
+    _, *each, last = capsys.readouterr().err.splitlines()
+    assert [line.partition(" ")[0] for line in each] == names
+    assert last.startswith("detrex: 4 of 7 pictures could not be drawn: ")
+    assert len(last) < 500
+
+
 def test_predict__classes_and_nothing_drawn(here, capsys):
     words = ["predict", "run", "photos", "--threshold", "0", "--no-draw"]
     assert main([*words, "--classes", "square, 2"]) == 0
