@@ -138,7 +138,8 @@ def text_of_cards(cards: Sequence[SetCard]) -> list[str]:
     widest = max(len(str(row[0])) for row in rows)
     lines += [str(r[0]).ljust(widest) + "".join(f"{value:>12}" for value in r[1:]) for r in rows]
     if len(names) > _MOST_CLASSES:
-        lines.append(f"  and {len(names) - _MOST_CLASSES} more classes (all of them by --json)")
+        more = len(names) - _MOST_CLASSES
+        lines.append(f"  and {more} more classes (`detrex data CONFIG --json` prints all)")
     return lines + [f"mended: {line}" for card in cards for line in card.mended]
 
 

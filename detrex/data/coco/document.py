@@ -195,7 +195,7 @@ class Document:
         errors = [finding for finding in self.findings if finding.severity == "error"]
         if errors:
             rest = len(errors) - 1
-            more = f" ({rest} more of other kinds: detrex check lists them.)" if rest else ""
+            more = f" ({rest} more of other kinds: detrex data lists them.)" if rest else ""
             raise DataError(errors[0].message + more)
 
 
