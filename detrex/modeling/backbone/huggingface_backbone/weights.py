@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from detrex.checkpoint.download import is_address
+from detrex.checkpoint.download import is_address, is_repository
 from detrex.checkpoint.loading import Translation
 from detrex.errors import BackboneError, CheckpointError, ConfigError, DownloadError
 from detrex.modeling.backbone.weights.late_init import SkipRandomFills
@@ -40,7 +40,7 @@ def find_weights(
     wanted: Collection[str],
     own: PixelStatistics | None = None,
 ) -> WeightsSource:
-    """Find where weights for a network of transformers are; nothing of them is fetched.
+    """Find where weights for a network of transformers are; of them nothing is fetched.
 
     Args:
         weights: True for the network's own, or what `find_source` takes besides.
@@ -61,6 +61,8 @@ def find_weights(
         if isinstance(weights, str | Path) and os.path.isdir(os.path.expanduser(weights)):
             folder = os.path.expanduser(weights)
             return WeightsSource((folder,), statistics=statistics_of(folder))
+        if isinstance(weights, str) and is_repository(weights):
+            return WeightsSource((weights,), statistics=statistics_of(weights))
         if weights is not True:
             return None
         if named.home is None:

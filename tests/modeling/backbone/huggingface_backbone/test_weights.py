@@ -100,6 +100,18 @@ def test_backbone__names_a_tensor_of_another_shape(folder, caplog):
     assert "its shape is (7, 16) in the file and (24, 16) here" in caplog.text
 
 
+def test_find_weights__of_a_repository_have_its_statistics(monkeypatch):
+    def read(home, file):
+        assert home == "hf-hub:owner/name@main"
+        return {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+
+    monkeypatch.setattr(f"{find_weights.__module__}.read_description", read)
+    named = named_network("vit")
+    found = find_weights("hf-hub:owner/name@main", named, recipe_of(named, {}, 3), ())
+    assert found.addresses == ("hf-hub:owner/name@main",)
+    assert_close(found.statistics.pixel_mean, (127.5,) * 3)
+
+
 def test_load_by_transformers__renames_what_lies_on_the_hub(folder, vit):
     tensors = load_file(folder / "model.safetensors")
     recipe = recipe_of(named_network("vit"), SMALL_VIT, 1)
