@@ -91,6 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
         DetrexError: there are no such data.
     """
     from detrex.cli.data_card import inspect_data_sets
+    from detrex.errors import ConfigError
     from detrex.inference.result import checked_threshold
 
     checked_threshold(arguments.threshold)
@@ -99,6 +100,11 @@ def run(arguments: argparse.Namespace) -> int:
         cfg, notes = read_source(arguments, Path(scratch))
         cards, mistakes = inspect_data_sets(cfg)
         drawn, failed = _draw(arguments, cfg, [card.side for card in cards])
+    if not (cards or mistakes or drawn):
+        raise ConfigError(
+            f"{arguments.source} names no data set in COCO's format: name a config with "
+            "dataloader.train.dataset or dataloader.test.dataset, or --loader to draw its samples."
+        )
     mistakes = [_by_source(told, scratch, arguments.source) for told in (*mistakes, *failed)]
     for card in cards:
         card.file = _by_source(card.file, scratch, arguments.source)

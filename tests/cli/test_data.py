@@ -135,10 +135,12 @@ def test_data__mistakes_and_pictures_that_cannot_be_drawn(shapes, tmp_path, caps
         ("absent.json", "absent.json does not exist"),
         ("dino/demo_shape.py", "Did you mean"),
         ("nowhere", "there is no folder nowhere, and no such config: "),
+        ("config.yaml", "config.yaml names no data set in COCO's format: name a config with"),
     ],
 )
 def test_data__there_are_none(tmp_path, monkeypatch, capsys, source, told):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "config.yaml").write_text("train: {device: cpu}")
     assert main(["data", source]) == 1
     said = capsys.readouterr().err
     assert told in said
