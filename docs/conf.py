@@ -51,6 +51,7 @@ napoleon_use_ivar = True
 templates_path = ["_templates"]
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_js_files = ["search.js"]
 html_theme = "furo"
 html_theme_options = {"top_of_page_buttons": []}
 html_copy_source = False

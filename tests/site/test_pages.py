@@ -44,6 +44,14 @@ def test_theme__follows_the_switch(open_page):
     assert all(seen["light"][selector] != seen["dark"][selector] for selector in seen["light"])
 
 
+def test_search__of_pages_that_are_files(open_page):
+    page = open_page("search.html?q=freezing")
+    found = page.locator("#search-results li a")
+    found.first.wait_for()
+    page.wait_for_timeout(300)  # for what the results might still read
+    assert any("cookbook/freezing.html" in link.get_attribute("href") for link in found.all())
+
+
 def test_pages__have_no_error_and_fit_a_small_screen(open_page, site):
     """Every page, in one tab; what the console says of an error is asserted by the fixture."""
     pages = sorted(path.relative_to(site).as_posix() for path in site.rglob("*.html"))
