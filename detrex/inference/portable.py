@@ -1,7 +1,9 @@
 """A config that needs neither the data nor the weights of the machine that it was trained on."""
 
+import json
 import logging
 import os
+from pathlib import Path
 from typing import Any
 
 from detectron2.data import transforms as T
@@ -11,10 +13,12 @@ from detrex.checkpoint.download import is_address, shown
 from detrex.config import resolve_pixel_statistics, try_get_key
 from detrex.config.backbone_node import expected_images, without_weights
 from detrex.config.building import build_part
-from detrex.config.lazy_call import is_call
+from detrex.config.lazy_call import is_call, target_name
+from detrex.config.lint import lazy_calls
 from detrex.config.pixel_statistics import STATISTICS, takes_auto
 from detrex.detectors import backbone_parts
 from detrex.errors import ConfigError
+from detrex.modeling.backbone.huggingface_backbone.naming import named_network
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +42,21 @@ def make_portable(cfg: DictConfig) -> None:
     if takes_auto(cfg.model) and any(cfg.model.get(key) == "auto" for key in STATISTICS):
         _settle_statistics(cfg)
     cfg.model, _ = without_weights(cfg.model, "model")
+    _describe_networks(cfg.model)
+
+
+def _describe_networks(model: DictConfig) -> None:
+    """Write what networks of transformers are in the place of where that is said."""
+    for _, call in list(lazy_calls(model, "model")):
+        name = call.get("model_name")
+        if target_name(call) != "HuggingFaceBackbone" or not isinstance(name, str | Path):
+            continue
+        named = named_network(name)
+        text = json.dumps(named.description)
+        if named.home is None or '"_target_"' in text or "${" in text:  # a config would act on it
+            continue
+        origin = {"_name_or_path": str(name)} if is_address(named.home) else {}
+        call.model_name = {**json.loads(text), **origin}
 
 
 def _settle_statistics(cfg: DictConfig) -> None:

@@ -312,7 +312,10 @@ def _dataset_names(cfg: DictConfig, side: str) -> Iterator[str]:
 def _backbone_name(cfg: DictConfig) -> str:
     """What the innermost backbone is called: its architecture, or its class."""
     calls = [*backbone_parts(cfg.model).values()][-1:]
-    return "".join(str(call.get("model_name") or target_name(call)) for call in calls)
+    name = next((call.get("model_name") or target_name(call) for call in calls), "")
+    if isinstance(name, DictConfig):  # a description of transformers
+        name = name.get("_name_or_path") or name.get("model_type")
+    return str(name)
 
 
 def _run_folder(checkpoint: str) -> Path | None:

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 import torch
 from detectron2.config import LazyCall as L
@@ -15,8 +17,9 @@ from detrex.inference.portable import (
     refuse_secrets,
     sides_of,
 )
-from detrex.modeling.backbone import TimmBackbone
+from detrex.modeling.backbone import HuggingFaceBackbone, TimmBackbone
 from tests.reference.detections import assert_same_detections
+from tests.reference.tiny_transformers import RESNET, built_by_transformers
 
 
 def _config(model_name, **keywords):
@@ -30,6 +33,33 @@ def test_make_portable__nothing_is_left_to_be_fetched():
     cfg = _config("resnet18", weights="a1_in1k", out_features=["res3", "res4"])
     make_portable(cfg)
     assert not cfg.model.backbone.weights
+
+
+def test_make_portable__a_folder_of_transformers_is_not_needed(tmp_path):
+    built_by_transformers("resnet", RESNET).save_pretrained(tmp_path)
+    said = {"image_mean": [0.5] * 3, "image_std": [0.25] * 3}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(said))
+    backbone = L(HuggingFaceBackbone)(model_name=str(tmp_path), weights=True, out_strides=(8, 16))
+    cfg = get_config("dino/demo_shapes.py")
+    cfg.model = swap_backbone(cfg.model, backbone)
+    cfg.model.update(device="cpu", pixel_mean="auto", pixel_std="auto")
+    before = instantiate(cfg.model)
+    make_portable(cfg)
+    assert list(cfg.model.pixel_std) == pytest.approx([63.75] * 3)
+    tmp_path.rename(tmp_path.with_name("gone"))
+    after = instantiate(cfg.model)
+    after.load_state_dict(before.state_dict())
+    assert str(tmp_path) not in OmegaConf.to_yaml(cfg.model.backbone.model_name)
+
+
+def test_make_portable__a_folder_cannot_put_calls_into_a_config(tmp_path):
+    hostile = {"model_type": "vit", "id": {"_target_": "os.system", "command": "true"}}
+    (tmp_path / "config.json").write_text(json.dumps(hostile))
+    cfg = get_config("dino/demo_shapes.py")
+    cfg.model.update(pixel_mean=[0.0] * 3, pixel_std=[1.0] * 3)
+    cfg.model.backbone = L(HuggingFaceBackbone)(model_name=str(tmp_path))
+    make_portable(cfg)
+    assert cfg.model.backbone.model_name == str(tmp_path)
 
 
 def test_make_portable__statistics_are_those_of_the_weights_that_are_left_out():
