@@ -199,7 +199,7 @@ def label_file(picture: Path, suffix: str, folders: Sequence[str]) -> Path | Non
         picture: its absolute path.
         suffix: of the label file, in lower case; one in capitals is found, too.
         folders: names of folders for labels, such as ``"labels"``; they may lie beside the folder
-            of the pictures, or in the place of an ``images`` folder further up.
+            of the pictures, with or without one of its name inside, or in the place of an ``images`` folder further up.
 
     Returns:
         The file, None where there is none.
@@ -212,7 +212,9 @@ def label_file(picture: Path, suffix: str, folders: Sequence[str]) -> Path | Non
             candidates += [Path(*parts[:place], f, *parts[place + 1 :], name) for f in folders]
             break
     candidates += [picture.parent / folder / name for folder in folders]
-    candidates += [picture.parent.parent / folder / name for folder in folders]
+    above, part = picture.parent.parent, picture.parent.name
+    candidates += [above / folder / part / name for folder in folders]
+    candidates += [above / folder / name for folder in folders]
     candidates += [candidate.with_suffix(suffix.upper()) for candidate in candidates]
     return next((candidate for candidate in candidates if candidate.is_file()), None)
 

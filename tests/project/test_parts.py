@@ -50,6 +50,7 @@ def test_pictures_below__all_suffixes_and_sub_folders_once(tmp_path):
         ("train/images/a.png", "train/labels/a.txt"),
         ("images/images/in/a.png", "images/labels/in/a.txt"),
         ("pictures/a.png", "labels/a.txt"),
+        ("train/a.png", "labels/train/a.txt"),
         ("a.b.png", "a.b.txt"),
         ("images/a.b.PNG", "labels/a.b.TXT"),
     ],
