@@ -6,7 +6,7 @@ from detrex.data.coco.classes import class_names
 from detrex.data.picture_files import shown
 from detrex.errors import ConfigError, DataError
 from detrex.project.coco_files import is_coco, read_coco
-from detrex.project.parts import Data, Part
+from detrex.project.parts import Data, Part, is_project, split_of
 from detrex.project.voc import is_voc, read_voc
 from detrex.project.yolo import is_yolo, read_yolo
 
@@ -83,10 +83,23 @@ def recognised(path: Path) -> str:
 def _read(path: Path, form: str, images: Path | None, names: tuple[str, ...]) -> Data:
     if not path.exists():
         raise ConfigError(f"{shown(path)} does not exist in {Path.cwd()}: correct the path.")
+    path = _unpacked(path)
     form = recognised(path) if form == "auto" else form
     if form == "coco":
         return read_coco(path, images)
     return read_voc(path) if form == "voc" else read_yolo(path, names)
+
+
+def _unpacked(path: Path) -> Path:
+    """The folder that is alone in a folder, as archives leave it, or else the path itself."""
+    while path.is_dir():
+        inside = [
+            p for p in path.iterdir() if not (p.name.startswith((".", "__")) or is_project(p))
+        ]
+        if len(inside) != 1 or not inside[0].is_dir() or split_of(inside[0].name):
+            break
+        path = inside[0]
+    return path
 
 
 def _names(part: Part) -> tuple[str, ...]:

@@ -38,6 +38,30 @@ def test_recognised__files(tmp_path):
         recognised(tmp_path / "labels" / "a.txt")
 
 
+@pytest.mark.parametrize(
+    ("form", "write"),
+    [
+        ("coco", coco),
+        ("yolo", lambda root: yolo(root, {"train/a": BOX, "val/b": BOX})),
+        ("voc", lambda root: voc(root, {"a": XML})),
+    ],
+)
+def test_read_data__in_folders_of_an_archive(tmp_path, form, write):
+    inner = tmp_path / "a" / "b" / "c" / "d"
+    inner.mkdir(parents=True)
+    write(inner)
+    (tmp_path / "__MACOSX").mkdir()
+    before = read_data(inner)
+    for _ in range(2):
+        data = read_data(tmp_path)
+        assert data.form == form
+        assert {split: p.image_root for split, p in data.parts.items()} == {
+            split: p.image_root for split, p in before.parts.items()
+        }
+        (tmp_path / "my").mkdir(exist_ok=True)  # a project that was made in the data
+        (tmp_path / "my" / "config.py").write_text('"""FCOS, written by `detrex init`."""\n')
+
+
 def test_recognised__several_or_none(tmp_path):
     picture(tmp_path / "x.png")
     with pytest.raises(DataError, match="is no folder of data that is known: expected COCO"):
