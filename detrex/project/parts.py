@@ -199,7 +199,8 @@ def label_file(picture: Path, suffix: str, folders: Sequence[str]) -> Path | Non
         picture: its absolute path.
         suffix: of the label file, in lower case; one in capitals is found, too.
         folders: names of folders for labels, such as ``"labels"``; they may lie beside the folder
-            of the pictures, with or without one of its name inside, or in the place of an ``images`` folder further up.
+            of the pictures, with or without one of its name inside, or in the place of an
+            ``images`` folder further up.
 
     Returns:
         The file, None where there is none.
