@@ -50,7 +50,8 @@ def fetch_from_hub(address: str, check: Check = no_page) -> Path:
         Its path in the cache of huggingface_hub.
 
     Raises:
-        DownloadError: it cannot be fetched, or is not what it should be.
+        DownloadError: it cannot be fetched, or is not what it should be; it has a cause where the
+            repository has no such file.
     """
     named = f"hf-hub:{brief(address.partition('?')[0])}"
     try:
@@ -104,11 +105,13 @@ def fetch_from_hub(address: str, check: Check = no_page) -> Path:
                 _remove(_incomplete(repository) - there)
             reason = error
             break
-    cause = reason.__cause__ if isinstance(reason, LocalEntryNotFoundError) else None
+    is_cut_off = isinstance(reason, LocalEntryNotFoundError)
+    cause = reason.__cause__ if is_cut_off and reason is not None else None
+    is_absent = isinstance(reason, EntryNotFoundError) and not is_cut_off
     raise DownloadError(
         f"cannot fetch {named} ({_why(cause or reason)}), looked for {brief(' or '.join(names))}: "
         f"check the name and the network, or {REMEDY}"
-    ) from None
+    ) from (reason if is_absent else None)
 
 
 def _guard(session: Any) -> None:

@@ -149,6 +149,8 @@ def _image_processor(home: str) -> tuple[str, Mapping[str, Any]]:
             said = read_description(home, file)
         except DownloadError as error:
             refusals.append(error)
+            if error.__cause__ is None:  # the repository cannot be reached
+                break
             continue
         said = said.get("image_processor", {}) if file == _PROCESSOR_FILES[1] else said
         if isinstance(said, Mapping) and said:

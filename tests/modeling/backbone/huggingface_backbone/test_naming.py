@@ -10,6 +10,7 @@ from huggingface_hub import constants
 from detrex.checkpoint.download import http_download
 from detrex.errors import BackboneError, CheckpointError, DownloadError
 from detrex.modeling.backbone.huggingface_backbone.naming import named_network, read_description
+from detrex.modeling.backbone.huggingface_backbone.weights import statistics_of
 from tests.reference.file_server import serving
 
 OF_TIMM = ("timm_backbone", "timm_wrapper", {"model_type": "timm_wrapper", "architecture": "vit"})
@@ -118,3 +119,11 @@ def test_named_network__of_a_folder_of_timm(tmp_path):
 def test_made_config__lets_transformers_say_nothing(capfd):
     named_network({"model_type": "siglip", "vision_config": {"hidden_size": 16}})
     assert capfd.readouterr() == ("", "")
+
+
+def test_statistics_of__a_repository_asks_for_the_second_file_where_the_first_is_not(hub):
+    said = {"image_processor": {"image_mean": [0.5] * 3, "image_std": [0.25] * 3}}
+    path = "/owner/name/resolve/main/processor_config.json"
+    hub.files[path] = json.dumps(said).encode()
+    hub.headers[path] = {"ETag": '"2"', "X-Repo-Commit": "0" * 40}
+    assert statistics_of("hf-hub:owner/name").pixel_std == (63.75,) * 3
