@@ -6,7 +6,7 @@ import sys
 
 OPTIONAL = {"timm", "transformers", "wandb", "cv2", "scipy"}
 # Names shapes in signatures, and loads further modules of numpy; a few milliseconds.
-LIGHT = {"jaxtyping", "numpy"}
+LIGHT = {"ipaddress", "jaxtyping", "numpy"}
 
 PROBE = """
 import json, logging, sys

@@ -7,7 +7,7 @@ command:  detrex train dino/dino_convnext_tiny_384_4scale_12ep.py \
               --num-gpus 8 train.init_checkpoint=convnext_tiny_22k_1k_384.pth
           with the file from the release page of facebookresearch/ConvNeXt
 hardware: 8 GPUs, 2 images on each
-box AP:   not trained here
+box AP:   52.4 on COCO val2017, as published by the original detrex; not retrained here
 """
 
 from .dino_r50_4scale_12ep import dataloader, lr_multiplier, optimizer, train  # noqa: F401

@@ -7,7 +7,7 @@ command:  detrex train dino/dino_internimage_large_4scale_12ep.py \
               --num-gpus 8 train.init_checkpoint=internimage_l_22k_192to384.pth
           with the file from the release page of OpenGVLab/InternImage
 hardware: 8 GPUs, 2 images on each
-box AP:   not trained here
+box AP:   57.0 on COCO val2017, as published by the original detrex; not retrained here
 """
 
 from .dino_r50_4scale_12ep import dataloader, lr_multiplier, optimizer, train  # noqa: F401

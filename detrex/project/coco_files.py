@@ -113,7 +113,7 @@ def _image_root(file: Path, document: Document, root: Path, images: Path | None)
     found = [sum(_is_there(folder, name) for name in texts) for folder in candidates]
     best = max(found, default=0)
     if best == 0 and texts:
-        places = ", ".join(shown(folder) for folder in candidates[:4])
+        places = ", ".join(shown(folder) for folder in candidates[:3])
         cure = "name the folder from which the names lead to them by --images"
         raise DataError(
             f"{shown(file)} names pictures such as {shown(texts[0])}, which are not in {places}: "

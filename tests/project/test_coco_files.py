@@ -98,7 +98,7 @@ def test_read_coco__pictures_elsewhere(tmp_path):
     laid_out(tmp_path / "x", ["a.json"], [])
     with pytest.raises(DataError, match=r"pictures such as a\.png, .* by --images") as error:
         read_coco(tmp_path / "x" / "a.json")
-    assert len(str(error.value)) < 500
+    assert len(str(error.value).replace(str(tmp_path), "")) < 300
     file = picture(tmp_path / "far" / "a.png")
     found = read_coco(tmp_path / "x" / "a.json", file.parent).parts["train"]
     assert found.image_root == file.parent

@@ -68,7 +68,7 @@ def forked(log, function, *args):
         one.end()
 
 
-def wait_until(holds, seconds=60):
+def wait_until(holds, seconds=120):
     """Wait for a condition, and give what it gave."""
     end = time.monotonic() + seconds
     while not (value := holds()):

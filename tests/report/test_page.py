@@ -41,7 +41,9 @@ class Outline(HTMLParser):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    return collect(made_up_run(tmp_path_factory.mktemp("page"), 5, masks=True), 3)
+    return collect(
+        made_up_run(tmp_path_factory.mktemp("page") / ("of_a_long_name" * 9), 5, masks=True), 3
+    )
 
 
 def test_page__is_whole_refers_to_nothing_outside_and_is_small(run):
