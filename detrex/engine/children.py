@@ -7,10 +7,11 @@ that has to be unpickled. Torch's file beside it carries the traceback of any ot
 import json
 import logging
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import wait
 from pathlib import Path
 from types import FrameType
@@ -55,8 +56,20 @@ def tell(folder: str | os.PathLike[str], rank: int, error: BaseException) -> Non
         kind, text = next(known).__name__, str(error)
     lost = bool(getattr(error, "is_lost", False))
     file = Path(folder, f"{rank}.json")
-    file.with_suffix(".part").write_text(json.dumps([kind, text, lost]), encoding="utf-8")
-    file.with_suffix(".part").replace(file)
+    with suppress(FileNotFoundError):  # of a killed parent another process has removed the folder
+        file.with_suffix(".part").write_text(json.dumps([kind, text, lost]), encoding="utf-8")
+        file.with_suffix(".part").replace(file)
+
+
+def remove_if_orphaned(folder: str | os.PathLike[str]) -> None:
+    """Remove the folder for `tell` in the place of a parent that was killed.
+
+    Args:
+        folder: where the parent would look.
+    """
+    parent = mp.parent_process()
+    if parent is not None and not parent.is_alive():
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def run_children(

@@ -24,7 +24,7 @@ from detrex.engine.distributed import sync_buffers, unwrap_ddp
 from detrex.engine.evaluators import build_evaluator, coco_metrics, source_of
 from detrex.engine.fsdp import is_sharded, whole_copy
 from detrex.engine.trainer import AMP_DTYPES
-from detrex.errors import ConfigError, did_you_mean
+from detrex.errors import ConfigError, RunError, did_you_mean
 from detrex.modeling import optimize_for_inference
 from detrex.modeling.modes import set_modes
 from detrex.report.coco_scores import Scores
@@ -193,9 +193,20 @@ class _Together(DatasetEvaluator):
         self.evaluator = evaluator
 
     def evaluate(self) -> Any:
-        """Compute the metrics."""
+        """Compute the metrics.
+
+        Raises:
+            RunError: a file of the evaluator cannot be read or written.
+        """
         wait_for_all()
-        return self.evaluator.evaluate()
+        try:
+            return self.evaluator.evaluate()
+        except OSError as error:
+            raise RunError(
+                f"{error.filename or 'a file'} of the evaluation cannot be read or written "
+                f"({error.strerror or error}): make room or mend the folder, and continue with "
+                "--resume"
+            ) from error
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ import torch.distributed as dist
 from detectron2.utils import comm
 
 from detrex.engine import signals
-from detrex.engine.children import run_children, tell
+from detrex.engine.children import remove_if_orphaned, run_children, tell
 from detrex.errors import ConfigError, DetrexError, not_replaced
 from detrex.quiet import quiet_as_parent
 from detrex.threads import threads_shared_by
@@ -124,6 +124,8 @@ def _child(
         status = signals.INTERRUPTED
     else:
         return
+    finally:
+        remove_if_orphaned(folder)
     raise SystemExit(status)
 
 

@@ -146,7 +146,7 @@ def _slowness(
     detector: str, backbone: Choice, schedule: Schedule, machine: Machine
 ) -> Iterator[str]:
     """Say what makes a training long, and how to have a shorter one."""
-    is_dino = detector == "dino"
+    has_equal = detector in ("dino", "retinanet")  # FCOS finds boxes, as they do
     if backbone.weights is None:
         have = (
             "leave out --weights none"
@@ -155,12 +155,12 @@ def _slowness(
         )
         yield (
             "a backbone with random weights has all to learn from these pictures, which takes many "
-            f"more passes{', with DINO most of all' * is_dino}: {have}, or name a file by --weights"
-            f"{', or take --detector fcos or retinanet' * is_dino}"
+            f"more passes: {have}, or name a file by --weights"
+            f"{', or take --detector fcos, which learns soonest' * has_equal}"
         )
     if machine.device == "cpu" and schedule.iterations >= _MANY:
         shorter = {
-            "--detector fcos": is_dino or detector == "mask_rcnn",
+            "--detector fcos": has_equal or detector == "mask_rcnn",
             f"--size {_TRIAL_SIZE}": schedule.size > _TRIAL_SIZE,
             f"--epochs {_TRIAL_EPOCHS}": schedule.epochs > _TRIAL_EPOCHS,
         }

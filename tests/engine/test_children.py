@@ -2,6 +2,7 @@
 
 import os
 import signal
+import tempfile
 import time
 from datetime import timedelta
 
@@ -142,6 +143,16 @@ def test_launch__second_signal_ends_at_once(tmp_path):
         assert program.status(15) == 75
         assert not _runs(pid)
         assert "detrex: Ended at once by a second signal" in program.text()
+
+
+def test_launch__children_of_a_killed_parent_leave_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with forked(tmp_path / "log", _program, tmp_path, "--timeout=5") as program:
+        ranks = [wait_until(lambda rank=rank: _step_of(tmp_path, rank)) for rank in (0, 1)]
+        assert list(tmp_path.glob("detrex-launch-*"))
+        os.kill(program.pid, signal.SIGKILL)
+        wait_until(lambda: not any(map(_runs, ranks)))
+    assert not list(tmp_path.glob("detrex-launch-*"))
 
 
 def test_launch__machine_that_does_not_come():

@@ -1,4 +1,5 @@
 import contextlib
+import errno
 import json
 
 import pytest
@@ -20,10 +21,10 @@ from detrex.engine.evaluation import (
     progress_bar,
 )
 from detrex.engine.overrides import apply_overrides
-from detrex.errors import ConfigError, PictureError
+from detrex.errors import ConfigError, PictureError, RunError
 from detrex.modeling import ema
 from detrex.modeling.backbone import TorchvisionBackbone
-from tests.reference.stand_in import StandIn, evaluation_batches, stand_in_config
+from tests.reference.stand_in import MeanScore, StandIn, evaluation_batches, stand_in_config
 
 
 @pytest.fixture
@@ -175,6 +176,19 @@ def test_do_test__without_evaluator(cfg):
     assert do_test(cfg, StandIn()) == {}
     with pytest.raises(ConfigError, match=r"--eval-only needs dataloader\.evaluator"):
         do_test(cfg, StandIn(), eval_only=True)
+
+
+class _OnFullDisk(MeanScore):
+    def evaluate(self):
+        raise OSError(errno.ENOSPC, "No space left on device", "found.json")
+
+
+def test_do_test__evaluator_that_cannot_write(cfg):
+    cfg.dataloader.evaluator = L(_OnFullDisk)()
+    with pytest.raises(
+        RunError, match=r"^found\.json of the .* \(No space left.*resume$"
+    ):
+        do_test(cfg, StandIn())
 
 
 @pytest.mark.parametrize("names", ["coco_2017_vall", ["coco_2017_val", "coco_2017_vall"]])

@@ -30,7 +30,6 @@ LONG = "n" * 300
 ODD = ("", " ", "/", ".", "no/such/file.py", LONG, "a\udcffb.py", "ü/ü.py", "/dev/null", "-", "{}")
 
 BROKEN: tuple[tuple[str, ...], ...] = (
-    ("detrex",),
     ("detrex", "chek", CONFIG_WORD),
     ("detrex", "check"),
     *(("detrex", "check", name) for name in ODD),

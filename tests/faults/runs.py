@@ -254,7 +254,7 @@ def _full_disk(draw: str) -> None:
     if ended.code == 0:  # such as log.txt, or after all was done
         _is_straight()
         return
-    _is_refused(ended, "cannot be written")
+    _is_refused(ended, "cannot be", "written")
     unfinished = [file.name for file in OUT.rglob("*.unfinished")]
     expect(not unfinished, f"left over: {unfinished}")
     for file in OUT.glob("*.pth"):
