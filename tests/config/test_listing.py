@@ -83,7 +83,7 @@ def test_list_configs__of_the_package_say_all_and_run():
         assert (card.box_ap is None) == (card.trained == ""), card.name
     published = {card.name: card.box_ap for card in cards if card.box_ap}
     assert published[NAME] == 49.2
-    assert len(published) == 7
+    assert len(published) == 15
 
 
 def test_list_configs__backbones_are_those_of_the_configs():
