@@ -185,9 +185,7 @@ class _OnFullDisk(MeanScore):
 
 def test_do_test__evaluator_that_cannot_write(cfg):
     cfg.dataloader.evaluator = L(_OnFullDisk)()
-    with pytest.raises(
-        RunError, match=r"^found\.json of the .* \(No space left.*resume$"
-    ):
+    with pytest.raises(RunError, match=r"^found\.json of the .* \(No space left.*resume$"):
         do_test(cfg, StandIn())
 
 
