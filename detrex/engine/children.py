@@ -146,10 +146,11 @@ def _handing_on(processes: Sequence[Any]) -> Iterator[None]:
     got: list[int] = []
 
     def hand_on(signum: int, _frame: FrameType | None) -> None:
-        _signal(processes, signal.SIGKILL if got else signum)
-        if got:
+        got.append(signum)  # first: another may come before this one is handed on
+        again = len(got) > 1
+        _signal(processes, signal.SIGKILL if again else signum)
+        if again:
             raise stopped_by(signum, f"Ended at once by a second signal, {name_of(signum)}.")
-        got.append(signum)
 
     try:
         before = {signum: signal.signal(signum, hand_on) for signum in replaceable()}
