@@ -8,7 +8,7 @@ from detrex.report.html import Html, element
 from detrex.report.tables import folded, number, table
 
 _WIDTH, _HEIGHT = 420, 250
-_LEFT, _RIGHT, _TOP, _BOTTOM = 54, 12, 12, 34
+_LEFT, _RIGHT, _TOP, _BOTTOM = 54, 32, 12, 34  # half of a label of seven digits at the right
 _MOST_POINTS = 150
 _MOST_ROWS = 40
 _COLOURS = 8
