@@ -24,7 +24,7 @@ from detrex.engine.distributed import sync_buffers, unwrap_ddp
 from detrex.engine.evaluators import build_evaluator, coco_metrics, source_of
 from detrex.engine.fsdp import is_sharded, whole_copy
 from detrex.engine.trainer import AMP_DTYPES
-from detrex.errors import ConfigError, RunError, did_you_mean
+from detrex.errors import ConfigError, DetrexError, RunError, did_you_mean
 from detrex.modeling import optimize_for_inference
 from detrex.modeling.modes import set_modes
 from detrex.report.coco_scores import Scores
@@ -201,6 +201,8 @@ class _Together(DatasetEvaluator):
         wait_for_all()
         try:
             return self.evaluator.evaluate()
+        except DetrexError:  # some are OSErrors, and say themselves what is wrong
+            raise
         except OSError as error:
             raise RunError(
                 f"{error.filename or 'a file'} of the evaluation cannot be read or written "

@@ -21,7 +21,7 @@ from detrex.engine.evaluation import (
     progress_bar,
 )
 from detrex.engine.overrides import apply_overrides
-from detrex.errors import ConfigError, PictureError, RunError
+from detrex.errors import ConfigError, DownloadError, PictureError, RunError
 from detrex.modeling import ema
 from detrex.modeling.backbone import TorchvisionBackbone
 from tests.reference.stand_in import MeanScore, StandIn, evaluation_batches, stand_in_config
@@ -179,13 +179,23 @@ def test_do_test__without_evaluator(cfg):
 
 
 class _OnFullDisk(MeanScore):
+    error: OSError = OSError(errno.ENOSPC, "No space left on device", "found.json")
+
     def evaluate(self):
-        raise OSError(errno.ENOSPC, "No space left on device", "found.json")
+        raise self.error
 
 
 def test_do_test__evaluator_that_cannot_write(cfg):
     cfg.dataloader.evaluator = L(_OnFullDisk)()
     with pytest.raises(RunError, match=r"^found\.json of the .* \(No space left.*resume$"):
+        do_test(cfg, StandIn())
+
+
+def test_do_test__evaluator_with_a_sentence_of_its_own(cfg, monkeypatch):
+    """Some errors of the package are of the operating system's kind, too."""
+    monkeypatch.setattr(_OnFullDisk, "error", DownloadError("no such annotations"))
+    cfg.dataloader.evaluator = L(_OnFullDisk)()
+    with pytest.raises(DownloadError, match="^no such annotations$"):
         do_test(cfg, StandIn())
 
 
