@@ -195,7 +195,7 @@ def test_do_test__evaluator_with_a_sentence_of_its_own(cfg, monkeypatch):
     """Some errors of the package are of the operating system's kind, too."""
     monkeypatch.setattr(_OnFullDisk, "error", DownloadError("no such annotations"))
     cfg.dataloader.evaluator = L(_OnFullDisk)()
-    with pytest.raises(DownloadError, match="^no such annotations$"):
+    with pytest.raises(DownloadError, match=r"^no such annotations$"):
         do_test(cfg, StandIn())
 
 
