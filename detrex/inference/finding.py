@@ -12,7 +12,13 @@ from omegaconf import DictConfig
 from torch import nn
 
 from detrex.checkpoint.detection_checkpoint import IN_PARTS, DetectionCheckpointer
-from detrex.checkpoint.download import is_address, is_repository, names_hub, shown
+from detrex.checkpoint.download import (
+    is_address,
+    is_file_of_repository,
+    is_repository,
+    names_hub,
+    shown,
+)
 from detrex.checkpoint.runs import origin_of, written_at
 from detrex.config import load_config, try_get_key
 from detrex.config.listing import SUFFIXES, find_config
@@ -28,8 +34,6 @@ RANDOM = "random"
 """What to give as ``weights`` for a detector that has learnt nothing."""
 
 PICKLE = "config.yaml.pkl"
-
-_FILE_OF_HUB = re.compile(r"hf[-_]hub:(?://)?[^/@]+/[^/@]+(?:@[^/]+)?/[^/].*")
 
 Config = DictConfig | str | os.PathLike[str]
 
@@ -131,7 +135,7 @@ def _of_checkpoint(
     if config is not None:
         return Source(_config_of(config, trusted), (name,), shown(name))
     if is_address(name):
-        if names_hub(name) and not _FILE_OF_HUB.fullmatch(name):
+        if names_hub(name) and not is_file_of_repository(name):
             raise ConfigError(_no_repository(name))
         raise ConfigError(
             f"{shown(name)} is a checkpoint without the config of its detector: name that by "

@@ -10,7 +10,13 @@ cache          where a fetched file lies
 urls           addresses checked, and shown without what they keep secret
 """
 
-from detrex.checkpoint.download.addresses import fetch, is_address, is_repository, names_hub
+from detrex.checkpoint.download.addresses import (
+    fetch,
+    is_address,
+    is_file_of_repository,
+    is_repository,
+    names_hub,
+)
 from detrex.checkpoint.download.cache import (
     cache_dir,
     cached_path,
@@ -28,6 +34,7 @@ __all__ = [
     "has_promised_hash",
     "hash_in_name",
     "is_address",
+    "is_file_of_repository",
     "is_repository",
     "names_hub",
     "shown",

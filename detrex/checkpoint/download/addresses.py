@@ -16,7 +16,9 @@ from detrex.checkpoint.download.urls import shown, without_secrets
 from detrex.errors import DownloadError
 
 _HUB = re.compile(r"hf[-_]hub:(?://)?")
-_REPOSITORY = re.compile(r"hf[-_]hub:(?://)?[^/@]+/[^/@]+(?:@[^/]+)?/?")
+_NAME = r"[^/@]+/[^/@]+(?:@[^/]+)?"
+_REPOSITORY = re.compile(f"{_HUB.pattern}{_NAME}/?")
+_FILE_OF_REPOSITORY = re.compile(f"{_HUB.pattern}{_NAME}/[^/].*")
 
 
 def is_address(source: str) -> bool:
@@ -39,6 +41,11 @@ def names_hub(source: str) -> bool:
 def is_repository(source: str) -> bool:
     """Tell the address of a whole repository, ``hf-hub:owner/name[@revision]``, from a file's."""
     return _REPOSITORY.fullmatch(source) is not None
+
+
+def is_file_of_repository(source: str) -> bool:
+    """Tell the address of a file on the hub, ``hf-hub:owner/name[@revision]/file``."""
+    return _FILE_OF_REPOSITORY.fullmatch(source) is not None
 
 
 def fetch(address: str, check: Check = no_page) -> Path:

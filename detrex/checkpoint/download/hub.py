@@ -105,9 +105,9 @@ def fetch_from_hub(address: str, check: Check = no_page) -> Path:
                 _remove(_incomplete(repository) - there)
             reason = error
             break
-    is_cut_off = isinstance(reason, LocalEntryNotFoundError)
-    cause = reason.__cause__ if is_cut_off and reason is not None else None
-    is_absent = isinstance(reason, EntryNotFoundError) and not is_cut_off
+    cut_off = reason if isinstance(reason, LocalEntryNotFoundError) else None
+    cause = cut_off.__cause__ if cut_off else None
+    is_absent = isinstance(reason, EntryNotFoundError) and not cut_off
     raise DownloadError(
         f"cannot fetch {named} ({_why(cause or reason)}), looked for {brief(' or '.join(names))}: "
         f"check the name and the network, or {REMEDY}"

@@ -2,7 +2,13 @@
 
 import pytest
 
-from detrex.checkpoint.download import cache_dir, fetch, is_address
+from detrex.checkpoint.download import (
+    cache_dir,
+    fetch,
+    is_address,
+    is_file_of_repository,
+    is_repository,
+)
 from detrex.errors import DownloadError
 
 
@@ -19,6 +25,24 @@ from detrex.errors import DownloadError
 )
 def test_is_address__(source, expected):
     assert is_address(source) is expected
+
+
+@pytest.mark.parametrize(
+    ("source", "is_whole", "is_file"),
+    [
+        ("hf-hub:owner/name", True, False),
+        ("hf_hub://owner/name@v1/", True, False),
+        ("hf-hub:owner/name/model.pth", False, True),
+        ("hf-hub:owner/name@v1/folder/model.pth", False, True),
+        ("hf-hub:name", False, False),
+        ("hf-hub:owner/name@", False, False),
+        ("hf-hub:owner/name//", False, False),
+        ("https://owner/name/model.pth", False, False),
+    ],
+)
+def test_is_repository__or_a_file_of_one(source, is_whole, is_file):
+    assert is_repository(source) is is_whole
+    assert is_file_of_repository(source) is is_file
 
 
 def test_fetch__detectron2(server, monkeypatch, tmp_path):
